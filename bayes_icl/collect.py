@@ -1,0 +1,332 @@
+"""Read P(correct) against P(incorrect) after every number of examples, in one forward pass an episode.
+
+``python -m bayes_icl.collect --model smollm2 --tasks copy past_tense --n-shots 32``
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bayes_icl.errors import DONE, StatedError, exit_stating, unknown
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from bayes_icl.models import Model
+    from bayes_icl.prompts import Prompt
+    from bayes_icl.tasks import Example, Task
+
+
+@dataclass(frozen=True)
+class CollectSettings:
+    """Read a model's log-odds of the correct answer after 0 to n-shots examples, and write them as a curves file."""
+
+    model: str = "smollm2"
+    """`smollm2`, `tiny`, a .gguf file, a local folder, or a Hugging Face id."""
+    tasks: tuple[str, ...] = ("copy", "times_ten", "past_tense", "category")
+    """Built-in tasks, with settings if wanted (`affine:slope=3,intercept=1,low=10,high=49`), and .csv, .jsonl or .py files of your own."""
+    n_shots: int = 32
+    """Most examples shown; every smaller number is read in the same pass."""
+    n_seqs: int = 64
+    """Sequences (episodes) a task."""
+    seed: int = 0
+    """Decides which examples an episode draws."""
+    readouts: tuple[str, ...] = ()
+    """Readouts to record; all that each task has, if none is named. `complement` alone is quickest."""
+    batch_size: int = 0
+    """Episodes a forward pass; 0 takes 1 on a CPU and 16 on a GPU. Results do not depend on it."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, ..."""
+    out: Path = Path("data/curves/demo.nc")
+    """The curves file to write (netCDF)."""
+    force: bool = False
+    """Replace an output that was made with other settings."""
+
+
+def main(settings: CollectSettings) -> int:
+    """Run the command: the only place here that touches the disk."""
+    from datetime import UTC, datetime
+
+    from bayes_icl.curves import write_netcdf
+    from bayes_icl.models import load_model
+    from bayes_icl.provenance import provenance, to_attribute
+    from bayes_icl.tasks import load_tasks
+
+    started = datetime.now(UTC)
+    tasks = load_tasks(settings.tasks)
+    _check_numbers(settings)
+    for task in tasks:
+        task.episode(settings.n_shots, settings.seed, 0)  # too few examples: say so before a model is loaded
+    model = load_model(settings.model, settings.device)
+    identity = model.provenance()
+    # What decides the numbers; a file with the same key holds the same curves.
+    decides = ("n_shots", "n_seqs", "seed", "readouts", "batch_size")
+    chosen = asdict(settings)
+    decisive = {**{k: chosen[k] for k in decides}, "tasks": [asdict(t) for t in tasks], "model": identity}
+    key = hashlib.sha256(to_attribute(decisive).encode()).hexdigest()
+    if settings.out.exists() and not settings.force:
+        if _key_of(settings.out) == key:
+            print(f"nothing to do: {settings.out} was made with these settings", file=sys.stderr)
+            print(settings.out)
+            return DONE
+        raise StatedError(f"{settings.out} exists and was made otherwise: give another --out, or --force to replace it")
+    journal = Journal(settings.out.with_name(settings.out.name + ".part"), key)
+    dataset = collect_curves(
+        model,
+        tasks,
+        n_shots=settings.n_shots,
+        n_seqs=settings.n_seqs,
+        seed=settings.seed,
+        readouts=settings.readouts,
+        batch_size=settings.batch_size,
+        journal=journal,
+        progress=True,
+    )
+    dataset.attrs["key"] = key
+    dataset.attrs["provenance"] = to_attribute(provenance(settings, started=started, model=identity))
+    write_netcdf(dataset, settings.out)
+    journal.path.unlink(missing_ok=True)
+    _print_summary(dataset)
+    print(settings.out)
+    return DONE
+
+
+def collect_curves(
+    model: Model,
+    tasks: Sequence[Task],
+    *,
+    n_shots: int = 32,
+    n_seqs: int = 64,
+    seed: int = 0,
+    readouts: Sequence[str] = (),
+    batch_size: int = 0,
+    journal: Journal | None = None,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Read curves from a model.
+
+    Parameters
+    ----------
+    model
+        As `load_model` returns it, or `Model.from_bridge` of your own TransformerBridge.
+    tasks
+        As `load_tasks` returns them, or your own.
+    n_shots, n_seqs, seed
+        Examples shown at most; sequences a task; which examples are drawn.
+    readouts
+        Readouts to record; all that each task has, if empty.
+    batch_size
+        Episodes a pass; 0 chooses by device.
+    journal
+        Keeps finished batches on disk, so that a killed run goes on where it stopped.
+    progress
+        Show a bar on stderr.
+
+    Returns
+    -------
+    Dataset in the curves format (`bayes_icl.curves`).
+
+    Raises
+    ------
+    StatedError
+        More shots than a task has examples, an answer off the token boundaries, an unknown readout.
+    """
+    from tqdm import tqdm
+
+    from bayes_icl.prompts import encode_episode
+    from bayes_icl.readouts import READOUTS, EpisodeReading, Vocabulary
+
+    for name in readouts:
+        if name not in READOUTS:
+            raise unknown("readout", name, READOUTS)
+    wanted = {t.name: [r for r in READOUTS if r in t.readouts and (not readouts or r in readouts)] for t in tasks}
+    batch_size = batch_size or (1 if model.device.type == "cpu" else 16)
+    vocabulary = Vocabulary(model.token_texts)
+    finished = journal.finished() if journal else {}
+    records: dict[tuple[str, int], Record] = {}
+    with tqdm(total=len(tasks) * n_seqs, unit="seq", disable=not progress, dynamic_ncols=True) as bar:
+        for task in tasks:
+            bar.set_description(task.name)
+            for first in range(0, n_seqs, batch_size):
+                seqs = range(first, min(first + batch_size, n_seqs))
+                episodes = [task.episode(n_shots, seed, seq) for seq in seqs]
+                # Batches are cut from the whole list, never from what is left: the numbers of a run that was killed
+                # and went on are then those of one that was not.
+                prompts = [encode_episode(task, e, model.tokenizer, branch=wanted[task.name] != ["complement"]) for e in episodes]
+                values = finished.get((task.name, first))
+                if values is None:
+                    readings = [EpisodeReading(task, p, wanted[task.name], vocabulary) for p in prompts]
+                    values = _read(model, prompts, readings)
+                    if journal:
+                        journal.add(task.name, first, values)
+                for seq, episode, prompt, value in zip(seqs, episodes, prompts, values):
+                    records[task.name, seq] = Record(task, episode, prompt, wanted[task.name], value)
+                bar.update(len(seqs))
+    return _assemble(tasks, records, n_shots, n_seqs)
+
+
+def _read(model: Model, prompts: Sequence[Prompt], readings: Sequence[Any]) -> list[dict[str, Any]]:
+    """Read one batch: ``buckets`` (readout, shot, 2) and ``correct`` (shot) an episode, as plain lists."""
+    import torch
+
+    logits, branch_logits = model.logits_at(
+        [p.tokens for p in prompts],
+        [r.positions for r in readings],
+        [p.branches for p in prompts],
+        [r.branch_positions for r in readings],
+    )
+    values, at, branch_at = [], 0, 0
+    for reading in readings:
+        n, m = len(reading.positions), len(reading.branch_positions)
+        own = torch.cat([logits[at : at + n], branch_logits[branch_at : branch_at + m]])
+        at, branch_at = at + n, branch_at + m
+        buckets, correct = reading.read(own)
+        values.append({"buckets": buckets.tolist(), "correct": correct.tolist()})
+    return values
+
+
+@dataclass(frozen=True)
+class Record:
+    """One sequence as collected."""
+
+    task: Task
+    examples: tuple[Example, ...]
+    prompt: Prompt
+    readouts: list[str]
+    values: dict[str, Any]
+
+
+def _assemble(tasks: Sequence[Task], records: dict[tuple[str, int], Record], n_shots: int, n_seqs: int) -> xr.Dataset:
+    import numpy as np
+    import xarray as xr
+
+    from bayes_icl.curves import VARIABLES, check
+    from bayes_icl.readouts import READOUTS
+
+    names = [task.name for task in tasks]
+    used = [r for r in READOUTS if any(r in record.readouts for record in records.values())]
+    shape = (len(tasks), n_seqs, n_shots + 1)
+    buckets = np.full((len(tasks), len(used), n_seqs, n_shots + 1, 2), np.nan)
+    correct, seen = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+    evidence = np.full(shape, np.nan)
+    text = {name: np.full(shape, "", dtype=object) for name in ("query", "answer", "foil")}
+    width = max(len(record.prompt.tokens) for record in records.values())
+    tokens = np.full((len(tasks), n_seqs, width), -1, dtype=np.int32)
+    starts, stops = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
+    for (name, seq), record in records.items():
+        at = names.index(name), seq
+        for i, readout in enumerate(record.readouts):
+            buckets[at[0], used.index(readout), seq] = record.values["buckets"][i]
+        correct[at] = record.values["correct"]
+        queries = [e.query for e in record.examples]
+        seen[at] = [query in queries[:i] for i, query in enumerate(queries)]
+        evidence[at] = record.task.evidence(record.examples)
+        for field in text:
+            text[field][at] = [getattr(e, field) for e in record.examples]
+        tokens[at][: len(record.prompt.tokens)] = record.prompt.tokens
+        starts[at], stops[at] = record.prompt.answer_start, record.prompt.answer_stop
+    per_shot = ("task", "seq", "shot")
+    dataset = xr.Dataset(
+        {
+            "log_p_correct": (("task", "readout", "seq", "shot"), buckets[..., 0]),
+            "log_p_incorrect": (("task", "readout", "seq", "shot"), buckets[..., 1]),
+            "log_odds": (("task", "readout", "seq", "shot"), buckets[..., 0] - buckets[..., 1]),
+            "correct": (per_shot, correct),
+            **{name: (per_shot, values) for name, values in text.items()},
+            "tokens": (("task", "seq", "pos"), tokens),
+            "answer_start": (per_shot, starts),
+            "answer_stop": (per_shot, stops),
+            "query_seen": (per_shot, seen),
+            "evidence": (per_shot, evidence),
+        },
+        coords={"task": names, "readout": used, "seq": np.arange(n_seqs), "shot": np.arange(n_shots + 1)},
+    )
+    for name, meaning in VARIABLES.items():
+        dataset[name].attrs["description"] = meaning
+    for name in ("log_p_correct", "log_p_incorrect", "log_odds", "evidence"):
+        dataset[name].attrs["units"] = "nats"
+    return check(dataset, "what the model gave")
+
+
+class Journal:
+    """Finished batches of a run, a line each, kept beside the output until it is written.
+
+    The first line is the key of the settings; a journal of other settings is started anew. JSON keeps float64 exactly,
+    and a line cut short by a kill is dropped.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path, self.key = path, key
+
+    def finished(self) -> dict[tuple[str, int], list[dict[str, Any]]]:
+        """Batches by (task, first sequence); makes the file ready for `add`."""
+        done: dict[tuple[str, int], list[dict[str, Any]]] = {}
+        lines = self.path.read_text().split("\n") if self.path.exists() else []
+        good = 0
+        if lines and lines[0] == self.key:
+            good = len(lines[0].encode()) + 1
+            for line in lines[1:-1]:  # what follows the last newline was cut short
+                entry = json.loads(line)
+                done[entry["task"], entry["first"]] = entry["values"]
+                good += len(line.encode()) + 1
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as file:
+            file.truncate(good)
+            if not good:
+                file.write(self.key.encode() + b"\n")
+        if done:
+            print(f"going on: {len(done)} batches of an unfinished run are kept", file=sys.stderr)
+        return done
+
+    def add(self, task: str, first: int, values: list[dict[str, Any]]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps({"task": task, "first": first, "values": values}) + "\n")
+
+
+def _check_numbers(settings: CollectSettings) -> None:
+    for name, least in (("n_shots", 1), ("n_seqs", 1), ("seed", 0), ("batch_size", 0)):
+        if getattr(settings, name) < least:
+            flag = "--" + name.replace("_", "-")
+            raise StatedError(f"{flag} must be {least} or more, got {getattr(settings, name)}")
+
+
+def _key_of(path: Path) -> str | None:
+    import xarray as xr
+
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as dataset:
+            return dataset.attrs.get("key")
+    except Exception:  # damaged or foreign: not ours to go on with
+        return None
+
+
+def _print_summary(dataset: xr.Dataset) -> None:
+    """Mean log-odds at some numbers of examples, and how often greedy decoding is right at the last."""
+    from rich.console import Console
+    from rich.table import Table
+
+    last = int(dataset.shot[-1])
+    shown = sorted({0, 1, 2, *(n for n in (4, 8, 16) if n < last), last})
+    table = Table(title="mean log-odds (nats) after n examples", title_justify="left", box=None)
+    for heading in ("task", "readout", *(f"n={n}" for n in shown), f"greedy right at {last}"):
+        table.add_column(heading, justify="left" if heading in ("task", "readout") else "right")
+    for task in dataset.task.values:
+        for readout in dataset.readout.values:
+            mean = dataset.log_odds.sel(task=task, readout=readout).mean("seq")
+            if mean.notnull().all():
+                right = f"{float(dataset.correct.sel(task=task, shot=last).mean()):.0%}" if readout == "complement" else ""
+                table.add_row(str(task), str(readout), *(f"{float(mean.sel(shot=n)):.2f}" for n in shown), right)
+    Console(stderr=True, width=None if sys.stderr.isatty() else 110).print(table)
+
+
+if __name__ == "__main__":
+    import tyro
+
+    settings = tyro.cli(CollectSettings, prog="python -m bayes_icl.collect")
+    exit_stating(lambda: main(settings))

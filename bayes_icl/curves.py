@@ -1,0 +1,194 @@
+"""The curves format: what `collect` writes and everything after it reads.
+
+An `xarray.Dataset` with dims ``task, readout, seq, shot`` (`docs` of every variable below), stored as netCDF.
+Log-odds are natural logarithms (nats), float64. A readout that a task does not have is NaN for the whole task; a NaN
+or an infinity anywhere else is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float
+
+from bayes_icl.errors import StatedError, unknown
+
+VARIABLES = {
+    "log_p_correct": "log probability of the correct bucket, nats",
+    "log_p_incorrect": "log probability of the incorrect bucket, nats",
+    "log_odds": "log_p_correct - log_p_incorrect, nats",
+    "correct": "greedy decoding gives the whole answer, terminator included",
+    "query": "text of the query asked after n examples",
+    "answer": "text of its answer",
+    "foil": "text of a wrong answer of the same form, empty where there is none",
+    "tokens": "the whole episode as the model reads it, padded with -1",
+    "answer_start": "the answer's tokens, terminator included, are tokens[start:stop]",
+    "answer_stop": "the answer's tokens, terminator included, are tokens[start:stop]",
+    "query_seen": "this query stood earlier in the episode, so its answer can be looked up",
+    "evidence": "the ideal observer's update, nats; NaN where the task does not know it",
+}
+NEEDED = ("log_odds",)
+DIMS = ("task", "readout", "seq", "shot")
+
+
+class Curves(NamedTuple):
+    """The curves of one task under one readout.
+
+    Attributes
+    ----------
+    task, readout
+        Their names.
+    shots
+        Numbers of examples shown, shape (shot,).
+    log_odds
+        Shape (seq, shot), nats.
+    """
+
+    task: str
+    readout: str
+    shots: Float[np.ndarray, " shot"]
+    log_odds: Float[np.ndarray, "seq shot"]
+
+    def since(self, n_min: int) -> Curves:
+        """The part from `n_min` examples on."""
+        keep = self.shots >= n_min
+        return self._replace(shots=self.shots[keep], log_odds=self.log_odds[:, keep])
+
+
+def readouts_of(dataset: xr.Dataset, task: str) -> list[str]:
+    """The readouts that a task has in this file."""
+    has = dataset.log_odds.sel(task=task).notnull().any(("seq", "shot"))
+    return [str(name) for name in dataset.readout.values[has.values]]
+
+
+def select(dataset: xr.Dataset, task: str, readout: str) -> Curves:
+    """One task under one readout.
+
+    Raises
+    ------
+    StatedError
+        The file has no such task, or the task has no such readout.
+    """
+    if task not in dataset.task.values:
+        raise unknown("task", task, [str(name) for name in dataset.task.values])
+    if readout not in readouts_of(dataset, task):
+        raise unknown(f"readout of task {task!r}:", readout, readouts_of(dataset, task))
+    chosen = dataset.log_odds.sel(task=task, readout=readout).transpose("seq", "shot").dropna("seq", how="all")
+    return Curves(task, readout, dataset.shot.values.astype(float), chosen.values.astype(np.float64))
+
+
+def check(dataset: xr.Dataset, source: str = "the curves") -> xr.Dataset:
+    """Return the dataset if it keeps the format.
+
+    Raises
+    ------
+    StatedError
+        Names what is missing, or the cells that are not finite.
+    """
+    missing = [name for name in NEEDED if name not in dataset] + [f"dimension {d}" for d in DIMS if d not in dataset.dims]
+    if missing:
+        raise StatedError(f"{source} is not a curves file: it lacks {', '.join(missing)}; collect makes such files")
+    if missing := [d for d in DIMS if d not in dataset.coords]:
+        raise StatedError(f"{source}: the dimensions {', '.join(missing)} have no coordinates")
+    shots = dataset.shot.values
+    if not np.array_equal(shots, np.arange(shots[0], shots[0] + len(shots))):
+        raise StatedError(f"{source}: shots must be consecutive numbers of examples, got {shots.tolist()}")
+    odds = dataset.log_odds.transpose(*DIMS)
+    # Sequences of a table may differ in number from task to task; a sequence that is NaN at all shots is absent.
+    absent = odds.isnull().all("shot")
+    bad = ~np.isfinite(odds) & ~absent
+    if bool(bad.any()):
+        cells = [dict(zip(DIMS, where)) for where in np.argwhere(bad.values)]
+        named = "; ".join(
+            ", ".join(f"{dim} {odds[dim].values[i]}" for dim, i in cell.items())
+            + f" is {odds.values[tuple(cell.values())]}"
+            for cell in cells[:3]
+        )
+        more = f" and {len(cells) - 3} more" if len(cells) > 3 else ""
+        raise StatedError(
+            f"{source}: log_odds must be finite, but {named}{more}; infinite values come from probabilities that were "
+            "rounded to 0 or 1: compute log-odds from logits"
+        )
+    empty = absent.all(("readout", "seq"))
+    if bool(empty.any()):
+        raise StatedError(f"{source}: no values for task {', '.join(map(str, dataset.task.values[empty.values]))}")
+    return dataset
+
+
+def read_curves(path: Path) -> xr.Dataset:
+    """Read a curves file: netCDF, or a CSV table with the columns ``task, seq, shot, log_odds``.
+
+    A table may have a column ``readout``; without one its values are taken as `complement`.
+
+    Raises
+    ------
+    StatedError
+        No such file, not readable, or not in the format.
+    """
+    if not path.is_file():
+        raise StatedError(f"no curves file {str(path)!r}: run `python -m bayes_icl.collect` or give --curves an existing file")
+    if path.suffix == ".csv":
+        return check(_from_table(path), str(path))
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as dataset:
+            return check(dataset.load(), str(path))
+    except StatedError:
+        raise
+    except Exception as error:  # h5py raises many kinds on damaged files
+        raise StatedError(f"{path} is not a readable netCDF file (damaged or cut short?): {error}") from error
+
+
+def _from_table(path: Path) -> xr.Dataset:
+    try:
+        table = pd.read_csv(path)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise StatedError(f"{path} is not readable as CSV: {error}") from None
+    missing = [name for name in ("task", "seq", "shot", "log_odds") if name not in table]
+    if missing:
+        raise StatedError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
+    if "readout" not in table:
+        table["readout"] = "complement"
+    odds = pd.to_numeric(table["log_odds"], errors="coerce")
+    if odds.isna().any():
+        line = int(np.flatnonzero(odds.isna())[0])
+        raise StatedError(f"{path} line {line + 2}: log_odds must be a number, got {table['log_odds'].iloc[line]!r}")
+    table["log_odds"] = odds.astype(float)
+    twice = table.duplicated([*DIMS])
+    if twice.any():
+        row = table[twice].iloc[0]
+        raise StatedError(f"{path}: task {row.task}, seq {row.seq}, shot {row.shot}, {row.readout} stands there twice")
+    return table.set_index([*DIMS])[["log_odds"]].to_xarray()
+
+
+def write_netcdf(dataset: xr.Dataset, path: Path) -> None:
+    """Write a dataset whole or not at all."""
+    encoding = {
+        name: {"zlib": True, "complevel": 4}
+        for name, variable in dataset.data_vars.items()
+        if variable.dtype.kind in "fiub" and variable.size
+    }
+    with replacing(path) as temporary:
+        dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when the block ends well, and vanishes when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

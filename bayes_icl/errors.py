@@ -1,0 +1,37 @@
+"""The one exception that a user is meant to read, and how a command ends on it."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+
+DONE, FAILED, BAD_ARGUMENTS, REFUSED = 0, 1, 2, 3
+
+
+class StatedError(Exception):
+    """Something a user can put right: one line saying what was expected, what came, and what to do."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> StatedError:
+    """The error for a name that is not in a table, with the nearest names first."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return StatedError(f"unknown {kind} {name!r}: {hint}known: {', '.join(known)}")
+
+
+def exit_stating(run: Callable[[], int]) -> None:
+    """Run a command's body; a `StatedError` ends it with one line on stderr and exit code 1."""
+    try:
+        code = run()
+    except StatedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = FAILED
+    except OSError as error:  # disk full, unwritable folder, unreadable file: the system's own words are clear
+        print(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), file=sys.stderr)
+        code = FAILED
+    except KeyboardInterrupt:
+        print("stopped; what was finished is kept, run the same command again to go on", file=sys.stderr)
+        code = 130
+    sys.exit(code)

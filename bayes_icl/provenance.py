@@ -1,0 +1,74 @@
+"""Where a file came from: one JSON attribute in every file that a command writes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    *("bayes_icl", "numpy", "xarray", "torch", "transformers", "transformer_lens"),
+    *("pymc", "pytensor", "nutpie", "arviz", "statsmodels"),
+)
+
+
+def provenance(
+    settings: object, *, started: datetime, model: Mapping[str, str] | None = None, inputs: Iterable[Path] = ()
+) -> dict[str, Any]:
+    """The record of a run.
+
+    Parameters
+    ----------
+    settings
+        The command's dataclass of settings, which holds its seeds.
+    started
+        When the run began, UTC.
+    model
+        What identifies the model (`Model.provenance`).
+    inputs
+        Files read; their SHA-256 is recorded.
+    """
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "settings": dataclasses.asdict(settings),  # type: ignore[call-overload]
+        **({"model": dict(model)} if model else {}),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "python": platform.python_version(),
+        "git": _git(),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "inputs": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in inputs},
+    }
+
+
+def to_attribute(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, default=str, ensure_ascii=False)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit of this package's own checkout and whether it has changes; None where it is installed without one."""
+    folder = Path(__file__).parent
+    try:
+        ask = ["git", "-C", str(folder)]
+        commit = subprocess.run([*ask, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        tracked = [*ask, "ls-files", "--error-unmatch", Path(__file__).name]
+        subprocess.run(tracked, capture_output=True, check=True, timeout=10)
+        status = subprocess.run([*ask, "status", "--porcelain"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}
