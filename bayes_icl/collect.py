@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,8 @@ class CollectSettings:
     model: str = "smollm2"
     """`smollm2`, `tiny`, a .gguf file, a local folder, or a Hugging Face id."""
     tasks: tuple[str, ...] = ("copy", "times_ten", "past_tense", "category")
-    """Built-in tasks, with settings if wanted (`affine:slope=3,intercept=1,low=10,high=49`), and .csv, .jsonl or .py files of your own."""
+    """Built-in tasks, with settings if wanted (`affine:slope=3,intercept=1,low=10,high=49`), and .csv, .jsonl or .py
+    files of your own."""
     n_shots: int = 32
     """Most examples shown; every smaller number is read in the same pass."""
     n_seqs: int = 64
@@ -142,6 +143,8 @@ def collect_curves(
     from bayes_icl.prompts import encode_episode
     from bayes_icl.readouts import READOUTS, EpisodeReading, Vocabulary
 
+    if not tasks:
+        raise StatedError("no tasks: name at least one")
     for name in readouts:
         if name not in READOUTS:
             raise unknown("readout", name, READOUTS)
@@ -158,7 +161,8 @@ def collect_curves(
                 episodes = [task.episode(n_shots, seed, seq) for seq in seqs]
                 # Batches are cut from the whole list, never from what is left: the numbers of a run that was killed
                 # and went on are then those of one that was not.
-                prompts = [encode_episode(task, e, model.tokenizer, branch=wanted[task.name] != ["complement"]) for e in episodes]
+                branch = bool({"foil", "format", "rule"} & set(wanted[task.name]))
+                prompts = [encode_episode(task, episode, model.tokenizer, branch=branch) for episode in episodes]
                 values = finished.get((task.name, first))
                 if values is None:
                     readings = [EpisodeReading(task, p, wanted[task.name], vocabulary) for p in prompts]
@@ -285,6 +289,7 @@ class Journal:
         return done
 
     def add(self, task: str, first: int, values: list[dict[str, Any]]) -> None:
+        """Keep one finished batch."""
         with self.path.open("a") as file:
             file.write(json.dumps({"task": task, "first": first, "values": values}) + "\n")
 
@@ -320,8 +325,9 @@ def _print_summary(dataset: xr.Dataset) -> None:
         for readout in dataset.readout.values:
             mean = dataset.log_odds.sel(task=task, readout=readout).mean("seq")
             if mean.notnull().all():
-                right = f"{float(dataset.correct.sel(task=task, shot=last).mean()):.0%}" if readout == "complement" else ""
-                table.add_row(str(task), str(readout), *(f"{float(mean.sel(shot=n)):.2f}" for n in shown), right)
+                right = float(dataset.correct.sel(task=task, shot=last).mean())
+                values = [f"{float(mean.sel(shot=n)):.2f}" for n in shown]
+                table.add_row(str(task), str(readout), *values, f"{right:.0%}" if readout == "complement" else "")
     Console(stderr=True, width=None if sys.stderr.isatty() else 110).print(table)
 
 

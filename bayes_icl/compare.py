@@ -53,6 +53,7 @@ class Verdict:
     survivors: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
+        """The form it has in verdict.json."""
         return {
             "verdict": self.verdict,
             "reasons": self.reasons,
@@ -180,9 +181,9 @@ def judge(curves: Curves, scores: Sequence[Score]) -> Verdict:
     """The verdict on one curve, by the rules of the design.
 
     Refused
-        Fewer than 8 sequences or updates, or a fit that the verdict rests on (additive, constant, power, any survivor,
-        and any other that did not converge well enough to be excluded) has R-hat above 1.01, bulk ESS below 400,
-        divergences after one retry, or a Pareto k above 0.7 after exact refits.
+        Fewer than 8 sequences or updates, or a fit that the verdict rests on (additive, constant, power, any survivor)
+        has R-hat above 1.01, bulk ESS below 400, divergences after one retry, or a Pareto k above 0.7 after exact
+        refits. Another hypothesis that fails so is shown in the table and does not refuse the verdict.
     no_update
         `constant` survives and `additive` gains nothing on it. A rival whose own mean update has an interval around 0
         claims no update either, and does not count against `constant`.
@@ -196,7 +197,9 @@ def judge(curves: Curves, scores: Sequence[Score]) -> Verdict:
     """
     by_name = {s.hypothesis: s for s in scores}
     if missing := [name for name in JUDGED_BY if name not in by_name]:
-        return refuse(curves, f"the verdict needs the hypotheses {', '.join(JUDGED_BY)}; {', '.join(missing)} not fitted")
+        return refuse(
+            curves, f"the verdict needs the hypotheses {', '.join(JUDGED_BY)}; {', '.join(missing)} not fitted"
+        )
     additive, constant, power = (by_name[name] for name in ("additive", "constant", "power"))
     mean, low, high = additive.intervals["delta"]
     alive, distance = survivors(scores, "elpd_logo")
@@ -209,7 +212,8 @@ def judge(curves: Curves, scores: Sequence[Score]) -> Verdict:
         n_min = int(curves.shots[0])
         return Verdict(curves.task, curves.readout, n_min, kind, reasons, named, delta, needed, alive)
 
-    refusals = [_doubt(s) for s in scores if _doubt(s) and (s.hypothesis in (*JUDGED_BY, *alive))]
+    doubts = {s.hypothesis: _doubt(s) for s in scores}
+    refusals = [doubt for name, doubt in doubts.items() if doubt and name in (*JUDGED_BY, *alive)]
     if n_seqs < LEAST_SEQS:
         refusals.append(f"{n_seqs} sequences, at least {LEAST_SEQS} are needed to compare hypotheses")
     if n_updates < LEAST_UPDATES:

@@ -93,7 +93,9 @@ def check(dataset: xr.Dataset, source: str = "the curves") -> xr.Dataset:
     StatedError
         Names what is missing, or the cells that are not finite.
     """
-    missing = [name for name in NEEDED if name not in dataset] + [f"dimension {d}" for d in DIMS if d not in dataset.dims]
+    missing = [name for name in NEEDED if name not in dataset] + [
+        f"dimension {d}" for d in DIMS if d not in dataset.dims
+    ]
     if missing:
         raise StatedError(f"{source} is not a curves file: it lacks {', '.join(missing)}; collect makes such files")
     if missing := [d for d in DIMS if d not in dataset.coords]:
@@ -134,7 +136,9 @@ def read_curves(path: Path) -> xr.Dataset:
         No such file, not readable, or not in the format.
     """
     if not path.is_file():
-        raise StatedError(f"no curves file {str(path)!r}: run `python -m bayes_icl.collect` or give --curves an existing file")
+        raise StatedError(
+            f"no curves file {str(path)!r}: run `python -m bayes_icl.collect` or give --curves an existing file"
+        )
     if path.suffix == ".csv":
         return check(_from_table(path), str(path))
     try:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import arviz as az
     import pandas as pd
     import xarray as xr
+    from rich.table import Table
 
     from bayes_icl.curves import Curves
     from bayes_icl.sampling import SamplerSettings, Score
@@ -31,7 +32,8 @@ class FitSettings:
     """Fit the hypotheses to a curves file with PyMC, compare them, and give a verdict on the additive one."""
 
     curves: Path | None = None
-    """A curves file (.nc), or a .csv with the columns task, seq, shot, log_odds; the newest in data/curves if none is named."""
+    """A curves file (.nc), or a .csv with the columns task, seq, shot, log_odds; the newest in data/curves if none is
+    named."""
     tasks: tuple[str, ...] = ()
     """Tasks of the file to fit; all, if none is named."""
     readout: tuple[str, ...] = ("complement", "rule")
@@ -42,7 +44,7 @@ class FitSettings:
     """Hypotheses to compare; the verdict needs constant, additive and power."""
     draws: int = 1000
     """Posterior draws a chain."""
-    tune: int = 1000
+    tune: int = 500
     """Warm-up draws a chain."""
     chains: int = 4
     """Chains; convergence is judged between them."""
@@ -79,7 +81,7 @@ def main(settings: FitSettings) -> int:
     if found == key and not settings.force:
         print(f"{out} was made from these curves with these settings; drawing and printing it again", file=sys.stderr)
     elif found and not settings.force:
-        raise StatedError(f"{out} holds other fits (other curves or settings): give another --out, or --force")
+        raise StatedError(f"{out} holds fits of other curves or settings: give another --out, or --force")
     else:
         _fit_and_write(plan, settings, out, {"key": key, **provenance(settings, started=started, inputs=[path])})
     verdicts = json.loads((out / "verdict.json").read_text())
@@ -112,8 +114,8 @@ def plan_fits(dataset: xr.Dataset, settings: FitSettings) -> list[Curves]:
     n_mins = [n for n in settings.n_min if n >= first]
     if not n_mins or max(n_mins) > last - 1:
         raise StatedError(
-            f"--n-min {' '.join(map(str, settings.n_min))}: the curves run from n = {first} to {last}, and at least one "
-            "update must be left"
+            f"--n-min {' '.join(map(str, settings.n_min))}: the curves run from n = {first} to {last}, and one update "
+            "at least must be left"
         )
     plan = []
     for task in settings.tasks or [str(name) for name in dataset.task.values]:
@@ -259,8 +261,13 @@ def _fit_and_write(plan: Sequence[Curves], settings: FitSettings, out: Path, rec
 
 
 def fit_file(task: str, hypothesis: str) -> str:
-    """The name of a fit's file; what a file system might not take in a task's name becomes a hyphen."""
-    return f"{re.sub('[^A-Za-z0-9_.=,+-]', '-', task)}__{hypothesis}.nc"
+    """The name of a fit's file."""
+    return f"{_file_name(task)}__{hypothesis}.nc"
+
+
+def _file_name(name: str) -> str:
+    """A task's name, with a hyphen for whatever a file system might not take."""
+    return re.sub("[^A-Za-z0-9_.=,+-]", "-", name)
 
 
 def _draw(dataset: xr.Dataset, out: Path, figures: Path, verdicts: dict[str, dict]) -> None:
@@ -283,17 +290,17 @@ def _draw(dataset: xr.Dataset, out: Path, figures: Path, verdicts: dict[str, dic
         for task in shown
     }
     fitted = {task: own for task, own in inferences.items() if own}
-    drawn = {
-        **{f"curves_{task}": plots.curves_figure(shown[task], own) for task, own in fitted.items()},
-    }
+    drawn = {f"curves_{task}": plots.curves_figure(shown[task], own) for task, own in fitted.items()}
     if fitted:
         table = pd.read_csv(out / "comparison.csv")
         drawn["updates"] = plots.updates_figure({task: (shown[task], own) for task, own in fitted.items()}, verdicts)
         drawn["comparison"] = plots.comparison_figure(table, [shown[task] for task in fitted])
-        drawn["delta"] = plots.delta_figure({t: own["additive"] for t, own in fitted.items() if "additive" in own}, verdicts)
+        additive = {task: own["additive"] for task, own in fitted.items() if "additive" in own}
+        if additive:
+            drawn["delta"] = plots.delta_figure(additive, verdicts)
     for name, figure in drawn.items():
         for suffix in (".png", ".pdf"):
-            with replacing(figures / (Path(fit_file(name, "")).name.removesuffix("__.nc") + suffix)) as temporary:
+            with replacing(figures / (_file_name(name) + suffix)) as temporary:
                 figure.savefig(temporary, dpi=200)
 
 
@@ -302,7 +309,6 @@ def _print_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]) -
     import pandas as pd
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
     console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 110)
     scores = pd.read_csv(out / "comparison.csv") if any(v["delta"] for v in verdicts.values()) else pd.DataFrame()
@@ -311,27 +317,28 @@ def _print_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]) -
         for verdict in (headline, *headline["others"]):
             where = f"{verdict['readout']}, n >= {verdict['n_min']}"
             word = verdict["verdict"].upper() if verdict is headline else verdict["verdict"]
-            delta, named = verdict["delta"], verdict["named"]
-            text = f"{where:18s} additive update: [bold]{word}[/]"
-            if delta:
-                text += f"   delta {delta['mean']:.3f} [{delta['hdi_low']:.3f}, {delta['hdi_high']:.3f}] nats/example"
-            if named:
-                text += f"   named: {named}"
-            console.print(text.replace("[bold]", "\0").replace("[/]", "\1").replace("[", "\\[").replace("\0", "[bold]").replace("\1", "[/]"))
+            rest = ""
+            if (delta := verdict["delta"]) is not None:
+                rest = f"delta {delta['mean']:.3f} [{delta['hdi_low']:.3f}, {delta['hdi_high']:.3f}] nats/example"
+            if verdict["named"]:
+                rest += f"   named: {verdict['named']}"
+            console.print(f"{where:18s} additive update: [bold]{word:10s}[/] {escape(rest)}")
             if verdict is headline:
                 for reason in verdict["reasons"]:
                     console.print(f"    {escape(reason)}")
         for sentence in _readings(dataset, task, headline):
             console.print(f"  {escape(sentence)}", style="italic")
         if len(scores):
-            own = scores[(scores.task == task) & (scores.readout == headline["readout"]) & (scores.n_min == headline["n_min"])]
-            if len(own):
-                console.print(_score_table(own, Table))
+            at = (scores.task == task) & (scores.readout == headline["readout"]) & (scores.n_min == headline["n_min"])
+            if at.any():
+                console.print(_score_table(scores[at]))
 
 
-def _score_table(own: pd.DataFrame, table_type: type) -> object:
-    """The hypotheses of one curve, best first: differences of both scores from the best, with their SE."""
-    table = table_type(box=None, pad_edge=True)
+def _score_table(own: pd.DataFrame) -> Table:
+    """The hypotheses of one curve, best first: differences of both scores from the best, with their SE, nats."""
+    from rich.table import Table
+
+    table = Table(box=None)
     headings = ("hypothesis", "left-out seq", "SE", "left-out future", "SE", "survives", "R-hat", "ESS", "k")
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("hypothesis", "survives") else "right")
@@ -340,11 +347,11 @@ def _score_table(own: pd.DataFrame, table_type: type) -> object:
         return "-" if x != x else f"{x:.{digits}f}"
 
     for row in own.sort_values("elpd_diff", ascending=False).itertuples():
-        both = "both" if row.survivor and row.survivor_lfo else "seq" if row.survivor else "future" if row.survivor_lfo else ""
+        survives = {(True, True): "both", (True, False): "seq", (False, True): "future", (False, False): ""}
         table.add_row(
             row.hypothesis + (" (ceiling)" if HYPOTHESES[row.hypothesis].ceiling else ""),
             *(number(x) for x in (row.elpd_diff, row.diff_se, row.lfo_diff, row.lfo_diff_se)),
-            both,
+            survives[bool(row.survivor), bool(row.survivor_lfo)],
             *(number(row.rhat_max, 3), number(row.ess_bulk_min, 0), number(row.pareto_k_max, 2)),
         )
     return table

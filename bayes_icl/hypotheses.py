@@ -40,17 +40,24 @@ class Prior:
     length: str | None = None
 
     def draw(self, rng: np.random.Generator, size: tuple[int, ...]) -> np.ndarray:
-        sampler = {"Normal": rng.normal, "LogNormal": rng.lognormal, "Uniform": rng.uniform}
+        """Draws of that shape by numpy."""
         if self.family == "HalfNormal":
-            return np.abs(rng.normal(0.0, *self.parameters, size=size))
-        return sampler[self.family](*self.parameters, size=size)
+            return np.abs(rng.normal(0.0, self.parameters[0], size))
+        sampler: dict[str, Callable[..., np.ndarray]] = {
+            "Normal": rng.normal,
+            "LogNormal": rng.lognormal,
+            "Uniform": rng.uniform,
+        }
+        return sampler[self.family](*self.parameters, size)
 
 
 def LogNormal(mu: float, sigma: float) -> Prior:
+    """Median exp(mu)."""
     return Prior("LogNormal", (mu, sigma))
 
 
 def Uniform(low: float, high: float) -> Prior:
+    """Flat between `low` and `high`."""
     return Prior("Uniform", (low, high))
 
 
@@ -73,14 +80,15 @@ class Hypothesis:
         As in files and on the command line.
     curve
         ``curve(xp, n, **parameters)``: the law up to scale and origin. For `latent_step`, the log weight of a step at a
-        share n of the way from n_min to n_max; for a `ceiling`, the share of each update in the gain, from
-        the sine transform of their number in place of n.
+        share n of the way from n_min to n_max; for a `ceiling`, ``curve(xp, statistics, ...)``: the
+        mean updates themselves, nats.
     complexity
         Among hypotheses that predict equally well the one with the least is named.
     priors
         Of its own parameters; every one needs its meaning and unit in `meanings`.
     has_gain
-        False for the hypothesis of no update on average: gain is 0, random gains remain.
+        False where no mean update is sampled: `constant`, whose random gains of mean zero act along its line, and a
+        `ceiling`, whose curve is in nats already.
     latent_step
         Each sequence jumps once, at an update of its own.
     ceiling
@@ -105,29 +113,34 @@ class Hypothesis:
         """Names of all that is sampled."""
         return tuple(p for p in SHARED_PRIORS if self.has_gain or p != "gain") + tuple(self.priors)
 
-    def increments(self, xp: Any, stats: Any, theta: Mapping[str, Any]) -> Any:
-        """Differences of f over the shots of `stats`, shape (..., update).
-
-        For `latent_step`, log weights of a step at each update and after the last shot, shape (..., update + 1).
+    def updates(self, xp: Any, stats: Any, theta: Mapping[str, Any], gain: Any) -> tuple[Any, Any]:
+        """Mean updates, nats, and the differences of f along which random gains act, both shape (..., update).
 
         Parameters
         ----------
         theta
             Its own parameters; on numpy with a leading axis of draws, shape (draw, 1) or (draw, length).
+        gain
+            Mean total update, nats, likewise; 0 where it is not sampled.
         """
-        if self.latent_step:
-            n_updates = stats.shots.shape[0] - 1
-            score = self.curve(xp, stats.step_positions, **theta)
-            weight = xp.exp(score - score.max(axis=-1, keepdims=True))
-            later = weight[..., n_updates:].sum(axis=-1, keepdims=True)
-            # The floor keeps a step that is all but excluded from costing an infinity.
-            weights = xp.concatenate([weight[..., :n_updates], later], axis=-1) + 1e-12
-            return xp.log(weights / weights.sum(axis=-1, keepdims=True))
         if self.ceiling:
-            return self.curve(xp, stats.transform, **theta)
+            # Random gains along a line: along the free curve itself there would be several modes.
+            line = xp.ones_like(stats.eigenvalues) / stats.eigenvalues.shape[0]
+            return self.curve(xp, stats, **theta), line
         g = self.curve(xp, stats.shots, **theta)
         end = self.curve(xp, xp.stack([stats.shots[0], stats.n_max]), **theta)
-        return (g[..., 1:] - g[..., :-1]) / (end[..., 1:] - end[..., :1])
+        f = (g[..., 1:] - g[..., :-1]) / (end[..., 1:] - end[..., :1])
+        return gain * f, f
+
+    def step_log_weights(self, xp: Any, stats: Any, theta: Mapping[str, Any]) -> Any:
+        """For `latent_step`: log probability of a step at each update and after the last, shape (..., update + 1)."""
+        n_updates = stats.shots.shape[0] - 1
+        score = self.curve(xp, stats.step_positions, **theta)
+        weight = xp.exp(score - score.max(axis=-1, keepdims=True))
+        later = weight[..., n_updates:].sum(axis=-1, keepdims=True)
+        # The floor keeps a step that is all but excluded from costing an infinity.
+        weights = xp.concatenate([weight[..., :n_updates], later], axis=-1) + 1e-12
+        return xp.log(weights / weights.sum(axis=-1, keepdims=True))
 
 
 HYPOTHESES: dict[str, Hypothesis] = {}
@@ -164,6 +177,7 @@ def constant(xp: Any, n: Any) -> Any:
     predicts="every example adds the same amount, delta = gain / (n_max - n_min)",
 )
 def additive(xp: Any, n: Any) -> Any:
+    """L(n) = L(0) + n delta."""
     return n
 
 
@@ -176,6 +190,7 @@ def additive(xp: Any, n: Any) -> Any:
     predicts="the update after n examples falls as 1/(n + c); equal gains per doubling; no ceiling",
 )
 def logarithmic(xp: Any, n: Any, c: Any) -> Any:
+    """log(1 + n/c)."""
     return xp.log1p(n / c)
 
 
@@ -188,7 +203,7 @@ def logarithmic(xp: Any, n: Any, c: Any) -> Any:
     predicts="updates fall as n^-a; no ceiling",
 )
 def power(xp: Any, n: Any, a: Any) -> Any:
-    # n^b for b = 1 - a, less its value at 1 and over b: finite as b goes to 0, where it is log n.
+    """n^(1 - a), less its value at n = 1 and divided by 1 - a: finite as a goes to 1, where it is log n."""
     b = 1 - a
     return xp.where(n > 0, xp.expm1(b * xp.log(xp.maximum(n, 1))) / b, -1 / b)
 
@@ -202,6 +217,7 @@ def power(xp: Any, n: Any, a: Any) -> Any:
     predicts="updates fall by a constant ratio; a ceiling soon reached",
 )
 def saturating(xp: Any, n: Any, tau: Any) -> Any:
+    """1 - exp(-n/tau)."""
     return -xp.expm1(-n / tau)
 
 
@@ -214,6 +230,7 @@ def saturating(xp: Any, n: Any, tau: Any) -> Any:
     predicts="a hyperbolic ceiling, reached more slowly than an exponential one",
 )
 def pooling(xp: Any, n: Any, c: Any) -> Any:
+    """n/(n + c)."""
     return n / (n + c)
 
 
@@ -230,6 +247,7 @@ def pooling(xp: Any, n: Any, c: Any) -> Any:
     predicts="two-peaked log-odds over sequences at fixed n, and averages that look smooth",
 )
 def changepoint(xp: Any, where: Any, tau: Any, spread: Any) -> Any:
+    """Log weight of a step at `where`: a normal law of mean `tau` and sd `spread`, before it is made to sum to 1."""
     # Never narrower than 0.4 of an update: below that the posterior is a plateau with cliffs, which NUTS cannot walk.
     narrowest = 0.4 * (where[1] - where[0])
     return -((where - tau) ** 2) / (2 * (spread**2 + narrowest**2))
@@ -239,13 +257,13 @@ def changepoint(xp: Any, where: Any, tau: Any, spread: Any) -> Any:
     "freeform",
     complexity=9,
     ceiling=True,
-    priors={"shape": Prior("Normal", (0.0, 1.0), length="update")},
-    meanings={"shape": "deviations of the updates from equal shares, sine-transformed, in units of 0.3 of the gain"},
+    has_gain=False,
+    priors={"shape": Prior("Normal", (0.0, 2.5), length="update")},
+    meanings={"shape": "the mean updates, sine-transformed, in units of the curves' scale"},
     reference="one mean per shot",
     predicts="anything: what a law loses against it is the law's misfit",
 )
-def freeform(xp: Any, transform: Any, shape: Any) -> Any:
+def freeform(xp: Any, stats: Any, shape: Any) -> Any:
+    """Mean updates in nats, one parameter each."""
     # In the transformed coordinates, where the noise is independent and NUTS sees round contours.
-    n_updates = transform.shape[0]
-    own = xp.dot(shape[..., -n_updates:], transform)
-    return 1 / n_updates + 0.3 * (own - own.mean(axis=-1, keepdims=True))
+    return stats.scale * xp.dot(shape[..., -stats.transform.shape[0] :], stats.transform)

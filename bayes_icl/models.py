@@ -83,7 +83,8 @@ class Model:
         """
         if getattr(bridge, "compatibility_mode", False):
             raise StatedError("the bridge is in compatibility mode; give one as boot_transformers returns it")
-        model = cls(bridge.original_model.eval(), bridge.tokenizer, name or str(bridge.cfg.model_name))
+        hf: Any = bridge.original_model.eval()
+        model = cls(hf, bridge.tokenizer, name or str(bridge.cfg.model_name))
         model.__dict__["bridge"] = bridge
         return model
 
@@ -98,13 +99,14 @@ class Model:
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.hf.device
 
     @functools.cached_property
     def token_texts(self) -> tuple[str, ...]:
         """The text of every token, with a plain space where the tokenizer marks a word boundary."""
         size = self.hf.config.get_text_config().vocab_size
-        vocabulary = self.tokenizer.convert_ids_to_tokens(range(min(size, len(self.tokenizer))))
+        vocabulary = self.tokenizer.convert_ids_to_tokens(list(range(min(size, len(self.tokenizer)))))
         texts = [str(token).replace("\u0120", " ").replace("\u2581", " ") for token in vocabulary]
         return tuple(texts + [""] * (size - len(texts)))
 
@@ -219,7 +221,7 @@ def _hash_weights(hf: PreTrainedModel) -> str:
     """SHA-256 over the parameters in the order of their names; the same for any file format they came from."""
     digest = hashlib.sha256()
     for _, parameter in sorted(hf.named_parameters(), key=lambda item: item[0].replace("_original_component.", "")):
-        digest.update(memoryview(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().reshape(-1)))
+        digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

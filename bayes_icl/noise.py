@@ -5,8 +5,8 @@ A sequence s read after n = n_min ... n_max examples has the log-odds
     L[s, n] = l0_s + g_s f(n) + walk + level,
 
 with f(n_min) = 0 and f(n_max) = 1, a flat intercept l0_s, a random gain g_s ~ Normal(gain, gain_sd), level noise of sd
-`level` (each shot asks a new query) and a random walk of sd `walk` (each example adds evidence of its own). Differencing
-over n removes l0_s; the covariance of the differences, walk^2 I + level^2 tridiag(-1, 2, -1), is diagonal in the
+`level` (each shot asks a new query) and a random walk of sd `walk` (each example adds evidence of its own).
+Differencing over n removes l0_s; the covariance of the differences, walk^2 I + level^2 tridiag(-1, 2, -1), is diagonal in the
 discrete sine transform, whatever its parameters; and g_s adds rank one. With x_s the transformed differences of
 sequence s, u those of f, and v the noise variances,
 
@@ -70,7 +70,7 @@ class Statistics:
 
 
 def sine_transform(k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The orthogonal discrete sine transform of size k, and the eigenvalues of tridiag(-1, 2, -1) that it diagonalises."""
+    """The orthogonal discrete sine transform of size k, and the eigenvalues of tridiag(-1, 2, -1), which it yields."""
     i = np.arange(1, k + 1)
     return np.sqrt(2 / (k + 1)) * np.sin(np.pi * np.outer(i, i) / (k + 1)), 2 - 2 * np.cos(np.pi * i / (k + 1))
 
@@ -111,23 +111,24 @@ def variances(stats: Any, level: Any, walk: Any) -> Any:
     return level**2 * stats.eigenvalues + walk**2 + JITTER * stats.scale**2
 
 
-def total_log_likelihood(xp: Any, stats: Any, u: Any, v: Any, gain: Any, gain_sd: Any) -> Any:
+def total_log_likelihood(xp: Any, stats: Any, mean: Any, u: Any, v: Any, gain_sd: Any) -> Any:
     """Log-likelihood of all sequences from their mean and scatter, nats.
 
     Parameters
     ----------
     stats
         `Statistics`, or the same names as tensors.
-    u, v
-        Transformed differences of f and noise variances, shape (update,).
-    gain, gain_sd
-        Mean and sd of the total update, nats.
+    mean, u, v
+        Transformed mean updates (gain times u for all laws but `freeform`), differences of f, and noise variances,
+        shape (update,).
+    gain_sd
+        Sd of the random gain, nats.
     """
     s, k = stats.n_seqs, u.shape[0]
     h = u / v
     q = (u * h).sum()
     shrink = gain_sd**2 / (1 + gain_sd**2 * q)
-    error = stats.x_mean - gain * u
+    error = stats.x_mean - mean
     squares = ((xp.diagonal(stats.x_scatter) + s * error**2) / v).sum()
     along = xp.dot(xp.dot(h, stats.x_scatter), h) + s * xp.dot(h, error) ** 2
     log_det = xp.log(v).sum() + xp.log1p(gain_sd**2 * q) + k * LOG_2PI
@@ -160,19 +161,20 @@ def _step_gain(xp: Any, c: Any, q: Any, gain: Any, gain_sd: Any) -> Any:
 
 def log_likelihood(
     stats: Statistics,
+    mean: Float[np.ndarray, "draw update"],
     u: Float[np.ndarray, "draw update"],
     v: Float[np.ndarray, "draw update"],
-    gain: Float[np.ndarray, " draw"],
     gain_sd: Float[np.ndarray, " draw"],
 ) -> Float[np.ndarray, "draw seq"]:
     """Log-likelihood of each sequence under each posterior draw, nats: what leave-one-sequence-out needs."""
-    h = u / v
+    h, weighted = u / v, mean / v
     q = (u * h).sum(1)[:, None]
-    g, w = gain[:, None], gain_sd[:, None]
-    c = h @ stats.x.T
-    squares = (1 / v) @ (stats.x**2).T
+    w = gain_sd[:, None]
+    # The squares are multiplied out, so that no array of shape (draw, seq, update) is needed.
+    squares = (1 / v) @ (stats.x**2).T - 2 * weighted @ stats.x.T + (mean * weighted).sum(1)[:, None]
+    along = h @ stats.x.T - (h * mean).sum(1)[:, None]
     log_det = np.log(v).sum(1)[:, None] + np.log1p(w**2 * q) + u.shape[1] * LOG_2PI
-    return -0.5 * (log_det + squares - 2 * g * c + g**2 * q - w**2 / (1 + w**2 * q) * (c - g * q) ** 2)
+    return -0.5 * (log_det + squares - w**2 / (1 + w**2 * q) * along**2)
 
 
 def log_likelihood_of_steps(
@@ -195,12 +197,10 @@ def log_likelihood_of_steps(
 
 def replicate(
     stats: Statistics,
-    u: Float[np.ndarray, "draw update"],
+    means: Float[np.ndarray, "draw seq update"],
+    directions: Float[np.ndarray, "draw seq update"],
     v: Float[np.ndarray, "draw update"],
-    gain: Float[np.ndarray, " draw"],
     gain_sd: Float[np.ndarray, " draw"],
-    log_weights: Float[np.ndarray, "draw step"] | None,
-    n_seqs: int,
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "draw seq shot"]:
     """New sequences drawn from the model, each with a mean of 0 over its shots.
@@ -209,16 +209,20 @@ def replicate(
 
     Parameters
     ----------
-    log_weights
-        Given for steps: then each sequence has its own, and `u` is not read.
+    means, directions
+        Mean updates, nats, and differences of f of each new sequence, not transformed.
     """
-    draws, k = v.shape
-    g = gain[:, None] + gain_sd[:, None] * rng.normal(size=(draws, n_seqs))
-    if log_weights is None:
-        direction = np.broadcast_to(u[:, None, :], (draws, n_seqs, k))
-    else:
-        step = (log_weights[:, None, :] + rng.gumbel(size=(draws, n_seqs, k + 1))).argmax(-1)
-        direction = np.vstack([stats.transform, np.zeros(k)])[step]  # the last one has not jumped yet
-    x = g[..., None] * direction + np.sqrt(v)[:, None, :] * rng.normal(size=(draws, n_seqs, k))
-    curves = np.concatenate([np.zeros((draws, n_seqs, 1)), np.cumsum(x @ stats.transform, axis=-1)], axis=-1)
+    drift = gain_sd[:, None, None] * rng.normal(size=(*means.shape[:2], 1))
+    noise = (np.sqrt(v)[:, None, :] * rng.normal(size=means.shape)) @ stats.transform
+    curves = np.cumsum(means + drift * directions + noise, axis=-1)
+    curves = np.concatenate([np.zeros_like(curves[..., :1]), curves], axis=-1)
     return curves - curves.mean(-1, keepdims=True)
+
+
+def draw_steps(
+    log_weights: Float[np.ndarray, "draw step"], n_seqs: int, rng: np.random.Generator
+) -> Float[np.ndarray, "draw seq update"]:
+    """Differences of f of new sequences that jump once: 1 at the step, all 0 if it comes after the last shot."""
+    n_draws, n_steps = log_weights.shape
+    step = (log_weights[:, None, :] + rng.gumbel(size=(n_draws, n_seqs, n_steps))).argmax(-1)
+    return np.eye(n_steps)[step][..., :-1]

@@ -7,8 +7,9 @@ hypothesis in every figure.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -40,6 +41,9 @@ STYLE = {
     "pdf.fonttype": 42,
 }
 
+# Matplotlib reads its settings when artists are made, so figures are made whole under them.
+_styled = mpl.rc_context(STYLE)  # type: ignore[arg-type]
+
 
 def plot_curves(curves: Curves, inference: az.InferenceData, ax: Axes, *, name: str) -> Axes:
     """Log-odds against examples: sequences faint, their mean, and what one hypothesis predicts.
@@ -47,14 +51,15 @@ def plot_curves(curves: Curves, inference: az.InferenceData, ax: Axes, *, name: 
     Parameters
     ----------
     inference
-        A fit of the hypothesis `name`; its replicates give the line (their mean) and the band (95 % of new sequences).
+        A fit of the hypothesis `name`: its mean curve gives the line, its replicates the band (95 % of new sequences).
     """
     colour = COLOURS[name]
     ax.plot(curves.shots, curves.log_odds.T, color=FAINT, lw=0.3, alpha=0.5, zorder=1, rasterized=True)
-    replicates = inference.posterior_predictive["log_odds"].stack(sample=("chain", "draw", "seq"))
+    replicates = inference["posterior_predictive"]["log_odds"].stack(sample=("chain", "draw", "seq"))
     low, high = np.quantile(replicates.values, [0.025, 0.975], axis=-1)
     ax.fill_between(curves.shots, low, high, color=colour, alpha=0.25, lw=0, zorder=2)
-    ax.plot(curves.shots, replicates.mean("sample"), color=colour, lw=1.4, zorder=3)
+    mean = inference["posterior_predictive"]["mean_log_odds"].mean(("chain", "draw"))
+    ax.plot(curves.shots, mean, color=colour, lw=1.4, zorder=3)
     ax.plot(curves.shots, curves.log_odds.mean(0), ".", color=INK, ms=2.5, zorder=4)
     ax.set_title(name, color=colour, fontweight="bold", pad=2)
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -69,13 +74,13 @@ def plot_updates(curves: Curves, inferences: Mapping[str, az.InferenceData], ax:
     ax.axhline(0, color=FAINT, lw=0.6, zorder=0)
     ax.errorbar(n, updates.mean(0), 1.96 * se, fmt=".", color=INK, ms=3, lw=0.6, zorder=3, label="data, 95 % interval")
     if "additive" in inferences:
-        delta = inferences["additive"].posterior["delta"].values
+        delta = inferences["additive"]["posterior"]["delta"].values
         low, high = np.quantile(delta, [0.025, 0.975])
         ax.axhspan(low, high, color=COLOURS["additive"], alpha=0.3, lw=0, zorder=1)
         ax.axhline(delta.mean(), color=COLOURS["additive"], lw=1.2, zorder=2, label="additive: constant delta")
     if named and named in inferences and named not in ("additive", "constant"):
-        replicates = inferences[named].posterior_predictive["log_odds"].mean(("chain", "draw", "seq"))
-        ax.plot(n, np.diff(replicates), color=COLOURS[named], lw=1.2, zorder=2, label=named)
+        mean = inferences[named]["posterior_predictive"]["mean_log_odds"].mean(("chain", "draw"))
+        ax.plot(n, np.diff(mean), color=COLOURS[named], lw=1.2, zorder=2, label=named)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.legend(loc="upper right", handlelength=1.2, borderaxespad=0.2)
     return ax
@@ -85,7 +90,7 @@ def plot_delta(inference: az.InferenceData, ax: Axes, *, at: float, height: floa
     """The posterior density of delta under `additive` as a ridge at `at`, with its mean and 95 % interval."""
     import arviz as az
 
-    delta = inference.posterior["delta"].values.ravel()
+    delta = inference["posterior"]["delta"].values.ravel()
     low, high = az.hdi(delta, hdi_prob=0.95)
     grid, density = az.kde(delta)
     colour = COLOURS["additive"]
@@ -130,6 +135,7 @@ def plot_comparison(table: pd.DataFrame, ax: Axes) -> Axes:
     return ax
 
 
+@_styled
 def curves_figure(curves: Curves, inferences: Mapping[str, az.InferenceData]) -> Figure:
     """One panel a hypothesis, with the same data in each."""
     names = [name for name in HYPOTHESES if name in inferences]
@@ -145,6 +151,7 @@ def curves_figure(curves: Curves, inferences: Mapping[str, az.InferenceData]) ->
     return figure
 
 
+@_styled
 def updates_figure(
     tasks: Mapping[str, tuple[Curves, Mapping[str, az.InferenceData]]], verdicts: Mapping[str, dict]
 ) -> Figure:
@@ -152,12 +159,13 @@ def updates_figure(
     figure, axes = _figure(len(tasks), 1, 1.5 * len(tasks) + 0.5, sharex=True)
     for ax, (task, (curves, inferences)) in zip(axes.flat, tasks.items()):
         plot_updates(curves, inferences, ax, named=verdicts[task]["named"])
-        ax.set_title(f"{_title(curves)}: additive {verdicts[task]['verdict']}", loc="left", pad=3)
+        ax.set_title(f"{_title(curves)}: {verdicts[task]['verdict']}", loc="left", pad=3)
     figure.supxlabel("examples shown, n", fontsize=8)
     figure.supylabel("update L(n) \u2212 L(n\u22121) (nats)", fontsize=8)
     return figure
 
 
+@_styled
 def comparison_figure(table: pd.DataFrame, shown: Sequence[Curves]) -> Figure:
     """One panel a task; hypotheses in bold survive when a sequence is left out."""
     figure, axes = _figure(len(shown), 1, 1.75 * len(shown) + 0.6, sharex=True)
@@ -171,28 +179,26 @@ def comparison_figure(table: pd.DataFrame, shown: Sequence[Curves]) -> Figure:
     return figure
 
 
+@_styled
 def delta_figure(inferences: Mapping[str, az.InferenceData], verdicts: Mapping[str, dict]) -> Figure:
     """A ridge a task, with the verdict on the hypothesis under which delta is one number."""
     figure, axes = _figure(1, 1, 0.5 * len(inferences) + 0.9)
     ax = axes.flat[0]
-    for at, (task, inference) in enumerate(reversed(inferences.items())):
-        plot_delta(inference, ax, at=at)
-    names = list(reversed(inferences))
+    names = list(inferences)[::-1]
+    for at, name in enumerate(names):
+        plot_delta(inferences[name], ax, at=at)
     ax.set_yticks(range(len(names)), [f"{name}\n{verdicts[name]['verdict']}" for name in names])
     ax.axvline(0, color=INK, lw=0.6, ls=":")
     ax.set_ylim(-0.3, len(names))
     ax.set_xlabel("delta under additive (nats per example)")
     first = verdicts[names[0]]
-    ax.set_title(f"{first['readout']}, n \u2265 {first['n_min']}; bar: 95 % interval", loc="left")
+    ax.set_title(f"{first['readout']}, n \u2265 {first['n_min']}; bars: 95 %", loc="left")
     return figure
 
 
-def _figure(rows: int, columns: int, height: float, **shared: bool) -> tuple[Figure, np.ndarray]:
-    import matplotlib as mpl
-
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(COLUMN, height), layout="constrained")
-        return figure, figure.subplots(rows, columns, squeeze=False, **shared)
+def _figure(rows: int, columns: int, height: float, **shared: Any) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(COLUMN, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
 def _title(curves: Curves) -> str:

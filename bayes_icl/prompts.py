@@ -88,6 +88,7 @@ class Prompt:
     rows: tuple[dict[Path, tuple[bool, int]], ...]
 
     def answer(self, shot: int) -> Path:
+        """Tokens of the true answer, terminator included."""
         return tuple(self.tokens[self.answer_start[shot] : self.answer_stop[shot]].tolist())
 
 

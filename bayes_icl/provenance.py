@@ -50,6 +50,7 @@ def provenance(
 
 
 def to_attribute(record: Mapping[str, Any]) -> str:
+    """A record as the JSON text that netCDF can hold."""
     return json.dumps(record, default=str, ensure_ascii=False)
 
 

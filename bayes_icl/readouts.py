@@ -16,7 +16,7 @@ a sum of positive terms, hence exact at both ends; it equals -expm1(log P) where
 |---|---|---|
 | complement | the answer | every other text |
 | foil | the answer | the foil |
-| format | any answer of the right form: one of the labels; for numbers, a digit where the first digit stands | all else |
+| format | an answer of the right form: a label; for numbers, a digit where the first digit stands | all else |
 | rule | the answer | the other answers of the right form; complement = format and rule together |
 | parity | a last digit that is odd if the answer's is, even if it is | a last digit of the other parity |
 """

@@ -38,7 +38,7 @@ class SamplerSettings:
     """
 
     draws: int = 1000
-    tune: int = 1000
+    tune: int = 500
     chains: int = 4
     seed: int = 0
 
@@ -113,14 +113,15 @@ def build_model(hypothesis: Hypothesis, stats: Statistics) -> pm.Model:
             name: _random_variable(name, prior, length=len(stats.shots) - 1)
             for name, prior in hypothesis.priors.items()
         }
-        gain = shared.get("gain", pt.constant(0.0))
+        gain, gain_sd = shared.get("gain", 0.0), shared["gain_sd"]
         v = noise.variances(data, shared["level"], shared["walk"])
-        increments = hypothesis.increments(pt, data, theta)
         if hypothesis.latent_step:
-            total = noise.total_log_likelihood_of_steps(pt, data, increments, v, gain, shared["gain_sd"])
+            weights = hypothesis.step_log_weights(pt, data, theta)
+            total = noise.total_log_likelihood_of_steps(pt, data, weights, v, gain, gain_sd)
         else:
-            u = pt.dot(increments, data.transform)
-            total = noise.total_log_likelihood(pt, data, u, v, gain, shared["gain_sd"])
+            mean, f = hypothesis.updates(pt, data, theta, gain)
+            u = pt.dot(f, data.transform)
+            total = noise.total_log_likelihood(pt, data, pt.dot(mean, data.transform), u, v, gain_sd)
         pm.Potential("log_likelihood", total)
         if hypothesis.has_gain:
             pm.Deterministic("delta", gain / (data.n_max - data.shots[0]))
@@ -147,6 +148,7 @@ class Sampled:
 
     @property
     def converged(self) -> bool:
+        """Whether R-hat, bulk ESS and the count of divergences are as they should be."""
         return self.rhat_max <= R_HAT_MOST and self.ess_bulk_min >= ESS_LEAST and not self.divergences
 
 
@@ -169,11 +171,17 @@ class Sampler:
         gc.disable()
         self._compiled = nutpie.compile_pymc_model(model, var_names=names)
 
-    def sample(self, stats: Statistics) -> Sampled:
-        """Sample the posterior; once more, with smaller steps and a longer warm-up, if the diagnostics ask for it."""
+    def sample(self, stats: Statistics, *, share: float = 1.0) -> Sampled:
+        """Sample the posterior; once more, with smaller steps and a longer warm-up, if the diagnostics ask for it.
+
+        Parameters
+        ----------
+        share
+            Of the draws; half of them do where only a mean over draws is wanted.
+        """
         # Steps of sequences make a mixture, whose posterior bends more.
         careful = self.hypothesis.latent_step
-        draws, tune = self.settings.draws, self.settings.tune
+        draws, tune = int(self.settings.draws * share), self.settings.tune
         first = self._sample(stats, draws, tune, 0.9 if careful else 0.8)
         if first.converged:
             return first
@@ -205,33 +213,60 @@ class Sampler:
         )
 
 
+@dataclass(frozen=True)
+class Draws:
+    """The parameters of a hypothesis, chains one after another, as arrays with a leading axis of draws.
+
+    Attributes
+    ----------
+    theta
+        Its own parameters, shape (draw, 1) or (draw, length).
+    gain, gain_sd
+        Shape (draw,); gain is 0 where it is not sampled.
+    v
+        Noise variances of the transformed updates, shape (draw, update).
+    """
+
+    theta: dict[str, np.ndarray]
+    gain: np.ndarray
+    gain_sd: np.ndarray
+    v: np.ndarray
+
+    @classmethod
+    def of(cls, hypothesis: Hypothesis, posterior: xr.Dataset, stats: Statistics) -> Draws:
+        """Take them from a posterior."""
+        from bayes_icl.noise import variances
+
+        flat = {
+            name: posterior[name].stack(sample=("chain", "draw")).transpose("sample", ...).values
+            for name in hypothesis.parameters
+        }
+        n_draws = len(flat["level"])
+        return cls(
+            theta={name: flat[name].reshape(n_draws, -1) for name in hypothesis.priors},
+            gain=flat.get("gain", np.zeros(n_draws)),
+            gain_sd=flat["gain_sd"],
+            v=variances(stats, flat["level"][:, None], flat["walk"][:, None]),
+        )
+
+    def updates(self, hypothesis: Hypothesis, stats: Statistics) -> tuple[np.ndarray, np.ndarray]:
+        """Mean updates and differences of f, shape (draw, update)."""
+        mean, f = hypothesis.updates(np, stats, self.theta, self.gain[:, None])
+        return np.broadcast_to(mean, self.v.shape), np.broadcast_to(f, self.v.shape)
+
+
 def sequence_log_likelihood(
     hypothesis: Hypothesis, posterior: xr.Dataset, stats: Statistics
 ) -> Float[np.ndarray, "draw seq"]:
     """Log-likelihood of each sequence under each draw, chains one after another, nats."""
     from bayes_icl import noise
 
-    of_draws = _of_draws(hypothesis, posterior, stats)
+    draws = Draws.of(hypothesis, posterior, stats)
     if hypothesis.latent_step:
-        return noise.log_likelihood_of_steps(stats, *of_draws)
-    increments, *rest = of_draws
-    return noise.log_likelihood(stats, increments @ stats.transform, *rest)
-
-
-def _of_draws(hypothesis: Hypothesis, posterior: xr.Dataset, stats: Statistics) -> tuple[np.ndarray, ...]:
-    """Increments of f (or log weights of steps), noise variances, gain and its sd, each with a leading axis of draws."""
-    from bayes_icl import noise
-
-    flat = {
-        name: posterior[name].stack(sample=("chain", "draw")).transpose("sample", ...).values
-        for name in hypothesis.parameters
-    }
-    n_draws = len(flat["level"])
-    theta = {name: flat[name].reshape(n_draws, -1) for name in hypothesis.priors}
-    increments = np.asarray(hypothesis.increments(np, stats, theta))
-    increments = np.broadcast_to(increments, (n_draws, increments.shape[-1]))
-    v = noise.variances(stats, flat["level"][:, None], flat["walk"][:, None])
-    return increments, v, flat.get("gain", np.zeros(n_draws)), flat["gain_sd"]
+        weights = hypothesis.step_log_weights(np, stats, draws.theta)
+        return noise.log_likelihood_of_steps(stats, weights, draws.v, draws.gain, draws.gain_sd)
+    mean, f = draws.updates(hypothesis, stats)
+    return noise.log_likelihood(stats, mean @ stats.transform, f @ stats.transform, draws.v, draws.gain_sd)
 
 
 def score_curves(sampler: Sampler, curves: Curves) -> tuple[Score, az.InferenceData]:
@@ -260,7 +295,7 @@ def score_curves(sampler: Sampler, curves: Curves) -> tuple[Score, az.InferenceD
         elpd_logo, k = loo.loo_i.values.copy(), loo.pareto_k.values.copy()
     refitted = np.flatnonzero(k > PARETO_K_MOST)
     for s in refitted:
-        without = sampler.sample(summarise(np.delete(curves.log_odds, s, axis=0), curves.shots))
+        without = sampler.sample(summarise(np.delete(curves.log_odds, s, axis=0), curves.shots), share=0.5)
         one = sequence_log_likelihood(hypothesis, without.posterior, summarise(curves.log_odds[[s]], curves.shots))
         elpd_logo[s] = logsumexp(one[:, 0]) - np.log(len(one))
         if without.converged:
@@ -269,7 +304,7 @@ def score_curves(sampler: Sampler, curves: Curves) -> tuple[Score, az.InferenceD
     first_half = curves.shots <= curves.shots[-1] / 2
     if first_half.sum() >= 3 and not hypothesis.ceiling:
         half = summarise(curves.log_odds[:, first_half], curves.shots[first_half], n_max=curves.shots[-1])
-        posterior = sampler.sample(half).posterior
+        posterior = sampler.sample(half, share=0.5).posterior
         future = sequence_log_likelihood(hypothesis, posterior, stats)
         future = future - sequence_log_likelihood(hypothesis, posterior, half)
         elpd_lfo = logsumexp(future, axis=0) - np.log(len(future))
@@ -294,8 +329,9 @@ def _intervals(posterior: xr.Dataset) -> dict[str, tuple[float, float, float]]:
     """Mean and 95 % highest-density interval of every number among the parameters."""
     import arviz as az
 
-    numbers = {name: values.values.ravel() for name, values in posterior.data_vars.items() if values.ndim == 2}
-    return {name: (float(x.mean()), *map(float, az.hdi(x, hdi_prob=0.95))) for name, x in numbers.items()}
+    numbers = {str(name): values.values.ravel() for name, values in posterior.data_vars.items() if values.ndim == 2}
+    hdi = {name: az.hdi(x, hdi_prob=0.95) for name, x in numbers.items()}
+    return {name: (float(x.mean()), float(hdi[name][0]), float(hdi[name][1])) for name, x in numbers.items()}
 
 
 def _inference_data(
@@ -313,11 +349,20 @@ def _inference_data(
     from bayes_icl import noise
 
     rng = np.random.default_rng([seed, 1])
-    thinned = sampled.posterior.isel(draw=slice(None, None, max(1, sampled.posterior.sizes["draw"] // PREDICTIVE_DRAWS)))
-    increments, v, gain, gain_sd = _of_draws(hypothesis, thinned, stats)
-    steps = increments if hypothesis.latent_step else None
-    u = v if hypothesis.latent_step else increments @ stats.transform
-    new = noise.replicate(stats, u, v, gain, gain_sd, steps, len(curves.log_odds), rng)
+    thinned = sampled.posterior.isel(draw=slice(None, None, -(-sampled.posterior.sizes["draw"] // PREDICTIVE_DRAWS)))
+    draws, n_seqs = Draws.of(hypothesis, thinned, stats), len(curves.log_odds)
+    if hypothesis.latent_step:
+        weights = hypothesis.step_log_weights(np, stats, draws.theta)
+        directions = noise.draw_steps(weights, n_seqs, rng)
+        each = draws.gain[:, None, None] * directions
+        # A step has happened by update n with the probability of its weights up to there.
+        mean = draws.gain[:, None] * np.exp(weights[:, :-1])
+    else:
+        mean, f = draws.updates(hypothesis, stats)
+        each, directions = (np.repeat(x[:, None], n_seqs, axis=1) for x in (mean, f))
+    means = np.hstack([np.zeros((len(mean), 1)), np.cumsum(mean, axis=1)])
+    means += curves.log_odds.mean() - means.mean(1, keepdims=True)
+    new = noise.replicate(stats, each, directions, draws.v, draws.gain_sd, rng)
     new += curves.log_odds.mean(1)[:, None]  # each replicate at the level of the sequence that it stands for
     prior = {}
     for name in hypothesis.parameters:
@@ -333,7 +378,12 @@ def _inference_data(
         sample_stats=sampled.sample_stats,
         prior=az.dict_to_dataset(prior),
         posterior_predictive=az.dict_to_dataset(
-            {"log_odds": new.reshape(thinned.sizes["chain"], -1, *new.shape[1:])}, coords=coords, dims=dims
+            {
+                "log_odds": new.reshape(thinned.sizes["chain"], -1, *new.shape[1:]),
+                "mean_log_odds": means.reshape(thinned.sizes["chain"], -1, means.shape[1]),
+            },
+            coords=coords,
+            dims={**dims, "mean_log_odds": ["shot"]},
         ),
         log_likelihood=az.dict_to_dataset({"log_odds": log_likelihood}, coords=coords, dims={"log_odds": ["seq"]}),
         observed_data=xr.Dataset({"log_odds": (("seq", "shot"), curves.log_odds)}, coords=coords),

@@ -174,7 +174,9 @@ def _numbers(rule: Callable[[int], int], low: int, high: int, repeats: bool) -> 
     return dict(pool=pool, template=NUMBERS, form="number", features=("parity",), repeats=repeats)
 
 
-def _affine(name: str, slope: int = 2, intercept: int = 3, low: int = 10, high: int = 99, repeats: bool = False) -> Task:
+def _affine(
+    name: str, slope: int = 2, intercept: int = 3, low: int = 10, high: int = 99, repeats: bool = False
+) -> Task:
     return Task(name, **_numbers(lambda x: slope * x + intercept, low, high, repeats))
 
 

@@ -1,0 +1,37 @@
+# Every target builds .venv by itself, once.
+PYTHON ?= python3
+RUN := .venv/bin/python
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY)  ## build .venv with the versions of constraints.txt
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(READY)  ## read SmolLM2-135M on four tasks and a null control, fit, draw: about 5 minutes
+	$(RUN) -m bayes_icl.collect --tasks copy times_ten past_tense category random_labels --n-seqs 32 --out data/curves/demo.nc
+	$(RUN) -m bayes_icl.fit --curves data/curves/demo.nc --out data/fits/demo --figures figures/demo
+
+test: $(READY)  ## all tests, those on the real model too
+	$(RUN) -m pytest
+
+lint: $(READY)  ## ruff and mypy
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+bench: $(READY)  ## what collecting and fitting cost, beside the plain way
+	$(RUN) benchmarks/collect.py
+	$(RUN) benchmarks/fit.py
+
+clean:  ## remove .venv and caches, not data or figures
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis
