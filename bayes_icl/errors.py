@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import sys
 from collections.abc import Callable, Iterable
 
@@ -29,7 +30,9 @@ def exit_stating(run: Callable[[], int]) -> None:
         print(f"error: {error}", file=sys.stderr)
         code = FAILED
     except OSError as error:  # disk full, unwritable folder, unreadable file: the system's own words are clear
-        print(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), file=sys.stderr)
+        where = f": {error.filename}" if error.filename else ""
+        remedy = "; make room, or give another --out, and run again" if error.errno == errno.ENOSPC else ""
+        print(f"error: {error.strerror or error}{where}{remedy}", file=sys.stderr)
         code = FAILED
     except KeyboardInterrupt:
         print("stopped; what was finished is kept, run the same command again to go on", file=sys.stderr)

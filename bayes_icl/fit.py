@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bayes_icl.errors import DONE, REFUSED, StatedError, exit_stating, unknown
-from bayes_icl.hypotheses import HYPOTHESES
+from bayes_icl.hypotheses import HYPOTHESES, Hypothesis
 
 if TYPE_CHECKING:
     import arviz as az
@@ -64,7 +65,7 @@ def main(settings: FitSettings) -> int:
     """Run the command: the only place here that touches the disk."""
     from datetime import UTC, datetime
 
-    from bayes_icl.curves import read_curves
+    from bayes_icl.curves import read_curves, replacing
     from bayes_icl.provenance import provenance, to_attribute
 
     started = datetime.now(UTC)
@@ -77,6 +78,10 @@ def main(settings: FitSettings) -> int:
     decides = ("tasks", "readout", "n_min", "hypotheses", "draws", "tune", "chains", "seed")
     decisive = {"curves": hashlib.sha256(path.read_bytes()).hexdigest(), **{k: getattr(settings, k) for k in decides}}
     key = hashlib.sha256(to_attribute(decisive).encode()).hexdigest()
+    for folder in (out, figures):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):  # now, not after minutes of sampling
+            raise StatedError(f"cannot write into {folder}: give another --out or --figures")
     found = _key_of(out)
     if found == key and not settings.force:
         print(f"{out} was made from these curves with these settings; drawing and printing it again", file=sys.stderr)
@@ -86,7 +91,10 @@ def main(settings: FitSettings) -> int:
         _fit_and_write(plan, settings, out, {"key": key, **provenance(settings, started=started, inputs=[path])})
     verdicts = json.loads((out / "verdict.json").read_text())
     _draw(dataset, out, figures, verdicts)
-    _print_verdicts(dataset, out, verdicts)
+    summary = summarise_verdicts(dataset, out, verdicts)
+    with replacing(figures / "summary.txt") as temporary:
+        temporary.write_text(summary, encoding="utf-8")
+    print(summary, file=sys.stderr)
     print(figures)
     print(out)
     return REFUSED if any(verdict["verdict"] == "refused" for verdict in verdicts.values()) else DONE
@@ -127,9 +135,9 @@ def plan_fits(dataset: xr.Dataset, settings: FitSettings) -> list[Curves]:
 
 
 def _fit_one_hypothesis(
-    name: str, all_curves: Sequence[Curves], keep: frozenset[int], settings: SamplerSettings
+    hypothesis: Hypothesis, all_curves: Sequence[Curves], keep: frozenset[int], settings: SamplerSettings
 ) -> list[tuple[Score, az.InferenceData | None]]:
-    """In a process of its own: compile a hypothesis, then fit it to everything; InferenceData for those in `keep`."""
+    """Compile a hypothesis, then fit it to everything; InferenceData for those in `keep`."""
     import logging
     import warnings
 
@@ -143,7 +151,7 @@ def _fit_one_hypothesis(
     from bayes_icl.sampling import Sampler, score_curves
 
     longest = max(all_curves, key=lambda c: len(c.shots))
-    sampler = Sampler(HYPOTHESES[name], summarise(longest.log_odds, longest.shots), settings)
+    sampler = Sampler(hypothesis, summarise(longest.log_odds, longest.shots), settings)
     fits = [score_curves(sampler, curves) for curves in all_curves]
     return [(score, inference if i in keep else None) for i, (score, inference) in enumerate(fits)]
 
@@ -166,7 +174,8 @@ def fit_curves(
     keep
         Indices of the curves whose InferenceData are returned too.
     workers
-        Processes, each of which compiles one hypothesis at a time; 0 takes one a core, 4 at most.
+        Processes, each of which compiles one hypothesis at a time; 0 takes one a core, 4 at most. With 1 everything
+        happens in this process, which a hypothesis defined in a notebook needs.
 
     Returns
     -------
@@ -176,37 +185,43 @@ def fit_curves(
         By index of the curve and name of the hypothesis.
     """
     import multiprocessing
-    import os
     from concurrent.futures import ProcessPoolExecutor, as_completed
 
     from tqdm import tqdm
 
     from bayes_icl.sampling import SamplerSettings
 
-    kept = frozenset(keep)
-    found: dict[tuple[int, str], tuple[Score, az.InferenceData | None]] = {}
-    # The costliest first, so that no worker is left alone with it at the end.
-    order = sorted(hypotheses, key=lambda name: -HYPOTHESES[name].complexity)
     if not all_curves:
         return [], {}
-    with (
-        ProcessPoolExecutor(
-            workers or min(4, os.cpu_count() or 1), mp_context=multiprocessing.get_context("spawn")
-        ) as pool,
-        tqdm(total=len(order) * len(all_curves), unit="fit", disable=not progress, dynamic_ncols=True) as bar,
-    ):
+    workers = workers or min(4, os.cpu_count() or 1)
+    given = (all_curves, frozenset(keep), sampler or SamplerSettings())
+    # The costliest first, so that no worker is left alone with it at the end.
+    order = sorted(hypotheses, key=lambda name: -HYPOTHESES[name].complexity)
+    fits: dict[str, list[tuple[Score, az.InferenceData | None]]] = {}
+    with tqdm(total=len(order) * len(all_curves), unit="fit", disable=not progress, dynamic_ncols=True) as bar:
         bar.set_description("compiling")
-        futures = {
-            pool.submit(_fit_one_hypothesis, name, all_curves, kept, sampler or SamplerSettings()): name
-            for name in order
-        }
-        for future in as_completed(futures):
-            name = futures[future]
-            found |= {(i, name): fit for i, fit in enumerate(future.result())}
+
+        def done(name: str, own: list[tuple[Score, az.InferenceData | None]]) -> None:
+            fits[name] = own
             bar.set_description(name)
             bar.update(len(all_curves))
-    scores = [found[i, name][0] for i in range(len(all_curves)) for name in hypotheses]
-    return scores, {key: inference for key, (_, inference) in found.items() if inference is not None}
+
+        if workers == 1:
+            for name in order:
+                done(name, _fit_one_hypothesis(HYPOTHESES[name], *given))
+        else:
+            with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+                futures = {pool.submit(_fit_one_hypothesis, HYPOTHESES[name], *given): name for name in order}
+                for future in as_completed(futures):
+                    done(futures[future], future.result())
+    scores = [fits[name][i][0] for i in range(len(all_curves)) for name in hypotheses]
+    inferences = {
+        (i, name): inference
+        for name in hypotheses
+        for i, (_, inference) in enumerate(fits[name])
+        if inference is not None
+    }
+    return scores, inferences
 
 
 def judge_curves(plan: Sequence[Curves], scores: Sequence[Score]) -> dict[str, dict]:
@@ -232,7 +247,6 @@ def _fit_and_write(plan: Sequence[Curves], settings: FitSettings, out: Path, rec
     from bayes_icl.provenance import to_attribute
     from bayes_icl.sampling import SamplerSettings
 
-    (out / "provenance.json").unlink(missing_ok=True)
     fitted = [curves for curves in plan if not too_little(curves)]
     headlines = {curves.task: i for i, curves in reversed(list(enumerate(fitted)))}
     scores, inferences = fit_curves(
@@ -244,6 +258,7 @@ def _fit_and_write(plan: Sequence[Curves], settings: FitSettings, out: Path, rec
         progress=True,
     )
     record = {**record, "finished": _now()}
+    (out / "provenance.json").unlink(missing_ok=True)
     for (i, name), inference in inferences.items():
         inference.attrs |= {
             "provenance": to_attribute(record),
@@ -301,16 +316,19 @@ def _draw(dataset: xr.Dataset, out: Path, figures: Path, verdicts: dict[str, dic
     for name, figure in drawn.items():
         for suffix in (".png", ".pdf"):
             with replacing(figures / (_file_name(name) + suffix)) as temporary:
-                figure.savefig(temporary, dpi=200)
+                # Without a date, so that the same numbers give the same file.
+                figure.savefig(temporary, dpi=200, metadata={"CreationDate": None} if suffix == ".pdf" else None)
 
 
-def _print_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]) -> None:
-    """The verdict first, then delta, then the hypotheses; on stderr, for people."""
+def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]) -> str:
+    """Text for people: the verdict on each task first, then delta, then the hypotheses."""
+    import io
+
     import pandas as pd
     from rich.console import Console
     from rich.markup import escape
 
-    console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 110)
+    console = Console(file=io.StringIO(), highlight=False, width=110)
     scores = pd.read_csv(out / "comparison.csv") if any(v["delta"] for v in verdicts.values()) else pd.DataFrame()
     for task, headline in verdicts.items():
         console.rule(f"[bold]{escape(task)}", align="left")
@@ -332,6 +350,8 @@ def _print_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]) -
             at = (scores.task == task) & (scores.readout == headline["readout"]) & (scores.n_min == headline["n_min"])
             if at.any():
                 console.print(_score_table(scores[at]))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
 
 def _score_table(own: pd.DataFrame) -> Table:

@@ -15,6 +15,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from bayes_icl.compare import SLACK_NATS
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 COLUMN = 3.5  # inches: a column of a two-column paper
 INK, FAINT = "0.15", "0.75"
-COLOURS = dict(zip(HYPOTHESES, sns.color_palette("colorblind", len(HYPOTHESES))))
 STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -45,6 +45,12 @@ STYLE = {
 _styled = mpl.rc_context(STYLE)  # type: ignore[arg-type]
 
 
+def colour_of(hypothesis: str) -> tuple[float, float, float]:
+    """The colour of a hypothesis in every figure."""
+    palette = sns.color_palette("colorblind")
+    return palette[list(HYPOTHESES).index(hypothesis) % len(palette)]
+
+
 def plot_curves(curves: Curves, inference: az.InferenceData, ax: Axes, *, name: str) -> Axes:
     """Log-odds against examples: sequences faint, their mean, and what one hypothesis predicts.
 
@@ -53,7 +59,7 @@ def plot_curves(curves: Curves, inference: az.InferenceData, ax: Axes, *, name: 
     inference
         A fit of the hypothesis `name`: its mean curve gives the line, its replicates the band (95 % of new sequences).
     """
-    colour = COLOURS[name]
+    colour = colour_of(name)
     ax.plot(curves.shots, curves.log_odds.T, color=FAINT, lw=0.3, alpha=0.5, zorder=1, rasterized=True)
     replicates = inference["posterior_predictive"]["log_odds"].stack(sample=("chain", "draw", "seq"))
     low, high = np.quantile(replicates.values, [0.025, 0.975], axis=-1)
@@ -76,13 +82,15 @@ def plot_updates(curves: Curves, inferences: Mapping[str, az.InferenceData], ax:
     if "additive" in inferences:
         delta = inferences["additive"]["posterior"]["delta"].values
         low, high = np.quantile(delta, [0.025, 0.975])
-        ax.axhspan(low, high, color=COLOURS["additive"], alpha=0.3, lw=0, zorder=1)
-        ax.axhline(delta.mean(), color=COLOURS["additive"], lw=1.2, zorder=2, label="additive: constant delta")
+        ax.axhspan(low, high, color=colour_of("additive"), alpha=0.3, lw=0, zorder=1)
+        ax.axhline(delta.mean(), color=colour_of("additive"), lw=1.2, zorder=2, label="additive: constant delta")
     if named and named in inferences and named not in ("additive", "constant"):
         mean = inferences[named]["posterior_predictive"]["mean_log_odds"].mean(("chain", "draw"))
-        ax.plot(n, np.diff(mean), color=COLOURS[named], lw=1.2, zorder=2, label=named)
+        ax.plot(n, np.diff(mean), color=colour_of(named), lw=1.2, zorder=2, label=named)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    ax.legend(loc="upper right", handlelength=1.2, borderaxespad=0.2)
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(bottom, top + 0.35 * (top - bottom))  # room for the legend above the data
+    ax.legend(loc="upper right", handlelength=1.2, borderaxespad=0.2, ncols=2, columnspacing=1)
     return ax
 
 
@@ -93,7 +101,7 @@ def plot_delta(inference: az.InferenceData, ax: Axes, *, at: float, height: floa
     delta = inference["posterior"]["delta"].values.ravel()
     low, high = az.hdi(delta, hdi_prob=0.95)
     grid, density = az.kde(delta)
-    colour = COLOURS["additive"]
+    colour = colour_of("additive")
     ax.fill_between(grid, at, at + height * density / density.max(), color=colour, alpha=0.35, lw=0)
     ax.plot([low, high], [at, at], color=colour, lw=2, solid_capstyle="butt")
     ax.plot(delta.mean(), at, "o", color=INK, ms=3)
@@ -101,7 +109,7 @@ def plot_delta(inference: az.InferenceData, ax: Axes, *, at: float, height: floa
 
 
 def plot_comparison(table: pd.DataFrame, ax: Axes) -> Axes:
-    """How far each hypothesis is below the best, with 2 standard errors: sequences left out, and the future left out.
+    """How far each hypothesis is below the best, with 2 SE: filled, a sequence left out; open, the future left out.
 
     Parameters
     ----------
@@ -110,11 +118,8 @@ def plot_comparison(table: pd.DataFrame, ax: Axes) -> Axes:
     """
     table = table.sort_values("elpd_diff").reset_index(drop=True)
     for y, row in table.iterrows():
-        for column, se, offset, face, label in (
-            ("elpd_diff", "diff_se", 0.13, None, "sequence left out"),
-            ("lfo_diff", "lfo_diff_se", -0.13, "white", "future left out"),
-        ):
-            colour = COLOURS[row.hypothesis]
+        for column, se, offset, face in (("elpd_diff", "diff_se", 0.13, None), ("lfo_diff", "lfo_diff_se", -0.13, "w")):
+            colour = colour_of(row.hypothesis)
             if np.isfinite(row[column]):
                 ax.errorbar(
                     *(row[column], y + offset),
@@ -124,7 +129,6 @@ def plot_comparison(table: pd.DataFrame, ax: Axes) -> Axes:
                     lw=0.9,
                     color=colour,
                     markerfacecolor=face or colour,
-                    label=label if y == len(table) - 1 else None,
                 )
     ax.axvspan(-SLACK_NATS, 0, color=FAINT, alpha=0.4, lw=0, zorder=0)
     ax.axvline(0, color=FAINT, lw=0.6, zorder=0)
@@ -159,7 +163,7 @@ def updates_figure(
     figure, axes = _figure(len(tasks), 1, 1.5 * len(tasks) + 0.5, sharex=True)
     for ax, (task, (curves, inferences)) in zip(axes.flat, tasks.items()):
         plot_updates(curves, inferences, ax, named=verdicts[task]["named"])
-        ax.set_title(f"{_title(curves)}: {verdicts[task]['verdict']}", loc="left", pad=3)
+        ax.set_title(f"{_title(curves)}: additive {verdicts[task]['verdict']}", loc="left", pad=3)
     figure.supxlabel("examples shown, n", fontsize=8)
     figure.supylabel("update L(n) \u2212 L(n\u22121) (nats)", fontsize=8)
     return figure
@@ -173,8 +177,8 @@ def comparison_figure(table: pd.DataFrame, shown: Sequence[Curves]) -> Figure:
         at = (table.task == curves.task) & (table.readout == curves.readout) & (table.n_min == curves.shots[0])
         plot_comparison(table[at], ax)
         ax.set_title(_title(curves), loc="left", pad=3)
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    filled, hollow = (Line2D([], [], marker="o", ms=3.5, lw=0.9, color=INK, markerfacecolor=c) for c in (INK, "w"))
+    figure.legend([filled, hollow], ["sequence left out", "future left out"], loc="outside upper center", ncols=2)
     figure.supxlabel("elpd below the best (nats), \u00b1 2 SE", fontsize=8)
     return figure
 

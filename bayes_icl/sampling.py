@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bayes_icl.curves import Curves
     from bayes_icl.noise import Statistics
 
-PREDICTIVE_DRAWS = 100  # replicates a chain that are kept
+REPLICATES = 6400  # new sequences a chain that are kept: 100 draws of 64, fewer draws of more
 R_HAT_MOST, ESS_LEAST, PARETO_K_MOST = 1.01, 400, 0.7
 
 
@@ -349,8 +349,10 @@ def _inference_data(
     from bayes_icl import noise
 
     rng = np.random.default_rng([seed, 1])
-    thinned = sampled.posterior.isel(draw=slice(None, None, -(-sampled.posterior.sizes["draw"] // PREDICTIVE_DRAWS)))
-    draws, n_seqs = Draws.of(hypothesis, thinned, stats), len(curves.log_odds)
+    n_seqs = len(curves.log_odds)
+    n_kept = max(10, REPLICATES // max(n_seqs, 64))
+    thinned = sampled.posterior.isel(draw=slice(None, None, -(-sampled.posterior.sizes["draw"] // n_kept)))
+    draws = Draws.of(hypothesis, thinned, stats)
     if hypothesis.latent_step:
         weights = hypothesis.step_log_weights(np, stats, draws.theta)
         directions = noise.draw_steps(weights, n_seqs, rng)

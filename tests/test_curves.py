@@ -1,0 +1,243 @@
+"""The curves format: what is read back is what was written, and what is wrong is named."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bayes_icl.collect import collect_curves
+from bayes_icl.curves import check, read_curves, readouts_of, select, write_netcdf
+from bayes_icl.errors import StatedError
+from bayes_icl.models import Model
+from bayes_icl.tasks import load_tasks
+
+DIMS = ("task", "readout", "seq", "shot")
+
+
+def made(values: np.ndarray | None = None) -> xr.Dataset:
+    """Two tasks, two readouts, three sequences, five shots."""
+    odds = np.random.default_rng(0).normal(size=(2, 2, 3, 5)) if values is None else values
+    coords = {"task": ["copy", "antonym"], "readout": ["complement", "format"], "seq": range(3), "shot": range(5)}
+    return xr.Dataset({"log_odds": (DIMS, odds)}, coords=coords)
+
+
+@pytest.fixture(scope="module")
+def collected(tiny: Model) -> xr.Dataset:
+    return collect_curves(tiny, load_tasks(["affine", "past_tense"]), n_shots=3, n_seqs=2)
+
+
+# ------------------------------------------------------------------------------------------------- netCDF
+
+
+def test_a_round_trip_is_identical(collected: xr.Dataset, tmp_path: Path) -> None:
+    """Every variable, coordinate and attribute; float64 to the bit; text with accents."""
+    collected = collected.assign_attrs(key="k", provenance='{"model": "é"}')
+    write_netcdf(collected, tmp_path / "new folder" / "c.nc")
+    back = read_curves(tmp_path / "new folder" / "c.nc")
+    xr.testing.assert_identical(back, collected)
+    for name, variable in collected.data_vars.items():
+        if variable.dtype != object:
+            assert back[name].dtype == variable.dtype, name
+    assert (tmp_path / "new folder" / "c.nc").stat().st_mode & 0o777 == 0o644
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.lists(st.floats(-700, 700), min_size=60, max_size=60))
+def test_any_float64_survives(tmp_path_factory: pytest.TempPathFactory, values: list[float]) -> None:
+    path = tmp_path_factory.mktemp("curves") / "c.nc"
+    write_netcdf(dataset := made(np.reshape(values, (2, 2, 3, 5))), path)
+    assert np.array_equal(read_curves(path).log_odds.values, dataset.log_odds.values)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(None, "no curves file"), (b"", "not a readable netCDF"), (b"task,seq\n" * 99, "not a readable netCDF")],
+    ids=["absent", "empty", "text"],
+)
+def test_a_file_that_is_not_netcdf_is_stated(tmp_path: Path, content: bytes | None, says: str) -> None:
+    path = tmp_path / "c.nc"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(StatedError, match=says):
+        read_curves(path)
+
+
+@pytest.mark.parametrize("kept", [0.02, 0.5, 0.95])
+def test_a_truncated_file_is_stated(collected: xr.Dataset, tmp_path: Path, kept: float) -> None:
+    path = tmp_path / "c.nc"
+    write_netcdf(collected, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(StatedError, match=r"c\.nc is not a readable netCDF file \(damaged or cut short\?\)"):
+        read_curves(path)
+    path.write_bytes(whole)  # the control: it was the cut
+    read_curves(path)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "says"),
+    [
+        (made().rename(log_odds="odds"), r"c\.nc is not a curves file: it lacks log_odds"),
+        (made().isel(readout=0, drop=True), r"lacks dimension readout"),
+        (made().drop_vars("seq"), r"dimensions seq have no coordinates"),
+        (made().assign_coords(shot=[0, 1, 2, 3, 5]), r"shots must be consecutive .*\[0, 1, 2, 3, 5\]"),
+        (made().isel(shot=[]), r"c\.nc"),
+    ],
+    ids=["no log_odds", "no readout", "no coordinate", "a gap in shots", "no shots"],
+)
+def test_what_is_missing_is_named(tmp_path: Path, dataset: xr.Dataset, says: str) -> None:
+    path = tmp_path / "c.nc"
+    dataset.to_netcdf(path, engine="h5netcdf")
+    with pytest.raises(StatedError, match=says):
+        read_curves(path)
+
+
+# ------------------------------------------------------------------------------------------------- finite values
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_cell_that_is_not_finite_is_named(value: float) -> None:
+    dataset = made()
+    dataset.log_odds[1, 0, 2, 3] = value
+    with pytest.raises(StatedError, match=rf"task antonym, readout complement, seq 2, shot 3 is {value}"):
+        check(dataset)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_a_whole_sequence_of_infinities_is_named_too(value: float) -> None:
+    """It must not pass for an absent one."""
+    dataset = made()
+    dataset.log_odds[1, 0, 2] = value
+    with pytest.raises(StatedError, match=r"seq 2, shot 0 is .* and 2 more; infinite values come from"):
+        check(dataset)
+
+
+def test_a_readout_that_a_task_does_not_have_is_allowed() -> None:
+    dataset = made()
+    dataset.log_odds[1, 1] = np.nan
+    assert check(dataset) is dataset
+    assert readouts_of(dataset, "copy") == ["complement", "format"]
+    assert readouts_of(dataset, "antonym") == ["complement"]
+    with pytest.raises(StatedError, match=r"unknown readout of task 'antonym': 'format': known: complement"):
+        select(dataset, "antonym", "format")
+    dataset.log_odds[1] = np.nan
+    with pytest.raises(StatedError, match="no values for task antonym"):
+        check(dataset)
+
+
+def test_select_takes_one_curve_in_any_order_of_dimensions() -> None:
+    dataset = made()
+    for order in (DIMS, DIMS[::-1]):
+        curves = select(dataset.transpose(*order), "antonym", "format")
+        assert np.array_equal(curves.log_odds, dataset.log_odds.values[1, 1])
+        assert curves.shots.tolist() == [0, 1, 2, 3, 4]
+    late = curves.since(2)
+    assert late.shots.tolist() == [2, 3, 4] and np.array_equal(late.log_odds, dataset.log_odds.values[1, 1, :, 2:])
+    with pytest.raises(StatedError, match="unknown task 'copi': did you mean copy"):
+        select(dataset, "copi", "format")
+
+
+# ------------------------------------------------------------------------------------------------- CSV
+
+
+def _table(dataset: xr.Dataset, columns: tuple[str, ...] = (*DIMS, "log_odds")) -> str:
+    rows = dataset.log_odds.to_dataframe().reset_index().sample(frac=1, random_state=0)  # rows in any order
+    return rows[list(columns)].to_csv(index=False, float_format="%.17g")
+
+
+def test_a_long_table_is_the_same_curves(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text(_table(made()))
+    back, dataset = read_curves(tmp_path / "c.csv"), made()
+    for task in ("copy", "antonym"):
+        for readout in ("complement", "format"):
+            assert np.array_equal(select(back, task, readout).log_odds, select(dataset, task, readout).log_odds)
+
+
+def test_a_table_without_a_readout_is_the_complement(tmp_path: Path) -> None:
+    dataset = made().sel(readout=["complement"])
+    (tmp_path / "c.csv").write_text(_table(dataset, ("task", "seq", "shot", "log_odds")))
+    back = read_curves(tmp_path / "c.csv")
+    assert back.readout.values.tolist() == ["complement"]
+    assert np.array_equal(select(back, "copy", "complement").log_odds, dataset.log_odds.values[0, 0])
+
+
+def test_tasks_of_a_table_may_differ_in_sequences_but_not_in_shots(tmp_path: Path) -> None:
+    rows = "task,seq,shot,log_odds\n" + "".join(f"{t},{s},{n},{n}\n" for t, s in ("a0", "a1", "b0") for n in range(3))
+    path = tmp_path / "c.csv"
+    path.write_text(rows)
+    assert select(read_curves(path), "a", "complement").log_odds.shape == (2, 3)
+    assert select(read_curves(path), "b", "complement").log_odds.shape == (1, 3)
+    path.write_text(rows.replace("b,0,2,2\n", ""))
+    with pytest.raises(StatedError, match="task b, readout complement, seq 0, shot 2 is nan"):
+        read_curves(path)
+
+
+GOOD = "task,seq,shot,log_odds\na,0,0,1.5\na,0,1,2.5\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "not readable as CSV"),
+        ("task,seq,shot,log_odds\n", r"c\.csv"),
+        ("task,seq,log_odds\na,0,1\n", r"c\.csv lacks the columns shot; it has task, seq, log_odds"),
+        (GOOD + "a,0,1,2.5\n", r"task a, seq 0, shot 1, complement stands there twice"),
+        (GOOD + "a,0,2,much\n", r"c\.csv line 4: log_odds must be a number, got 'much'"),
+        (GOOD + "a,0,2,\n", r"c\.csv line 4: log_odds must be a number"),
+        (GOOD + "a,0,2,inf\n", r"shot 2 is inf"),
+        (GOOD + "a,0,3,1.0\n", r"shots must be consecutive"),
+        (GOOD + "a,0,two,1.0\n", r"c\.csv.*shot"),
+        (GOOD + "a,0,,1.0\n", r"c\.csv.*shot"),
+        (GOOD + 'a,0,"2,1.0\n', r"not readable as CSV"),
+    ],
+    ids=["empty", "header only", "no shot", "twice", "text", "blank", "inf", "gap", "shot text", "no shot", "quote"],
+)
+def test_a_bad_table_is_stated(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text(GOOD)
+    read_curves(path)  # the control: without the fault it is read
+    path.write_text(text)
+    with pytest.raises(StatedError, match=says):
+        read_curves(path)
+
+
+def test_a_table_that_is_not_utf8_is_stated(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    path.write_bytes(GOOD.replace("a,", "é,").encode("latin-1"))
+    with pytest.raises(StatedError, match="not readable as CSV"):
+        read_curves(path)
+
+
+# ------------------------------------------------------------------------------------------------- atomic writes
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    path = tmp_path / "c.nc"
+    write_netcdf(made(), path)
+    before = path.read_bytes()
+    written = []
+
+    def fails(self: xr.Dataset, target: Path, **_: object) -> None:
+        Path(target).write_bytes(b"half a file")
+        written.append(Path(target))
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(xr.Dataset, "to_netcdf", fails)
+        with pytest.raises(type(error)):
+            write_netcdf(made() * 2, path)
+    assert written and written[0].parent == tmp_path  # beside the file, so that the rename cannot cross disks
+    assert [p.name for p in tmp_path.iterdir()] == ["c.nc"]
+    assert path.read_bytes() == before
+    write_netcdf(made() * 2, path)  # the control: a write that does not fail replaces it
+    assert np.array_equal(read_curves(path).log_odds, made().log_odds * 2)
+    assert [p.name for p in tmp_path.iterdir()] == ["c.nc"]

