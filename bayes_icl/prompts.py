@@ -101,10 +101,10 @@ def first_token(tokenizer: PreTrainedTokenizerBase) -> tuple[int | None, str]:
     bare = tokenizer("a", add_special_tokens=False).input_ids
     if len(added) > len(bare) and added[0] == tokenizer.bos_token_id:
         return added[0], f"tokenizer's BOS {tokenizer.bos_token}"
-    vocabulary = tokenizer.get_vocab()
     for separator in DOCUMENT_SEPARATORS:
-        if separator in vocabulary:
-            return vocabulary[separator], f"document separator {separator}"
+        token = tokenizer.backend_tokenizer.token_to_id(separator)
+        if token is not None:
+            return token, f"document separator {separator}"
     return None, "none"
 
 
@@ -183,6 +183,12 @@ def _locate(
     """Tokens of `text` and, for each character span, the first token in it and the first after it."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     offsets = encoded.offset_mapping
+    # Some tokenizers (GPT-NeoX, RoBERTa) leave the space in front of a token out of its offsets: a token begins where
+    # the one before it ends, if there are only spaces between.
+    offsets = [
+        (last, end) if last < begin and not text[last:begin].strip(" ") else (begin, end)
+        for (_, last), (begin, end) in zip([(0, 0), *offsets], offsets)
+    ]
     begins = {begin: i for i, (begin, end) in reversed(list(enumerate(offsets))) if end > begin}
     ends = {end: i + 1 for i, (begin, end) in enumerate(offsets) if end > begin}
     for shot, (start, stop) in enumerate(spans):

@@ -114,8 +114,8 @@ class SetLogits:
             outside.append(best_out[:, 0].double() + total.log())
             first.append(best_in > best_out[:, 0].double())
         odds = torch.cat(inside) - torch.cat(outside)
-        softplus = torch.nn.functional.softplus
-        log_in, log_out = -softplus(-odds, threshold=1e3), -softplus(odds, threshold=1e3)
+        # logaddexp, because torch's softplus overflows above 709 below its threshold and cuts digits off above it.
+        log_in, log_out = (-torch.logaddexp(x, torch.zeros_like(x)) for x in (-odds, odds))
         return log_in.cpu().numpy(), log_out.cpu().numpy(), torch.cat(first).cpu().numpy()
 
 

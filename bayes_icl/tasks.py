@@ -86,7 +86,7 @@ class Task:
                 raise StatedError(f"task {self.name!r}: an example has an empty query or answer: {example}")
             if example.foil == example.answer:
                 raise StatedError(f"task {self.name!r}: the foil of {example.query!r} is its answer")
-            if self.form == "number" and not example.answer.isdigit():
+            if self.form == "number" and not (example.answer.isascii() and example.answer.isdigit()):
                 raise StatedError(
                     f"task {self.name!r}: answers must be whole numbers of 0 or more, not {example.answer!r}"
                 )
@@ -135,7 +135,7 @@ class Task:
 
         Answers not yet shown come before shown ones (which could be copied), and equally long ones before others.
         """
-        if self.labels:
+        if len(self.labels) > 1:
             return str(rng.choice([label for label in self.labels if label != example.answer]))
         seen = {e.answer for e in shown}
         others = sorted({e.answer for e in self.pool} - {example.answer})
@@ -298,16 +298,16 @@ def _task_of_table(path: Path) -> Task:
             rows = [json.loads(line) for line in text.splitlines() if line.strip()]
     except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
         raise StatedError(f"{path} is not readable as {path.suffix[1:].upper()}: {error}") from None
+    if not all(isinstance(row, dict) for row in rows):
+        raise StatedError(f"{path}: every line must be an object with query and answer")
     missing = {"query", "answer"} - set(rows[0] if rows else ())
     if missing:
         raise StatedError(
             f"{path}: expected columns query, answer and perhaps foil; missing: {', '.join(sorted(missing))}"
             + ("" if rows else " (the file has no rows)")
         )
-    try:
-        pool = tuple(Example(*(str(row.get(k) or "").strip() for k in ("query", "answer", "foil"))) for row in rows)
-    except AttributeError:
-        raise StatedError(f"{path}: every line must be an object with query and answer") from None
+    cells = ([row.get(name) for name in ("query", "answer", "foil")] for row in rows)
+    pool = tuple(Example(*("" if cell is None else str(cell).strip() for cell in row)) for row in cells)
     return task_of_examples(path.stem, pool)
 
 
@@ -319,7 +319,7 @@ def task_of_examples(name: str, pool: Sequence[Example]) -> Task:
     """
     pool = tuple(pool)
     answers = sorted({e.answer for e in pool})
-    if all(a.isdigit() for a in answers):
+    if all(a.isascii() and a.isdigit() for a in answers):
         return Task(name, pool, template=NUMBERS, form="number")
     if 1 < len(answers) <= len(pool) / 4:
         return Task(name, pool, form="label", labels=tuple(answers))

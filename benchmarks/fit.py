@@ -25,6 +25,8 @@ class BenchSettings:
 
     n_seqs: tuple[int, ...] = (64, 2048)
     """Numbers of sequences."""
+    most_steps: int = 256
+    """The most sequences for hypotheses with a latent step, summed sequence by sequence: 2048 take more than 10 minutes."""
     n_shots: int = 32
     """Examples a sequence."""
     hypotheses: tuple[str, ...] = ()
