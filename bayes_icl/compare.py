@@ -111,8 +111,18 @@ def _slack(se: float) -> float:
     return max(SLACK_NATS, SLACK_SE * se)
 
 
+COLUMNS = [
+    *("task", "readout", "n_min", "hypothesis", "elpd_logo", "se", "elpd_diff", "diff_se", "survivor"),
+    *("elpd_lfo", "lfo_diff", "lfo_diff_se", "survivor_lfo"),
+    *("pareto_k_max", "refits", "rhat_max", "ess_bulk_min", "divergences"),
+]
+
+
 def comparison_table(scores: Sequence[Score]) -> pd.DataFrame:
-    """One row per task, readout, n_min and hypothesis; differences are to the best rival, negative when worse, nats."""
+    """One row per task, readout, n_min and hypothesis, with `COLUMNS`, then its parameters' means and intervals.
+
+    Differences are to the best rival, negative when worse, nats.
+    """
     rows = []
     for group in _by_curve(scores):
         alive, distance = survivors(group, "elpd_logo")
@@ -147,7 +157,7 @@ def comparison_table(scores: Sequence[Score]) -> pd.DataFrame:
                     },
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=None if rows else COLUMNS)
 
 
 def _by_curve(scores: Sequence[Score]) -> list[list[Score]]:

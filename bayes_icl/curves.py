@@ -166,7 +166,9 @@ def _from_table(path: Path) -> xr.Dataset:
         numbers = pd.to_numeric(table[name], errors="coerce")
         if numbers.isna().any():
             line = int(np.flatnonzero(numbers.isna())[0])
-            raise StatedError(f"{path} line {line + 2}: {name} must be a number, got {table[name].iloc[line]!r}")
+            cell = table[name].iloc[line]
+            got = repr(cell) if isinstance(cell, str) else cell
+            raise StatedError(f"{path} line {line + 2}: {name} must be a number, got {got}")
         table[name] = numbers
     table["log_odds"] = table["log_odds"].astype(float)
     twice = table.duplicated([*DIMS])

@@ -248,17 +248,20 @@ def _fit_and_write(plan: Sequence[Curves], settings: FitSettings, out: Path, rec
     from bayes_icl.sampling import SamplerSettings
 
     fitted = [curves for curves in plan if not too_little(curves)]
-    headlines = {curves.task: i for i, curves in reversed(list(enumerate(fitted)))}
+    headlines = {curves.task: curves for curves in reversed(plan)}.values()
     scores, inferences = fit_curves(
         fitted,
         settings.hypotheses,
         sampler=SamplerSettings(settings.draws, settings.tune, settings.chains, settings.seed),
-        keep=headlines.values(),
+        keep=[i for i, curves in enumerate(fitted) if any(curves is headline for headline in headlines)],
         workers=settings.workers,
         progress=True,
     )
     record = {**record, "finished": _now()}
-    (out / "provenance.json").unlink(missing_ok=True)
+    # Nothing of another run may stand beside the new fits.
+    stale = [path for name in HYPOTHESES for path in out.glob(f"*__{name}.nc")]
+    for path in (out / "provenance.json", *stale):
+        path.unlink(missing_ok=True)
     for (i, name), inference in inferences.items():
         inference.attrs |= {
             "provenance": to_attribute(record),
@@ -281,8 +284,9 @@ def fit_file(task: str, hypothesis: str) -> str:
 
 
 def _file_name(name: str) -> str:
-    """A task's name, with a hyphen for whatever a file system might not take."""
-    return re.sub("[^A-Za-z0-9_.=,+-]", "-", name)
+    """A task's name; what a file system might not take becomes a hyphen, and a hash keeps such names apart."""
+    plain = re.sub("[^A-Za-z0-9_.=,+-]", "-", name)
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def _draw(dataset: xr.Dataset, out: Path, figures: Path, verdicts: dict[str, dict]) -> None:

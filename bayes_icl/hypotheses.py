@@ -218,7 +218,8 @@ def power(xp: Any, n: Any, a: Any) -> Any:
 )
 def saturating(xp: Any, n: Any, tau: Any) -> Any:
     """1 - exp(-n/tau)."""
-    return -xp.expm1(-n / tau)
+    # From n_min on the law has the same form, and short of it an early ceiling would leave 0/0.
+    return -xp.expm1(-(n - n[0]) / tau)
 
 
 @hypothesis(
