@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo readme test lint bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -20,6 +20,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## read SmolLM2-135M on four tasks and a null control, fit, draw: about 5 minutes
 	$(RUN) -m bayes_icl.collect --tasks copy times_ten past_tense category random_labels --n-seqs 32 --out data/curves/demo.nc
 	$(RUN) -m bayes_icl.fit --curves data/curves/demo.nc --out data/fits/demo --figures figures/demo
+
+readme: $(READY)  ## put what the demo printed into README.md
+	$(RUN) analyses/fill_readme.py
 
 test: $(READY)  ## all tests, those on the real model too
 	$(RUN) -m pytest

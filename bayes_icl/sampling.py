@@ -381,7 +381,7 @@ def _inference_data(
         prior=az.dict_to_dataset(prior),
         posterior_predictive=az.dict_to_dataset(
             {
-                "log_odds": new.reshape(thinned.sizes["chain"], -1, *new.shape[1:]),
+                "log_odds": new.reshape(thinned.sizes["chain"], -1, *new.shape[1:]).astype(np.float32),
                 "mean_log_odds": means.reshape(thinned.sizes["chain"], -1, means.shape[1]),
             },
             coords=coords,

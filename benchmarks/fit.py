@@ -65,15 +65,14 @@ def main(settings: BenchSettings) -> None:
     n_seqs = sorted({*settings.n_seqs, *(s for s in [settings.most_steps] if s < max(settings.n_seqs))})
     made = {s: simulate_curves(s, settings.n_shots, f=power_law(0.3), seed=settings.seed) for s in n_seqs}
     smallest = made[n_seqs[0]]
-    table = Table(
-        title=f"{settings.n_shots} shots, 4 x ({settings.draws} + {settings.draws}) draws; seconds of wall clock"
-    )
-    table.add_column("hypothesis")
+    title = f"{settings.n_shots} shots, 4 x ({settings.draws} + {settings.draws}) draws; seconds of wall clock"
+    table = Table(title=title, box=None)
+    table.add_column("hypothesis", no_wrap=True)
     table.add_column("compile", justify="right")
     for s in n_seqs:
-        for heading in (f"S={s}: s", "ESS/s", "R-hat", "div"):
+        for heading in (f"S={s}\ns", "ESS/s", "R-hat", "div"):
             table.add_column(heading, justify="right")
-    table.add_column("time ratio", justify="right")
+    table.add_column("ratio of times", justify="right", no_wrap=True)
     grows: list[str] = []
     console = Console(width=130)
     for name in settings.hypotheses or tuple(HYPOTHESES):

@@ -1,6 +1,7 @@
 """What README and ARCHITECTURE say is so."""
 
 import re
+import runpy
 import subprocess
 from pathlib import Path
 
@@ -37,14 +38,10 @@ def test_modules_import_only_from_those_above_them() -> None:
 
 
 def test_readme_shows_what_the_program_printed() -> None:
+    filled = runpy.run_path(str(ROOT / "analyses/fill_readme.py"))["filled"]
     summary = (ROOT / "figures/demo/summary.txt").read_text(encoding="utf-8")
-    names, shown = re.search(
-        r"<!-- summary: ([a-z_ ]+) -->\n```\n(.*?)```\n<!-- end -->", README, flags=re.DOTALL
-    ).groups()
-    parts = {
-        part.split(maxsplit=1)[0]: part for part in re.split(r"^(?=[a-z_]+ ──)", summary, flags=re.MULTILINE) if part
-    }
-    assert shown == "".join(parts[name] for name in names.split())
+    assert filled(README, summary) == README
+    assert filled(README, summary.replace("REJECTED", "SUPPORTED")) != README  # and it would show
 
 
 def test_readme_points_at_what_exists() -> None:
