@@ -126,9 +126,12 @@ def plan_fits(dataset: xr.Dataset, settings: FitSettings) -> list[Curves]:
             "at least must be left"
         )
     plan = []
-    for task in settings.tasks or [str(name) for name in dataset.task.values]:
+    n_mins = list(dict.fromkeys(n_mins))
+    for task in dict.fromkeys(settings.tasks) or [str(name) for name in dataset.task.values]:
         has = readouts_of(dataset, task) if task in dataset.task.values else []
-        readouts = [r for r in settings.readout if r in has] or [select(dataset, task, settings.readout[0]).readout]
+        readouts = [r for r in dict.fromkeys(settings.readout) if r in has] or [
+            select(dataset, task, settings.readout[0]).readout
+        ]
         for i, readout in enumerate(readouts):
             plan += [select(dataset, task, readout).since(n) for n in (n_mins if i == 0 else n_mins[:1])]
     return plan
@@ -141,6 +144,8 @@ def _fit_one_hypothesis(
     import logging
     import warnings
 
+    from threadpoolctl import threadpool_limits
+
     # ArviZ 0.23 under current matplotlib and pandas, and PyTensor without a BLAS of its own, warn of nothing we use;
     # high Pareto k are dealt with by exact refits.
     warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -152,7 +157,8 @@ def _fit_one_hypothesis(
 
     longest = max(all_curves, key=lambda c: len(c.shots))
     sampler = Sampler(hypothesis, summarise(longest.log_odds, longest.shots), settings)
-    fits = [score_curves(sampler, curves) for curves in all_curves]
+    with threadpool_limits(1, user_api="blas"):  # as many processes as cores already
+        fits = [score_curves(sampler, curves) for curves in all_curves]
     return [(score, inference if i in keep else None) for i, (score, inference) in enumerate(fits)]
 
 
@@ -251,7 +257,7 @@ def _fit_and_write(plan: Sequence[Curves], settings: FitSettings, out: Path, rec
     headlines = {curves.task: curves for curves in reversed(plan)}.values()
     scores, inferences = fit_curves(
         fitted,
-        settings.hypotheses,
+        list(dict.fromkeys(settings.hypotheses)),
         sampler=SamplerSettings(settings.draws, settings.tune, settings.chains, settings.seed),
         keep=[i for i, curves in enumerate(fitted) if any(curves is headline for headline in headlines)],
         workers=settings.workers,
