@@ -188,11 +188,11 @@ class Sampler:
         # Steps of sequences make a mixture, whose posterior bends more.
         careful = self.hypothesis.latent_step
         draws, tune = int(self.settings.draws * share), self.settings.tune
-        first = self._sample(stats, draws, tune, 0.9 if careful else 0.8)
+        first = self._sample(stats, draws, tune, 0.95 if careful else 0.8)
         if first.converged:
             return first
         short = first.ess_bulk_min < ESS_LEAST or first.rhat_max > R_HAT_MOST
-        return self._sample(stats, 2 * draws if short else draws, 2 * tune, 0.98 if careful else 0.95)
+        return self._sample(stats, 2 * draws if short else draws, 2 * tune, 0.99 if careful else 0.95)
 
     def _sample(self, stats: Statistics, draws: int, tune: int, target_accept: float) -> Sampled:
         import arviz as az
