@@ -323,7 +323,8 @@ def test_replicates_look_like_the_curves(judged: Callable[[float], Judged]) -> N
     rises = {}
     for name in ("additive", "constant"):
         new = fit.inferences[name].posterior_predictive["log_odds"].stack(sample=("chain", "draw")).values
-        np.testing.assert_allclose(new.mean(1).T, np.tile(fit.curves.log_odds.mean(1), (new.shape[-1], 1)), atol=1e-9)
+        # Replicates are kept in float32, which halves the files.
+        np.testing.assert_allclose(new.mean(1).T, np.tile(fit.curves.log_odds.mean(1), (new.shape[-1], 1)), atol=1e-4)
         roughness = np.diff(new, axis=1).std()
         assert roughness == pytest.approx(np.diff(fit.curves.log_odds, axis=1).std(), rel=0.1)
         rises[name] = float((new[:, -1] - new[:, 0]).mean())
