@@ -250,7 +250,7 @@ def _fit_and_write(plan: Sequence[Curves], settings: FitSettings, out: Path, rec
     """Fit, judge and write the folder; provenance.json comes last and says that it is whole."""
     from bayes_icl.compare import comparison_table, too_little
     from bayes_icl.curves import replacing
-    from bayes_icl.provenance import to_attribute
+    from bayes_icl.provenance import now, to_attribute
     from bayes_icl.sampling import SamplerSettings
 
     fitted = [curves for curves in plan if not too_little(curves)]
@@ -263,7 +263,7 @@ def _fit_and_write(plan: Sequence[Curves], settings: FitSettings, out: Path, rec
         workers=settings.workers,
         progress=True,
     )
-    record = {**record, "finished": _now()}
+    record = {**record, "finished": now()}
     # Nothing of another run may stand beside the new fits.
     stale = [path for name in HYPOTHESES for path in out.glob(f"*__{name}.nc")]
     for path in (out / "provenance.json", *stale):
@@ -424,12 +424,6 @@ def _key_of(out: Path) -> str | None:
         return json.loads((out / "provenance.json").read_text())["key"]
     except (OSError, ValueError, KeyError):
         return None
-
-
-def _now() -> str:
-    from datetime import UTC, datetime
-
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 if __name__ == "__main__":

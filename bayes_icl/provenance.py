@@ -44,9 +44,14 @@ def provenance(
         "python": platform.python_version(),
         "git": _git(),
         "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished": now(),
         "inputs": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in inputs},
     }
+
+
+def now() -> str:
+    """The time as records hold it, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def to_attribute(record: Mapping[str, Any]) -> str:
