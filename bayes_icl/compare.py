@@ -7,20 +7,23 @@ is named. The rules stand in `judge`, and every verdict carries the reasons in w
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from bayes_icl.checks import quadratic_contrast
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses import HYPOTHESES
-from bayes_icl.sampling import ESS_LEAST, PARETO_K_MOST, R_HAT_MOST, Score
+from bayes_icl.posterior import PARETO_K_MOST
+from bayes_icl.scores import Score
 
 SLACK_NATS, SLACK_SE = 4.0, 2.0
 EQUIVALENT_A = 0.15  # a power law with |a| below this is additive for practical purposes
 LEAST_SEQS, LEAST_UPDATES = 8, 8
+AT_BOUND = 0.03
 JUDGED_BY = ("constant", "additive", "power")
 
 
@@ -40,6 +43,12 @@ class Verdict:
         Mean and 95 % highest-density interval of the update per example under `additive`, nats; None if not fitted.
     seqs_needed
         When undecided: about how many sequences would decide it, None if no number of them would.
+    noise, priors
+        The setting, as in `scores.Score`.
+    notes
+        What a reader should know beside the reasons: a law that fits badly, a parameter at the bound of its prior.
+    pulls
+        Sequences that pull on delta, as in `scores.Score`.
     """
 
     task: str
@@ -51,6 +60,10 @@ class Verdict:
     delta: dict[str, float] | None = None
     seqs_needed: int | None = None
     survivors: list[str] = field(default_factory=list)
+    noise: str = "normal"
+    priors: str = "stated"
+    notes: list[str] = field(default_factory=list)
+    pulls: list[dict[str, float]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The form it has in verdict.json."""
@@ -63,6 +76,10 @@ class Verdict:
             "readout": self.readout,
             "seqs_needed": self.seqs_needed,
             "survivors": self.survivors,
+            "noise": self.noise,
+            "priors": self.priors,
+            "notes": self.notes,
+            "pulls": self.pulls,
         }
 
 
@@ -91,9 +108,12 @@ def survivors(scores: Sequence[Score], values: str) -> tuple[list[str], dict[str
     ----------
     values
         Which pointwise score: ``elpd_logo`` or ``elpd_lfo``.
+
+    A rival whose fit cannot be relied on neither survives nor sets the mark.
     """
     pointwise = {s.hypothesis: getattr(s, values) for s in scores if np.isfinite(getattr(s, values)).all()}
-    rivals = [name for name in pointwise if not HYPOTHESES[name].ceiling]
+    sound = {s.hypothesis for s in scores if s.hypothesis in JUDGED_BY or not _doubt(s)}
+    rivals = [name for name in pointwise if name in sound and not HYPOTHESES[name].ceiling]
     if not rivals:
         return [], {}
     best = max(rivals, key=lambda name: pointwise[name].sum())
@@ -114,19 +134,23 @@ def _slack(se: float) -> float:
 COLUMNS = [
     *("task", "readout", "n_min", "hypothesis", "elpd_logo", "se", "elpd_diff", "diff_se", "survivor"),
     *("elpd_lfo", "lfo_diff", "lfo_diff_se", "survivor_lfo"),
-    *("pareto_k_max", "refits", "rhat_max", "ess_bulk_min", "divergences"),
+    *("pareto_k_max", "refits", "rhat_max", "ess_bulk_min", "divergences", "engine", "k_hat"),
+    *("gap_to_freeform", "log_marginal", "nrmse", "nrmse_ahead", "coverage_ahead", "lag", "lag_low", "lag_high"),
 ]
 
 
 def comparison_table(scores: Sequence[Score]) -> pd.DataFrame:
     """One row per task, readout, n_min and hypothesis, with `COLUMNS`, then its parameters' means and intervals.
 
-    Differences are to the best rival, negative when worse, nats.
+    Differences are to the best rival, negative when worse, nats; `gap_to_freeform` is to the ceiling.
     """
+    same = ("pareto_k_max", "refits", "rhat_max", "ess_bulk_min", "divergences", "engine", "k_hat")
+    checks = ("log_marginal", "nrmse", "nrmse_ahead", "coverage_ahead", "lag", "lag_low", "lag_high")
     rows = []
     for group in _by_curve(scores):
         alive, distance = survivors(group, "elpd_logo")
         alive_lfo, distance_lfo = survivors(group, "elpd_lfo")
+        ceiling = next((s.elpd_logo.sum() for s in group if HYPOTHESES[s.hypothesis].ceiling), math.nan)
         for s in group:
             d, se = distance.get(s.hypothesis, (math.nan, math.nan))
             d_lfo, se_lfo = distance_lfo.get(s.hypothesis, (math.nan, math.nan))
@@ -145,11 +169,9 @@ def comparison_table(scores: Sequence[Score]) -> pd.DataFrame:
                     "lfo_diff": d_lfo,
                     "lfo_diff_se": se_lfo,
                     "survivor_lfo": s.hypothesis in alive_lfo,
-                    "pareto_k_max": s.pareto_k_max,
-                    "refits": s.refits,
-                    "rhat_max": s.rhat_max,
-                    "ess_bulk_min": s.ess_bulk_min,
-                    "divergences": s.divergences,
+                    **{name: getattr(s, name) for name in same},
+                    "gap_to_freeform": s.elpd_logo.sum() - ceiling,
+                    **{name: getattr(s, name) for name in checks},
                     **{
                         f"{name}_{end}": value
                         for name, interval in s.intervals.items()
@@ -167,19 +189,22 @@ def _by_curve(scores: Sequence[Score]) -> list[list[Score]]:
     return list(groups.values())
 
 
-def quadratic_contrast(curves: Curves) -> tuple[float, float]:
-    """Mean over sequences of each one's quadratic contrast over shots, and the p-value of a t-test that it is 0.
-
-    The contrast is orthogonal to a line, so additive updates leave it at 0 whatever the noise; being one number a
-    sequence, it needs no model of the noise within one.
-    """
-    from statsmodels.stats.weightstats import DescrStatsW
-
-    n = curves.shots - curves.shots.mean()
-    basis, _ = np.linalg.qr(np.stack([np.ones_like(n), n, n**2], axis=1))
-    contrast = curves.log_odds @ basis[:, 2] * np.sign(basis[-1, 2])
-    described = DescrStatsW(contrast)
-    return float(described.mean), float(described.ttest_mean(0)[1])
+def sensitivity_table(verdicts: Mapping[str, dict]) -> pd.DataFrame:
+    """One row a task and setting: how the verdict of verdict.json hangs on n_min, readout, priors and noise."""
+    rows = []
+    for task, headline in verdicts.items():
+        for verdict in (headline, *headline["others"]):
+            delta = verdict["delta"] or {"mean": math.nan, "hdi_low": math.nan, "hdi_high": math.nan}
+            rows.append(
+                {
+                    "task": task,
+                    **{name: verdict[name] for name in ("readout", "n_min", "priors", "noise", "verdict", "named")},
+                    **{f"delta_{name}": value for name, value in delta.items()},
+                    "seqs_needed": verdict["seqs_needed"],
+                    "headline": verdict is headline,
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def refuse(curves: Curves, reason: str) -> Verdict:
@@ -191,9 +216,10 @@ def judge(curves: Curves, scores: Sequence[Score]) -> Verdict:
     """The verdict on one curve, by the rules of the design.
 
     Refused
-        Fewer than 8 sequences or updates, or a fit that the verdict rests on (additive, constant, power, any survivor)
-        has R-hat above 1.01, bulk ESS below 400, divergences after one retry, or a Pareto k above 0.7 after exact
-        refits. Another hypothesis that fails so is shown in the table and does not refuse the verdict.
+        Fewer than 8 sequences or updates, or a fit that the verdict rests on (additive, constant, power) has R-hat
+        above 1.01, ESS below 400, divergences after one retry, or a Pareto k above 0.7 after exact refits. Another
+        hypothesis that fails so is left aside and noted, unless it seems better than all others by more than a
+        survivor may be worse.
     no_update
         `constant` survives and `additive` gains nothing on it. A rival whose own mean update has an interval around 0
         claims no update either, and does not count against `constant`.
@@ -212,18 +238,29 @@ def judge(curves: Curves, scores: Sequence[Score]) -> Verdict:
         )
     additive, constant, power = (by_name[name] for name in ("additive", "constant", "power"))
     mean, low, high = additive.intervals["delta"]
+    n_seqs, n_updates = len(curves.log_odds), len(curves.shots) - 1
+    doubts = {s.hypothesis: doubt for s in scores if (doubt := _doubt(s))}
     alive, distance = survivors(scores, "elpd_logo")
     alive_lfo, distance_lfo = survivors(scores, "elpd_lfo")
-    named = min(alive, key=lambda name: (HYPOTHESES[name].complexity, -distance[name][0]), default=None)
-    n_seqs, n_updates = len(curves.log_odds), len(curves.shots) - 1
+    rivals = [name for name in distance if not HYPOTHESES[name].ceiling and name not in doubts]
+    best = max(rivals, key=lambda name: distance[name][0], default=None)
+    # A rival that could not be fitted is left aside, unless it may be far better than the rest.
+    refusals = [doubt for name, doubt in doubts.items() if name in JUDGED_BY]
+    for name, doubt in doubts.items():
+        if name in distance and distance[name][0] > _slack(distance[name][1]) and not HYPOTHESES[name].ceiling:
+            refusals.append(f"{doubt}; it may be {_nats(*distance[name])} better than {best}")
+    notes = [f"left aside: {doubt}" for name, doubt in doubts.items() if name not in JUDGED_BY]
+    named = _simplest(alive, distance)
 
     def verdict(kind: str, reasons: list[str], needed: int | None = None) -> Verdict:
         delta = {"mean": mean, "hdi_low": low, "hdi_high": high}
-        n_min = int(curves.shots[0])
-        return Verdict(curves.task, curves.readout, n_min, kind, reasons, named, delta, needed, alive)
+        n_min, setting = int(curves.shots[0]), (additive.noise, additive.priors)
+        notes_here = [*notes, *_notes(by_name, named)]
+        return Verdict(
+            curves.task, curves.readout, n_min, kind, reasons, named, delta, needed, alive, *setting, notes_here,
+            additive.pulls,
+        )  # fmt: skip
 
-    doubts = {s.hypothesis: _doubt(s) for s in scores}
-    refusals = [doubt for name, doubt in doubts.items() if doubt and name in (*JUDGED_BY, *alive)]
     if n_seqs < LEAST_SEQS:
         refusals.append(f"{n_seqs} sequences, at least {LEAST_SEQS} are needed to compare hypotheses")
     if n_updates < LEAST_UPDATES:
@@ -235,7 +272,6 @@ def judge(curves: Curves, scores: Sequence[Score]) -> Verdict:
     a_mean, a_low, a_high = power.intervals["a"]
     on_constant, on_constant_se = _difference(additive.elpd_logo, constant.elpd_logo)
     gains = on_constant > _slack(on_constant_se)
-    best = max((n for n in distance if not HYPOTHESES[n].ceiling), key=lambda n: distance[n][0])
     moving = [s for s in scores if s.hypothesis in alive and _moves(s)]
     numbers = {
         "logo": f"additive is {_nats(*distance['additive'])} from the best ({best}) when a sequence is left out",
@@ -281,15 +317,38 @@ def _moves(score: Score) -> bool:
     return not low <= 0 <= high
 
 
+def _simplest(alive: list[str], distance: dict[str, tuple[float, float]]) -> str | None:
+    return min(alive, key=lambda name: (HYPOTHESES[name].complexity, -distance[name][0]), default=None)
+
+
 def _doubt(score: Score) -> str | None:
     """Why a fit cannot be relied on, or None."""
     wrong = [
-        *([f"R-hat {score.rhat_max:.3f} above {R_HAT_MOST}"] if not score.rhat_max <= R_HAT_MOST else []),
-        *([f"bulk ESS {score.ess_bulk_min:.0f} below {ESS_LEAST}"] if not score.ess_bulk_min >= ESS_LEAST else []),
-        *([f"{score.divergences} divergences after a retry"] if score.divergences else []),
+        *score.faults,
         *([f"Pareto k {score.pareto_k_max:.2f} after refits"] if not score.pareto_k_max <= PARETO_K_MOST else []),
     ]
     return f"{score.hypothesis}: {', '.join(wrong)}" if wrong else None
+
+
+def _notes(by_name: dict[str, Score], named: str | None) -> list[str]:
+    """What a reader should know of the named law and of the power law's a."""
+    notes = []
+    if named:
+        s = by_name[named]
+        if s.lag == s.lag and not s.lag_low <= s.lag <= s.lag_high:
+            notes.append(
+                f"the noise is not what {named} expects: lag-1 autocorrelation of the updates {s.lag:.2f}, "
+                f"99 % of replicates in [{s.lag_low:.2f}, {s.lag_high:.2f}]"
+            )
+        if "freeform" in by_name:
+            gap, se = _difference(by_name["freeform"].elpd_logo, s.elpd_logo)
+            if gap > _slack(se):
+                notes.append(f"{named} misses part of the curve: freeform is {_nats(gap, se)} better")
+    low, high = HYPOTHESES["power"].priors["a"].parameters
+    _, a_low, a_high = by_name["power"].intervals["a"]
+    if a_high > high - AT_BOUND or a_low < low + AT_BOUND:
+        notes.append(f"the power law's a is at the bound of its prior ({low}, {high})")
+    return notes
 
 
 def _seqs_needed(n_seqs: int, distance: tuple[float, float], a: float, a_width: float) -> int | None:

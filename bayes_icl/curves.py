@@ -50,17 +50,21 @@ class Curves(NamedTuple):
         Numbers of examples shown, shape (shot,).
     log_odds
         Shape (seq, shot), nats.
+    evidence
+        The ideal observer's update at each shot, same shape, nats; None where the task does not know it.
     """
 
     task: str
     readout: str
     shots: Float[np.ndarray, " shot"]
     log_odds: Float[np.ndarray, "seq shot"]
+    evidence: Float[np.ndarray, "seq shot"] | None = None
 
     def since(self, n_min: int) -> Curves:
         """The part from `n_min` examples on."""
         keep = self.shots >= n_min
-        return self._replace(shots=self.shots[keep], log_odds=self.log_odds[:, keep])
+        evidence = None if self.evidence is None else self.evidence[:, keep]
+        return self._replace(shots=self.shots[keep], log_odds=self.log_odds[:, keep], evidence=evidence)
 
 
 def readouts_of(dataset: xr.Dataset, task: str) -> list[str]:
@@ -82,7 +86,12 @@ def select(dataset: xr.Dataset, task: str, readout: str) -> Curves:
     if readout not in readouts_of(dataset, task):
         raise unknown(f"readout of task {task!r}:", readout, readouts_of(dataset, task))
     chosen = dataset.log_odds.sel(task=task, readout=readout).transpose("seq", "shot").dropna("seq", how="all")
-    return Curves(task, readout, dataset.shot.values.astype(float), chosen.values.astype(np.float64))
+    evidence = None
+    if "evidence" in dataset:
+        known = dataset.evidence.sel(task=task, seq=chosen.seq).transpose("seq", "shot").values.astype(np.float64)
+        # An update needs an example before it, so n = 0 has none.
+        evidence = known if np.isfinite(known[:, dataset.shot.values > 0]).all() else None
+    return Curves(task, readout, dataset.shot.values.astype(float), chosen.values.astype(np.float64), evidence)
 
 
 def check(dataset: xr.Dataset, source: str = "the curves") -> xr.Dataset:

@@ -1,4 +1,4 @@
-"""Fit every hypothesis to every curve with PyMC, and judge which survive.
+"""Fit every hypothesis to every curve, and judge which survive.
 
 ``python -m bayes_icl.fit --curves data/curves/demo.nc``
 """
@@ -10,27 +10,27 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from bayes_icl.errors import DONE, REFUSED, StatedError, exit_stating, unknown
-from bayes_icl.hypotheses import HYPOTHESES, Hypothesis
+from bayes_icl.hypotheses import HYPOTHESES, Hypothesis, load_hypotheses
 
 if TYPE_CHECKING:
-    import arviz as az
     import pandas as pd
     import xarray as xr
-    from rich.table import Table
 
     from bayes_icl.curves import Curves
-    from bayes_icl.sampling import SamplerSettings, Score
+    from bayes_icl.nuts import SamplerSettings
+    from bayes_icl.posterior import Posterior
+    from bayes_icl.scores import Score
 
 
 @dataclass(frozen=True)
 class FitSettings:
-    """Fit the hypotheses to a curves file with PyMC, compare them, and give a verdict on the additive one."""
+    """Fit the hypotheses to a curves file, compare them, and give a verdict on the additive one."""
 
     curves: Path | None = None
     """A curves file (.nc), or a .csv with the columns task, seq, shot, log_odds; the newest in data/curves if none is
@@ -42,23 +42,86 @@ class FitSettings:
     n_min: tuple[int, ...] = (1, 0, 2)
     """Examples from which on the curve is fitted; the first is the headline (0 to 1 is mostly learning the format)."""
     hypotheses: tuple[str, ...] = tuple(HYPOTHESES)
-    """Hypotheses to compare; the verdict needs constant, additive and power."""
+    """Hypotheses to compare; the verdict needs constant, additive and power. observer is fitted where the curves file
+    knows the evidence."""
+    hypotheses_from: Path | None = None
+    """A Python file that registers hypotheses of your own; they are compared beside the others."""
+    engine: Literal["auto", "fast", "nuts"] = "auto"
+    """fast: importance sampling for everything (seconds a task). nuts: the PyMC models for everything but the
+    sensitivity table. auto: fast for the scores, NUTS for the posteriors of additive and of the simplest survivor, and
+    how far the two agree. NUTS steps in wherever the fast engine's diagnostics are bad."""
+    noise: Literal["normal", "student"] = "normal"
+    """Noise of a whole sequence: normal, or heavy-tailed (multivariate t), which odd sequences do not sway."""
+    sensitivity: bool = True
+    """Give the verdict with priors halved and doubled and with the other noise too."""
+    pool: bool = False
+    """Pool delta over the tasks: its mean and spread over tasks like these."""
     draws: int = 1000
-    """Posterior draws a chain."""
+    """NUTS: posterior draws a chain."""
     tune: int = 500
-    """Warm-up draws a chain."""
+    """NUTS: warm-up draws a chain."""
     chains: int = 4
-    """Chains; convergence is judged between them."""
+    """NUTS: chains; convergence is judged between them."""
     seed: int = 0
-    """Seed of the sampler."""
+    """Seed of both engines."""
     workers: int = 0
-    """Processes, each of which compiles a hypothesis at a time; 0 takes one a core, 4 at most."""
+    """Processes; 0 takes one a core, 4 at most."""
     out: Path | None = None
-    """Folder for the fits, comparison.csv and verdict.json; data/fits/NAME of the curves if none is named."""
+    """Folder for the fits, the tables and verdict.json; data/fits/NAME of the curves if none is named."""
     figures: Path | None = None
     """Folder for the figures (PNG and PDF); figures/NAME of the curves if none is named."""
     force: bool = False
     """Replace fits that were made from other curves or settings."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One curve and the setting under which it is judged.
+
+    Attributes
+    ----------
+    headline
+        The curve of its task that figures show and whose posteriors are kept.
+    """
+
+    curves: Curves
+    noise: str = "normal"
+    priors: str = "stated"
+    headline: bool = False
+
+    def hypothesis(self, name: str) -> Hypothesis:
+        """A hypothesis under this setting."""
+        from bayes_icl.scores import PRIOR_WIDTHS
+
+        return HYPOTHESES[name].varied(student=self.noise == "student", prior_width=PRIOR_WIDTHS[self.priors])
+
+    def fits(self, name: str) -> bool:
+        """Whether the hypothesis is defined here."""
+        evidence = self.curves.evidence
+        known = evidence is not None and abs(float(evidence[:, 1:].sum())) > 0
+        # Free means are integrated out under normal noise only, and are no rival.
+        free = HYPOTHESES[name].ceiling and (self.noise, self.priors) != ("normal", "stated")
+        return not free and (known or not HYPOTHESES[name].by_sequence)
+
+
+@dataclass(frozen=True)
+class Fits:
+    """What was fitted to some cases.
+
+    Attributes
+    ----------
+    scores
+        Of each case, hypotheses in the order given.
+    posteriors
+        By index of the case and name of the hypothesis: of headlines.
+    agreement
+        One row a parameter that both engines gave: columns task, hypothesis, parameter, mean_fast, mean_nuts, sd_fast,
+        sd_nuts, shift (difference of the means in sds of NUTS) and sd_ratio.
+    """
+
+    scores: list[list[Score]]
+    posteriors: dict[tuple[int, str], Posterior]
+    agreement: pd.DataFrame
 
 
 def main(settings: FitSettings) -> int:
@@ -67,20 +130,34 @@ def main(settings: FitSettings) -> int:
 
     from bayes_icl.curves import read_curves, replacing
     from bayes_icl.provenance import provenance, to_attribute
+    from bayes_icl.summary import summarise_verdicts
 
     started = datetime.now(UTC)
     _check_numbers(settings)
     path = settings.curves or _newest(Path("data/curves"))
     dataset = read_curves(path)
-    plan = plan_fits(dataset, settings)
+    inputs = [path]
+    names = list(settings.hypotheses)
+    if settings.hypotheses_from:
+        names += load_hypotheses(settings.hypotheses_from)
+        inputs.append(settings.hypotheses_from)
+    names = list(dict.fromkeys(names))
+    for name in names:
+        if name not in HYPOTHESES:
+            raise unknown("hypothesis", name, HYPOTHESES)
+    cases = plan_cases(dataset, settings)
     out = settings.out or Path("data/fits") / path.stem
     figures = settings.figures or Path("figures") / path.stem
-    decides = ("tasks", "readout", "n_min", "hypotheses", "draws", "tune", "chains", "seed")
-    decisive = {"curves": hashlib.sha256(path.read_bytes()).hexdigest(), **{k: getattr(settings, k) for k in decides}}
+    decides = ("tasks", "readout", "n_min", "engine", "noise", "sensitivity", "pool", "draws", "tune", "chains", "seed")
+    decisive = {
+        "inputs": [hashlib.sha256(file.read_bytes()).hexdigest() for file in inputs],
+        "hypotheses": names,
+        **{k: getattr(settings, k) for k in decides},
+    }
     key = hashlib.sha256(to_attribute(decisive).encode()).hexdigest()
     for folder in (out, figures):
         folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):  # now, not after minutes of sampling
+        if not os.access(folder, os.W_OK):  # now, not after the fits
             raise StatedError(f"cannot write into {folder}: give another --out or --figures")
     found = _key_of(out)
     if found == key and not settings.force:
@@ -88,7 +165,8 @@ def main(settings: FitSettings) -> int:
     elif found and not settings.force:
         raise StatedError(f"{out} holds fits of other curves or settings: give another --out, or --force")
     else:
-        _fit_and_write(plan, settings, out, {"key": key, **provenance(settings, started=started, inputs=[path])})
+        record = {"key": key, **provenance(settings, started=started, inputs=inputs)}
+        _fit_and_write(cases, names, settings, out, record)
     verdicts = json.loads((out / "verdict.json").read_text())
     _draw(dataset, out, figures, verdicts)
     summary = summarise_verdicts(dataset, out, verdicts)
@@ -100,21 +178,18 @@ def main(settings: FitSettings) -> int:
     return REFUSED if any(verdict["verdict"] == "refused" for verdict in verdicts.values()) else DONE
 
 
-def plan_fits(dataset: xr.Dataset, settings: FitSettings) -> list[Curves]:
-    """The curves to fit: for each task the headline readout from every n_min, other readouts from the headline n_min.
+def plan_cases(dataset: xr.Dataset, settings: FitSettings) -> list[Case]:
+    """What to fit: for each task the headline readout from every n_min, other readouts from the headline n_min.
 
-    The first entry of each task is its headline.
+    The first case of each task is its headline; with `sensitivity` it comes again with other priors and noise.
 
     Raises
     ------
     StatedError
-        An unknown task, readout or hypothesis, or an n_min beyond the shots.
+        An unknown task or readout, or an n_min beyond the shots.
     """
     from bayes_icl.curves import readouts_of, select
 
-    for name in settings.hypotheses:
-        if name not in HYPOTHESES:
-            raise unknown("hypothesis", name, HYPOTHESES)
     known = [str(name) for name in dataset.readout.values]
     if not set(settings.readout) & set(known):
         raise unknown("readout", settings.readout[0], known)
@@ -125,7 +200,7 @@ def plan_fits(dataset: xr.Dataset, settings: FitSettings) -> list[Curves]:
             f"--n-min {' '.join(map(str, settings.n_min))}: the curves run from n = {first} to {last}, and one update "
             "at least must be left"
         )
-    plan = []
+    cases: list[Case] = []
     n_mins = list(dict.fromkeys(n_mins))
     for task in dict.fromkeys(settings.tasks) or [str(name) for name in dataset.task.values]:
         has = readouts_of(dataset, task) if task in dataset.task.values else []
@@ -133,155 +208,325 @@ def plan_fits(dataset: xr.Dataset, settings: FitSettings) -> list[Curves]:
             select(dataset, task, settings.readout[0]).readout
         ]
         for i, readout in enumerate(readouts):
-            plan += [select(dataset, task, readout).since(n) for n in (n_mins if i == 0 else n_mins[:1])]
-    return plan
-
-
-def _fit_one_hypothesis(
-    hypothesis: Hypothesis, all_curves: Sequence[Curves], keep: frozenset[int], settings: SamplerSettings
-) -> list[tuple[Score, az.InferenceData | None]]:
-    """Compile a hypothesis, then fit it to everything; InferenceData for those in `keep`."""
-    import logging
-    import warnings
-
-    from threadpoolctl import threadpool_limits
-
-    # ArviZ 0.23 under current matplotlib and pandas, and PyTensor without a BLAS of its own, warn of nothing we use;
-    # high Pareto k are dealt with by exact refits.
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", message=".*(Pareto|BLAS).*")
-    logging.getLogger("pytensor").setLevel(logging.ERROR)
-    from bayes_icl.noise import summarise
-    from bayes_icl.sampling import Sampler, score_curves
-
-    longest = max(all_curves, key=lambda c: len(c.shots))
-    sampler = Sampler(hypothesis, summarise(longest.log_odds, longest.shots), settings)
-    with threadpool_limits(1, user_api="blas"):  # as many processes as cores already
-        fits = [score_curves(sampler, curves) for curves in all_curves]
-    return [(score, inference if i in keep else None) for i, (score, inference) in enumerate(fits)]
+            cases += [
+                Case(select(dataset, task, readout).since(n), settings.noise, headline=i == j == 0)
+                for j, n in enumerate(n_mins if i == 0 else n_mins[:1])
+            ]
+        if settings.sensitivity:
+            curves = select(dataset, task, readouts[0]).since(n_mins[0])
+            other = "student" if settings.noise == "normal" else "normal"
+            cases += [Case(curves, settings.noise, priors) for priors in ("halved", "doubled")] + [Case(curves, other)]
+    return cases
 
 
 def fit_curves(
-    all_curves: Sequence[Curves],
+    cases: Sequence[Case],
     hypotheses: Sequence[str] = tuple(HYPOTHESES),
     *,
+    engine: Literal["auto", "fast", "nuts"] = "auto",
     sampler: SamplerSettings | None = None,
-    keep: Iterable[int] = (),
+    hypotheses_from: Path | None = None,
     workers: int = 0,
     progress: bool = False,
-) -> tuple[list[Score], dict[tuple[int, str], az.InferenceData]]:
-    """Fit every hypothesis to every curve.
+) -> Fits:
+    """Fit hypotheses to cases, and score them.
 
     Parameters
     ----------
+    engine
+        As in `FitSettings`. Cases with other priors or noise than their headline are the fast engine's.
     sampler
-        How long to sample.
-    keep
-        Indices of the curves whose InferenceData are returned too.
+        How long NUTS samples; its seed is that of the fast engine too.
+    hypotheses_from
+        File that worker processes must run to know the hypotheses.
     workers
-        Processes, each of which compiles one hypothesis at a time; 0 takes one a core, 4 at most. With 1 everything
-        happens in this process, which a hypothesis defined in a notebook needs.
-
-    Returns
-    -------
-    scores
-        Curve after curve, hypotheses in the order given.
-    inferences
-        By index of the curve and name of the hypothesis.
+        Processes; 0 takes one a core, 4 at most. With 1 everything happens in this process, which a hypothesis defined
+        in a notebook needs.
     """
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-
+    import pandas as pd
     from tqdm import tqdm
 
-    from bayes_icl.sampling import SamplerSettings
+    from bayes_icl.compare import judge
+    from bayes_icl.nuts import SamplerSettings
 
-    if not all_curves:
-        return [], {}
+    sampler = sampler or SamplerSettings()
     workers = workers or min(4, os.cpu_count() or 1)
-    given = (all_curves, frozenset(keep), sampler or SamplerSettings())
-    # The costliest first, so that no worker is left alone with it at the end.
-    order = sorted(hypotheses, key=lambda name: -HYPOTHESES[name].complexity)
-    fits: dict[str, list[tuple[Score, az.InferenceData | None]]] = {}
-    with tqdm(total=len(order) * len(all_curves), unit="fit", disable=not progress, dynamic_ncols=True) as bar:
-        bar.set_description("compiling")
+    main_noise = cases[0].noise if cases else "normal"
+    scores: list[dict[str, Score]] = [{} for _ in cases]
+    posteriors: dict[tuple[int, str], Posterior] = {}
+    agreement: list[dict[str, Any]] = []
 
-        def done(name: str, own: list[tuple[Score, az.InferenceData | None]]) -> None:
-            fits[name] = own
-            bar.set_description(name)
-            bar.update(len(all_curves))
+    def base(case: Case) -> bool:
+        return case.priors == "stated" and case.noise == main_noise
 
-        if workers == 1:
-            for name in order:
-                done(name, _fit_one_hypothesis(HYPOTHESES[name], *given))
-        else:
-            with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-                futures = {pool.submit(_fit_one_hypothesis, HYPOTHESES[name], *given): name for name in order}
-                for future in as_completed(futures):
-                    done(futures[future], future.result())
-    scores = [fits[name][i][0] for i in range(len(all_curves)) for name in hypotheses]
-    inferences = {
-        (i, name): inference
-        for name in hypotheses
-        for i, (_, inference) in enumerate(fits[name])
-        if inference is not None
-    }
-    return scores, inferences
+    with _jobs(workers) as run, tqdm(total=len(cases), unit="case", disable=not progress, dynamic_ncols=True) as bar:
+        bar.set_description("fast engine")
+        todo = [i for i, case in enumerate(cases) if engine != "nuts" or not base(case)]
+        jobs = [(cases[i], [n for n in hypotheses if cases[i].fits(n)], sampler.seed, hypotheses_from) for i in todo]
+        for j, fitted in run(_fit_case, jobs):
+            i = todo[j]
+            for name, (score, posterior) in fitted.items():
+                scores[i][name] = score
+                if posterior is not None:
+                    posteriors[i, name] = posterior
+            bar.update(1)
+        # By hypothesis, since compiling one is most of what NUTS costs: what to score anew, and what to sample only.
+        anew = {
+            name: [
+                i
+                for i, case in enumerate(cases)
+                if base(case) and case.fits(name) and (name not in scores[i] or scores[i][name].faults)
+            ]
+            for name in hypotheses
+        }
+        shown: dict[str, list[int]] = {name: [] for name in hypotheses}
+        if engine == "auto":
+            for i, case in enumerate(cases):
+                if case.headline and scores[i]:
+                    named = judge(case.curves, list(scores[i].values())).named
+                    for name in {"additive", named} & {n for n in scores[i] if i not in anew[n]}:
+                        shown[name].append(i)
+        nuts = [name for name in hypotheses if anew[name] or shown[name]]
+        # The costliest first, so that no worker is left alone with it at the end.
+        nuts.sort(key=lambda name: -HYPOTHESES[name].complexity)
+        bar.reset(total=len(cases) + len(nuts))
+        bar.update(len(cases))
+        jobs_nuts = [
+            (name, [cases[i] for i in anew[name]], [cases[i] for i in shown[name]], sampler, hypotheses_from)
+            for name in nuts
+        ]
+        if nuts:
+            bar.set_description(f"NUTS: {', '.join(nuts)}")
+        for j, (scored, sampled) in run(_sample_hypothesis, jobs_nuts):
+            name = nuts[j]
+            for i, (score, posterior) in zip(anew[name], scored):
+                # What neither engine can fit keeps the fast engine's account of itself.
+                if not score.faults or name not in scores[i]:
+                    scores[i][name] = score
+                    if posterior is not None:
+                        posteriors[i, name] = posterior
+            for i, posterior in zip(shown[name], sampled):
+                agreement += _compare_engines(cases[i].curves, posteriors[i, name], posterior)
+                if not posterior.faults:
+                    posteriors[i, name] = posterior
+            bar.update(1)
+    columns = ["task", "hypothesis", "parameter", "mean_fast", "mean_nuts", "sd_fast", "sd_nuts", "shift", "sd_ratio"]
+    return Fits(
+        [[scores[i][name] for name in hypotheses if name in scores[i]] for i in range(len(cases))],
+        posteriors,
+        pd.DataFrame(agreement, columns=columns),
+    )
 
 
-def judge_curves(plan: Sequence[Curves], scores: Sequence[Score]) -> dict[str, dict]:
-    """The verdict on every task: that of its headline, with those of its other readouts and n_min under `others`."""
+def _jobs(workers: int) -> Any:
+    """``run(function, list of arguments)`` yields (index, result) as they come, in processes or here."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from contextlib import contextmanager
+
+    @contextmanager
+    def here() -> Iterator[Any]:
+        yield lambda function, jobs: ((j, function(*job)) for j, job in enumerate(jobs))
+
+    @contextmanager
+    def pool() -> Iterator[Any]:
+        executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+
+        def run(function: Any, jobs: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
+            futures = {executor.submit(function, *job): j for j, job in enumerate(jobs)}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+
+        with executor:
+            try:
+                yield run
+            except BaseException:
+                executor.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    return here() if workers == 1 else pool()
+
+
+def _fit_case(
+    case: Case, names: Sequence[str], seed: int, hypotheses_from: Path | None
+) -> dict[str, tuple[Score, Posterior | None]]:
+    """All hypotheses on one case by the fast engine; posteriors too where it is a headline."""
+    from functools import partial
+
+    from threadpoolctl import threadpool_limits
+
+    from bayes_icl.importance import sample_fast
+    from bayes_icl.scores import score_curves
+
+    if hypotheses_from:
+        load_hypotheses(hypotheses_from)
+    base = case.priors == "stated"
+    fitted = {}
+    with threadpool_limits(1, user_api="blas"):  # as many processes as cores already
+        for name in names:
+            score, posterior = score_curves(
+                case.hypothesis(name), case.curves, partial(sample_fast, seed=seed), checks=base
+            )
+            fitted[name] = score, posterior if case.headline else None
+    return fitted
+
+
+def _sample_hypothesis(
+    name: str, anew: Sequence[Case], shown: Sequence[Case], settings: SamplerSettings, hypotheses_from: Path | None
+) -> tuple[list[tuple[Score, Posterior | None]], list[Posterior]]:
+    """Compile a hypothesis; score some cases by NUTS, and only sample others."""
+    from bayes_icl.noise import summarise
+    from bayes_icl.nuts import Sampler
+    from bayes_icl.scores import score_curves
+
+    if hypotheses_from:
+        load_hypotheses(hypotheses_from)
+    cases = [*anew, *shown]
+    hypothesis = cases[0].hypothesis(name)
+    longest = max(cases, key=lambda case: len(case.curves.shots)).curves
+    sampler = Sampler(hypothesis, summarise(longest), settings)
+    scored = []
+    for case in anew:
+        score, posterior = score_curves(hypothesis, case.curves, sampler)
+        scored.append((score, posterior if case.headline else None))
+    return scored, [sampler(hypothesis, summarise(case.curves)) for case in shown]
+
+
+def _compare_engines(curves: Curves, fast: Posterior, nuts: Posterior) -> list[dict[str, Any]]:
+    """One row a number that both engines gave."""
+    import numpy as np
+
+    from bayes_icl.noise import summarise
+
+    stats = summarise(curves)
+    rows = []
+    weights = np.exp(fast.log_weights)
+    by_nuts = nuts.numbers(stats)
+    for name, x in fast.numbers(stats).items():
+        mean, y = weights @ x, by_nuts[name]
+        sd = np.sqrt(weights @ (x - mean) ** 2)
+        rows.append(
+            {
+                "task": curves.task,
+                "hypothesis": fast.hypothesis.name,
+                "parameter": name,
+                "mean_fast": mean,
+                "mean_nuts": y.mean(),
+                "sd_fast": sd,
+                "sd_nuts": y.std(),
+                "shift": (mean - y.mean()) / y.std(),
+                "sd_ratio": sd / y.std(),
+            }
+        )
+    return rows
+
+
+def judge_cases(cases: Sequence[Case], scores: Sequence[Sequence[Score]]) -> dict[str, dict]:
+    """The verdict on every task: that of its headline, with those of other readouts, n_min, priors and noise in `others`."""
+    from dataclasses import replace
+
     from bayes_icl.compare import judge, refuse, too_little
 
     verdicts: dict[str, dict] = {}
-    for curves in plan:
-        reason = too_little(curves)
-        own = [s for s in scores if (s.task, s.readout, s.n_min) == (curves.task, curves.readout, int(curves.shots[0]))]
-        verdict = (refuse(curves, reason) if reason else judge(curves, own)).as_json()
-        if curves.task in verdicts:
-            verdicts[curves.task]["others"].append(verdict)
+    for case, own in zip(cases, scores):
+        reason = too_little(case.curves)
+        verdict = refuse(case.curves, reason) if reason else judge(case.curves, own)
+        as_json = replace(verdict, noise=case.noise, priors=case.priors).as_json()
+        if case.curves.task in verdicts:
+            verdicts[case.curves.task]["others"].append(as_json)
         else:
-            verdicts[curves.task] = {**verdict, "others": []}
+            verdicts[case.curves.task] = {**as_json, "others": []}
     return verdicts
 
 
-def _fit_and_write(plan: Sequence[Curves], settings: FitSettings, out: Path, record: dict) -> None:
+def _fit_and_write(cases: Sequence[Case], names: list[str], settings: FitSettings, out: Path, record: dict) -> None:
     """Fit, judge and write the folder; provenance.json comes last and says that it is whole."""
-    from bayes_icl.compare import comparison_table, too_little
-    from bayes_icl.curves import replacing
-    from bayes_icl.provenance import now, to_attribute
-    from bayes_icl.sampling import SamplerSettings
+    import pandas as pd
 
-    fitted = [curves for curves in plan if not too_little(curves)]
-    headlines = {curves.task: curves for curves in reversed(plan)}.values()
-    scores, inferences = fit_curves(
+    from bayes_icl.checks import frequentist_checks
+    from bayes_icl.compare import comparison_table, sensitivity_table, too_little
+    from bayes_icl.curves import replacing
+    from bayes_icl.inference import inference_data
+    from bayes_icl.nuts import SamplerSettings, quiet
+    from bayes_icl.provenance import now, to_attribute
+
+    fitted = [case for case in cases if not too_little(case.curves)]
+    fits = fit_curves(
         fitted,
-        list(dict.fromkeys(settings.hypotheses)),
+        names,
+        engine=settings.engine,
         sampler=SamplerSettings(settings.draws, settings.tune, settings.chains, settings.seed),
-        keep=[i for i, curves in enumerate(fitted) if any(curves is headline for headline in headlines)],
+        hypotheses_from=settings.hypotheses_from,
         workers=settings.workers,
         progress=True,
     )
+    scores = iter(fits.scores)
+    verdicts = judge_cases(cases, [[] if too_little(case.curves) else next(scores) for case in cases])
     record = {**record, "finished": now()}
     # Nothing of another run may stand beside the new fits.
-    stale = [path for name in HYPOTHESES for path in out.glob(f"*__{name}.nc")]
-    for path in (out / "provenance.json", *stale):
+    for path in (out / "provenance.json", *out.glob("*__*.nc"), *out.glob("*.csv"), out / "pooled.json"):
         path.unlink(missing_ok=True)
-    for (i, name), inference in inferences.items():
+    for (i, name), posterior in fits.posteriors.items():
+        curves = fitted[i].curves
+        with quiet():
+            inference = inference_data(posterior, curves, settings.seed)
         inference.attrs |= {
             "provenance": to_attribute(record),
-            "readout": fitted[i].readout,
-            "n_min": int(fitted[i].shots[0]),
+            "readout": curves.readout,
+            "n_min": int(curves.shots[0]),
+            "noise": fitted[i].noise,
         }
-        with replacing(out / fit_file(fitted[i].task, name)) as temporary:
+        with replacing(out / fit_file(curves.task, name)) as temporary:
             inference.to_netcdf(str(temporary), engine="h5netcdf")
-    with replacing(out / "comparison.csv") as temporary:
-        comparison_table(scores).to_csv(temporary, index=False)
-    verdicts = judge_curves(plan, scores)
-    for name, content in (("verdict.json", verdicts), ("provenance.json", record)):
+    base = [own for case, own in zip(fitted, fits.scores) if (case.priors, case.noise) == ("stated", settings.noise)]
+    tables = {
+        "comparison.csv": comparison_table([score for own in base for score in own]),
+        "sensitivity.csv": sensitivity_table(verdicts),
+        "engines.csv": fits.agreement,
+        "checks.csv": pd.concat(
+            [
+                frequentist_checks(case.curves).assign(
+                    task=case.curves.task, readout=case.curves.readout, n_min=int(case.curves.shots[0])
+                )
+                for case in fitted
+                if case.headline
+            ]
+            or [pd.DataFrame()]
+        ),
+    }
+    for name, table in tables.items():
+        with replacing(out / name) as temporary:
+            table.to_csv(temporary, index=False)
+    contents = {"verdict.json": verdicts, "provenance.json": record}
+    if settings.pool:
+        contents = {"pooled.json": _pool(fitted, fits, verdicts), **contents}
+    for name, content in contents.items():
         with replacing(out / name) as temporary:
             temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def _pool(cases: Sequence[Case], fits: Fits, verdicts: dict[str, dict]) -> dict[str, Any]:
+    """Delta over tasks, from the headline posteriors of those that were not refused and have something to learn."""
+    from dataclasses import asdict
+
+    import numpy as np
+
+    from bayes_icl.hierarchy import pool_deltas
+    from bayes_icl.noise import summarise
+
+    means, sds = {}, {}
+    for i, case in enumerate(cases):
+        null = case.curves.evidence is not None and not case.curves.evidence[:, 1:].any()
+        if (i, "additive") not in fits.posteriors or null or verdicts[case.curves.task]["verdict"] == "refused":
+            continue
+        posterior = fits.posteriors[i, "additive"]
+        delta, weights = posterior.numbers(summarise(case.curves))["delta"], np.exp(posterior.log_weights)
+        means[case.curves.task] = float(weights @ delta)
+        sds[case.curves.task] = float(np.sqrt(weights @ (delta - means[case.curves.task]) ** 2))
+    if len(means) < 2:
+        return {"refused": f"--pool needs 2 tasks or more with a fit and something to learn, got {len(means)}"}
+    pooled = asdict(pool_deltas(means, sds))
+    return {"alone": {task: {"mean": means[task], "sd": sds[task]} for task in means}, **pooled}
 
 
 def fit_file(task: str, hypothesis: str) -> str:
@@ -309,7 +554,7 @@ def _draw(dataset: xr.Dataset, out: Path, figures: Path, verdicts: dict[str, dic
     inferences = {
         task: {
             name: az.from_netcdf(str(out / fit_file(task, name)))
-            for name in HYPOTHESES
+            for name in plots.shown_hypotheses(verdicts[task])
             if (out / fit_file(task, name)).exists()
         }
         for task in shown
@@ -322,7 +567,9 @@ def _draw(dataset: xr.Dataset, out: Path, figures: Path, verdicts: dict[str, dic
         drawn["comparison"] = plots.comparison_figure(table, [shown[task] for task in fitted])
         additive = {task: own["additive"] for task, own in fitted.items() if "additive" in own}
         if additive:
-            drawn["delta"] = plots.delta_figure(additive, verdicts)
+            drawn["delta"] = plots.delta_figure(additive, verdicts, _pooled(out))
+    if any(len(verdict["others"]) for verdict in verdicts.values()):
+        drawn["sensitivity"] = plots.sensitivity_figure(pd.read_csv(out / "sensitivity.csv"))
     for name, figure in drawn.items():
         for suffix in (".png", ".pdf"):
             with replacing(figures / (_file_name(name) + suffix)) as temporary:
@@ -330,76 +577,10 @@ def _draw(dataset: xr.Dataset, out: Path, figures: Path, verdicts: dict[str, dic
                 figure.savefig(temporary, dpi=200, metadata={"CreationDate": None} if suffix == ".pdf" else None)
 
 
-def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]) -> str:
-    """Text for people: the verdict on each task first, then delta, then the hypotheses."""
-    import io
-
-    import pandas as pd
-    from rich.console import Console
-    from rich.markup import escape
-
-    console = Console(file=io.StringIO(), highlight=False, width=110)
-    scores = pd.read_csv(out / "comparison.csv") if any(v["delta"] for v in verdicts.values()) else pd.DataFrame()
-    for task, headline in verdicts.items():
-        console.rule(f"[bold]{escape(task)}", align="left")
-        for verdict in (headline, *headline["others"]):
-            where = f"{verdict['readout']}, n >= {verdict['n_min']}"
-            word = verdict["verdict"].upper() if verdict is headline else verdict["verdict"]
-            rest = ""
-            if (delta := verdict["delta"]) is not None:
-                rest = f"delta {delta['mean']:.3f} [{delta['hdi_low']:.3f}, {delta['hdi_high']:.3f}] nats/example"
-            if verdict["named"]:
-                rest += f"   named: {verdict['named']}"
-            console.print(f"{where:18s} additive update: [bold]{word:10s}[/] {escape(rest)}")
-            if verdict is headline:
-                for reason in verdict["reasons"]:
-                    console.print(f"    {escape(reason)}")
-        for sentence in _readings(dataset, task, headline):
-            console.print(f"  {escape(sentence)}", style="italic")
-        if len(scores):
-            at = (scores.task == task) & (scores.readout == headline["readout"]) & (scores.n_min == headline["n_min"])
-            if at.any():
-                console.print(_score_table(scores[at]))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
-
-
-def _score_table(own: pd.DataFrame) -> Table:
-    """The hypotheses of one curve, best first: differences of both scores from the best, with their SE, nats."""
-    from rich.table import Table
-
-    table = Table(box=None)
-    headings = ("hypothesis", "left-out seq", "SE", "left-out future", "SE", "survives", "R-hat", "ESS", "k")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("hypothesis", "survives") else "right")
-
-    def number(x: float, digits: int = 1) -> str:
-        return "-" if x != x else f"{x:.{digits}f}"
-
-    for row in own.sort_values("elpd_diff", ascending=False).itertuples():
-        survives = {(True, True): "both", (True, False): "seq", (False, True): "future", (False, False): ""}
-        table.add_row(
-            row.hypothesis + (" (ceiling)" if HYPOTHESES[row.hypothesis].ceiling else ""),
-            *(number(x) for x in (row.elpd_diff, row.diff_se, row.lfo_diff, row.lfo_diff_se)),
-            survives[bool(row.survivor), bool(row.survivor_lfo)],
-            *(number(row.rhat_max, 3), number(row.ess_bulk_min, 0), number(row.pareto_k_max, 2)),
-        )
-    return table
-
-
-def _readings(dataset: xr.Dataset, task: str, headline: dict) -> list[str]:
-    """What two readouts say together: format learned without the rule, and whether a null control came out as one."""
-    rule = next((v for v in headline["others"] if v["readout"] == "rule"), None)
-    if rule is None or headline["readout"] != "complement":
-        return []
-    sentences = []
-    rises = headline["verdict"] != "no_update" and headline["delta"] and headline["delta"]["hdi_low"] > 0
-    if rises and rule["verdict"] == "no_update":
-        sentences.append("complement rises but rule does not: what is learned is the form of an answer, not the rule")
-    if "evidence" in dataset and bool((dataset.evidence.sel(task=task) == 0).all()):
-        outcome = "passes" if rule["verdict"] == "no_update" else "FAILS"
-        sentences.append(f"null control (nothing to learn): rule must be no_update and is {rule['verdict']}: {outcome}")
-    return sentences
+def _pooled(out: Path) -> dict | None:
+    path = out / "pooled.json"
+    content = json.loads(path.read_text()) if path.exists() else {}
+    return content if "mu" in content else None
 
 
 def _check_numbers(settings: FitSettings) -> None:

@@ -13,12 +13,15 @@ the tests that run over all hypotheses follow from the registration.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import log
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from bayes_icl.errors import StatedError
 
 
 @dataclass(frozen=True)
@@ -33,22 +36,33 @@ class Prior:
         Its parameters in PyMC's order.
     length
         For a vector with one entry an update: "update"; None for a number.
+    scaled
+        In units of the curves' scale (`noise.Statistics.scale`), which multiplies the draw; for Normal and HalfNormal.
     """
 
     family: str
     parameters: tuple[float, ...]
     length: str | None = None
+    scaled: bool = False
 
-    def draw(self, rng: np.random.Generator, size: tuple[int, ...]) -> np.ndarray:
-        """Draws of that shape by numpy."""
+    def draw(self, rng: np.random.Generator, size: tuple[int, ...], scale: float = 1.0) -> np.ndarray:
+        """Draws of that shape by numpy; `scale` is that of the curves, and used where the prior is scaled."""
         if self.family == "HalfNormal":
-            return np.abs(rng.normal(0.0, self.parameters[0], size))
-        sampler: dict[str, Callable[..., np.ndarray]] = {
-            "Normal": rng.normal,
-            "LogNormal": rng.lognormal,
-            "Uniform": rng.uniform,
-        }
-        return sampler[self.family](*self.parameters, size)
+            x = np.abs(rng.normal(0.0, self.parameters[0], size))
+        else:
+            sampler: dict[str, Callable[..., np.ndarray]] = {
+                "Normal": rng.normal,
+                "LogNormal": rng.lognormal,
+                "Uniform": rng.uniform,
+            }
+            x = sampler[self.family](*self.parameters, size)
+        return x * scale if self.scaled else x
+
+    def widened(self, factor: float) -> Prior:
+        """The same prior `factor` times as wide; a Uniform, whose bounds mean something, stays as it is."""
+        if self.family == "Uniform":
+            return self
+        return replace(self, parameters=(*self.parameters[:-1], self.parameters[-1] * factor))
 
 
 def LogNormal(mu: float, sigma: float) -> Prior:
@@ -61,13 +75,15 @@ def Uniform(low: float, high: float) -> Prior:
     return Prior("Uniform", (low, high))
 
 
-# Shared by all hypotheses, in units of the curves' scale (`noise.Statistics.scale`).
+# Of all hypotheses; nats, so in units of the curves' scale.
 SHARED_PRIORS = {
-    "gain": Prior("Normal", (0.0, 2.5)),
-    "gain_sd": Prior("HalfNormal", (1.0,)),
-    "level": Prior("HalfNormal", (1.0,)),
-    "walk": Prior("HalfNormal", (0.5,)),
+    "gain": Prior("Normal", (0.0, 2.5), scaled=True),
+    "gain_sd": Prior("HalfNormal", (1.0,), scaled=True),
+    "level": Prior("HalfNormal", (1.0,), scaled=True),
+    "walk": Prior("HalfNormal", (0.5,), scaled=True),
 }
+# Degrees of freedom of a whole sequence, where the noise is heavy-tailed.
+DOF_PRIOR = Prior("LogNormal", (log(8), 1.0))
 
 
 @dataclass(frozen=True)
@@ -79,22 +95,30 @@ class Hypothesis:
     name
         As in files and on the command line.
     curve
-        ``curve(xp, n, **parameters)``: the law up to scale and origin. For `latent_step`, the log weight of a step at a
-        share n of the way from n_min to n_max; for a `ceiling`, ``curve(xp, statistics, ...)``: the
-        mean updates themselves, nats.
+        ``curve(xp, n, **parameters)``: the law up to origin and, but for a law `in_nats`, scale. For `latent_step`, the
+        log weight of a step at a share n of the way from n_min to n_max; for a `ceiling` and a law
+        `by_sequence`, ``curve(xp, statistics, ...)``: the updates themselves.
     complexity
         Among hypotheses that predict equally well the one with the least is named.
     priors
         Of its own parameters; every one needs its meaning and unit in `meanings`.
     has_gain
-        False where no mean update is sampled: `constant`, whose random gains of mean zero act along its line, and a
-        `ceiling`, whose curve is in nats already.
+        False where there is no mean update: `constant`, whose random gains of mean zero act along its line, and a
+        `ceiling`.
+    in_nats
+        The curve has its own size: the total update follows from its parameters and is not sampled.
     latent_step
         Each sequence jumps once, at an update of its own.
+    by_sequence
+        Every sequence has a curve of its own, known beforehand: `observer`.
     ceiling
         Not a rival but the best any law could do; left out of the survivors.
     reference, predicts
         Where it comes from, and what would tell it from the others.
+    student
+        A sequence's noise has heavy tails: a multivariate t with `dof` degrees of freedom (see `varied`).
+    prior_width
+        Times which all priors are as wide as stated (see `varied`).
     """
 
     name: str
@@ -105,43 +129,75 @@ class Hypothesis:
     priors: Mapping[str, Prior] = field(default_factory=dict)
     meanings: Mapping[str, str] = field(default_factory=dict)
     has_gain: bool = True
+    in_nats: bool = False
     latent_step: bool = False
+    by_sequence: bool = False
     ceiling: bool = False
+    student: bool = False
+    prior_width: float = 1.0
+
+    def varied(self, *, student: bool = False, prior_width: float = 1.0) -> Hypothesis:
+        """The same law with heavy-tailed noise, or wider or narrower priors."""
+        return replace(self, student=student, prior_width=prior_width)
+
+    @property
+    def all_priors(self) -> dict[str, Prior]:
+        """The priors of all that is sampled, the shared ones first."""
+        shared = {k: v for k, v in SHARED_PRIORS.items() if k != "gain" or (self.has_gain and not self.in_nats)}
+        stated = {**shared, **({"dof": DOF_PRIOR} if self.student else {}), **self.priors}
+        return {name: prior.widened(self.prior_width) for name, prior in stated.items()}
 
     @property
     def parameters(self) -> tuple[str, ...]:
         """Names of all that is sampled."""
-        return tuple(p for p in SHARED_PRIORS if self.has_gain or p != "gain") + tuple(self.priors)
+        return tuple(self.all_priors)
 
-    def updates(self, xp: Any, stats: Any, theta: Mapping[str, Any], gain: Any) -> tuple[Any, Any]:
-        """Mean updates, nats, and the differences of f along which random gains act, both shape (..., update).
+    def updates(self, xp: Any, stats: Any, params: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+        """Mean updates, nats; the differences of f along which random gains act; and the total mean update, nats.
 
         Parameters
         ----------
-        theta
-            Its own parameters; on numpy with a leading axis of draws, shape (draw, 1) or (draw, length).
+        params
+            All parameters; on numpy with a leading axis of draws, shape (draw, 1) or (draw, length).
+
+        Returns
+        -------
+        mean, f
+            Shape (..., update); (seq, update) for f of a law `by_sequence`, whose mean is gain times f.
         gain
-            Mean total update, nats, likewise; 0 where it is not sampled.
+            Shape (..., 1) on numpy; 0 where there is no mean update.
         """
+        theta = {name: params[name] for name in self.priors}
         if self.ceiling:
             # Random gains along a line: along the free curve itself there would be several modes.
             line = xp.ones_like(stats.eigenvalues) / stats.eigenvalues.shape[0]
-            return self.curve(xp, stats, **theta), line
+            return self.curve(xp, stats, **theta), line, 0.0
+        if self.by_sequence:
+            f = self.curve(xp, stats, **theta)
+            return None, f, params["gain"]
         g = self.curve(xp, stats.shots, **theta)
         end = self.curve(xp, xp.stack([stats.shots[0], stats.n_max]), **theta)
-        f = (g[..., 1:] - g[..., :-1]) / (end[..., 1:] - end[..., :1])
-        return gain * f, f
+        total = end[..., 1:] - end[..., :1]
+        if self.in_nats:
+            mean = g[..., 1:] - g[..., :-1]
+            return mean, mean / xp.where(xp.abs(total) < SMALL, SMALL, total), total
+        f = (g[..., 1:] - g[..., :-1]) / total
+        gain = params["gain"] if self.has_gain else 0.0
+        return gain * f, f, gain
 
-    def step_log_weights(self, xp: Any, stats: Any, theta: Mapping[str, Any]) -> Any:
+    def step_log_weights(self, xp: Any, stats: Any, params: Mapping[str, Any]) -> Any:
         """For `latent_step`: log probability of a step at each update and after the last, shape (..., update + 1)."""
         n_updates = stats.shots.shape[0] - 1
-        score = self.curve(xp, stats.step_positions, **theta)
+        score = self.curve(xp, stats.step_positions, **{name: params[name] for name in self.priors})
         weight = xp.exp(score - score.max(axis=-1, keepdims=True))
         later = weight[..., n_updates:].sum(axis=-1, keepdims=True)
         # The floor keeps a step that is all but excluded from costing an infinity.
         weights = xp.concatenate([weight[..., :n_updates], later], axis=-1) + 1e-12
         return xp.log(weights / weights.sum(axis=-1, keepdims=True))
 
+
+# A total update below this, nats, is none: what a share of it would be is not defined.
+SMALL = 1e-12
 
 HYPOTHESES: dict[str, Hypothesis] = {}
 
@@ -156,6 +212,35 @@ def hypothesis(name: str, complexity: int, **fields: Any) -> Callable[[Callable[
         return curve
 
     return register
+
+
+def load_hypotheses(path: Path) -> list[str]:
+    """Run a Python file that registers hypotheses, and name those it registered; once a process.
+
+    Raises
+    ------
+    StatedError
+        No such file, an error in it, or nothing registered.
+    """
+    path = Path(path).resolve()
+    if path in _LOADED:
+        return _LOADED[path]
+    if not path.is_file():
+        raise StatedError(f"--hypotheses-from {path}: no such file; it should be Python that registers hypotheses")
+    before = set(HYPOTHESES)
+    try:
+        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), {"__name__": path.stem, "__file__": str(path)})
+    except Exception as error:
+        for name in set(HYPOTHESES) - before:
+            del HYPOTHESES[name]
+        raise StatedError(f"--hypotheses-from {path}: {type(error).__name__}: {error}") from error
+    if not (new := [name for name in HYPOTHESES if name not in before]):
+        raise StatedError(f"--hypotheses-from {path}: nothing in it is registered with @hypothesis")
+    _LOADED[path] = new
+    return new
+
+
+_LOADED: dict[Path, list[str]] = {}
 
 
 @hypothesis(
@@ -213,7 +298,8 @@ def power(xp: Any, n: Any, a: Any) -> Any:
     complexity=2,
     priors={"tau": LogNormal(log(10), 1.0)},
     meanings={"tau": "examples until 63 % of the ceiling"},
-    reference="mean of a leaky integrator (Gupta et al. 2025) with leak exp(-1/tau)",
+    reference="exponential saturation; the mean of a leaky integrator L(n) = leak L(n-1) + w (Gupta et al. 2025) is the "
+    "same curve, with leak = exp(-1/tau)",
     predicts="updates fall by a constant ratio; a ceiling soon reached",
 )
 def saturating(xp: Any, n: Any, tau: Any) -> Any:
@@ -252,6 +338,217 @@ def changepoint(xp: Any, where: Any, tau: Any, spread: Any) -> Any:
     # Never narrower than 0.4 of an update: below that the posterior is a plateau with cliffs, which NUTS cannot walk.
     narrowest = 0.4 * (where[1] - where[0])
     return -((where - tau) ** 2) / (2 * (spread**2 + narrowest**2))
+
+
+def _softplus(xp: Any, x: Any) -> Any:
+    """log(1 + e^x), without overflow."""
+    return xp.maximum(x, 0.0) + xp.log1p(xp.exp(-xp.abs(x)))
+
+
+def _log_sum(xp: Any, *terms: Any) -> Any:
+    """log of the sum of e^term."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + _softplus(xp, term - total)
+    return total
+
+
+@hypothesis(
+    "lapse",
+    complexity=4,
+    in_nats=True,
+    priors={
+        "slope": Prior("Normal", (0.0, 0.3), scaled=True),
+        "knee": Prior("Normal", (0.0, 20.0)),
+        "width": LogNormal(log(20), 1.0),
+    },
+    meanings={
+        "slope": "update per example between the knees, nats",
+        "knee": "where the rise begins, examples",
+        "width": "examples from there to where it ends",
+    },
+    reference="psychometric function with guess and lapse rates; the same curve as the scaling law of Arora et al. "
+    "2024 with two tasks (arXiv 2410.16531), see `lapse_from_scaling_law`",
+    predicts="a straight line that bends into a floor and a ceiling although the posterior odds stay linear",
+)
+def lapse(xp: Any, n: Any, slope: Any, knee: Any, width: Any) -> Any:
+    """log-odds of p = lo + (1 - lo - hi) sigma(b + slope n), up to origin.
+
+    The odds are (lo + (1 - hi) e^z) / (1 - lo + hi e^z) with z = b + slope n, so L is a ramp with a knee where
+    e^z = lo / (1 - hi), and another where e^z = (1 - lo) / hi.
+    """
+    steep = xp.abs(slope)
+    ramp = _softplus(xp, steep * (n - knee)) - _softplus(xp, steep * (n - knee - width))
+    return xp.sign(slope) * ramp
+
+
+def lapse_from_scaling_law(rho: float, p1: float, p2: float, k: float) -> dict[str, float]:
+    """The parameters of `lapse` that are the two-task scaling law with prior `rho` of the task shown.
+
+    Parameters
+    ----------
+    p1, p2
+        Probability of an example under the task shown, and under the other; p1 > p2.
+    k
+        Efficiency K of Arora et al.
+    """
+    slope = k * log(p1 / p2)
+    intercept = log(rho / (1 - rho))
+    knee = (log(p2 / p1) - intercept) / slope
+    return {"slope": slope, "knee": knee, "width": (log((1 - p2) / (1 - p1)) - intercept) / slope - knee}
+
+
+def _odds_of_nll(xp: Any, nll: Any) -> Any:
+    """log p/(1 - p) for p = exp(-nll)."""
+    return -nll - xp.log(-xp.expm1(-nll))
+
+
+FLOOR_PRIOR = LogNormal(log(0.2), 1.0)
+FLOOR = "-log P(correct) that is left after any number of examples, nats"
+
+
+@hypothesis(
+    "nll_power",
+    complexity=4,
+    in_nats=True,
+    priors={"C": LogNormal(log(3), 1.0), "alpha": LogNormal(log(0.7), 0.7), "K": FLOOR_PRIOR},
+    meanings={"C": "-log P(correct) to be gained before the first example, nats", "alpha": "exponent", "K": FLOOR},
+    reference="power law of -log P (Anil et al. 2024, many-shot; baseline of Arora et al. 2024)",
+    predicts="-log P less its floor is a straight line on log-log axes; says nothing of P(incorrect)",
+)
+def nll_power(xp: Any, n: Any, C: Any, alpha: Any, K: Any) -> Any:
+    """-log P = C (n + 1)^-alpha + K; counted from 1, as in the code of Arora et al."""
+    return _odds_of_nll(xp, C * xp.exp(-alpha * xp.log1p(n)) + K)
+
+
+@hypothesis(
+    "nll_bounded",
+    complexity=5,
+    in_nats=True,
+    priors={
+        "C": LogNormal(log(3), 1.0),
+        "n_c": LogNormal(log(5), 1.0),
+        "alpha": LogNormal(log(0.7), 0.7),
+        "K": FLOOR_PRIOR,
+    },
+    meanings={
+        "C": "-log P(correct) to be gained at n = 0, nats",
+        "n_c": "examples until the power law sets in",
+        "alpha": "exponent",
+        "K": FLOOR,
+    },
+    reference="bounded power law of -log P (baseline of Arora et al. 2024)",
+    predicts="as nll_power, but flat for the first examples",
+)
+def nll_bounded(xp: Any, n: Any, C: Any, n_c: Any, alpha: Any, K: Any) -> Any:
+    """-log P = C (1 + n/n_c)^-alpha + K."""
+    return _odds_of_nll(xp, C * xp.exp(-alpha * xp.log1p(n / n_c)) + K)
+
+
+@hypothesis(
+    "nll_logistic",
+    complexity=5,
+    in_nats=True,
+    priors={
+        "H": LogNormal(log(3), 1.0),
+        "n_0": LogNormal(log(8), 1.0),
+        "kappa": LogNormal(0.0, 0.7),
+        "K": FLOOR_PRIOR,
+    },
+    meanings={
+        "H": "-log P(correct) to be gained, nats",
+        "n_0": "examples until half of it is gained",
+        "kappa": "steepness of that in log n",
+        "K": FLOOR,
+    },
+    reference="logistic of -log P in log n (baseline of Arora et al. 2024); not the logistic of P in n, which is lapse",
+    predicts="a drop of -log P around n_0",
+)
+def nll_logistic(xp: Any, n: Any, H: Any, n_0: Any, kappa: Any, K: Any) -> Any:
+    """-log P = H / (1 + (n/n_0)^kappa) + K."""
+    # n = 0 is a place short of which nothing changes; its logarithm is not wanted.
+    ratio = xp.exp(xp.minimum(kappa * (xp.log(xp.maximum(n, 1e-9)) - xp.log(n_0)), 300.0))
+    return _odds_of_nll(xp, H / (1 + ratio) + K)
+
+
+@hypothesis(
+    "scaling_law",
+    complexity=6,
+    in_nats=True,
+    priors={
+        "top": Prior("Normal", (2.0, 2.0)),
+        "gap_2": LogNormal(log(5), 0.8),
+        "gap_3": LogNormal(log(2), 0.7),
+        "odds_2": Prior("Normal", (2.0, 2.0)),
+        "odds_3": Prior("Normal", (2.0, 2.0)),
+        "slope": Prior("HalfNormal", (0.3,), scaled=True),
+    },
+    meanings={
+        "top": "log-odds of the answer under the task shown, nats",
+        "gap_2": "how far the log-odds under a second task are below that, nats",
+        "gap_3": "how far those under a third are below those under the second, nats",
+        "odds_2": "prior log-odds of the second task against the one shown",
+        "odds_3": "the same of the third",
+        "slope": "evidence of an example against the second task, K log(P_1 / P_2), nats; K is how many examples' worth "
+        "of evidence one example is",
+    },
+    reference="Bayesian scaling law of Arora, Jurafsky, Potts and Goodman 2024 (arXiv 2410.16531) with three tasks; "
+    "with two it is lapse. Of one task's curve their variants are no new curves: sampling (off-diagonal probabilities "
+    "tied by column) leaves every entry of one row free, so it is this law; scoring (tied by row) leaves two values, "
+    "so it is lapse for any number of tasks (`scaling_matrix`)",
+    predicts="several knees: one task after the other is ruled out",
+)
+def scaling_law(xp: Any, n: Any, top: Any, gap_2: Any, gap_3: Any, odds_2: Any, odds_3: Any, slope: Any) -> Any:
+    """L of p = sum_m rho_m P_m^(K n + 1) / sum_m rho_m P_m^(K n)."""
+    second = top - gap_2
+    k = slope / (_softplus(xp, -second) - _softplus(xp, -top))
+    return scaling_log_odds(xp, n, [0.0, odds_2, odds_3], [top, second, second - gap_3], k)
+
+
+def scaling_log_odds(xp: Any, n: Any, log_prior: Sequence[Any], log_odds: Sequence[Any], k: Any) -> Any:
+    """Log-odds under the Bayesian scaling law of any number of tasks, nats.
+
+    Parameters
+    ----------
+    log_prior
+        log rho_m of each task, up to a constant.
+    log_odds
+        Of an example under each task, log P_m / (1 - P_m).
+    """
+    log_p = [-_softplus(xp, -x) for x in log_odds]
+    belief = [rho + k * n * p for rho, p in zip(log_prior, log_p)]
+    right = _log_sum(xp, *(b + p for b, p in zip(belief, log_p)))
+    wrong = _log_sum(xp, *(b - _softplus(xp, x) for b, x in zip(belief, log_odds)))
+    return right - wrong
+
+
+def scaling_matrix(variant: str, diagonal: np.ndarray, off: np.ndarray) -> np.ndarray:
+    """Probabilities P[h, m] of an example of task h under task m, as Arora et al. tie them.
+
+    Parameters
+    ----------
+    variant
+        ``"sampling"``: off-diagonal entries are those of their column; ``"scoring"``: of their row.
+    diagonal, off
+        Shape (task,).
+    """
+    if variant not in ("sampling", "scoring"):
+        raise ValueError(f"variant must be sampling or scoring, got {variant!r}")
+    full = np.broadcast_to(off[None, :] if variant == "sampling" else off[:, None], (len(off), len(off))).copy()
+    np.fill_diagonal(full, diagonal)
+    return full
+
+
+@hypothesis(
+    "observer",
+    complexity=1,
+    by_sequence=True,
+    reference="the task's ideal observer: the evidence in each example of each sequence, as the curves file has it",
+    predicts="sequences with more evidence rise more; gain / (mean evidence in all) = 1 is an ideal observer",
+)
+def observer(xp: Any, stats: Any) -> Any:
+    """Updates of the ideal observer, of each sequence, in units of the mean total over sequences."""
+    return stats.evidence
 
 
 @hypothesis(

@@ -13,19 +13,25 @@ sequence s, u those of f, and v the noise variances,
     x_s ~ Normal(gain u, diag(v) + gain_sd^2 u u'),
 
 so a sequence's log-likelihood takes sums over n only (Sherman-Morrison), and that of all S sequences follows from their
-mean and scatter: the cost does not grow with S. The `changepoint` hypothesis has a latent step for each sequence; given
-the step its likelihood has the same form, and the sum over steps must be taken sequence by sequence.
+mean and scatter: the cost does not grow with S. Three kinds of hypothesis must be taken sequence by sequence: one with a
+latent step in each (`changepoint`; given the step the form is the same), one whose curve differs between them
+(`observer`), and any with heavy-tailed noise, where x_s has the multivariate t distribution with that location and scale
+matrix and `dof` degrees of freedom.
 
-Functions that take `xp` run on numpy and on pytensor.tensor alike.
+Functions that take `xp` run on numpy, with a leading axis of draws in every parameter, and on pytensor.tensor, without.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+
+from bayes_icl.curves import Curves
+from bayes_icl.hypotheses import Hypothesis
 
 LOG_2PI = float(np.log(2 * np.pi))
 # Keeps the variances positive where both noise sds are zero; far below any noise seen.
@@ -55,6 +61,9 @@ class Statistics:
     step_positions
         Where a latent step can be, as a share of the way from n_min to n_max: at each update fitted, then at as many
         places again beyond n_max, shape (step,).
+    evidence, evidence_total
+        The ideal observer's updates of each sequence, shape (seq, update), in units of their mean total from n_min to
+        n_max, and that total, nats. Zeros and 0 where it is not known or there is none.
     """
 
     shots: np.ndarray
@@ -67,6 +76,17 @@ class Statistics:
     transform: np.ndarray
     eigenvalues: np.ndarray
     step_positions: np.ndarray
+    evidence: np.ndarray
+    evidence_total: float
+
+    def of(self, seqs: np.ndarray) -> Statistics:
+        """Those of some of the sequences; the scale, which the priors hang on, stays."""
+        x = self.x[seqs]
+        mean = x.mean(0)
+        scatter = (x - mean).T @ (x - mean)
+        return replace(
+            self, x=x, x_mean=mean, x_scatter=scatter, n_seqs=float(len(x)), evidence=self.evidence[seqs]
+        )
 
 
 def sine_transform(k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -75,23 +95,26 @@ def sine_transform(k: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sqrt(2 / (k + 1)) * np.sin(np.pi * np.outer(i, i) / (k + 1)), 2 - 2 * np.cos(np.pi * i / (k + 1))
 
 
-def summarise(
-    log_odds: Float[np.ndarray, "seq shot"],
-    shots: Float[np.ndarray, " shot"],
-    n_max: float | None = None,
-    scale: float | None = None,
-) -> Statistics:
+def summarise(curves: Curves, *, until: float | None = None) -> Statistics:
     """The statistics of some curves.
 
     Parameters
     ----------
-    n_max, scale
-        Defaults: the last shot; the median over sequences of the sd over shots.
+    until
+        Fit the shots up to this one only; f = 1 stays where the curves end. All, if none is given.
     """
+    n_min, n_max = float(curves.shots[0]), float(curves.shots[-1])
+    keep = curves.shots <= (n_max if until is None else until)
+    log_odds, shots = curves.log_odds[:, keep], curves.shots[keep]
     transform, eigenvalues = sine_transform(len(shots) - 1)
-    n_max = float(shots[-1] if n_max is None else n_max)
     x = np.diff(log_odds, axis=1) @ transform
     mean = x.mean(0)
+    evidence = np.zeros(x.shape)
+    total = 0.0
+    if curves.evidence is not None:
+        total = float(curves.evidence[:, 1:].sum(1).mean())
+        if total:
+            evidence = curves.evidence[:, keep][:, 1:] / total
     return Statistics(
         shots=np.asarray(shots, float),
         n_max=n_max,
@@ -99,10 +122,12 @@ def summarise(
         x_mean=mean,
         x_scatter=(x - mean).T @ (x - mean),
         n_seqs=float(len(x)),
-        scale=float(np.median(log_odds.std(1)) if scale is None else scale),
+        scale=float(np.median(log_odds.std(1))),
         transform=transform,
         eigenvalues=eigenvalues,
-        step_positions=np.arange(0.5, 2 * (n_max - shots[0])) / (n_max - shots[0]),
+        step_positions=np.arange(0.5, 2 * (n_max - n_min)) / (n_max - n_min),
+        evidence=evidence,
+        evidence_total=total,
     )
 
 
@@ -111,118 +136,106 @@ def variances(stats: Any, level: Any, walk: Any) -> Any:
     return level**2 * stats.eigenvalues + walk**2 + JITTER * stats.scale**2
 
 
-def total_log_likelihood(xp: Any, stats: Any, mean: Any, u: Any, v: Any, gain_sd: Any) -> Any:
-    """Log-likelihood of all sequences from their mean and scatter, nats.
+def total_log_likelihood(xp: Any, hypothesis: Hypothesis, stats: Any, params: Mapping[str, Any]) -> Any:
+    """Log-likelihood of all sequences, nats, shape (...).
 
     Parameters
     ----------
     stats
         `Statistics`, or the same names as tensors.
-    mean, u, v
-        Transformed mean updates (gain times u for all laws but `freeform`), differences of f, and noise variances,
-        shape (update,).
-    gain_sd
-        Sd of the random gain, nats.
+    params
+        All parameters of the hypothesis; on numpy of shape (draw, 1) or (draw, length).
     """
-    s, k = stats.n_seqs, u.shape[0]
+    if hypothesis.student or hypothesis.latent_step or hypothesis.by_sequence:
+        return log_likelihood(xp, hypothesis, stats, params).sum(axis=-1)
+    v = variances(stats, params["level"], params["walk"])
+    mean, f, _ = hypothesis.updates(xp, stats, params)
+    mean, u, w2 = mean @ stats.transform, f @ stats.transform, params["gain_sd"] ** 2
+    s, k = stats.n_seqs, stats.eigenvalues.shape[0]
     h = u / v
-    q = (u * h).sum()
-    shrink = gain_sd**2 / (1 + gain_sd**2 * q)
+    q = (u * h).sum(axis=-1)
+    w2 = w2[..., 0] if xp is np else w2
     error = stats.x_mean - mean
-    squares = ((xp.diagonal(stats.x_scatter) + s * error**2) / v).sum()
-    along = xp.dot(xp.dot(h, stats.x_scatter), h) + s * xp.dot(h, error) ** 2
-    log_det = xp.log(v).sum() + xp.log1p(gain_sd**2 * q) + k * LOG_2PI
-    return -0.5 * (s * log_det + squares - shrink * along)
+    squares = ((xp.diagonal(stats.x_scatter) + s * error**2) / v).sum(axis=-1)
+    along = ((h @ stats.x_scatter) * h).sum(axis=-1) + s * (h * error).sum(axis=-1) ** 2
+    log_det = xp.log(v).sum(axis=-1) + xp.log1p(w2 * q)
+    return -0.5 * (s * (log_det + k * LOG_2PI) + squares - w2 / (1 + w2 * q) * along)
 
 
-def total_log_likelihood_of_steps(xp: Any, stats: Any, log_weights: Any, v: Any, gain: Any, gain_sd: Any) -> Any:
-    """Log-likelihood of all sequences when f is a step at an unknown update of each, nats.
+def log_likelihood(xp: Any, hypothesis: Hypothesis, stats: Any, params: Mapping[str, Any]) -> Any:
+    """Log-likelihood of each sequence, nats, shape (..., seq): what leave-one-sequence-out needs.
 
-    Parameters
-    ----------
-    log_weights
-        Log prior probability of each update being the step, then of a step after the last shot, shape (update + 1,).
+    Parameters are those of `total_log_likelihood`.
     """
+    v = variances(stats, params["level"], params["walk"])
+    w2 = params["gain_sd"] ** 2
+    k = stats.eigenvalues.shape[0]
+    inverse = 1 / v
+    log_det = xp.log(v).sum(axis=-1, keepdims=True)
+    own_squares = inverse @ (stats.x**2).T
+    if hypothesis.latent_step:
+        return _log_likelihood_of_steps(xp, hypothesis, stats, params, inverse, log_det, own_squares)
+    # Squares are multiplied out, so that no array of shape (draw, seq, update) is needed.
+    if hypothesis.by_sequence:
+        _, f, gain = hypothesis.updates(xp, stats, params)
+        u = f @ stats.transform
+        match, q = inverse @ (stats.x * u).T, inverse @ (u**2).T
+        squares = own_squares - 2 * gain * match + gain**2 * q
+        along = match - gain * q
+    else:
+        mean, f, _ = hypothesis.updates(xp, stats, params)
+        mean, u = mean @ stats.transform, f @ stats.transform
+        h, weighted = u * inverse, mean * inverse
+        q = (u * h).sum(axis=-1, keepdims=True)
+        squares = own_squares - 2 * weighted @ stats.x.T + (mean * weighted).sum(axis=-1, keepdims=True)
+        along = h @ stats.x.T - (h * mean).sum(axis=-1, keepdims=True)
+    log_det = log_det + xp.log1p(w2 * q)
+    return _log_density(xp, hypothesis, params, k, log_det, squares - w2 / (1 + w2 * q) * along**2)
+
+
+def _log_likelihood_of_steps(
+    xp: Any,
+    hypothesis: Hypothesis,
+    stats: Any,
+    params: Mapping[str, Any],
+    inverse: Any,
+    log_det: Any,
+    own_squares: Any,
+) -> Any:
+    """`log_likelihood` where f is a step at an unknown update of each sequence, or after the last shot."""
     # A step at update j is the unit vector e_j before the transform, so u is row j of the transform.
-    c = xp.dot(stats.x / v, stats.transform)
-    q = ((stats.transform**2) / v).sum(axis=1)
-    steps = log_weights[:-1] + _step_gain(xp, c, q, gain, gain_sd)
-    largest = xp.maximum(steps.max(axis=1), log_weights[-1])
-    mixed = largest + xp.log(xp.exp(steps - largest[:, None]).sum(axis=1) + xp.exp(log_weights[-1] - largest))
-    log_det = xp.log(v).sum() + v.shape[0] * LOG_2PI
-    return mixed.sum() - 0.5 * ((stats.x**2 / v).sum() + stats.n_seqs * log_det)
+    match = (stats.x * inverse[..., None, :]) @ stats.transform
+    q = (inverse @ stats.transform**2)[..., None, :]
+    gain, w2 = params["gain"][..., None], params["gain_sd"][..., None] ** 2
+    own_squares, log_det = own_squares[..., None], log_det[..., None]
+    shrink = w2 / (1 + w2 * q)
+    # 2 gain match - gain^2 q + shrink (match - gain q)^2, multiplied out: this is the largest array there is.
+    explained = (shrink * match + 2 * gain * (1 - shrink * q)) * match + gain**2 * q * (shrink * q - 1)
+    log_weights = hypothesis.step_log_weights(xp, stats, params)[..., None, :]
+    k = stats.eigenvalues.shape[0]
+    if hypothesis.student:
+        own = {"dof": params["dof"][..., None]}
+        never = _log_density(xp, hypothesis, own, k, log_det, own_squares)
+        fit = _log_density(xp, hypothesis, own, k, log_det + xp.log1p(w2 * q), own_squares - explained) - never
+    else:
+        never = -0.5 * (k * LOG_2PI + log_det + own_squares)
+        fit = 0.5 * explained - 0.5 * xp.log1p(w2 * q)
+    # Relative to a step after the last shot, whose density is `never`.
+    last = log_weights[..., -1][..., None]  # so that PyTensor knows its length to be 1
+    fit = fit + (log_weights[..., :-1] - last)
+    largest = xp.maximum(fit.max(axis=-1, keepdims=True), 0.0)
+    total = xp.exp(fit - largest).sum(axis=-1, keepdims=True) + xp.exp(-largest)
+    return (never + last + largest + xp.log(total))[..., 0]
 
 
-def _step_gain(xp: Any, c: Any, q: Any, gain: Any, gain_sd: Any) -> Any:
-    """What a step adds to the log-likelihood, from its match c with the data and its own squared length q."""
-    shrink = gain_sd**2 / (1 + gain_sd**2 * q)
-    return gain * c - 0.5 * gain**2 * q - 0.5 * xp.log1p(gain_sd**2 * q) + 0.5 * shrink * (c - gain * q) ** 2
-
-
-def log_likelihood(
-    stats: Statistics,
-    mean: Float[np.ndarray, "draw update"],
-    u: Float[np.ndarray, "draw update"],
-    v: Float[np.ndarray, "draw update"],
-    gain_sd: Float[np.ndarray, " draw"],
-) -> Float[np.ndarray, "draw seq"]:
-    """Log-likelihood of each sequence under each posterior draw, nats: what leave-one-sequence-out needs."""
-    h, weighted = u / v, mean / v
-    q = (u * h).sum(1)[:, None]
-    w = gain_sd[:, None]
-    # The squares are multiplied out, so that no array of shape (draw, seq, update) is needed.
-    squares = (1 / v) @ (stats.x**2).T - 2 * weighted @ stats.x.T + (mean * weighted).sum(1)[:, None]
-    along = h @ stats.x.T - (h * mean).sum(1)[:, None]
-    log_det = np.log(v).sum(1)[:, None] + np.log1p(w**2 * q) + u.shape[1] * LOG_2PI
-    return -0.5 * (log_det + squares - w**2 / (1 + w**2 * q) * along**2)
-
-
-def log_likelihood_of_steps(
-    stats: Statistics,
-    log_weights: Float[np.ndarray, "draw step"],
-    v: Float[np.ndarray, "draw update"],
-    gain: Float[np.ndarray, " draw"],
-    gain_sd: Float[np.ndarray, " draw"],
-) -> Float[np.ndarray, "draw seq"]:
-    """As `log_likelihood`, with the step of each sequence summed over."""
-    g, w = gain[:, None], gain_sd[:, None]
-    mixed = np.broadcast_to(log_weights[:, -1:], (len(v), len(stats.x)))
-    for j, direction in enumerate(stats.transform):
-        h = direction / v
-        step = _step_gain(np, h @ stats.x.T, (direction * h).sum(1)[:, None], g, w)
-        mixed = np.logaddexp(mixed, log_weights[:, j, None] + step)
-    log_det = np.log(v).sum(1)[:, None] + v.shape[1] * LOG_2PI
-    return mixed - 0.5 * (log_det + (1 / v) @ (stats.x**2).T)
-
-
-def replicate(
-    stats: Statistics,
-    means: Float[np.ndarray, "draw seq update"],
-    directions: Float[np.ndarray, "draw seq update"],
-    v: Float[np.ndarray, "draw update"],
-    gain_sd: Float[np.ndarray, " draw"],
-    rng: np.random.Generator,
-) -> Float[np.ndarray, "draw seq shot"]:
-    """New sequences drawn from the model, each with a mean of 0 over its shots.
-
-    The intercept l0_s has a flat prior and cannot be drawn; whoever shows a replicate adds a level of their own.
-
-    Parameters
-    ----------
-    means, directions
-        Mean updates, nats, and differences of f of each new sequence, not transformed.
-    """
-    drift = gain_sd[:, None, None] * rng.normal(size=(*means.shape[:2], 1))
-    noise = (np.sqrt(v)[:, None, :] * rng.normal(size=means.shape)) @ stats.transform
-    curves = np.cumsum(means + drift * directions + noise, axis=-1)
-    curves = np.concatenate([np.zeros_like(curves[..., :1]), curves], axis=-1)
-    return curves - curves.mean(-1, keepdims=True)
-
-
-def draw_steps(
-    log_weights: Float[np.ndarray, "draw step"], n_seqs: int, rng: np.random.Generator
-) -> Float[np.ndarray, "draw seq update"]:
-    """Differences of f of new sequences that jump once: 1 at the step, all 0 if it comes after the last shot."""
-    n_draws, n_steps = log_weights.shape
-    step = (log_weights[:, None, :] + rng.gumbel(size=(n_draws, n_seqs, n_steps))).argmax(-1)
-    return np.eye(n_steps)[step][..., :-1]
+def _log_density(xp: Any, hypothesis: Hypothesis, params: Mapping[str, Any], k: int, log_det: Any, squares: Any) -> Any:
+    """Log density of k numbers whose squared length, in the metric of a scale matrix, is `squares`."""
+    if not hypothesis.student:
+        return -0.5 * (k * LOG_2PI + log_det + squares)
+    dof = params["dof"]
+    if xp is np:
+        from scipy.special import gammaln
+    else:
+        gammaln = xp.gammaln
+    constant = gammaln((dof + k) / 2) - gammaln(dof / 2) - 0.5 * k * xp.log(np.pi * dof)
+    return constant - 0.5 * log_det - 0.5 * (dof + k) * xp.log1p(squares / dof)

@@ -16,6 +16,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from bayes_icl.compare import SLACK_NATS
@@ -46,9 +47,16 @@ _styled = mpl.rc_context(STYLE)  # type: ignore[arg-type]
 
 
 def colour_of(hypothesis: str) -> tuple[float, float, float]:
-    """The colour of a hypothesis in every figure."""
-    palette = sns.color_palette("colorblind")
-    return palette[list(HYPOTHESES).index(hypothesis) % len(palette)]
+    """The colour of a hypothesis in every figure; the less common ones share darker ones."""
+    palette = [*sns.color_palette("colorblind"), *sns.color_palette("dark")]
+    # Those that stand together in most figures come first.
+    order = sorted(HYPOTHESES, key=lambda name: HYPOTHESES[name].in_nats)
+    return palette[order.index(hypothesis) % len(palette)]
+
+
+def shown_hypotheses(verdict: Mapping[str, Any]) -> list[str]:
+    """Those that get a panel or line of their own: laws of few parameters, the ceiling, and the one named."""
+    return [name for name, h in HYPOTHESES.items() if not h.in_nats or name == verdict["named"]]
 
 
 def plot_curves(curves: Curves, inference: az.InferenceData, ax: Axes, *, name: str) -> Axes:
@@ -184,24 +192,91 @@ def comparison_figure(table: pd.DataFrame, shown: Sequence[Curves]) -> Figure:
 
 
 @_styled
-def delta_figure(inferences: Mapping[str, az.InferenceData], verdicts: Mapping[str, dict]) -> Figure:
-    """A ridge a task, with the verdict on the hypothesis under which delta is one number."""
-    figure, axes = _figure(1, 1, 0.5 * len(inferences) + 0.9)
+def delta_figure(
+    inferences: Mapping[str, az.InferenceData], verdicts: Mapping[str, dict], pooled: Mapping[str, Any] | None = None
+) -> Figure:
+    """A ridge a task, with the verdict on the hypothesis under which delta is one number; below, delta over tasks.
+
+    Parameters
+    ----------
+    pooled
+        The content of pooled.json: what partial pooling makes of the tasks (open diamonds) and of their mean.
+    """
+    figure, axes = _figure(1, 1, 0.5 * (len(inferences) + bool(pooled)) + 0.9)
     ax = axes.flat[0]
     names = list(inferences)[::-1]
+    labels = [f"{name}\n{verdicts[name]['verdict']}" for name in names]
     for at, name in enumerate(names):
         plot_delta(inferences[name], ax, at=at)
-    ax.set_yticks(range(len(names)), [f"{name}\n{verdicts[name]['verdict']}" for name in names])
+        if pooled and name in pooled["deltas"]:
+            mean, low, high = pooled["deltas"][name]
+            ax.plot([low, high], [at - 0.14] * 2, color=INK, lw=0.8)
+            ax.plot(mean, at - 0.14, "D", color=INK, markerfacecolor="w", ms=3)
+    if pooled:
+        for name, lw in (("new_task", 0.8), ("mu", 2.0)):
+            mean, low, high = pooled[name]
+            ax.plot([low, high], [-1, -1], color=INK, lw=lw, solid_capstyle="butt")
+        ax.plot(pooled["mu"][0], -1, "D", color=INK, ms=3)
+    ticks = ([-1] if pooled else []) + list(range(len(names)))
+    ax.set_yticks(ticks, (["mean of tasks\n(thin: a new one)"] if pooled else []) + labels)
     ax.axvline(0, color=INK, lw=0.6, ls=":")
-    ax.set_ylim(-0.3, len(names))
+    ax.set_ylim(-1.4 if pooled else -0.3, len(names))
     ax.set_xlabel("delta under additive (nats per example)")
     first = verdicts[names[0]]
-    ax.set_title(f"{first['readout']}, n \u2265 {first['n_min']}; bars: 95 %", loc="left")
+    title = f"{first['readout']}, n \u2265 {first['n_min']}; bars: 95 %" + ("; diamonds: pooled" if pooled else "")
+    ax.set_title(title, loc="left")
     return figure
 
 
-def _figure(rows: int, columns: int, height: float, **shared: Any) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(COLUMN, height), layout="constrained")
+VERDICT_COLOURS = {"supported": 2, "rejected": 3, "no_update": 7, "undecided": 1, "refused": 8}
+
+
+@_styled
+def sensitivity_figure(table: pd.DataFrame) -> Figure:
+    """The verdict on every task (rows) under every setting (columns), with the law that is named.
+
+    Parameters
+    ----------
+    table
+        sensitivity.csv.
+    """
+    palette = sns.color_palette("colorblind")
+    headline = table[table.headline].set_index("task")
+
+    def setting(row: Any) -> str:
+        own = headline.loc[row.task]
+        if row.priors != "stated":
+            return f"priors\n{row.priors}"
+        if row.noise != own.noise:
+            return f"{row.noise}\nnoise"
+        return f"{row.readout}\nn \u2265 {row.n_min}"
+
+    table = table.assign(setting=[setting(row) for row in table.itertuples()])
+    tasks, settings = list(dict.fromkeys(table.task)), list(dict.fromkeys(table.setting))
+    figure, axes = _figure(1, 1, 0.34 * len(tasks) + 1.1, width=2 * COLUMN)
+    ax = axes.flat[0]
+    for row in table.itertuples():
+        x, y = settings.index(row.setting), len(tasks) - 1 - tasks.index(row.task)
+        colour = palette[VERDICT_COLOURS[row.verdict]]
+        ax.add_patch(Rectangle((x - 0.48, y - 0.45), 0.96, 0.9, color=colour, alpha=0.35, lw=0))
+        named = row.named if isinstance(row.named, str) else ""
+        ax.text(x, y, f"{row.verdict}\n{named}", ha="center", va="center", fontsize=6, color=INK)
+    ax.set_xticks(range(len(settings)), settings)
+    ax.set_yticks(range(len(tasks)), tasks[::-1])
+    ax.set_xlim(-0.5, len(settings) - 0.5)
+    ax.set_ylim(-0.5, len(tasks) - 0.5)
+    ax.tick_params(length=0)
+    for side in ax.spines.values():
+        side.set_visible(False)
+    ax.xaxis.tick_top()
+    ax.set_title("verdict on the additive update, and the simplest law that survives", loc="left", pad=4)
+    return figure
+
+
+def _figure(
+    rows: int, columns: int, height: float, *, width: float = COLUMN, **shared: Any
+) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 

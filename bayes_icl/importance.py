@@ -1,0 +1,381 @@
+"""The fast engine: the mode of a posterior, then adaptive importance sampling, vectorised in numpy.
+
+Random effects are integrated out (`noise`), so a posterior has three to ten parameters, and the likelihood of thousands of
+draws is a few matrix products. Parameters are brought to the whole line (logarithm of a positive one, logit of one
+between bounds, as PyMC does), the mode is found by BFGS, and a mixture of multivariate t distributions around it is
+adapted in stages to the weighted draws. All draws of all stages count, each weighted by the mixture of all proposals
+(deterministic mixture, Owen and Zhou 2000; adaptive multiple importance sampling, Cornuet et al. 2012). The mean of the
+weights is the marginal likelihood.
+
+Diagnostics are the Pareto k of the weights and their effective number; stages are added while these are bad.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import logsumexp
+
+from bayes_icl.hypotheses import Hypothesis, Prior
+from bayes_icl.noise import LOG_2PI, Statistics, total_log_likelihood, variances
+from bayes_icl.posterior import Posterior
+from bayes_icl.psis import pareto_k
+
+DOF = 5  # of the proposals: tails heavier than any posterior here
+STAGES = (1000, 1500, 2500)  # draws
+MORE_STAGES = (3000, 5000, 8000, 12000)  # while the diagnostics are bad
+GOOD_K, GOOD_ESS = 0.7, 1000
+BLOCK = 2**17  # numbers in the largest array of a likelihood that goes by sequence: what a core's cache holds
+
+
+class Space:
+    """The parameters of a hypothesis as coordinates z of about unit size.
+
+    The vector of a `ceiling` is not among them: it is integrated out, and drawn given the rest in the end.
+    """
+
+    def __init__(self, hypothesis: Hypothesis, stats: Statistics) -> None:
+        self.hypothesis, self.stats = hypothesis, stats
+        self.priors = {name: prior for name, prior in hypothesis.all_priors.items() if not prior.length}
+        self.size = len(self.priors)
+        self.sds = np.array([prior.family == "HalfNormal" for prior in self.priors.values()])
+
+    def params(self, z: Float[np.ndarray, "draw z"]) -> dict[str, np.ndarray]:
+        """Each parameter, shape (draw, 1)."""
+        return {name: self._constrain(prior, z[:, [i]]) for i, (name, prior) in enumerate(self.priors.items())}
+
+    def _constrain(self, prior: Prior, z: np.ndarray) -> np.ndarray:
+        if prior.family == "LogNormal":
+            return np.exp(np.clip(z, -300.0, 300.0))
+        if prior.family == "Uniform":
+            low, high = prior.parameters
+            return low + (high - low) / (1 + np.exp(-z))
+        return z * self.stats.scale if prior.scaled else z
+
+    def place(self, name: str, value: np.ndarray) -> np.ndarray:
+        """The inverse of `params` for one parameter."""
+        prior = self.priors[name]
+        if prior.family == "LogNormal":
+            return np.log(value)
+        if prior.family == "Uniform":
+            low, high = prior.parameters
+            return np.log((value - low) / (high - value))
+        return value / self.stats.scale if prior.scaled else value
+
+    def log_prior(self, z: Float[np.ndarray, "draw z"]) -> Float[np.ndarray, " draw"]:
+        """Log prior density of z; that of a standard deviation is continued below 0 as its mirror image."""
+        total = np.zeros(len(z))
+        for x, prior in zip(z.T, self.priors.values()):
+            if prior.family == "Uniform":
+                total -= np.logaddexp(0, -x) + np.logaddexp(0, x)
+            else:
+                mean, sd = prior.parameters if prior.family != "HalfNormal" else (0.0, prior.parameters[0])
+                total += -0.5 * ((x - mean) / sd) ** 2 - np.log(sd) - 0.5 * LOG_2PI
+        return total + self.sds.sum() * np.log(2)
+
+    def log_posterior(self, z: Float[np.ndarray, "draw z"], *, mirror: bool = False) -> Float[np.ndarray, " draw"]:
+        """Log prior plus log-likelihood, not normalised; -inf where it is not a number.
+
+        Parameters
+        ----------
+        mirror
+            Continue it smoothly where a standard deviation is below 0, for an optimiser; otherwise it is -inf there.
+        """
+        inside = np.full(len(z), True) if mirror else (z[:, self.sds] >= 0).all(1)
+        value = np.full(len(z), -np.inf)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            value[inside] = self.log_prior(z[inside]) + self._log_likelihood(self.params(z[inside]))
+        return np.where(np.isfinite(value), value, -np.inf)
+
+    def _log_likelihood(self, params: dict[str, np.ndarray]) -> np.ndarray:
+        if self.hypothesis.ceiling:
+            return collapsed_log_likelihood(self.hypothesis, self.stats, params)
+        n_draws = len(params["level"])
+        per_draw = len(self.stats.x) if self.hypothesis.by_sequence or self.hypothesis.student else 1
+        per_draw = self.stats.x.size if self.hypothesis.latent_step else per_draw
+        step = max(1, BLOCK // per_draw)
+        if step >= n_draws:
+            return total_log_likelihood(np, self.hypothesis, self.stats, params)
+        blocks = [{k: v[i : i + step] for k, v in params.items()} for i in range(0, n_draws, step)]
+        return np.concatenate([total_log_likelihood(np, self.hypothesis, self.stats, block) for block in blocks])
+
+    def starts(self, n: int, rng: np.random.Generator) -> Float[np.ndarray, "draw z"]:
+        """Places to begin: parameters of the law drawn from their priors, those of the noise estimated from the data."""
+        stats = self.stats
+        level2, walk2 = np.linalg.lstsq(
+            np.stack([stats.eigenvalues, np.ones_like(stats.eigenvalues)], axis=1),
+            np.diagonal(stats.x_scatter) / stats.n_seqs,
+            rcond=None,
+        )[0]
+        least = 1e-3 * stats.scale**2 + 1e-300
+        line = np.ones(len(stats.eigenvalues)) @ stats.transform  # a slope of 1 nat an example
+        span = stats.n_max - stats.shots[0]
+        slopes = stats.x @ line / (line @ line)
+        known = {
+            "level": np.sqrt(max(level2, least)),
+            "walk": np.sqrt(max(walk2, least)),
+            "gain": slopes.mean() * span,
+            "gain_sd": np.sqrt(max(slopes.var() * span**2, least)),
+        }
+        z = np.empty((n, self.size))
+        for i, (name, prior) in enumerate(self.priors.items()):
+            if name in known:
+                z[:, i] = self.place(name, known[name])
+            else:
+                x = prior.draw(rng, (n,), stats.scale)
+                if prior.family == "Uniform":
+                    low, high = prior.parameters
+                    x = np.clip(x, low + 0.02 * (high - low), high - 0.02 * (high - low))
+                z[:, i] = self.place(name, x)
+        return z
+
+
+def collapsed_log_likelihood(
+    hypothesis: Hypothesis, stats: Statistics, params: dict[str, np.ndarray]
+) -> Float[np.ndarray, " draw"]:
+    """Log-likelihood of all sequences under a `ceiling`, its free means integrated out, nats.
+
+    `params` lack the free means; the mean of the sequences is then normal about 0 with the prior variance of the means plus 1/S of a sequence's, the
+    scatter about it does not depend on them; both are diagonal plus rank one.
+    """
+    s, k = stats.n_seqs, len(stats.eigenvalues)
+    u = np.ones(k) / k @ stats.transform
+    v = variances(stats, params["level"], params["walk"])
+    w2 = params["gain_sd"][:, 0] ** 2
+
+    def quadratic(v: np.ndarray, w2: np.ndarray, scatter: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """log det, and trace of scatter times inverse, of diag(v) + w2 u u'."""
+        h = u / v
+        q = h @ u
+        along = ((h @ scatter) * h).sum(-1)
+        return np.log(v).sum(-1) + np.log1p(w2 * q), (np.diagonal(scatter) / v).sum(-1) - w2 / (1 + w2 * q) * along
+
+    log_det, squares = quadratic(v, w2, stats.x_scatter)
+    log_det_mean, squares_mean = quadratic(v / s + _prior_variance(hypothesis, stats), w2 / s, np.outer(stats.x_mean, stats.x_mean))
+    return -0.5 * ((s - 1) * log_det + squares + log_det_mean + squares_mean + s * k * LOG_2PI + k * np.log(s))
+
+
+def _prior_variance(hypothesis: Hypothesis, stats: Statistics) -> float:
+    """Of each transformed mean update under a `ceiling`, squared nats."""
+    (prior,) = (p for p in hypothesis.all_priors.values() if p.length)
+    return (prior.parameters[1] * stats.scale) ** 2
+
+
+def _draw_means(
+    hypothesis: Hypothesis, stats: Statistics, params: dict[str, np.ndarray], rng: np.random.Generator
+) -> Float[np.ndarray, "draw update"]:
+    """Draws of a ceiling's vector given the rest, which is normal: precision diagonal less rank one."""
+    s = stats.n_seqs
+    v = variances(stats, params["level"], params["walk"])
+    h = (np.ones(v.shape[1]) / v.shape[1] @ stats.transform) / v
+    w2 = params["gain_sd"] ** 2
+    a = s * w2 / (1 + w2 * (h * h * v).sum(1, keepdims=True))
+    d = s / v + 1 / _prior_variance(hypothesis, stats)
+    spread = a / (1 - a * (h * h / d).sum(1, keepdims=True))
+    push = s * stats.x_mean / v - a * h * (h @ stats.x_mean)[:, None]
+    mean = push / d + spread * h / d * (h / d * push).sum(1, keepdims=True)
+    noise = rng.normal(size=v.shape) / np.sqrt(d) + np.sqrt(spread) * h / d * rng.normal(size=(len(v), 1))
+    return (mean + noise) / stats.scale
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A mixture of multivariate t distributions.
+
+    Attributes
+    ----------
+    means, roots
+        Shape (component, z) and (component, z, z): lower Cholesky factors of the scale matrices.
+    shares
+        Shape (component,), sum 1.
+    folds
+        Coordinates whose negative half is folded onto the positive one: standard deviations that may be near 0, of which
+        half the draws would be lost otherwise.
+    """
+
+    means: np.ndarray
+    roots: np.ndarray
+    shares: np.ndarray
+    folds: tuple[int, ...] = ()
+
+    def folded(self, sds: np.ndarray) -> Mixture:
+        """With folds where a standard deviation of mask `sds` may be near 0."""
+        widths = np.linalg.norm(self.roots, axis=2)
+        near = (self.means < 4 * widths).any(0)
+        return replace(self, folds=tuple(np.flatnonzero(sds & near).tolist()))
+
+    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """`n` draws, as many from each component as its share says."""
+        counts = np.floor(np.cumsum(self.shares) * n + 0.5).astype(int)
+        of = np.searchsorted(counts, np.arange(n), side="right").clip(max=len(self.shares) - 1)
+        z = rng.normal(size=(n, self.means.shape[1])) / np.sqrt(rng.chisquare(DOF, size=n) / DOF)[:, None]
+        z = self.means[of] + np.einsum("nij,nj->ni", self.roots[of], z)
+        z[:, self.folds] = np.abs(z[:, self.folds])
+        return z
+
+    def log_density(self, z: np.ndarray) -> np.ndarray:
+        """Log density, shape (draw,)."""
+        signs = np.ones((1, z.shape[1]))
+        for i in self.folds:
+            other = signs.copy()
+            other[:, i] = -1
+            signs = np.concatenate([signs, other])
+        density = np.stack([_log_sum(self.log_components(z * sign)) for sign in signs], axis=1)
+        return _log_sum(density)
+
+    def log_components(self, z: np.ndarray) -> np.ndarray:
+        """Log share times density of each component, folds left aside, shape (draw, component)."""
+        p = z.shape[1]
+        out = np.empty((len(z), len(self.shares)))
+        for i, (mean, root, share) in enumerate(zip(self.means, self.roots, self.shares)):
+            squares = (((z - mean) @ np.linalg.inv(root).T) ** 2).sum(1)
+            out[:, i] = np.log(share) - np.log(np.diagonal(root)).sum() - 0.5 * (DOF + p) * np.log1p(squares / DOF)
+        return out + _t_constant(p)
+
+
+def _log_sum(x: np.ndarray) -> np.ndarray:
+    """log of the sum of exponentials along the last axis, which is short."""
+    largest = x.max(-1, keepdims=True)
+    return largest[..., 0] + np.log(np.exp(x - largest).sum(-1))
+
+
+def _t_constant(p: int) -> float:
+    from math import lgamma, log, pi
+
+    return lgamma((DOF + p) / 2) - lgamma(DOF / 2) - 0.5 * p * log(DOF * pi)
+
+
+def sample_fast(
+    hypothesis: Hypothesis, stats: Statistics, *, seed: int = 0, like: Posterior | None = None, least_draws: int = 0
+) -> Posterior:
+    """The posterior of a hypothesis by importance sampling.
+
+    Parameters
+    ----------
+    like
+        A posterior of the same hypothesis on similar curves (all of these but one), to begin from.
+    least_draws
+        Of the last stage, where more precision is wanted than scores need.
+    """
+    rng = np.random.default_rng([seed, 3])
+    space = Space(hypothesis, stats)
+    proposal = like.state if like is not None else _around_modes(space, np.random.default_rng(4))
+    stages = [*STAGES[:-1], max(STAGES[-1], least_draws)]
+    used: list[Mixture] = []
+    z, target = np.empty((0, space.size)), np.empty(0)
+    for i, n in enumerate([*stages, *MORE_STAGES]):
+        proposal = proposal.folded(space.sds)
+        fresh = proposal.draw(n, rng)
+        z, target = np.concatenate([z, fresh]), np.concatenate([target, space.log_posterior(fresh)])
+        used.append(proposal)
+        counts = [*stages, *MORE_STAGES][: i + 1]
+        density = _log_sum(
+            np.stack([np.log(m / sum(counts)) + q.log_density(z) for m, q in zip(counts, used)], axis=1)
+        )
+        log_weights = target - density
+        if i + 1 >= len(stages):
+            k_hat = pareto_k(log_weights)
+            total = logsumexp(log_weights)
+            ess = float(np.exp(2 * total - logsumexp(2 * log_weights)))
+            if (k_hat < GOOD_K and ess > GOOD_ESS) or i + 1 == len(stages) + len(MORE_STAGES):
+                break
+        proposal = _adapted(z, log_weights, proposal, rng)
+    params = space.params(z)
+    if hypothesis.ceiling:
+        (name,) = (name for name, prior in hypothesis.all_priors.items() if prior.length)
+        params[name] = _draw_means(hypothesis, stats, params, rng)
+    return Posterior(
+        hypothesis,
+        {name: params[name] for name in hypothesis.parameters},
+        log_weights - total,
+        "fast",
+        ess=ess,
+        k_hat=k_hat,
+        log_marginal=float(total - np.log(len(z))),
+        state=proposal,
+    )
+
+
+def _around_modes(space: Space, rng: np.random.Generator) -> Mixture:
+    """t distributions at the best modes found from scattered starts, with the curvature there."""
+    from scipy.optimize import minimize
+
+    starts = space.starts(24 * max(1, len(space.hypothesis.priors)), rng)
+    order = np.argsort(-space.log_posterior(starts, mirror=True))
+    modes: list[tuple[float, np.ndarray, np.ndarray]] = []
+    for start in starts[order[: 1 + len(space.hypothesis.priors)]]:
+        found = minimize(_with_gradient(space), start, jac=True, method="BFGS", options={"gtol": 1e-2, "maxiter": 60})
+        found.x[space.sds] = np.abs(found.x[space.sds])
+        root = _curvature_root(space, found.x)
+        # Found before: within half a unit of its own width.
+        if any(np.linalg.norm(np.linalg.solve(other, found.x - mode)) < 0.5 for _, mode, other in modes):
+            continue
+        evidence = -found.fun + np.log(np.diagonal(root)).sum()
+        modes.append((evidence, found.x, root))
+    evidences = np.array([m[0] for m in modes])
+    shares = np.maximum(np.exp(evidences - evidences.max()), 0.05)
+    return Mixture(np.stack([m[1] for m in modes]), np.stack([m[2] for m in modes]), shares / shares.sum())
+
+
+def _with_gradient(space: Space) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+    """Minus the log posterior and its gradient, by central differences in one vectorised call."""
+    h = 1e-4
+    steps = np.concatenate([np.zeros((1, space.size)), h * np.eye(space.size), -h * np.eye(space.size)])
+
+    def evaluate(z: np.ndarray) -> tuple[float, np.ndarray]:
+        value = -np.maximum(space.log_posterior(z + steps, mirror=True), -1e12)
+        return value[0], (value[1 : space.size + 1] - value[space.size + 1 :]) / (2 * h)
+
+    return evaluate
+
+
+def _curvature_root(space: Space, z: np.ndarray) -> np.ndarray:
+    """Cholesky factor of the inverse of minus the Hessian, held between widths that a proposal can use."""
+    p, h = space.size, 1e-2
+    eye = h * np.eye(p)
+    pairs = [(i, j) for i in range(p) for j in range(i, p)]
+    points = [z + a * eye[i] + b * eye[j] for i, j in pairs for a, b in ((1, 1), (1, -1), (-1, 1), (-1, -1))]
+    value = np.maximum(space.log_posterior(np.array(points), mirror=True), -1e12).reshape(-1, 4)
+    hessian = np.zeros((p, p))
+    for (i, j), (pp, pm, mp, mm) in zip(pairs, value):
+        hessian[i, j] = hessian[j, i] = -(pp - pm - mp + mm) / (4 * h * h)
+    values, vectors = np.linalg.eigh(hessian)
+    widths = 1 / np.sqrt(np.clip(values, 1 / 3.0**2, 1 / 1e-5**2))
+    return np.linalg.cholesky((vectors * widths**2) @ vectors.T)
+
+
+def _adapted(z: np.ndarray, log_weights: np.ndarray, before: Mixture, rng: np.random.Generator) -> Mixture:
+    """A mixture fitted to weighted draws by a few steps of EM, and one wide component that covers all of them."""
+    p = z.shape[1]
+    top = np.argsort(-log_weights)[: max(len(z) // 2, 50 * p)]
+    z, log_weights = z[top], log_weights[top]
+    # Tempered until enough draws count, or a lucky few would make the mixture collapse on them.
+    for power in (1.0, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05):
+        w = np.exp(power * (log_weights - log_weights.max()))
+        w /= w.sum()
+        if 1 / (w**2).sum() >= 10 * p:
+            break
+    mean = w @ z
+    cov = (z - mean).T @ ((z - mean) * w[:, None]) + 1e-10 * np.eye(p)
+    n_components = 3 if p < 8 else 6
+    means = z[rng.choice(len(z), n_components, p=w)]
+    covs, shares = np.repeat(cov[None] / 2, n_components, axis=0), np.full(n_components, 1 / n_components)
+    for _ in range(8):
+        mixture = Mixture(means, np.linalg.cholesky(covs), shares)
+        log_part = mixture.log_components(z)
+        part = np.exp(log_part - _log_sum(log_part)[:, None]) * w[:, None]
+        shares = np.maximum(part.sum(0), 1e-3)
+        means = (part.T @ z) / shares[:, None]
+        centred = z[None] - means[:, None]
+        covs = np.einsum("cni,cnj,nc->cij", centred, centred, part, optimize=True) / shares[:, None, None]
+        covs += 0.02 * cov + 1e-12 * np.eye(p)
+        shares /= shares.sum()
+    # t components of these covariances are wider than what they were fitted to, as proposals should be.
+    return Mixture(
+        np.concatenate([means, mean[None]]),
+        np.linalg.cholesky(np.concatenate([covs, 2 * cov[None]])),
+        np.concatenate([0.85 * shares, [0.15]]),
+    )

@@ -1,0 +1,175 @@
+"""What a fit says, as text for people: from the files of the fit alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bayes_icl.hypotheses import HYPOTHESES
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+    from rich.table import Table
+
+
+def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]) -> str:
+    """Text for people: the verdict on each task first, then delta, then the hypotheses."""
+    import io
+
+    import pandas as pd
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(file=io.StringIO(), highlight=False, width=110)
+    fitted = any(v["delta"] for v in verdicts.values())
+    scores = pd.read_csv(out / "comparison.csv") if fitted else pd.DataFrame()
+    checks = pd.read_csv(out / "checks.csv", keep_default_na=True) if fitted else pd.DataFrame()
+    for task, headline in verdicts.items():
+        console.rule(f"[bold]{escape(task)}", align="left")
+        for verdict in (headline, *headline["others"]):
+            word = verdict["verdict"].upper() if verdict is headline else verdict["verdict"]
+            rest = ""
+            if (delta := verdict["delta"]) is not None:
+                rest = f"delta {delta['mean']:.3f} [{delta['hdi_low']:.3f}, {delta['hdi_high']:.3f}] nats/example"
+            if verdict["named"]:
+                rest += f"   named: {verdict['named']}"
+            console.print(f"{_setting(verdict, headline):18s} additive update: [bold]{word:10s}[/] {escape(rest)}")
+            if verdict is headline:
+                for reason in verdict["reasons"]:
+                    console.print(f"    {escape(reason)}")
+                for note in verdict["notes"]:
+                    console.print(f"    note: {escape(note)}")
+                if verdict["pulls"]:
+                    console.print(f"    {escape(_pulls(verdict))}")
+        if headline["others"]:
+            console.print(f"  {_agreement(headline)}", style="italic")
+        for sentence in _readings(dataset, task, headline):
+            console.print(f"  {escape(sentence)}", style="italic")
+        if len(scores):
+            at = (scores.task == task) & (scores.readout == headline["readout"]) & (scores.n_min == headline["n_min"])
+            if at.any():
+                console.print(_score_table(scores[at]))
+        if len(checks) and (checks.task == task).any():
+            console.print(_check_table(checks[checks.task == task]))
+    if fitted:
+        console.rule("[bold]engines and pooling", align="left")
+        console.print(_engines(pd.read_csv(out / "engines.csv"), scores))
+        if (out / "pooled.json").exists():
+            console.print(_pooled(json.loads((out / "pooled.json").read_text())))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+
+
+def _setting(verdict: dict, headline: dict) -> str:
+    """What differs from the headline, in words; its readout and n_min themselves."""
+    if verdict["priors"] != "stated":
+        return f"priors {verdict['priors']}"
+    if verdict["noise"] != headline["noise"]:
+        return f"{verdict['noise']} noise"
+    return f"{verdict['readout']}, n >= {verdict['n_min']}"
+
+
+def _pulls(verdict: dict) -> str:
+    """Which sequences pull on delta."""
+    listed = ", ".join(f"{p['seq']} (delta {p['delta_without']:.3f} without it)" for p in verdict["pulls"][:5])
+    more = f" and {len(verdict['pulls']) - 5} more" if len(verdict["pulls"]) > 5 else ""
+    return f"sequences that pull: {listed}{more}"
+
+
+def _agreement(headline: dict) -> str:
+    """In how many settings of the same readout the verdict is the headline's."""
+    own = [v for v in headline["others"] if v["readout"] == headline["readout"]]
+    same = [v for v in own if v["verdict"] == headline["verdict"]]
+    return f"the verdict is the same in {len(same)} of {len(own)} other settings of {headline['readout']}"
+
+
+def _engines(engines: pd.DataFrame, scores: pd.DataFrame) -> str:
+    """How far the two engines agree, and where NUTS had to step in."""
+    by_nuts = sorted(scores[scores.engine == "nuts"].hypothesis.unique())
+    sentences = []
+    if len(engines):
+        furthest = engines.loc[engines["shift"].abs().idxmax()]
+        widest = engines.loc[(engines.sd_ratio - 1).abs().idxmax()]
+        sentences.append(
+            f"fast engine beside NUTS, {len(engines)} parameters of {len(engines[['task', 'hypothesis']].drop_duplicates())} "
+            f"fits: means at most {abs(furthest['shift']):.3f} sd apart ({furthest.hypothesis} {furthest.parameter}, "
+            f"{furthest.task}), sds at most {100 * abs(widest.sd_ratio - 1):.1f} % ({widest.hypothesis} "
+            f"{widest.parameter}, {widest.task})"
+        )
+    sentences.append(f"scored by NUTS: {', '.join(by_nuts)}" if by_nuts else "all scores are the fast engine's")
+    return "\n".join(sentences)
+
+
+def _pooled(pooled: dict) -> str:
+    """Delta over tasks."""
+    if "refused" in pooled:
+        return pooled["refused"]
+    named = {"mu": "mean over tasks like these", "tau": "sd over tasks", "new_task": "a further task"}
+    lines = [f"delta, {words}: {_interval(pooled[name])} nats/example" for name, words in named.items()]
+    if len(pooled["deltas"]) < 4:
+        lines.append(f"with {len(pooled['deltas'])} tasks the sd over tasks follows its prior more than the data")
+    return "\n".join([*lines, *(f"  {task}: {_interval(delta)}" for task, delta in pooled["deltas"].items())])
+
+
+def _interval(x: list[float]) -> str:
+    return "{:.3f} [{:.3f}, {:.3f}]".format(*x)
+
+
+def _check_table(own: pd.DataFrame) -> Table:
+    """The frequentist checks of one curve."""
+    from rich.table import Table
+
+    table = Table(box=None)
+    for heading in ("check", "what", "estimate", "95 % interval", "p"):
+        table.add_column(heading, justify="left" if heading in ("check", "what") else "right")
+    for row in own.itertuples():
+        if row.estimate == row.estimate:
+            numbers = f"{row.estimate:.4g}", f"[{row.low:.4g}, {row.high:.4g}]", f"{row.p:.2g}"
+        else:
+            numbers = "-", str(row.note), "-"
+        table.add_row(row.check, row.quantity, *numbers)
+    return table
+
+
+def _score_table(own: pd.DataFrame) -> Table:
+    """The hypotheses of one curve, best first: differences of both scores from the best, with their SE, nats."""
+    from rich.table import Table
+
+    table = Table(box=None)
+    headings = ("hypothesis", "left-out seq", "SE", "left-out future", "SE", "survives", "engine", "ESS", "k")
+    headings = (*headings, "NRMSE", "ahead", "covers")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("hypothesis", "survives", "engine") else "right")
+
+    def number(x: float, digits: int = 1) -> str:
+        return "-" if x != x else f"{x:.{digits}f}"
+
+    for row in own.sort_values("elpd_diff", ascending=False).itertuples():
+        survives = {(True, True): "both", (True, False): "seq", (False, True): "future", (False, False): ""}
+        table.add_row(
+            row.hypothesis + (" (ceiling)" if HYPOTHESES[row.hypothesis].ceiling else ""),
+            *(number(x) for x in (row.elpd_diff, row.diff_se, row.lfo_diff, row.lfo_diff_se)),
+            survives[bool(row.survivor), bool(row.survivor_lfo)],
+            row.engine,
+            *(number(row.ess_bulk_min, 0), number(row.pareto_k_max, 2)),
+            *(number(x, 3) for x in (row.nrmse, row.nrmse_ahead)),
+            number(row.coverage_ahead, 2),
+        )
+    return table
+
+
+def _readings(dataset: xr.Dataset, task: str, headline: dict) -> list[str]:
+    """What two readouts say together: format learned without the rule, and whether a null control came out as one."""
+    rule = next((v for v in headline["others"] if v["readout"] == "rule"), None)
+    if rule is None or headline["readout"] != "complement":
+        return []
+    sentences = []
+    rises = headline["verdict"] != "no_update" and headline["delta"] and headline["delta"]["hdi_low"] > 0
+    if rises and rule["verdict"] == "no_update":
+        sentences.append("complement rises but rule does not: what is learned is the form of an answer, not the rule")
+    if "evidence" in dataset and bool((dataset.evidence.sel(task=task) == 0).all()):
+        outcome = "passes" if rule["verdict"] == "no_update" else "FAILS"
+        sentences.append(f"null control (nothing to learn): rule must be no_update and is {rule['verdict']}: {outcome}")
+    return sentences
