@@ -86,6 +86,10 @@ SHARED_PRIORS = {
 DOF_PRIOR = Prior("LogNormal", (log(8), 1.0))
 
 
+# A total update below this, nats, is none: what a share of it would be is not defined.
+SMALL = 1e-12
+
+
 @dataclass(frozen=True)
 class Hypothesis:
     """A law of the mean of L(n).
@@ -196,9 +200,6 @@ class Hypothesis:
         return xp.log(weights / weights.sum(axis=-1, keepdims=True))
 
 
-# A total update below this, nats, is none: what a share of it would be is not defined.
-SMALL = 1e-12
-
 HYPOTHESES: dict[str, Hypothesis] = {}
 
 
@@ -229,7 +230,9 @@ def load_hypotheses(path: Path) -> list[str]:
         raise StatedError(f"--hypotheses-from {path}: no such file; it should be Python that registers hypotheses")
     before = set(HYPOTHESES)
     try:
-        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), {"__name__": path.stem, "__file__": str(path)})
+        exec(
+            compile(path.read_text(encoding="utf-8"), str(path), "exec"), {"__name__": path.stem, "__file__": str(path)}
+        )
     except Exception as error:
         for name in set(HYPOTHESES) - before:
             del HYPOTHESES[name]
@@ -358,28 +361,26 @@ def _log_sum(xp: Any, *terms: Any) -> Any:
     complexity=4,
     in_nats=True,
     priors={
-        "slope": Prior("Normal", (0.0, 0.3), scaled=True),
-        "knee": Prior("Normal", (0.0, 20.0)),
-        "width": LogNormal(log(20), 1.0),
+        "slope": Prior("HalfNormal", (1.0,), scaled=True),
+        "floor_until": Prior("Normal", (10.0, 20.0)),
+        "ceiling_from": Prior("Normal", (10.0, 20.0)),
     },
     meanings={
         "slope": "update per example between the knees, nats",
-        "knee": "where the rise begins, examples",
-        "width": "examples from there to where it ends",
+        "floor_until": "where the floor ends, examples",
+        "ceiling_from": "where the ceiling begins, examples; below the other the curve falls",
     },
     reference="psychometric function with guess and lapse rates; the same curve as the scaling law of Arora et al. "
     "2024 with two tasks (arXiv 2410.16531), see `lapse_from_scaling_law`",
     predicts="a straight line that bends into a floor and a ceiling although the posterior odds stay linear",
 )
-def lapse(xp: Any, n: Any, slope: Any, knee: Any, width: Any) -> Any:
+def lapse(xp: Any, n: Any, slope: Any, floor_until: Any, ceiling_from: Any) -> Any:
     """log-odds of p = lo + (1 - lo - hi) sigma(b + slope n), up to origin.
 
     The odds are (lo + (1 - hi) e^z) / (1 - lo + hi e^z) with z = b + slope n, so L is a ramp with a knee where
     e^z = lo / (1 - hi), and another where e^z = (1 - lo) / hi.
     """
-    steep = xp.abs(slope)
-    ramp = _softplus(xp, steep * (n - knee)) - _softplus(xp, steep * (n - knee - width))
-    return xp.sign(slope) * ramp
+    return _softplus(xp, slope * (n - floor_until)) - _softplus(xp, slope * (n - ceiling_from))
 
 
 def lapse_from_scaling_law(rho: float, p1: float, p2: float, k: float) -> dict[str, float]:
@@ -394,8 +395,11 @@ def lapse_from_scaling_law(rho: float, p1: float, p2: float, k: float) -> dict[s
     """
     slope = k * log(p1 / p2)
     intercept = log(rho / (1 - rho))
-    knee = (log(p2 / p1) - intercept) / slope
-    return {"slope": slope, "knee": knee, "width": (log((1 - p2) / (1 - p1)) - intercept) / slope - knee}
+    return {
+        "slope": slope,
+        "floor_until": (log(p2 / p1) - intercept) / slope,
+        "ceiling_from": (log((1 - p2) / (1 - p1)) - intercept) / slope,
+    }
 
 
 def _odds_of_nll(xp: Any, nll: Any) -> Any:
@@ -476,21 +480,20 @@ def nll_logistic(xp: Any, n: Any, H: Any, n_0: Any, kappa: Any, K: Any) -> Any:
     complexity=6,
     in_nats=True,
     priors={
-        "top": Prior("Normal", (2.0, 2.0)),
-        "gap_2": LogNormal(log(5), 0.8),
+        "slope": Prior("HalfNormal", (1.0,), scaled=True),
+        "ceiling_from": Prior("Normal", (10.0, 20.0)),
+        "width": LogNormal(log(20), 1.0),
+        "top": Prior("Normal", (2.0, 1.5)),
         "gap_3": LogNormal(log(2), 0.7),
-        "odds_2": Prior("Normal", (2.0, 2.0)),
-        "odds_3": Prior("Normal", (2.0, 2.0)),
-        "slope": Prior("HalfNormal", (0.3,), scaled=True),
+        "odds_3": Prior("Normal", (0.0, 2.0)),
     },
     meanings={
+        "slope": "evidence of an example against the second task, K log(P_1 / P_2), nats",
+        "ceiling_from": "where the second task is ruled out, examples",
+        "width": "examples before that in which it is; slope times width is the log-odds ratio of P_1 and P_2",
         "top": "log-odds of the answer under the task shown, nats",
-        "gap_2": "how far the log-odds under a second task are below that, nats",
-        "gap_3": "how far those under a third are below those under the second, nats",
-        "odds_2": "prior log-odds of the second task against the one shown",
-        "odds_3": "the same of the third",
-        "slope": "evidence of an example against the second task, K log(P_1 / P_2), nats; K is how many examples' worth "
-        "of evidence one example is",
+        "gap_3": "how far the log-odds under a third task are below those under the second, nats",
+        "odds_3": "prior log-odds of the third task against the second",
     },
     reference="Bayesian scaling law of Arora, Jurafsky, Potts and Goodman 2024 (arXiv 2410.16531) with three tasks; "
     "with two it is lapse. Of one task's curve their variants are no new curves: sampling (off-diagonal probabilities "
@@ -498,11 +501,17 @@ def nll_logistic(xp: Any, n: Any, H: Any, n_0: Any, kappa: Any, K: Any) -> Any:
     "so it is lapse for any number of tasks (`scaling_matrix`)",
     predicts="several knees: one task after the other is ruled out",
 )
-def scaling_law(xp: Any, n: Any, top: Any, gap_2: Any, gap_3: Any, odds_2: Any, odds_3: Any, slope: Any) -> Any:
-    """L of p = sum_m rho_m P_m^(K n + 1) / sum_m rho_m P_m^(K n)."""
-    second = top - gap_2
-    k = slope / (_softplus(xp, -second) - _softplus(xp, -top))
-    return scaling_log_odds(xp, n, [0.0, odds_2, odds_3], [top, second, second - gap_3], k)
+def scaling_law(xp: Any, n: Any, slope: Any, ceiling_from: Any, width: Any, top: Any, gap_3: Any, odds_3: Any) -> Any:
+    """L of p = sum_m rho_m P_m^(K n + 1) / sum_m rho_m P_m^(K n).
+
+    Its parameters are those of `lapse` for the first two tasks, which data can tell; rho_2, P_2 and K follow.
+    """
+    second = top - slope * width
+    ratio = _softplus(xp, -second) - _softplus(xp, -top)  # log(P_1 / P_2)
+    odds_2 = slope * (ceiling_from - width) + ratio
+    # Where they all but agree, K would be without bound, and there is nothing to learn.
+    k = slope / xp.maximum(ratio, SMALL)
+    return scaling_log_odds(xp, n, [0.0, odds_2, odds_2 + odds_3], [top, second, second - gap_3], k)
 
 
 def scaling_log_odds(xp: Any, n: Any, log_prior: Sequence[Any], log_odds: Sequence[Any], k: Any) -> Any:

@@ -7,7 +7,8 @@ adapted in stages to the weighted draws. All draws of all stages count, each wei
 (deterministic mixture, Owen and Zhou 2000; adaptive multiple importance sampling, Cornuet et al. 2012). The mean of the
 weights is the marginal likelihood.
 
-Diagnostics are the Pareto k of the weights and their effective number; stages are added while these are bad.
+Diagnostics are the Pareto k of the weights and their effective number. Where they are bad the mixture is fitted anew to
+draws by tempering from the prior, which finds modes and ridges that the first ones miss, and stages are added.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from bayes_icl.psis import pareto_k
 
 DOF = 5  # of the proposals: tails heavier than any posterior here
 STAGES = (1000, 1500, 2500)  # draws
-MORE_STAGES = (3000, 5000, 8000, 12000)  # while the diagnostics are bad
+MORE_STAGES = (3000, 5000, 8000)  # while the diagnostics are bad
+PARTICLES, MOVES, N_AFTER_TEMPERING = 1000, 4, 10
 GOOD_K, GOOD_ESS = 0.7, 1000
 BLOCK = 2**17  # numbers in the largest array of a likelihood that goes by sequence: what a core's cache holds
 
@@ -154,7 +156,9 @@ def collapsed_log_likelihood(
         return np.log(v).sum(-1) + np.log1p(w2 * q), (np.diagonal(scatter) / v).sum(-1) - w2 / (1 + w2 * q) * along
 
     log_det, squares = quadratic(v, w2, stats.x_scatter)
-    log_det_mean, squares_mean = quadratic(v / s + _prior_variance(hypothesis, stats), w2 / s, np.outer(stats.x_mean, stats.x_mean))
+    log_det_mean, squares_mean = quadratic(
+        v / s + _prior_variance(hypothesis, stats), w2 / s, np.outer(stats.x_mean, stats.x_mean)
+    )
     return -0.5 * ((s - 1) * log_det + squares + log_det_mean + squares_mean + s * k * LOG_2PI + k * np.log(s))
 
 
@@ -272,9 +276,7 @@ def sample_fast(
         z, target = np.concatenate([z, fresh]), np.concatenate([target, space.log_posterior(fresh)])
         used.append(proposal)
         counts = [*stages, *MORE_STAGES][: i + 1]
-        density = _log_sum(
-            np.stack([np.log(m / sum(counts)) + q.log_density(z) for m, q in zip(counts, used)], axis=1)
-        )
+        density = _log_sum(np.stack([np.log(m / sum(counts)) + q.log_density(z) for m, q in zip(counts, used)], axis=1))
         log_weights = target - density
         if i + 1 >= len(stages):
             k_hat = pareto_k(log_weights)
@@ -282,7 +284,11 @@ def sample_fast(
             ess = float(np.exp(2 * total - logsumexp(2 * log_weights)))
             if (k_hat < GOOD_K and ess > GOOD_ESS) or i + 1 == len(stages) + len(MORE_STAGES):
                 break
-        proposal = _adapted(z, log_weights, proposal, rng)
+        # Where tempering is dear, one more ordinary stage is tried first.
+        if i + 1 == len(stages) + hypothesis.latent_step:
+            proposal = _fitted(_tempered(space, rng), None, N_AFTER_TEMPERING, rng)
+        else:
+            proposal = _adapted(z, log_weights, rng)
     params = space.params(z)
     if hypothesis.ceiling:
         (name,) = (name for name, prior in hypothesis.all_priors.items() if prior.length)
@@ -306,7 +312,7 @@ def _around_modes(space: Space, rng: np.random.Generator) -> Mixture:
     starts = space.starts(24 * max(1, len(space.hypothesis.priors)), rng)
     order = np.argsort(-space.log_posterior(starts, mirror=True))
     modes: list[tuple[float, np.ndarray, np.ndarray]] = []
-    for start in starts[order[: 1 + len(space.hypothesis.priors)]]:
+    for start in starts[order[: min(3, 1 + len(space.hypothesis.priors))]]:
         found = minimize(_with_gradient(space), start, jac=True, method="BFGS", options={"gtol": 1e-2, "maxiter": 60})
         found.x[space.sds] = np.abs(found.x[space.sds])
         root = _curvature_root(space, found.x)
@@ -347,8 +353,8 @@ def _curvature_root(space: Space, z: np.ndarray) -> np.ndarray:
     return np.linalg.cholesky((vectors * widths**2) @ vectors.T)
 
 
-def _adapted(z: np.ndarray, log_weights: np.ndarray, before: Mixture, rng: np.random.Generator) -> Mixture:
-    """A mixture fitted to weighted draws by a few steps of EM, and one wide component that covers all of them."""
+def _adapted(z: np.ndarray, log_weights: np.ndarray, rng: np.random.Generator) -> Mixture:
+    """A mixture fitted to weighted draws."""
     p = z.shape[1]
     top = np.argsort(-log_weights)[: max(len(z) // 2, 50 * p)]
     z, log_weights = z[top], log_weights[top]
@@ -358,9 +364,15 @@ def _adapted(z: np.ndarray, log_weights: np.ndarray, before: Mixture, rng: np.ra
         w /= w.sum()
         if 1 / (w**2).sum() >= 10 * p:
             break
+    return _fitted(z, w, 3 if p < 8 else 6, rng)
+
+
+def _fitted(z: np.ndarray, w: np.ndarray | None, n_components: int, rng: np.random.Generator) -> Mixture:
+    """A mixture by a few steps of EM, and one wide component that covers all of the draws."""
+    p = z.shape[1]
+    w = np.full(len(z), 1 / len(z)) if w is None else w
     mean = w @ z
     cov = (z - mean).T @ ((z - mean) * w[:, None]) + 1e-10 * np.eye(p)
-    n_components = 3 if p < 8 else 6
     means = z[rng.choice(len(z), n_components, p=w)]
     covs, shares = np.repeat(cov[None] / 2, n_components, axis=0), np.full(n_components, 1 / n_components)
     for _ in range(8):
@@ -379,3 +391,52 @@ def _adapted(z: np.ndarray, log_weights: np.ndarray, before: Mixture, rng: np.ra
         np.linalg.cholesky(np.concatenate([covs, 2 * cov[None]])),
         np.concatenate([0.85 * shares, [0.15]]),
     )
+
+
+def _tempered(space: Space, rng: np.random.Generator) -> Float[np.ndarray, "draw z"]:
+    """Draws spread over all of a posterior with several modes or ridges, for a mixture to be fitted to.
+
+    Sequential Monte Carlo from the prior (Del Moral, Doucet and Jasra 2006): the likelihood enters by degrees, each so
+    large that half of the draws still count, and every degree ends with random-walk Metropolis steps.
+    """
+    z = np.stack([_prior_draws(prior, PARTICLES, rng) for prior in space.priors.values()], axis=1)
+    target, prior = space.log_posterior(z), space.log_prior(z)
+    power = 0.0
+    while power < 1:
+        likelihood = np.where(np.isfinite(target), target - prior, -1e300)
+        low, high = power, 1.0
+        for _ in range(40):  # the next degree by bisection
+            middle = (low + high) / 2 if _effective((high - power) * likelihood) < PARTICLES / 2 else high
+            if middle == high:
+                break
+            low, high = (low, middle) if _effective((middle - power) * likelihood) < PARTICLES / 2 else (middle, high)
+        step, power = high - power, high
+        w = np.exp(step * (likelihood - likelihood.max()))
+        at = np.searchsorted(np.cumsum(w), (np.arange(PARTICLES) + rng.uniform()) / PARTICLES * w.sum())
+        at = at.clip(max=PARTICLES - 1)
+        z, target, prior = z[at], target[at], prior[at]
+        root = np.linalg.cholesky(np.cov(z.T) + 1e-10 * np.eye(space.size))
+        size = 2.38 / np.sqrt(space.size)
+        for _ in range(MOVES):
+            to = z + size * rng.normal(size=z.shape) @ root.T
+            to[:, space.sds] = np.abs(to[:, space.sds])
+            new_target, new_prior = space.log_posterior(to), space.log_prior(to)
+            gain = power * (new_target - target) + (1 - power) * (new_prior - prior)
+            accept = np.log(rng.uniform(size=len(z))) < gain
+            z[accept], target[accept], prior[accept] = to[accept], new_target[accept], new_prior[accept]
+            size *= np.exp(2 * (accept.mean() - 0.25))
+    return z
+
+
+def _effective(log_weights: np.ndarray) -> float:
+    w = np.exp(log_weights - log_weights.max())
+    return float(w.sum() ** 2 / (w**2).sum())
+
+
+def _prior_draws(prior: Prior, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws of one coordinate z from its prior."""
+    if prior.family == "Uniform":
+        return rng.logistic(size=n)
+    mean, sd = prior.parameters if prior.family != "HalfNormal" else (0.0, prior.parameters[0])
+    x = rng.normal(mean, sd, size=n)
+    return np.abs(x) if prior.family == "HalfNormal" else x

@@ -15,8 +15,8 @@ from bayes_icl.scores import sequence_log_likelihood
 if TYPE_CHECKING:
     import arviz as az
 
-REPLICATES = 3200  # new sequences a chain that are kept: 100 draws of 32, fewer draws of more
-CHAINS, DRAWS = 4, 1000  # in which draws of the fast engine are laid out; they are independent
+REPLICATES = 1600  # new sequences a chain that are kept: 50 draws of 32, fewer draws of more
+CHAINS, DRAWS = 4, 500  # in which draws of the fast engine are laid out; they are independent
 
 
 def inference_data(posterior: Posterior, curves: Curves, seed: int = 0) -> az.InferenceData:

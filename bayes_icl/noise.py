@@ -84,9 +84,7 @@ class Statistics:
         x = self.x[seqs]
         mean = x.mean(0)
         scatter = (x - mean).T @ (x - mean)
-        return replace(
-            self, x=x, x_mean=mean, x_scatter=scatter, n_seqs=float(len(x)), evidence=self.evidence[seqs]
-        )
+        return replace(self, x=x, x_mean=mean, x_scatter=scatter, n_seqs=float(len(x)), evidence=self.evidence[seqs])
 
 
 def sine_transform(k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -32,8 +32,8 @@ class SamplerSettings:
         Kept and warm-up draws a chain.
     """
 
-    draws: int = 1000
-    tune: int = 500
+    draws: int = 2000
+    tune: int = 1000
     chains: int = 4
     seed: int = 0
 

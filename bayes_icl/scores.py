@@ -187,7 +187,8 @@ def _leave_sequences_out(hypothesis: Hypothesis, stats: Statistics, posterior: P
     delta = numbers.get("delta")
     without = np.exp(log_weights).T @ delta if delta is not None else np.full(n_seqs, np.nan)
     left = k.copy()
-    refitted = np.flatnonzero(k > PARETO_K_MOST)
+    # A fit that cannot be relied on is left aside whole, so refits would be of no use.
+    refitted = np.flatnonzero(k > PARETO_K_MOST) if not faults else np.array([], dtype=int)
     for s in refitted:
         others = stats.of(np.arange(n_seqs) != s)
         refit = sample_fast(hypothesis, others, like=posterior if posterior.engine == "fast" else None)

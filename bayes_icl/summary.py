@@ -92,11 +92,12 @@ def _engines(engines: pd.DataFrame, scores: pd.DataFrame) -> str:
     if len(engines):
         furthest = engines.loc[engines["shift"].abs().idxmax()]
         widest = engines.loc[(engines.sd_ratio - 1).abs().idxmax()]
+        n_fits = len(engines[["task", "hypothesis"]].drop_duplicates())
         sentences.append(
-            f"fast engine beside NUTS, {len(engines)} parameters of {len(engines[['task', 'hypothesis']].drop_duplicates())} "
-            f"fits: means at most {abs(furthest['shift']):.3f} sd apart ({furthest.hypothesis} {furthest.parameter}, "
-            f"{furthest.task}), sds at most {100 * abs(widest.sd_ratio - 1):.1f} % ({widest.hypothesis} "
-            f"{widest.parameter}, {widest.task})"
+            f"fast engine beside NUTS, {len(engines)} parameters of {n_fits} fits: means at most "
+            f"{abs(furthest['shift']):.3f} sd apart, Monte Carlo error {furthest.shift_se:.3f} ({furthest.hypothesis} "
+            f"{furthest.parameter}, {furthest.task}); sds at most {100 * abs(widest.sd_ratio - 1):.1f} % apart "
+            f"({widest.hypothesis} {widest.parameter}, {widest.task})"
         )
     sentences.append(f"scored by NUTS: {', '.join(by_nuts)}" if by_nuts else "all scores are the fast engine's")
     return "\n".join(sentences)
