@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -253,6 +253,7 @@ def fit_curves(
 
     from bayes_icl.compare import judge
     from bayes_icl.nuts import SamplerSettings
+    from bayes_icl.parallel import run_jobs
 
     sampler = sampler or SamplerSettings()
     workers = workers or min(4, os.cpu_count() or 1)
@@ -264,7 +265,7 @@ def fit_curves(
     def base(case: Case) -> bool:
         return case.priors == "stated" and case.noise == main_noise
 
-    with _jobs(workers) as run, tqdm(total=len(cases), unit="case", disable=not progress, dynamic_ncols=True) as bar:
+    with run_jobs(workers) as run, tqdm(total=len(cases), unit="case", disable=not progress, dynamic_ncols=True) as bar:
         bar.set_description("fast engine")
         todo = [i for i, case in enumerate(cases) if engine != "nuts" or not base(case)]
         jobs = [(cases[i], [n for n in hypotheses if cases[i].fits(n)], sampler.seed, hypotheses_from) for i in todo]
@@ -287,7 +288,7 @@ def fit_curves(
             for i, case in enumerate(cases):
                 if case.headline and scores[i]:
                     named = judge(case.curves, list(scores[i].values())).named
-                    for name in {"additive", named} & {n for n in scores[i] if i not in anew[n]}:
+                    for name in sorted({"additive", named or "additive"} & {n for n in scores[i] if i not in anew[n]}):
                         shown[name].append(i)
         nuts = [name for name in hypotheses if anew[name] or shown[name]]
         # The costliest first, so that no worker is left alone with it at the end.
@@ -327,42 +328,11 @@ def _wants_nuts(score: Score | None) -> bool:
     return score is None or (bool(score.faults) and HYPOTHESES[score.hypothesis].complexity < HEAVY)
 
 
-def _jobs(workers: int) -> Any:
-    """``run(function, list of arguments)`` yields (index, result) as they come, in processes or here."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-    from contextlib import contextmanager
-
-    @contextmanager
-    def here() -> Iterator[Any]:
-        yield lambda function, jobs: ((j, function(*job)) for j, job in enumerate(jobs))
-
-    @contextmanager
-    def pool() -> Iterator[Any]:
-        executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-
-        def run(function: Any, jobs: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
-            futures = {executor.submit(function, *job): j for j, job in enumerate(jobs)}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-
-        with executor:
-            try:
-                yield run
-            except BaseException:
-                executor.shutdown(wait=False, cancel_futures=True)
-                raise
-
-    return here() if workers == 1 else pool()
-
-
 def _fit_case(
     case: Case, names: Sequence[str], seed: int, hypotheses_from: Path | None
 ) -> dict[str, tuple[Score, Posterior | None]]:
     """All hypotheses on one case by the fast engine; posteriors too where it is a headline."""
     from functools import partial
-
-    from threadpoolctl import threadpool_limits
 
     from bayes_icl.importance import sample_fast
     from bayes_icl.scores import score_curves
@@ -371,12 +341,10 @@ def _fit_case(
         load_hypotheses(hypotheses_from)
     base = case.priors == "stated"
     fitted = {}
-    with threadpool_limits(1, user_api="blas"):  # as many processes as cores already
-        for name in names:
-            score, posterior = score_curves(
-                case.hypothesis(name), case.curves, partial(sample_fast, seed=seed), checks=base
-            )
-            fitted[name] = score, posterior if case.headline else None
+    for name in names:
+        engine = partial(sample_fast, seed=seed)
+        score, posterior = score_curves(case.hypothesis(name), case.curves, engine, checks=base)
+        fitted[name] = score, posterior if case.headline else None
     return fitted
 
 
@@ -432,7 +400,7 @@ def _compare_engines(curves: Curves, fast: Posterior, nuts: Posterior) -> list[d
 
 
 def judge_cases(cases: Sequence[Case], scores: Sequence[Sequence[Score]]) -> dict[str, dict]:
-    """The verdict on every task: that of its headline, with those of other readouts, n_min, priors and noise in `others`."""
+    """The verdict on every task: that of its headline, with those under every other setting in `others`."""
     from dataclasses import replace
 
     from bayes_icl.compare import judge, refuse, too_little

@@ -301,8 +301,8 @@ def power(xp: Any, n: Any, a: Any) -> Any:
     complexity=2,
     priors={"tau": LogNormal(log(10), 1.0)},
     meanings={"tau": "examples until 63 % of the ceiling"},
-    reference="exponential saturation; the mean of a leaky integrator L(n) = leak L(n-1) + w (Gupta et al. 2025) is the "
-    "same curve, with leak = exp(-1/tau)",
+    reference="exponential saturation; the mean of a leaky integrator L(n) = leak L(n-1) + w (Gupta et al. 2025) is "
+    "the same curve, with leak = exp(-1/tau)",
     predicts="updates fall by a constant ratio; a ceiling soon reached",
 )
 def saturating(xp: Any, n: Any, tau: Any) -> Any:

@@ -1,11 +1,12 @@
 """The fast engine: the mode of a posterior, then adaptive importance sampling, vectorised in numpy.
 
-Random effects are integrated out (`noise`), so a posterior has three to ten parameters, and the likelihood of thousands of
-draws is a few matrix products. Parameters are brought to the whole line (logarithm of a positive one, logit of one
-between bounds, as PyMC does), the mode is found by BFGS, and a mixture of multivariate t distributions around it is
-adapted in stages to the weighted draws. All draws of all stages count, each weighted by the mixture of all proposals
-(deterministic mixture, Owen and Zhou 2000; adaptive multiple importance sampling, Cornuet et al. 2012). The mean of the
-weights is the marginal likelihood.
+Random effects are integrated out (`noise`), so a posterior has three to ten parameters, and the likelihood of thousands
+of draws is a few matrix products. Parameters are brought to coordinates of about unit size (in units of the curves'
+scale where they have units of nats; the logarithm of a log-normal one, the logit of one between bounds), modes are
+found by BFGS, and a mixture of multivariate t distributions around them is adapted in stages to the weighted draws. A
+standard deviation is its own coordinate, with 0 as its bound: its logarithm would have a long tail where data allow 0.
+All draws of all stages count, each weighted by the mixture of all proposals (deterministic mixture, Owen and Zhou 2000;
+adaptive multiple importance sampling, Cornuet et al. 2012). The mean of the weights is the marginal likelihood.
 
 Diagnostics are the Pareto k of the weights and their effective number. Where they are bad the mixture is fitted anew to
 draws by tempering from the prior, which finds modes and ridges that the first ones miss, and stages are added.
@@ -105,7 +106,7 @@ class Space:
         return np.concatenate([total_log_likelihood(np, self.hypothesis, self.stats, block) for block in blocks])
 
     def starts(self, n: int, rng: np.random.Generator) -> Float[np.ndarray, "draw z"]:
-        """Places to begin: parameters of the law drawn from their priors, those of the noise estimated from the data."""
+        """Places to begin: parameters of the law drawn from their priors, those of the noise estimated."""
         stats = self.stats
         level2, walk2 = np.linalg.lstsq(
             np.stack([stats.eigenvalues, np.ones_like(stats.eigenvalues)], axis=1),
@@ -140,8 +141,8 @@ def collapsed_log_likelihood(
 ) -> Float[np.ndarray, " draw"]:
     """Log-likelihood of all sequences under a `ceiling`, its free means integrated out, nats.
 
-    `params` lack the free means; the mean of the sequences is then normal about 0 with the prior variance of the means plus 1/S of a sequence's, the
-    scatter about it does not depend on them; both are diagonal plus rank one.
+    `params` lack the free means. The mean of the sequences is then normal about 0, with the prior variance of the means
+    plus 1/S of a sequence's variance; the scatter about it does not depend on them; both are diagonal plus rank one.
     """
     s, k = stats.n_seqs, len(stats.eigenvalues)
     u = np.ones(k) / k @ stats.transform
@@ -196,8 +197,8 @@ class Mixture:
     shares
         Shape (component,), sum 1.
     folds
-        Coordinates whose negative half is folded onto the positive one: standard deviations that may be near 0, of which
-        half the draws would be lost otherwise.
+        Coordinates whose negative half is folded onto the positive one: standard deviations that may be near 0, of
+        which half the draws would be lost otherwise.
     """
 
     means: np.ndarray

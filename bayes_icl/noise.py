@@ -13,10 +13,10 @@ sequence s, u those of f, and v the noise variances,
     x_s ~ Normal(gain u, diag(v) + gain_sd^2 u u'),
 
 so a sequence's log-likelihood takes sums over n only (Sherman-Morrison), and that of all S sequences follows from their
-mean and scatter: the cost does not grow with S. Three kinds of hypothesis must be taken sequence by sequence: one with a
-latent step in each (`changepoint`; given the step the form is the same), one whose curve differs between them
-(`observer`), and any with heavy-tailed noise, where x_s has the multivariate t distribution with that location and scale
-matrix and `dof` degrees of freedom.
+mean and scatter: the cost does not grow with S. Three kinds of hypothesis must be taken sequence by sequence: one with
+a latent step in each (`changepoint`; given the step the form is the same), one whose curve differs between them
+(`observer`), and any with heavy-tailed noise, where x_s has the multivariate t distribution with that location and
+scale matrix and `dof` degrees of freedom.
 
 Functions that take `xp` run on numpy, with a leading axis of draws in every parameter, and on pytensor.tensor, without.
 """
@@ -28,7 +28,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses import Hypothesis
@@ -93,13 +92,15 @@ def sine_transform(k: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sqrt(2 / (k + 1)) * np.sin(np.pi * np.outer(i, i) / (k + 1)), 2 - 2 * np.cos(np.pi * i / (k + 1))
 
 
-def summarise(curves: Curves, *, until: float | None = None) -> Statistics:
+def summarise(curves: Curves, *, until: float | None = None, scale: float | None = None) -> Statistics:
     """The statistics of some curves.
 
     Parameters
     ----------
     until
         Fit the shots up to this one only; f = 1 stays where the curves end. All, if none is given.
+    scale
+        What priors are in units of, nats; the median over sequences of the sd over shots, if none is given.
     """
     n_min, n_max = float(curves.shots[0]), float(curves.shots[-1])
     keep = curves.shots <= (n_max if until is None else until)
@@ -120,7 +121,7 @@ def summarise(curves: Curves, *, until: float | None = None) -> Statistics:
         x_mean=mean,
         x_scatter=(x - mean).T @ (x - mean),
         n_seqs=float(len(x)),
-        scale=float(np.median(log_odds.std(1))),
+        scale=float(np.median(log_odds.std(1)) if scale is None else scale),
         transform=transform,
         eigenvalues=eigenvalues,
         step_positions=np.arange(0.5, 2 * (n_max - n_min)) / (n_max - n_min),

@@ -1,7 +1,7 @@
 """Figures for a paper's column: functions that take data and return Axes, and the figures made of them.
 
 Log-odds are in nats; every figure names its readout and n_min. Colours are seaborn's colour-blind palette, one for each
-hypothesis in every figure.
+hypothesis in every figure, less those too pale for words and thin lines on white.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 
 from bayes_icl.compare import SLACK_NATS
 from bayes_icl.curves import Curves
-from bayes_icl.hypotheses import HYPOTHESES
+from bayes_icl.hypotheses import HYPOTHESES, Hypothesis
 
 if TYPE_CHECKING:
     import arviz as az
@@ -47,11 +47,16 @@ _styled = mpl.rc_context(STYLE)  # type: ignore[arg-type]
 
 
 def colour_of(hypothesis: str) -> tuple[float, float, float]:
-    """The colour of a hypothesis in every figure; the less common ones share darker ones."""
-    palette = [*sns.color_palette("colorblind"), *sns.color_palette("dark")]
-    # Those that stand together in most figures come first.
-    order = sorted(HYPOTHESES, key=lambda name: HYPOTHESES[name].in_nats)
-    return palette[order.index(hypothesis) % len(palette)]
+    """The colour of a hypothesis in every figure; the less common ones have darker ones."""
+    light, dark = sns.color_palette("colorblind"), sns.color_palette("dark")
+    palette = [*(light[i] for i in (0, 1, 2, 3, 4, 5, 9, 7)), *(dark[i] for i in (4, 0, 1, 2, 3, 9, 6, 8, 5, 7))]
+
+    def place(name: str) -> tuple[bool, bool]:
+        """Those that stand together in most figures come first, and a user's own last, so that they move no other."""
+        h = HYPOTHESES[name]
+        return h.curve.__module__ != Hypothesis.__module__, h.in_nats
+
+    return palette[sorted(HYPOTHESES, key=place).index(hypothesis) % len(palette)]
 
 
 def shown_hypotheses(verdict: Mapping[str, Any]) -> list[str]:
@@ -157,6 +162,8 @@ def curves_figure(curves: Curves, inferences: Mapping[str, az.InferenceData]) ->
         plot_curves(curves, inferences[name], ax, name=name)
     for ax in axes.flat[len(names) :]:
         ax.axis("off")
+        # The panel above it is the lowest of its column.
+        axes[-2:, -1][0].tick_params(labelbottom=True)
     figure.suptitle(_title(curves) + "\ndots: mean; grey: sequences; colour: fit, 95 % of sequences", fontsize=8)
     figure.supxlabel("examples shown, n", fontsize=8)
     figure.supylabel("log-odds of the correct answer L(n) (nats)", fontsize=8)
@@ -180,10 +187,11 @@ def updates_figure(
 @_styled
 def comparison_figure(table: pd.DataFrame, shown: Sequence[Curves]) -> Figure:
     """One panel a task; hypotheses in bold survive when a sequence is left out."""
-    figure, axes = _figure(len(shown), 1, 1.75 * len(shown) + 0.6, sharex=True)
-    for ax, curves in zip(axes.flat, shown):
-        at = (table.task == curves.task) & (table.readout == curves.readout) & (table.n_min == curves.shots[0])
-        plot_comparison(table[at], ax)
+    own = [table[(table.task == c.task) & (table.readout == c.readout) & (table.n_min == c.shots[0])] for c in shown]
+    heights = [max(0.13 * len(rows) + 0.3, 0.8) for rows in own]
+    figure, axes = _figure(len(shown), 1, sum(heights) + 0.6, sharex=True, height_ratios=heights)
+    for ax, curves, rows in zip(axes.flat, shown, own):
+        plot_comparison(rows, ax)
         ax.set_title(_title(curves), loc="left", pad=3)
     filled, hollow = (Line2D([], [], marker="o", ms=3.5, lw=0.9, color=INK, markerfacecolor=c) for c in (INK, "w"))
     figure.legend([filled, hollow], ["sequence left out", "future left out"], loc="outside upper center", ncols=2)
@@ -218,13 +226,13 @@ def delta_figure(
             ax.plot([low, high], [-1, -1], color=INK, lw=lw, solid_capstyle="butt")
         ax.plot(pooled["mu"][0], -1, "D", color=INK, ms=3)
     ticks = ([-1] if pooled else []) + list(range(len(names)))
-    ax.set_yticks(ticks, (["mean of tasks\n(thin: a new one)"] if pooled else []) + labels)
+    ax.set_yticks(ticks, ([f"mean of {len(pooled['deltas'])} tasks\n(thin: a new one)"] if pooled else []) + labels)
     ax.axvline(0, color=INK, lw=0.6, ls=":")
     ax.set_ylim(-1.4 if pooled else -0.3, len(names))
     ax.set_xlabel("delta under additive (nats per example)")
     first = verdicts[names[0]]
     title = f"{first['readout']}, n \u2265 {first['n_min']}; bars: 95 %" + ("; diamonds: pooled" if pooled else "")
-    ax.set_title(title, loc="left")
+    figure.suptitle(title, fontsize=8)  # over the labels too: it may be wider than the axes
     return figure
 
 
@@ -270,6 +278,110 @@ def sensitivity_figure(table: pd.DataFrame) -> Figure:
         side.set_visible(False)
     ax.xaxis.tick_top()
     ax.set_title("verdict on the additive update, and the simplest law that survives", loc="left", pad=4)
+    return figure
+
+
+@_styled
+def ranks_figure(ranks: pd.DataFrame, tests: pd.DataFrame) -> Figure:
+    """How far the ranks of true parameters are from uniform: one panel a hypothesis, one line a parameter.
+
+    Parameters
+    ----------
+    ranks
+        ranks.csv of `calibrate`: one row a simulation, a column a parameter.
+    tests
+        rank_tests.csv.
+
+    The grey band holds the whole line of a sound parameter in 95 % of runs (Kolmogorov-Smirnov).
+    """
+    groups = list(ranks.groupby(["hypothesis", "setting"], sort=False))
+    figure, axes = _figure(-(-len(groups) // 4), 4, 1.25 * -(-len(groups) // 4) + 0.7, width=2 * COLUMN, sharex=True)
+    grid = np.linspace(0, 1, 101)
+    for ax, ((name, setting), own) in zip(axes.flat, groups):
+        u = own.drop(columns=["hypothesis", "setting", "faulty"]).dropna(axis=1, how="all")
+        half = 1.36 / np.sqrt(len(u))
+        ax.fill_between([0, 1], [-half] * 2, [half] * 2, color=FAINT, alpha=0.5, lw=0)
+        for column in u:
+            difference = (u[column].to_numpy()[:, None] <= grid).mean(0) - grid
+            ax.plot(grid, difference, lw=0.7, color=colour_of(name), alpha=0.8)
+        control = setting in ("shifted prior", "wrong noise")
+        p = tests[(tests.hypothesis == name) & (tests.setting == setting)].p.min()
+        words = "" if setting == "sound" else f"\n{'control: ' if control else ''}{setting}"
+        ax.set_title(f"{name}{words}", pad=2, color="firebrick" if control else INK, fontsize=7)
+        ax.text(0.03, 0.03, f"least p {p:.2g}", transform=ax.transAxes, fontsize=6, color=INK)
+        ax.set_ylim(*((-0.6, 0.6) if control else (-0.2, 0.2)))
+        ax.set_xticks([0, 0.5, 1])
+    for ax in axes.flat[len(groups) :]:
+        ax.axis("off")
+    figure.supxlabel("rank of the truth in its posterior, as a share of draws", fontsize=8)
+    figure.supylabel("cumulative share less uniform", fontsize=8)
+    return figure
+
+
+@_styled
+def recovery_figure(coverage: pd.DataFrame) -> Figure:
+    """Share of 95 % intervals that hold the truth, with binomial 95 % intervals; a row a hypothesis, noise, parameter.
+
+    Parameters
+    ----------
+    coverage
+        recovery.csv of `calibrate`.
+    """
+    from statsmodels.stats.proportion import proportion_confint
+
+    names = list(dict.fromkeys(coverage.hypothesis))
+    figure, axes = _figure(1, 1, 0.22 * len(names) + 1.0, width=1.4 * COLUMN)
+    ax = axes.flat[0]
+    for y, name in enumerate(names[::-1]):
+        own = coverage[coverage.hypothesis == name]
+        for j, row in enumerate(own.itertuples()):
+            at = y + 0.35 - 0.7 * (j + 0.5) / len(own)
+            low, high = proportion_confint(round(row.held * row.sims), row.sims, method="wilson")
+            main = row.parameter in ("delta", "a")
+            ax.plot([low, high], [at, at], color=colour_of(name), lw=1.2 if main else 0.6)
+            ax.plot(row.held, at, "o" if main else ".", color=colour_of(name), ms=2.5)
+    ax.axvline(0.95, color=INK, lw=0.6)
+    ax.axvspan(0.92, 0.98, color=FAINT, alpha=0.3, lw=0)
+    ax.set_yticks(range(len(names)), names[::-1])
+    ax.set_xlim(0.8, 1.0)
+    ax.set_xlabel("share of 95 % intervals that hold the truth\n(heavy: delta and the power law\u2019s a; bars: 95 %)")
+    return figure
+
+
+@_styled
+def confusion_figure(confusion: pd.DataFrame) -> Figure:
+    """The kind of law named, and the verdict, by true law: shares of simulations over three kinds of noise.
+
+    Parameters
+    ----------
+    confusion
+        confusion.csv of `calibrate`.
+    """
+    own = confusion[~confusion.averaged]
+    sizes = sorted(own.n_seqs.unique(), reverse=True)
+    truths = list(dict.fromkeys(own.truth))
+    figure, axes = _figure(len(sizes), 2, 1.55 * len(sizes) + 0.4, width=2 * COLUMN)
+    columns = {
+        "named_kind": ["constant", "additive", "curved", "change-point"],
+        "verdict": ["no_update", "supported", "rejected", "undecided", "refused"],
+    }
+    for row, n_seqs in zip(axes, sizes):
+        for ax, (column, kinds) in zip(row, columns.items()):
+            at = own[own.n_seqs == n_seqs]
+            share = pd.crosstab(at.truth, at[column], normalize="index").reindex(
+                index=truths, columns=kinds, fill_value=0
+            )
+            sns.heatmap(
+                100 * share, ax=ax, annot=True, fmt=".0f", cbar=False, cmap="Blues", vmin=0, vmax=100, lw=0.5,
+                annot_kws={"fontsize": 7},
+            )  # fmt: skip
+            what = "law named" if column == "named_kind" else "verdict on additive"
+            ax.set_title(f"{what}, {n_seqs} sequences (%)", loc="left", pad=3)
+            ax.set(xlabel="", ylabel="truth" if column == "named_kind" else "")
+            ax.tick_params(axis="x", rotation=20, length=0)
+            ax.tick_params(axis="y", rotation=0, length=0)
+            if column == "verdict":
+                ax.set_yticks([])
     return figure
 
 

@@ -1,7 +1,7 @@
 """What an engine returns: draws of a hypothesis's parameters, their weights, and what the diagnostics say.
 
-Two engines give posteriors of the same model: `importance` (mode and adaptive importance sampling, numpy) and `nuts` (the
-PyMC model). Scores, verdicts and figures take either.
+Two engines give posteriors of the same model: `importance` (mode and adaptive importance sampling, numpy) and `nuts`
+(the PyMC model). Scores, verdicts and figures take either.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Posterior:
     Attributes
     ----------
     params
-        Every sampled parameter, shape (draw, 1) or (draw, length), nats where they have units of log-odds. Chains, where
-        there are any, one after another.
+        Every sampled parameter, shape (draw, 1) or (draw, length), nats where they have units of log-odds. Chains,
+        where there are any, one after another.
     log_weights
         Of the draws, normalised; all equal from NUTS.
     engine

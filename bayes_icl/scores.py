@@ -6,8 +6,9 @@ Leave one sequence out
 Leave the future out
     The first half of the shots is fitted, and the rest of each sequence predicted from its own first half.
 NRMSE
-    Root mean squared error of the mean probability of the correct answer against n, over its mean: how scaling-law papers
-    report (Arora et al. 2024), in the shots fitted and in those to which the first half extrapolates. No law is chosen by it.
+    Root mean squared error of the mean probability of the correct answer against n, over its mean: how scaling-law
+    papers report (Arora et al. 2024), in the shots fitted and in those to which the first half extrapolates. No law is
+    chosen by it.
 Replicates
     Lag-1 autocorrelation of the updates beside that of curves drawn from the fit, and how often extrapolated 95 %
     intervals hold the value.

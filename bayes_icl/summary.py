@@ -140,8 +140,7 @@ def _score_table(own: pd.DataFrame) -> Table:
 
     table = Table(box=None)
     headings = ("hypothesis", "left-out seq", "SE", "left-out future", "SE", "survives", "engine", "ESS", "k")
-    headings = (*headings, "NRMSE", "ahead", "covers")
-    for heading in headings:
+    for heading in (*headings, "NRMSE", "ahead", "covers"):
         table.add_column(heading, justify="left" if heading in ("hypothesis", "survives", "engine") else "right")
 
     def number(x: float, digits: int = 1) -> str:

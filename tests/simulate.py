@@ -12,7 +12,7 @@ import numpy as np
 
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses import HYPOTHESES
-from bayes_icl.sampling import Score
+from bayes_icl.scores import Score
 
 if TYPE_CHECKING:
     import arviz as az
