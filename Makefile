@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo readme calibrate docs-pages test lint bench clean
+.PHONY: help setup demo readme calibrate pages test lint bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -23,6 +23,12 @@ demo: $(READY)  ## read SmolLM2-135M on four tasks and a null control, fit, draw
 
 readme: $(READY)  ## put what the demo printed into README.md
 	$(RUN) analyses/fill_readme.py
+
+calibrate: $(READY)  ## simulate known truths, check ranks, coverage and verdicts: about 15 minutes
+	$(RUN) -m bayes_icl.calibrate
+
+pages: $(READY)  ## write docs/verdict.md: the four verdicts on simulated data
+	$(RUN) analyses/verdict_page.py
 
 test: $(READY)  ## all tests, those on the real model too
 	$(RUN) -m pytest

@@ -174,8 +174,8 @@ def ranks(name: str, setting: str, seeds: Sequence[int], n_seqs: int, n_shots: i
     Parameters
     ----------
     setting
-        ``"sound"``; ``"student"`` (heavy-tailed noise); controls ``"shifted prior"`` (`SHIFTED` one prior sd higher than
-        the fit expects) and ``"wrong noise"`` (fitted without a walk).
+        ``"sound"``; ``"student"`` (heavy-tailed noise); controls ``"shifted prior"`` (`SHIFTED` one prior sd higher
+        than the fit expects) and ``"wrong noise"`` (fitted without a walk).
     """
     from bayes_icl.importance import sample_fast
     from bayes_icl.noise import summarise

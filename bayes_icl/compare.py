@@ -340,7 +340,7 @@ def _notes(by_name: dict[str, Score], named: str | None) -> list[str]:
                 f"the noise is not what {named} expects: lag-1 autocorrelation of the updates {s.lag:.2f}, "
                 f"99 % of replicates in [{s.lag_low:.2f}, {s.lag_high:.2f}]"
             )
-        if "freeform" in by_name:
+        if "freeform" in by_name and not _doubt(by_name["freeform"]):
             gap, se = _difference(by_name["freeform"].elpd_logo, s.elpd_logo)
             if gap > _slack(se):
                 notes.append(f"{named} misses part of the curve: freeform is {_nats(gap, se)} better")

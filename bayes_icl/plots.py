@@ -162,8 +162,7 @@ def curves_figure(curves: Curves, inferences: Mapping[str, az.InferenceData]) ->
         plot_curves(curves, inferences[name], ax, name=name)
     for ax in axes.flat[len(names) :]:
         ax.axis("off")
-        # The panel above it is the lowest of its column.
-        axes[-2:, -1][0].tick_params(labelbottom=True)
+        axes[max(rows - 2, 0), 1].tick_params(labelbottom=True)  # the lowest panel of its column
     figure.suptitle(_title(curves) + "\ndots: mean; grey: sequences; colour: fit, 95 % of sequences", fontsize=8)
     figure.supxlabel("examples shown, n", fontsize=8)
     figure.supylabel("log-odds of the correct answer L(n) (nats)", fontsize=8)
@@ -277,7 +276,11 @@ def sensitivity_figure(table: pd.DataFrame) -> Figure:
     for side in ax.spines.values():
         side.set_visible(False)
     ax.xaxis.tick_top()
-    ax.set_title("verdict on the additive update, and the simplest law that survives", loc="left", pad=4)
+    for tick, name in zip(ax.get_xticklabels(), settings):
+        tick.set_fontweight("bold" if table.headline[table.setting == name].any() else "normal")
+    ax.set_title(
+        "verdict on the additive update, and the simplest law that survives; bold: the headline", loc="left", pad=4
+    )
     return figure
 
 

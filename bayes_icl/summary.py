@@ -21,6 +21,7 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
     import pandas as pd
     from rich.console import Console
     from rich.markup import escape
+    from rich.padding import Padding
 
     console = Console(file=io.StringIO(), highlight=False, width=110)
     fitted = any(v["delta"] for v in verdicts.values())
@@ -38,11 +39,11 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
             console.print(f"{_setting(verdict, headline):18s} additive update: [bold]{word:10s}[/] {escape(rest)}")
             if verdict is headline:
                 for reason in verdict["reasons"]:
-                    console.print(f"    {escape(reason)}")
+                    console.print(Padding(escape(reason), (0, 0, 0, 4)))
                 for note in verdict["notes"]:
-                    console.print(f"    note: {escape(note)}")
+                    console.print(Padding(f"note: {escape(note)}", (0, 0, 0, 4)))
                 if verdict["pulls"]:
-                    console.print(f"    {escape(_pulls(verdict))}")
+                    console.print(Padding(escape(_pulls(verdict)), (0, 0, 0, 4)))
         if headline["others"]:
             console.print(f"  {_agreement(headline)}", style="italic")
         for sentence in _readings(dataset, task, headline):
@@ -52,7 +53,10 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
             if at.any():
                 console.print(_score_table(scores[at]))
         if len(checks) and (checks.task == task).any():
-            console.print(_check_table(checks[checks.task == task]))
+            own = checks[checks.task == task]
+            console.print(_check_table(own[own.estimate.notna()]))
+            for row in own[own.estimate.isna()].itertuples():
+                console.print(Padding(escape(f"no {row.check}: {row.note}"), (0, 0, 0, 1)))
     if fitted:
         console.rule("[bold]engines and pooling", align="left")
         console.print(_engines(pd.read_csv(out / "engines.csv"), scores))
@@ -119,18 +123,16 @@ def _interval(x: list[float]) -> str:
 
 
 def _check_table(own: pd.DataFrame) -> Table:
-    """The frequentist checks of one curve."""
+    """The frequentist checks of one curve that have an answer."""
     from rich.table import Table
 
     table = Table(box=None)
     for heading in ("check", "what", "estimate", "95 % interval", "p"):
         table.add_column(heading, justify="left" if heading in ("check", "what") else "right")
     for row in own.itertuples():
-        if row.estimate == row.estimate:
-            numbers = f"{row.estimate:.4g}", f"[{row.low:.4g}, {row.high:.4g}]", f"{row.p:.2g}"
-        else:
-            numbers = "-", str(row.note), "-"
-        table.add_row(row.check, row.quantity, *numbers)
+        table.add_row(
+            row.check, row.quantity, f"{row.estimate:.4g}", f"[{row.low:.4g}, {row.high:.4g}]", f"{row.p:.2g}"
+        )
     return table
 
 
@@ -138,7 +140,7 @@ def _score_table(own: pd.DataFrame) -> Table:
     """The hypotheses of one curve, best first: differences of both scores from the best, with their SE, nats."""
     from rich.table import Table
 
-    table = Table(box=None)
+    table = Table(box=None, collapse_padding=True)  # so that its twelve columns fit
     headings = ("hypothesis", "left-out seq", "SE", "left-out future", "SE", "survives", "engine", "ESS", "k")
     for heading in (*headings, "NRMSE", "ahead", "covers"):
         table.add_column(heading, justify="left" if heading in ("hypothesis", "survives", "engine") else "right")

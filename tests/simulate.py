@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bayes_icl.curves import Curves
-from bayes_icl.hypotheses import HYPOTHESES
+from bayes_icl.hypotheses import HYPOTHESES, Hypothesis
+from bayes_icl.noise import Statistics
 from bayes_icl.scores import Score
 
 if TYPE_CHECKING:
@@ -64,6 +65,22 @@ def simulate_curves(
     steps = np.concatenate([np.zeros((n_seqs, 1)), rng.normal(0, walk, size=(n_seqs, len(n) - 1))], axis=1)
     noise = rng.normal(0, level, size=(n_seqs, len(n)))
     return Curves(task, readout, n, intercepts + gains * law + np.cumsum(steps, axis=1) + noise)
+
+
+def prior_draws(hypothesis: Hypothesis, stats: Statistics, n: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Draws of every parameter, shape (n, 1) or (n, update), nats where they have units."""
+    rng = np.random.default_rng([seed, 9])
+    k = len(stats.eigenvalues)
+    return {
+        name: prior.draw(rng, (n, k if prior.length else 1), stats.scale)
+        for name, prior in hypothesis.all_priors.items()
+    }
+
+
+def with_evidence(curves: Curves, seed: int = 0) -> Curves:
+    """The same curves with made-up evidence, so that `observer` is defined."""
+    rng = np.random.default_rng([seed, 8])
+    return curves._replace(evidence=rng.normal(0.5, 1.0, size=curves.log_odds.shape))
 
 
 def made_fit(

@@ -12,10 +12,21 @@ from hypothesis import strategies as st
 from scipy import stats
 from simulate import power_law, simulate_curves
 
-from bayes_icl.compare import comparison_table, judge, quadratic_contrast, survivors, too_little
+from bayes_icl.checks import quadratic_contrast
+from bayes_icl.compare import (
+    COLUMNS,
+    Verdict,
+    comparison_table,
+    judge,
+    refuse,
+    sensitivity_table,
+    survivors,
+    too_little,
+)
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses import HYPOTHESES
-from bayes_icl.sampling import Score
+from bayes_icl.posterior import Posterior
+from bayes_icl.scores import Score
 
 S, N = 16, 16
 STRAIGHT = simulate_curves(S, N, seed=1)
@@ -99,6 +110,17 @@ def test_the_ceiling_neither_survives_nor_sets_the_mark() -> None:
     alive, distance = survivors([score("freeform", -100.0), score("additive"), score("power", -303.0)], "elpd_logo")
     assert alive == ["additive", "power"]
     assert distance["freeform"][0] == pytest.approx(200)
+
+
+def test_a_faulty_rival_neither_survives_nor_sets_the_mark() -> None:
+    wrong = {"faults": ("ESS 3 below 400",)}
+    made = [score("additive"), score("power", -303.0), score("pooling", -280.0, **wrong)]
+    alive, distance = survivors(made, "elpd_logo")
+    assert alive == ["additive", "power"]
+    assert distance["pooling"] == (20.0, 0.0)  # its distance is told nevertheless
+    # The control, and what the verdict rests on: with a fault in it the verdict is refused, so it stays in the race.
+    assert survivors([*made[:2], score("pooling", -280.0)], "elpd_logo")[0] == ["pooling"]
+    assert survivors([score("additive", -280.0, **wrong), *made[1:2]], "elpd_logo")[0] == ["additive"]
 
 
 def test_what_has_no_score_does_not_survive() -> None:
@@ -233,35 +255,140 @@ def test_the_simplest_survivor_is_named_and_ties_go_to_the_better() -> None:
     assert judge(STRAIGHT, far).named == "saturating"
 
 
+# --------------------------------------------------------------------------------------------- notes
+
+
+def test_a_verdict_on_curves_as_the_model_has_them_has_no_notes() -> None:
+    within = {"lag": -0.4, "lag_low": -0.5, "lag_high": -0.3}
+    assert judge(with_p(0.2, 1), scores(score("additive", **within), score("freeform", -299.0))).notes == []
+
+
+@pytest.mark.parametrize(("lag", "noted"), [(-0.49, False), (-0.51, True), (-0.31, False), (-0.29, True)])
+def test_noise_that_is_not_the_models_is_noted(lag: float, noted: bool) -> None:
+    def notes(name: str) -> list[str]:
+        odd = score(name, -300.0, lag=lag, lag_low=-0.5, lag_high=-0.3)
+        return judge(with_p(0.2, 1), scores(odd, score("freeform", -299.0))).notes
+
+    assert [note for note in notes("additive") if f"{lag:.2f}" in note and "[-0.50, -0.30]" in note] == (
+        notes("additive") if noted else []
+    )
+    assert bool(notes("additive")) == noted
+    assert notes("power") == []  # only the named law's own replicates count
+
+
+@pytest.mark.parametrize(("ceiling", "noted"), [(-296.5, False), (-295.0, True), (-310.0, False)])
+def test_a_gap_to_freeform_is_noted(ceiling: float, noted: bool) -> None:
+    notes = judge(with_p(0.2, 1), scores(score("freeform", ceiling))).notes
+    assert notes == (["additive misses part of the curve: freeform is 5.0 (SE 0.0) nats better"] if noted else [])
+
+
+def test_a_gap_to_freeform_within_its_se_is_not_noted() -> None:
+    base = np.full(S, -300.0 / S)
+    for se, noted in ((6.0, False), (4.0, True)):
+        made = scores(score("freeform", base + spread(10.0, se)))
+        assert bool(judge(with_p(0.2, 1), made).notes) == noted
+
+
+@pytest.mark.parametrize(
+    ("a", "noted"),
+    [
+        ((0.9, 0.8, 0.98), True),
+        ((0.9, 0.8, 0.96), False),
+        ((-0.4, -0.48, -0.3), True),
+        ((-0.4, -0.46, -0.3), False),
+    ],
+)
+def test_a_at_the_bound_of_its_prior_is_noted(a: tuple[float, float, float], noted: bool) -> None:
+    notes = judge(BENT, scores(score("power", -301.0, intervals={"a": a}), score("freeform", -299.0))).notes
+    assert notes == (["the power law's a is at the bound of its prior (-0.5, 1.0)"] if noted else [])
+
+
+def test_sequences_that_pull_and_the_setting_come_with_the_verdict() -> None:
+    pulls = [{"seq": 3, "delta_without": 0.4, "pareto_k": 0.9}]
+    setting = {"noise": "student", "priors": "halved"}
+    verdict = judge(with_p(0.2, 1), scores(score("additive", pulls=pulls, **setting)))
+    assert (verdict.pulls, verdict.noise, verdict.priors) == (pulls, "student", "halved")
+    assert verdict.as_json()["pulls"] == pulls
+    assert judge(with_p(0.2, 1), scores(score("power", -301.0, pulls=pulls))).pulls == []  # only those on delta
+
+
 # --------------------------------------------------------------------------------------------- refusals
 
 DOUBTS = [
-    ({"rhat_max": 1.02}, "R-hat 1.020 above 1.01"),
-    ({"rhat_max": float("nan")}, "R-hat nan"),
-    ({"ess_bulk_min": 399.0}, "bulk ESS 399 below 400"),
-    ({"divergences": 1}, "1 divergences after a retry"),
+    ({"faults": ("R-hat 1.020 above 1.01",)}, "R-hat 1.020 above 1.01"),
+    (
+        {"faults": ("ESS 399 below 400", "first half: 1 divergences after a retry")},
+        "ESS 399 below 400, first half: 1 div",
+    ),
     ({"pareto_k_max": 0.71}, "Pareto k 0.71 after refits"),
+    ({"pareto_k_max": float("nan")}, "Pareto k nan"),
 ]
 
 
 @pytest.mark.parametrize(("own", "says"), DOUBTS)
-@pytest.mark.parametrize("name", ["constant", "additive", "power", "pooling"])
-def test_refused_for_a_fit_that_did_not_converge(name: str, own: dict[str, float], says: str) -> None:
-    """For the three that the verdict rests on, and any survivor (pooling)."""
+@pytest.mark.parametrize("name", ["constant", "additive", "power"])
+def test_refused_for_a_fit_on_which_the_verdict_rests(name: str, own: dict[str, Any], says: str) -> None:
     elpd = -380.0 if name == "constant" else -300.0
     verdict = judge(with_p(0.2, 1), scores(score(name, elpd, **own)))
     assert verdict.verdict == "refused"
     assert verdict.reasons[0].startswith(f"{name}: ") and says in verdict.reasons[0]
+    assert not any("left aside" in note for note in verdict.notes)  # it is a reason, not a note
 
 
 @pytest.mark.parametrize(("own", "says"), DOUBTS)
-def test_a_rival_out_of_the_race_need_not_have_converged(own: dict[str, float], says: str) -> None:
-    assert judge(with_p(0.2, 1), scores(score("pooling", -400.0, **own))).verdict == "supported"
+@pytest.mark.parametrize("elpd", [-400.0, -301.0, -297.0], ids=["far worse", "as good", "a little better"])
+def test_a_faulty_rival_is_left_aside_and_noted(elpd: float, own: dict[str, Any], says: str) -> None:
+    verdict = judge(with_p(0.2, 1), scores(score("pooling", elpd, **own)))
+    assert (verdict.verdict, verdict.survivors) == ("supported", ["additive", "power"])
+    assert [note for note in verdict.notes if "left aside: pooling: " in note and says in note]
+    # The control: without the fault it survives, unless it is far worse, and nothing is noted.
+    sound = judge(with_p(0.2, 1), scores(score("pooling", elpd)))
+    assert ("pooling" in sound.survivors) == (elpd > -400)
+    assert not any("left aside" in note for note in sound.notes)
+
+
+@pytest.mark.parametrize(("own", "says"), DOUBTS)
+def test_refused_where_a_faulty_rival_seems_far_better(own: dict[str, Any], says: str) -> None:
+    verdict = judge(with_p(0.2, 1), scores(score("pooling", -280.0, **own)))
+    assert verdict.verdict == "refused"
+    assert verdict.reasons[0].startswith("pooling: ") and says in verdict.reasons[0]
+    assert "it may be 20.0 (SE 0.0) nats better than additive" in verdict.reasons[0]
+    # The control: a sound one so far ahead is no reason to refuse.
+    assert judge(with_p(0.2, 1), scores(score("pooling", -280.0))).verdict == "rejected"
+
+
+def test_a_faulty_rival_that_noise_may_have_put_ahead_is_left_aside() -> None:
+    """9 nats ahead with a SE of 5: within 2 SE, as a survivor may be behind."""
+    base = np.full(S, -300.0 / S)
+    for se, verdict in ((5.0, "supported"), (4.0, "refused")):
+        ahead = score("pooling", base + spread(9.0, se), -150.0, faults=("ESS 3 below 400",))
+        assert judge(with_p(0.2, 1), scores(ahead)).verdict == verdict
+
+
+def test_a_faulty_ceiling_is_noted_and_no_law_is_held_against_it() -> None:
+    verdict = judge(with_p(0.2, 1), scores(score("freeform", -200.0, faults=("ESS 3 below 400",))))
+    assert verdict.verdict == "supported"
+    assert verdict.notes == ["left aside: freeform: ESS 3 below 400"]
+    # The control: of a sound one the gap is told.
+    assert "misses part of the curve" in judge(with_p(0.2, 1), scores(score("freeform", -200.0))).notes[0]
+
+
+def test_all_refusals_are_given() -> None:
+    wrong = {"faults": ("ESS 3 below 400",)}
+    verdict = judge(with_p(0.2, 1), scores(score("constant", -380.0, **wrong), score("power", -301.0, **wrong)))
+    assert [reason.split(":")[0] for reason in verdict.reasons] == ["constant", "power"]
+    assert verdict.delta is not None  # what was fitted is still told
 
 
 def test_at_the_bounds_nothing_is_refused() -> None:
-    edge = {"rhat_max": 1.01, "ess_bulk_min": 400.0, "pareto_k_max": 0.7}
-    assert judge(with_p(0.2, 1), [dataclasses.replace(s, **edge) for s in scores()]).verdict == "supported"
+    at_bound = [dataclasses.replace(s, pareto_k_max=0.7) for s in scores()]
+    assert judge(with_p(0.2, 1), at_bound).verdict == "supported"
+    # The engines' bounds are in the posterior's faults, which a score takes over as they are.
+    posterior = Posterior(HYPOTHESES["power"], {}, np.zeros(1), "nuts", ess=400.0, rhat_max=1.01)
+    assert posterior.faults == []
+    past = {"ess": 399.0, "rhat_max": 1.011, "divergences": 1, "k_hat": 0.71}
+    assert len(dataclasses.replace(posterior, **past).faults) == 4
+    assert dataclasses.replace(posterior, ess=float("nan")).faults  # what could not be computed is no good
 
 
 def cut(curves: Curves, n_seqs: int, n_shots: int) -> tuple[Curves, list[Score]]:
@@ -365,9 +492,63 @@ def test_the_table_has_the_columns_of_the_design_and_a_row_each() -> None:
     table = comparison_table(made)
     columns = "task readout n_min hypothesis elpd_logo se elpd_diff diff_se elpd_lfo survivor pareto_k_max rhat_max"
     assert {*columns.split(), "ess_bulk_min", "divergences"} <= set(table.columns)
+    assert list(table.columns[: len(COLUMNS)]) == COLUMNS == list(comparison_table([]).columns)
     assert len(table) == 8 and not table.duplicated(["task", "readout", "n_min", "hypothesis"]).any()
     row = table[(table.hypothesis == "constant") & (table.n_min == 1)].iloc[0]
     assert (row.elpd_logo, row.elpd_diff, row.survivor) == pytest.approx((-760.0, -160.0, False))
+    assert row.gap_to_freeform == pytest.approx(-180.0)
     row = table[(table.hypothesis == "power") & (table.n_min == 0)].iloc[0]
     assert (row.a_mean, row.a_hdi_low, row.a_hdi_high) == (0.02, -0.08, 0.12)
+    assert (row.lfo_diff, row.survivor_lfo) == pytest.approx((-0.5, True))
     assert np.isnan(table[table.hypothesis == "constant"].iloc[0].delta_mean)
+
+
+def test_the_table_has_the_numbers_of_the_scores() -> None:
+    numbers = {"k_hat": 0.1, "nrmse": 0.2, "nrmse_ahead": 0.3, "coverage_ahead": 0.9, "lag": -0.4, "lag_low": -0.5}
+    numbers |= {"lag_high": -0.3, "log_marginal": -99.0, "refits": 2, "pareto_k_max": 0.6, "divergences": 4}
+    base = np.random.default_rng(0).normal(-20, 5, S)
+    row = (
+        comparison_table(scores(score("additive", base, engine="nuts", **numbers)))
+        .set_index("hypothesis")
+        .loc["additive"]
+    )
+    assert row[list(numbers)].to_dict() == pytest.approx(numbers)
+    assert (row.engine, row.se) == ("nuts", pytest.approx(np.sqrt(S) * base.std(ddof=1)))
+
+
+def test_a_table_without_a_ceiling_has_no_gap() -> None:
+    table = comparison_table([s for s in scores() if s.hypothesis != "freeform"])
+    assert table.gap_to_freeform.isna().all() and table.elpd_diff.notna().all()
+
+
+def verdict_json(**own: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "task": "made",
+        "readout": "complement",
+        "n_min": 1,
+        "verdict": "supported",
+        "reasons": [],
+        "named": "additive",
+        "delta": {"mean": 0.5, "hdi_low": 0.4, "hdi_high": 0.6},
+    }
+    return Verdict(**fields | own).as_json()
+
+
+def test_the_sensitivity_table_has_a_row_a_setting_the_headline_first() -> None:
+    others = [
+        verdict_json(n_min=0, verdict="undecided", seqs_needed=40),
+        verdict_json(priors="halved"),
+        verdict_json(noise="student", verdict="rejected", named="power"),
+    ]
+    refused = refuse(STRAIGHT, "no variation").as_json()
+    table = sensitivity_table({"one": {**verdict_json(), "others": others}, "two": {**refused, "others": []}})
+    assert list(table.task) == ["one"] * 4 + ["two"]
+    assert list(table.headline) == [True, False, False, False, True]
+    assert list(table.n_min) == [1, 0, 1, 1, 0]
+    assert list(table.priors) == ["stated", "stated", "halved", "stated", "stated"]
+    assert list(table.noise) == ["normal", "normal", "normal", "student", "normal"]
+    assert list(table.verdict) == ["supported", "undecided", "supported", "rejected", "refused"]
+    assert list(table.named[:4]) == ["additive", "additive", "additive", "power"] and table.named[4] is None
+    assert table.seqs_needed[1] == 40
+    assert table.iloc[0][["delta_mean", "delta_hdi_low", "delta_hdi_high"]].to_list() == [0.5, 0.4, 0.6]
+    assert table.iloc[4][["delta_mean", "delta_hdi_low", "delta_hdi_high"]].isna().all()

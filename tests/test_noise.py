@@ -1,9 +1,14 @@
-"""The likelihood with everything latent integrated out, against dense normal densities and plain simulation."""
+"""The likelihood with everything latent integrated out, against dense densities of scipy.
+
+Written out shot by shot: the covariance of a curve, differenced; a latent step by enumeration of its places; heavy tails
+as scipy's multivariate t. One hypothesis of every kind: shared curve, mean unlike the direction of the gains (`constant`,
+`freeform`), curve in nats (`lapse`), curve of each sequence (`observer`), latent step (`changepoint`).
+"""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytensor
@@ -12,67 +17,70 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, multivariate_t
+from simulate import prior_draws, simulate_curves, with_evidence
 
 from bayes_icl import noise
+from bayes_icl.curves import Curves
+from bayes_icl.hypotheses import HYPOTHESES, Hypothesis
 from bayes_icl.noise import JITTER, Statistics, summarise
 
 SIZES = [(1, 1), (1, 2), (2, 3), (5, 8), (40, 5), (7, 31)]  # (sequences, updates)
+KINDS = ["constant", "additive", "power", "lapse", "observer", "changepoint", "freeform"]
+DRAWS = 4
 
 
-class Case(NamedTuple):
-    """Random curves and one value of every parameter, with no relation to each other."""
-
-    log_odds: np.ndarray
-    stats: Statistics
-    f: np.ndarray
-    gain: float
-    gain_sd: float
-    level: float
-    walk: float
-
-    @property
-    def u(self) -> np.ndarray:
-        return self.f @ self.stats.transform
-
-    @property
-    def v(self) -> np.ndarray:
-        return noise.variances(self.stats, self.level, self.walk)
+def curves_of(n_seqs: int, n_updates: int, seed: int = 0) -> Curves:
+    return with_evidence(simulate_curves(n_seqs, n_updates + 1, n_min=1, gain=6.0, walk=0.5, seed=seed), seed)
 
 
-def case(n_seqs: int, n_updates: int, seed: int, spread: float = 3.0) -> Case:
-    rng = np.random.default_rng([seed, n_seqs, n_updates])
-    log_odds = rng.normal(0, 20, size=(n_seqs, 1)) + rng.normal(0, spread, size=(n_seqs, n_updates + 1))
-    f = rng.dirichlet(np.ones(n_updates)) if n_updates > 1 else np.ones(1)
-    gain, (gain_sd, level, walk) = rng.normal(0, 5), rng.uniform(0.05, 3, size=3)
-    return Case(log_odds, summarise(log_odds, np.arange(n_updates + 1.0)), f, gain, gain_sd, level, walk)
+def params_of(h: Hypothesis, stats: Statistics, seed: int = 0, n: int = DRAWS) -> dict[str, np.ndarray]:
+    """Draws of the prior, with sds away from 0, where the jitter would count."""
+    params = prior_draws(h, stats, n, seed)
+    return params | {name: params[name] + 0.3 for name in ("gain_sd", "level", "walk")}
 
 
-def dense(c: Case, f: np.ndarray | None = None) -> Any:
-    """The distribution of a sequence's differences, from the covariance of its curve written out shot by shot."""
-    f = c.f if f is None else f
-    shot = np.arange(len(f) + 1)
-    law = np.concatenate([[0], np.cumsum(f)])
-    curve = (
-        c.level**2 * np.eye(len(shot)) + c.walk**2 * np.minimum.outer(shot, shot) + c.gain_sd**2 * np.outer(law, law)
-    )
-    d = np.diff(np.eye(len(shot)), axis=0)
-    jitter = JITTER * c.stats.scale**2 * np.eye(len(f))
-    return multivariate_normal(c.gain * f, d @ curve @ d.T + jitter)
+def shapes_of(h: Hypothesis, curves: Curves, stats: Statistics, one: dict[str, np.ndarray]) -> Any:
+    """Mean and direction of the gains of each sequence's updates, in nats: shape (component, seq, update) each, and the
+    log weight of each component (the place of a step)."""
+    k, s = len(curves.shots) - 1, len(curves.log_odds)
+    everyone = np.ones((s, 1))
+    if h.latent_step:
+        f = np.vstack([np.eye(k), np.zeros(k)])[:, None, :] * everyone
+        return one["gain"] * f, f, h.step_log_weights(np, stats, one)
+    if h.by_sequence:
+        assert curves.evidence is not None
+        f = curves.evidence[:, 1:] / curves.evidence[:, 1:].sum(1).mean()
+        return (one["gain"] * f)[None], f[None], np.zeros(1)
+    if h.ceiling:
+        mean = stats.scale * stats.transform @ one["shape"]
+        return mean * everyone[None], np.full((1, s, k), 1 / k), np.zeros(1)
+    g = np.broadcast_to(h.curve(np, curves.shots, **{name: one[name] for name in h.priors}), (k + 1,))
+    f = np.diff(g) / (g[-1] - g[0])
+    total = (g[-1] - g[0]) if h.in_nats else one.get("gain", 0.0)
+    return total * f * everyone[None], f * everyone[None], np.zeros(1)
 
 
-def densities(c: Case, f: np.ndarray | None = None) -> np.ndarray:
-    return np.atleast_1d(dense(c, f).logpdf(np.diff(c.log_odds, axis=1)))
+def dense(h: Hypothesis, curves: Curves, stats: Statistics, one: dict[str, np.ndarray]) -> np.ndarray:
+    """Log density of each sequence at one value of the parameters."""
+    shot = np.arange(len(curves.shots))
+    difference = np.diff(np.eye(len(shot)), axis=0)
+    curve = one["level"] ** 2 * np.eye(len(shot)) + one["walk"] ** 2 * np.minimum.outer(shot, shot)
+    cov = difference @ curve @ difference.T + JITTER * stats.scale**2 * np.eye(len(shot) - 1)
+    means, directions, log_weights = shapes_of(h, curves, stats, one)
+    out = np.empty((len(means), len(curves.log_odds)))
+    for i, (mean, f) in enumerate(zip(means, directions)):
+        for s, d in enumerate(np.diff(curves.log_odds, axis=1)):
+            own = cov + one["gain_sd"] ** 2 * np.outer(f[s], f[s])
+            if h.student:
+                out[i, s] = multivariate_t(mean[s], own, df=float(one["dof"][0])).logpdf(d)
+            else:
+                out[i, s] = multivariate_normal(mean[s], own).logpdf(d)
+    return logsumexp(out + log_weights[:, None], axis=0)
 
 
-def steps_by_brute_force(c: Case, log_weights: np.ndarray) -> np.ndarray:
-    """Per sequence: a mixture over where f jumps from 0 to 1, the last component not at all."""
-    directions = np.vstack([np.eye(len(c.f)), np.zeros(len(c.f))])
-    return logsumexp(np.stack([densities(c, f) for f in directions]) + log_weights[:, None], axis=0)
-
-
-def log_weights_of(n_updates: int, seed: int) -> np.ndarray:
-    return np.log(np.random.default_rng(seed).dirichlet(np.ones(n_updates + 1)))
+def at(params: dict[str, np.ndarray], i: int) -> dict[str, np.ndarray]:
+    return {name: x[i] for name, x in params.items()}
 
 
 # --------------------------------------------------------------------------------------------- the sine transform
@@ -91,225 +99,214 @@ def test_sine_transform_is_orthogonal_and_diagonalises_differenced_level_noise(k
 # --------------------------------------------------------------------------------------------- likelihoods
 
 
+@pytest.mark.parametrize("student", [False, True])
 @pytest.mark.parametrize(("n_seqs", "n_updates"), SIZES)
-@pytest.mark.parametrize("seed", range(3))
-def test_total_log_likelihood_is_the_sum_of_dense_densities(n_seqs: int, n_updates: int, seed: int) -> None:
-    c = case(n_seqs, n_updates, seed)
-    total = noise.total_log_likelihood(np, c.stats, c.gain * c.u, c.u, c.v, c.gain_sd)
-    assert total == pytest.approx(densities(c).sum(), rel=1e-7)
-    # The control: that much agreement is not to be had with any parameter 2 % off.
-    for name in ("gain", "gain_sd", "level", "walk"):
-        off = c._replace(**{name: getattr(c, name) * 1.02})
-        assert densities(off).sum() != pytest.approx(total, rel=1e-7), name
+@pytest.mark.parametrize("name", KINDS)
+def test_log_likelihood_is_a_dense_density(name: str, n_seqs: int, n_updates: int, student: bool) -> None:
+    h, curves = HYPOTHESES[name].varied(student=student), curves_of(n_seqs, n_updates)
+    stats = summarise(curves)
+    params = params_of(h, stats)
+    found = noise.log_likelihood(np, h, stats, params)
+    assert found.shape == (DRAWS, n_seqs)
+    expected = np.stack([dense(h, curves, stats, at(params, i)) for i in range(DRAWS)])
+    np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8)
+    total = noise.total_log_likelihood(np, h, stats, params)
+    assert total.shape == (DRAWS,)
+    np.testing.assert_allclose(total, found.sum(1), rtol=1e-8)
+    # The control: that much agreement is not to be had with any shared parameter 2 % off.
+    shared = [p for p in ("gain", "gain_sd", "level", "walk", "dof") if p in params]
+    if n_updates > 2:
+        for parameter in shared:
+            off = params | {parameter: 1.02 * params[parameter]}
+            assert (abs(noise.log_likelihood(np, h, stats, off) / expected - 1).max(1) > 1e-7).all(), parameter
 
 
-def test_mean_and_direction_of_random_gains_are_separate() -> None:
-    """As `constant` (mean 0) and `freeform` (mean of another shape) need it."""
-    c = case(6, 9, 0)
-    other = np.random.default_rng(1).normal(size=9)
-    d = dense(c)
-    expected = multivariate_normal(other, d.cov).logpdf(np.diff(c.log_odds, axis=1)).sum()
-    total = noise.total_log_likelihood(np, c.stats, other @ c.stats.transform, c.u, c.v, c.gain_sd)
-    assert total == pytest.approx(expected, rel=1e-9)
+@pytest.mark.parametrize("name", HYPOTHESES)
+@pytest.mark.parametrize("student", [False, True])
+def test_total_is_the_sum_over_sequences(name: str, student: bool) -> None:
+    """In mean-and-scatter form where the noise is normal and the curve shared; at wide parameters."""
+    h, stats = HYPOTHESES[name].varied(student=student, prior_width=2.0), summarise(curves_of(9, 12))
+    params = params_of(h, stats, n=50)
+    total = noise.total_log_likelihood(np, h, stats, params)
+    each = noise.log_likelihood(np, h, stats, params)
+    assert np.isfinite(total).all()
+    np.testing.assert_allclose(total, each.sum(1), rtol=1e-8, atol=1e-7)
+    # The control: other sequences with the same mean.
+    tilted = summarise(curves_of(9, 12)._replace(log_odds=2 * curves_of(9, 12).log_odds))
+    assert (abs(noise.total_log_likelihood(np, h, tilted, params) / total - 1) > 1e-7).all()
 
 
-@pytest.mark.parametrize(("n_seqs", "n_updates"), SIZES)
-def test_log_likelihood_of_each_sequence_under_each_draw(n_seqs: int, n_updates: int) -> None:
-    base = case(n_seqs, n_updates, 0)
-    draws = [base._replace(**case(n_seqs, n_updates, seed)._asdict() | {"log_odds": base.log_odds, "stats": base.stats})
-             for seed in range(1, 6)]  # fmt: skip
-    u, v = np.stack([d.u for d in draws]), np.stack([d.v for d in draws])
-    gain, gain_sd = np.array([d.gain for d in draws]), np.array([d.gain_sd for d in draws])
-    found = noise.log_likelihood(base.stats, gain[:, None] * u, u, v, gain_sd)
-    assert found.shape == (5, n_seqs)
-    np.testing.assert_allclose(found, [densities(d) for d in draws], rtol=1e-9, atol=1e-9)
-    totals = [noise.total_log_likelihood(np, d.stats, d.gain * d.u, d.u, d.v, d.gain_sd) for d in draws]
-    np.testing.assert_allclose(found.sum(1), totals, rtol=1e-10)
-
-
-@pytest.mark.parametrize(("n_seqs", "n_updates"), SIZES)
-def test_steps_are_a_mixture_of_dense_densities(n_seqs: int, n_updates: int) -> None:
-    c, log_weights = case(n_seqs, n_updates, 0), log_weights_of(n_updates, 3)
-    expected = steps_by_brute_force(c, log_weights)
-    total = noise.total_log_likelihood_of_steps(np, c.stats, log_weights, c.v, c.gain, c.gain_sd)
-    assert total == pytest.approx(expected.sum(), rel=1e-7)
-    # Two draws with parameters of their own, so that a wrong broadcast shows.
-    d = c._replace(gain=-c.gain, gain_sd=2 * c.gain_sd, level=0.5 * c.level)
-    other = log_weights_of(n_updates, 4)
-    found = noise.log_likelihood_of_steps(
-        c.stats,
-        np.stack([log_weights, other]),
-        np.stack([c.v, d.v]),
-        np.array([c.gain, d.gain]),
-        np.array([c.gain_sd, d.gain_sd]),
-    )
-    np.testing.assert_allclose(found, [expected, steps_by_brute_force(d, other)], rtol=1e-9, atol=1e-9)
-
-
-def test_the_later_component_counts() -> None:
-    """The control of the mixture: without `later`, or with its weight given to the last update, the number differs."""
-    c, log_weights = case(8, 6, 0), log_weights_of(6, 3)
-    total = noise.total_log_likelihood_of_steps(np, c.stats, log_weights, c.v, c.gain, c.gain_sd)
-    without = log_weights.copy()
-    without[-1] = -1e9
-    moved = np.append(np.append(log_weights[:-2], logsumexp(log_weights[-2:])), -1e9)
-    for changed in (without, moved):
-        found = noise.total_log_likelihood_of_steps(np, c.stats, changed, c.v, c.gain, c.gain_sd)
-        assert found == pytest.approx(steps_by_brute_force(c, changed).sum(), rel=1e-7)
-        assert abs(found - total) > 0.1
-
-
-def test_a_step_far_beyond_the_noise_does_not_overflow() -> None:
-    """A thousand noise sds: the exponentials must be taken after the largest is subtracted."""
-    c = case(3, 8, 0)._replace(level=0.01, walk=0.01, gain=300.0)
-    curves = np.where(np.arange(9) >= 4, 300.0, 0.0) + np.random.default_rng(0).normal(0, 0.01, size=(3, 9))
-    c = c._replace(log_odds=curves, stats=summarise(curves, np.arange(9.0)))
-    log_weights = log_weights_of(8, 0)
-    total = noise.total_log_likelihood_of_steps(np, c.stats, log_weights, c.v, c.gain, c.gain_sd)
-    assert np.isfinite(total)
-    assert total == pytest.approx(steps_by_brute_force(c, log_weights).sum(), rel=1e-7)
-
-
-def test_pytensor_gives_the_numbers_of_numpy() -> None:
-    c, log_weights = case(7, 10, 0), log_weights_of(10, 3)
-    tensors = SimpleNamespace(
-        **{name: pt.as_tensor(np.asarray(getattr(c.stats, name), float)) for name in Statistics.__dataclass_fields__}
-    )
-    level, walk, gain, gain_sd = (pt.dscalar(name) for name in ("level", "walk", "gain", "gain_sd"))
-    v = noise.variances(tensors, level, walk)
-    u = pt.as_tensor(c.u)
-    outputs = [
-        noise.total_log_likelihood(pt, tensors, gain * u, u, v, gain_sd),
-        noise.total_log_likelihood_of_steps(pt, tensors, pt.as_tensor(log_weights), v, gain, gain_sd),
-    ]
-    call = pytensor.function([level, walk, gain, gain_sd], outputs, mode="FAST_COMPILE")
-    for d in (c, c._replace(level=0.3, walk=2.0, gain=-4.0, gain_sd=0.01)):
-        expected = [
-            noise.total_log_likelihood(np, d.stats, d.gain * d.u, d.u, d.v, d.gain_sd),
-            noise.total_log_likelihood_of_steps(np, d.stats, log_weights, d.v, d.gain, d.gain_sd),
+def test_a_student_of_many_degrees_of_freedom_is_normal() -> None:
+    curves = curves_of(5, 8)
+    stats = summarise(curves)
+    for name in ("additive", "observer", "changepoint"):
+        h = HYPOTHESES[name]
+        params = params_of(h.varied(student=True), stats)
+        heavy = [
+            noise.log_likelihood(np, h.varied(student=True), stats, params | {"dof": np.full((DRAWS, 1), dof)})
+            for dof in (1e9, 5.0)
         ]
-        np.testing.assert_allclose(call(d.level, d.walk, d.gain, d.gain_sd), expected, rtol=1e-11)
+        normal = noise.log_likelihood(np, h, stats, params)
+        np.testing.assert_allclose(heavy[0], normal, rtol=1e-5)
+        assert abs(heavy[1] - normal).max() > 0.1  # the control
+
+
+def test_a_step_after_the_last_shot_counts() -> None:
+    """The control of the mixture: with its weight given to the last update the number differs."""
+    curves = curves_of(8, 6)
+    stats, h = summarise(curves), HYPOTHESES["changepoint"]
+    one = {"gain": 5.0, "gain_sd": 1.0, "level": 1.0, "walk": 0.3, "tau": 0.95, "spread": 0.2}
+    params = {name: np.array([[x]]) for name, x in one.items()}
+    log_weights = h.step_log_weights(np, stats, params)[0]
+    assert log_weights[-1] > np.log(0.1)
+    moved = np.append(np.append(log_weights[:-2], logsumexp(log_weights[-2:])), -500.0)
+
+    def mixture(weights: np.ndarray) -> np.ndarray:
+        each = []
+        for i in range(7):
+            only = np.where(np.arange(7) == i, 0.0, -500.0)
+            each.append(noise.log_likelihood(np, _with_weights(only), stats, params)[0])
+        return logsumexp(np.stack(each) + weights[:, None], axis=0)
+
+    found = noise.log_likelihood(np, h, stats, params)[0]
+    np.testing.assert_allclose(mixture(log_weights), found, rtol=1e-9)
+    assert abs(mixture(moved).sum() - found.sum()) > 0.1
+
+
+def _with_weights(log_weights: np.ndarray) -> Any:
+    return SimpleNamespace(
+        latent_step=True, by_sequence=False, student=False, step_log_weights=lambda *_: log_weights[None]
+    )
+
+
+@pytest.mark.parametrize("student", [False, True])
+def test_a_step_far_beyond_the_noise_does_not_overflow(student: bool) -> None:
+    """A thousand noise sds: the exponentials must be taken after the largest is subtracted."""
+    h = HYPOTHESES["changepoint"].varied(student=student)
+    odds = np.where(np.arange(9) >= 4, 300.0, 0.0) + np.random.default_rng(0).normal(0, 0.01, size=(3, 9))
+    curves = Curves("step", "complement", np.arange(9.0), odds)
+    stats = summarise(curves)
+    one = {"gain": 300.0, "gain_sd": 1.0, "level": 0.01, "walk": 0.01, "dof": 5.0, "tau": 0.4, "spread": 0.2}
+    params = {name: np.array([[x]]) for name, x in one.items()}
+    found = noise.log_likelihood(np, h, stats, params)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found[0], dense(h, curves, stats, at(params, 0)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("student", [False, True])
+@pytest.mark.parametrize("name", HYPOTHESES)
+def test_pytensor_gives_the_numbers_of_numpy(name: str, student: bool) -> None:
+    """Total and by sequence; parameters without the axis of draws."""
+    h, stats = HYPOTHESES[name].varied(student=student), summarise(curves_of(7, 10))
+    tensors = SimpleNamespace(
+        **{field: pt.as_tensor(np.asarray(getattr(stats, field), float)) for field in Statistics.__dataclass_fields__}
+    )
+    inputs = {p: pt.dvector(p) if prior.length else pt.dscalar(p) for p, prior in h.all_priors.items()}
+    outputs = [noise.total_log_likelihood(pt, h, tensors, inputs), noise.log_likelihood(pt, h, tensors, inputs)]
+    call = pytensor.function([*inputs.values()], outputs, mode="FAST_COMPILE")
+    params = params_of(h, stats)
+    totals, each = (of(np, h, stats, params) for of in (noise.total_log_likelihood, noise.log_likelihood))
+    for i in range(DRAWS):
+        total, by_sequence = call(*(params[p][i] if x.ndim else params[p][i, 0] for p, x in inputs.items()))
+        assert total == pytest.approx(totals[i], rel=1e-9)
+        np.testing.assert_allclose(np.ravel(by_sequence), each[i], rtol=1e-9)
 
 
 # --------------------------------------------------------------------------------------------- invariances
 
 
-@given(st.lists(st.floats(-500, 500), min_size=6, max_size=6), st.integers(0, 50))
-@settings(deadline=None, max_examples=40)
-def test_the_intercept_of_a_sequence_does_not_matter(constants: list[float], seed: int) -> None:
-    c, log_weights = case(6, 7, seed), log_weights_of(7, seed)
-    moved = summarise(c.log_odds + np.array(constants)[:, None], c.stats.shots)
-    for of in (
-        lambda s: noise.total_log_likelihood(np, s, c.gain * c.u, c.u, noise.variances(s, c.level, c.walk), c.gain_sd),
-        lambda s: noise.total_log_likelihood_of_steps(
-            np, s, log_weights, noise.variances(s, c.level, c.walk), c.gain, c.gain_sd
-        ),
-    ):
-        assert of(moved) == pytest.approx(of(c.stats), rel=1e-9)
+@given(
+    st.lists(st.floats(-500, 500), min_size=6, max_size=6), st.integers(0, 50), st.sampled_from(KINDS), st.booleans()
+)
+@settings(deadline=None, max_examples=60)
+def test_the_intercept_of_a_sequence_does_not_matter(
+    constants: list[float], seed: int, name: str, student: bool
+) -> None:
+    h, curves = HYPOTHESES[name].varied(student=student), curves_of(6, 7, seed)
+    moved = curves._replace(log_odds=curves.log_odds + np.array(constants)[:, None])
+    params = params_of(h, summarise(curves), seed)
+    one, other = (noise.total_log_likelihood(np, h, summarise(c), params) for c in (curves, moved))
+    np.testing.assert_allclose(other, one, rtol=1e-8)
     # The control: something else than a constant does matter.
-    tilted = summarise(c.log_odds + np.arange(8) * 0.01, c.stats.shots)
-    assert abs(tilted.x_mean - c.stats.x_mean).max() > 1e-3
+    tilted = summarise(curves._replace(log_odds=curves.log_odds + np.arange(8) * 0.01))
+    assert abs(tilted.x_mean - summarise(curves).x_mean).max() > 1e-3
 
 
-@given(st.floats(1e-3, 1e3), st.integers(0, 50))
-@settings(deadline=None, max_examples=40)
-def test_other_units_change_the_log_likelihood_by_the_jacobian(unit: float, seed: int) -> None:
+@given(st.floats(1e-3, 1e3), st.integers(0, 50), st.sampled_from([k for k in KINDS if k != "lapse"]), st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_other_units_change_the_log_likelihood_by_the_jacobian(
+    unit: float, seed: int, name: str, student: bool
+) -> None:
     """Nats or bits: densities of S K differences scale by unit^(-S K); the jitter is in the curves' unit too."""
-    c, log_weights = case(6, 7, seed), log_weights_of(7, seed)
-    c2 = c._replace(
-        log_odds=unit * c.log_odds,
-        stats=summarise(unit * c.log_odds, c.stats.shots),
-        **{name: unit * getattr(c, name) for name in ("gain", "gain_sd", "level", "walk")},
+    h, curves = HYPOTHESES[name].varied(student=student), curves_of(6, 7, seed)
+    stats, other = summarise(curves), summarise(curves._replace(log_odds=unit * curves.log_odds))
+    params = params_of(h, stats, seed)
+    scaled = params | {p: unit * params[p] for p in ("gain", "gain_sd", "level", "walk") if p in params}
+    one = noise.total_log_likelihood(np, h, stats, params)
+    np.testing.assert_allclose(
+        noise.total_log_likelihood(np, h, other, scaled) - one, -6 * 7 * np.log(unit), rtol=1e-6, atol=1e-6
     )
-    jacobian = -6 * 7 * np.log(unit)
-    one, other = (noise.total_log_likelihood(np, d.stats, d.gain * d.u, d.u, d.v, d.gain_sd) for d in (c, c2))
-    assert other - one == pytest.approx(jacobian, rel=1e-7, abs=1e-6)
-    one, other = (
-        noise.total_log_likelihood_of_steps(np, d.stats, log_weights, d.v, d.gain, d.gain_sd) for d in (c, c2)
-    )
-    assert other - one == pytest.approx(jacobian, rel=1e-7, abs=1e-6)
 
 
-def test_no_noise_at_all_stays_finite() -> None:
+@pytest.mark.parametrize("student", [False, True])
+@pytest.mark.parametrize("name", HYPOTHESES)
+def test_no_noise_at_all_stays_finite(name: str, student: bool) -> None:
     """The jitter: both sds 0, as at the edge of their priors."""
-    c = case(6, 7, 0)._replace(level=0.0, walk=0.0)
-    assert np.isfinite(noise.total_log_likelihood(np, c.stats, c.gain * c.u, c.u, c.v, c.gain_sd))
-    assert np.isfinite(noise.total_log_likelihood_of_steps(np, c.stats, log_weights_of(7, 0), c.v, c.gain, c.gain_sd))
-
-
-# --------------------------------------------------------------------------------------------- drawing
-
-
-def test_replicates_have_the_mean_and_covariance_of_the_model() -> None:
-    """20000 replicates; every entry of mean and covariance within 5 of its standard errors.
-
-    28 covariances and 7 means of normal errors: a false alarm has probability below 35 * 6e-7 = 2e-5.
-    """
-    c, size = case(1, 7, 0)._replace(gain_sd=4.0, level=1.0, walk=0.6), 20_000
-    shape = (4, size // 4, 7)
-    means, directions = np.broadcast_to(c.gain * c.f, shape), np.broadcast_to(c.f, shape)
-    drawn = noise.replicate(
-        c.stats, means, directions, np.tile(c.v, (4, 1)), np.full(4, c.gain_sd), np.random.default_rng(0)
-    )
-    assert drawn.shape == (4, size // 4, 8)
-    np.testing.assert_allclose(drawn.mean(-1), 0, atol=1e-12)
-    x = np.diff(drawn.reshape(-1, 8), axis=1)
-    covariance = dense(c).cov
-
-    def worst(mean: np.ndarray, cov: np.ndarray) -> float:
-        off_mean = (x.mean(0) - mean) / np.sqrt(np.diag(covariance) / size)
-        entry_sd = np.sqrt((covariance**2 + np.outer(np.diag(covariance), np.diag(covariance))) / size)
-        return max(abs(off_mean).max(), abs((np.cov(x.T) - cov) / entry_sd).max())
-
-    assert worst(c.gain * c.f, covariance) < 5
-    # The controls: without the rank-one part, with 5 % more level noise, and with another mean.
-    assert worst(c.gain * c.f, covariance - c.gain_sd**2 * np.outer(c.f, c.f)) > 5
-    assert worst(c.gain * c.f, dense(c._replace(level=1.05 * c.level)).cov) > 5
-    assert worst(1.05 * c.gain * c.f, covariance) > 5
-
-
-def test_each_draw_of_replicates_has_its_own_parameters() -> None:
-    stats = case(1, 5, 0).stats
-    shape = (2, 4000, 5)
-    v = np.stack([noise.variances(stats, 1.0, 0.0), noise.variances(stats, 0.1, 0.0)])
-    drawn = noise.replicate(stats, np.zeros(shape), np.zeros(shape), v, np.zeros(2), np.random.default_rng(0))
-    sds = np.diff(drawn, axis=-1).std((1, 2))
-    np.testing.assert_allclose(sds, np.sqrt(2) * np.array([1.0, 0.1]), rtol=0.05)
-
-
-def test_steps_are_drawn_as_often_as_their_weights_say() -> None:
-    """40000 steps of two draws; each frequency within 5 standard errors (false alarm below 12 * 6e-7)."""
-    log_weights = np.stack([log_weights_of(5, 0), log_weights_of(5, 1)])
-    size = 40_000
-    steps = noise.draw_steps(log_weights, size, np.random.default_rng(0))
-    assert steps.shape == (2, size, 5)
-    assert set(np.unique(steps.sum(-1))) <= {0.0, 1.0}
-    found = np.concatenate([steps.mean(1), 1 - steps.sum(-1).mean(1, keepdims=True)], axis=1)
-
-    def worst(weights: np.ndarray) -> float:
-        return float(abs((found - weights) / np.sqrt(weights * (1 - weights) / size)).max())
-
-    assert worst(np.exp(log_weights)) < 5
-    assert worst(np.exp(log_weights)[::-1]) > 5  # the control: the weights of the other draw
+    h, stats = HYPOTHESES[name].varied(student=student), summarise(curves_of(6, 7))
+    params = params_of(h, stats)
+    params |= {p: np.zeros((DRAWS, 1)) for p in ("level", "walk")}
+    assert np.isfinite(noise.total_log_likelihood(np, h, stats, params)).all()
+    assert np.isfinite(noise.total_log_likelihood(np, h, stats, params | {"gain_sd": np.zeros((DRAWS, 1))})).all()
 
 
 # --------------------------------------------------------------------------------------------- statistics
 
 
 def test_statistics_are_what_they_are_called() -> None:
-    c = case(9, 6, 0)
-    x = np.diff(c.log_odds, axis=1) @ noise.sine_transform(6)[0]
-    np.testing.assert_allclose(c.stats.x, x)
-    np.testing.assert_allclose(c.stats.x_scatter, np.cov(x.T) * 8)
-    assert (c.stats.n_seqs, c.stats.n_max) == (9.0, 6.0)
-    assert c.stats.scale == pytest.approx(np.median([row.std() for row in c.log_odds]))
+    curves = curves_of(9, 6)
+    stats = summarise(curves)
+    x = np.diff(curves.log_odds, axis=1) @ noise.sine_transform(6)[0]
+    np.testing.assert_allclose(stats.x, x)
+    np.testing.assert_allclose(stats.x_mean, x.mean(0))
+    np.testing.assert_allclose(stats.x_scatter, np.cov(x.T) * 8)
+    assert (stats.n_seqs, stats.n_max) == (9.0, 7.0)
+    assert stats.scale == pytest.approx(np.median([row.std() for row in curves.log_odds]))
+    assert curves.evidence is not None
+    assert stats.evidence_total == pytest.approx(curves.evidence[:, 1:].sum(1).mean())
+    assert stats.evidence.sum(1).mean() == pytest.approx(1)
+    np.testing.assert_allclose(stats.evidence * stats.evidence_total, curves.evidence[:, 1:])
+    without = summarise(curves._replace(evidence=None))
+    assert without.evidence_total == 0 and not without.evidence.any() and without.evidence.shape == (9, 6)
 
 
-def test_step_positions_lie_between_shots_on_a_scale_of_the_whole_curve() -> None:
-    """At every update and as many again beyond n_max; the first half of a curve has the positions of the whole."""
-    odds = case(3, 8, 0).log_odds
-    whole = summarise(odds, np.arange(1.0, 10))
-    half = summarise(odds[:, :4], np.arange(1.0, 5), n_max=9)
-    np.testing.assert_allclose(whole.step_positions[:8], (np.arange(1, 9) - 0.5) / 8)
-    assert len(whole.step_positions) == 16
+def test_the_first_half_keeps_the_units_of_the_whole() -> None:
+    """Evidence and f are shares of the way to n_max, whatever is fitted; the scale can be kept too."""
+    curves = curves_of(9, 12)
+    whole, half = summarise(curves), summarise(curves, until=6.0)
+    assert half.n_max == whole.n_max == 13
+    np.testing.assert_array_equal(half.shots, np.arange(1.0, 7))
+    np.testing.assert_allclose(half.evidence, whole.evidence[:, :5])
+    assert half.evidence_total == whole.evidence_total
+    np.testing.assert_allclose(half.x @ half.transform, (whole.x @ whole.transform)[:, :5], atol=1e-12)
+    np.testing.assert_allclose(whole.step_positions[:12], (np.arange(1, 13) - 0.5) / 12)
+    assert len(whole.step_positions) == 24
     np.testing.assert_allclose(half.step_positions, whole.step_positions)
+
+
+def test_statistics_of_some_sequences_are_those_of_their_curves() -> None:
+    curves = curves_of(9, 12)
+    stats = summarise(curves)
+    for keep in (np.arange(9) != 3, np.array([3]), np.array([8, 0, 4])):
+        found = stats.of(keep)
+        own = summarise(curves._replace(log_odds=curves.log_odds[keep]))
+        for name in ("x", "x_mean", "x_scatter", "n_seqs", "shots", "n_max", "transform", "step_positions"):
+            np.testing.assert_allclose(getattr(found, name), getattr(own, name), atol=1e-9, err_msg=name)
+        np.testing.assert_array_equal(found.evidence, stats.evidence[keep])
+        # What the priors and the unit of evidence hang on stays, or a sequence left out would change them.
+        assert (found.scale, found.evidence_total) == (stats.scale, stats.evidence_total)
+        assert found.scale != own.scale
+    # Two parts make the whole.
+    h = HYPOTHESES["additive"]
+    params = params_of(h, stats)
+    parts = [noise.total_log_likelihood(np, h, stats.of(np.arange(9) % 2 == odd), params) for odd in (0, 1)]
+    np.testing.assert_allclose(sum(parts), noise.total_log_likelihood(np, h, stats, params), rtol=1e-10)
