@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)  ## read SmolLM2-135M on four tasks and a null control, fit, draw: about 5 minutes
 	$(RUN) -m bayes_icl.collect --tasks copy times_ten past_tense category random_labels --n-seqs 32 --out data/curves/demo.nc
-	$(RUN) -m bayes_icl.fit --curves data/curves/demo.nc --out data/fits/demo --figures figures/demo
+	$(RUN) -m bayes_icl.fit --curves data/curves/demo.nc --out data/fits/demo --figures figures/demo --pool
 
 readme: $(READY)  ## put what the demo printed into README.md
 	$(RUN) analyses/fill_readme.py

@@ -28,10 +28,10 @@ EXAMPLES = {
 }
 MEANING = {
     "supported": "Supported: the additive law predicts sequences it has not seen, and shots it has not seen, about as "
-    "well as the best law; no curvature shows; and the power law's exponent lies where a curve cannot be told from a "
-    "line.",
-    "rejected": "Rejected: a curved law predicts better by more than the difference's own uncertainty, or the curvature "
-    "is plain without any model.",
+    "well as the best law; no curvature shows; and the power law's exponent lies where a curve cannot be told "
+    "from a line.",
+    "rejected": "Rejected: a curved law predicts better by more than the difference's own uncertainty, or the "
+    "curvature is plain without any model.",
     "no_update": "No update: the additive law gains nothing on no change at all.",
     "undecided": "Undecided: the additive law survives, but a curved one could still be true. That is not support: the "
     "line says how many sequences would decide it.",

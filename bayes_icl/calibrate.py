@@ -303,17 +303,23 @@ def kind_of(name: str) -> str:
     return KINDS.get(name, "curved") if name != "none" else "none"
 
 
-def averaging_ratio(n: Sequence[int] = (1, 5, 10, 20, 50, 100), n_seqs: int = 20_000, seed: int = 0) -> pd.DataFrame:
+def averaging_ratio(n: Sequence[int] = (1, 5, 10, 20, 50, 100)) -> pd.DataFrame:
     """How much of the mean log-odds is left in the log-odds of the mean probability: two coins, 3/4 and 1/4 heads.
 
     An ideal observer's log-odds gain log(3)/2 a flip on average; averaged as probabilities they seem to gain ever less.
+    Exact: summed over the number of heads.
     """
     import pandas as pd
-    from scipy.special import expit, logit
+    from scipy.special import expit
+    from scipy.stats import binom
 
-    curves = np.cumsum(coin_evidence(n_seqs, max(n), np.random.default_rng([seed, 14]))[:, 1:], axis=1)
-    at = np.array(n) - 1
-    return pd.DataFrame({"n": n, "ratio": logit(expit(curves[:, at]).mean(0)) / (0.5 * np.log(3) * np.array(n))})
+    ratios = []
+    for flips in n:
+        heads = np.arange(flips + 1)
+        chance, log_odds = binom.pmf(heads, flips, 0.75), (2 * heads - flips) * np.log(3)
+        apparent = np.log(chance @ expit(log_odds)) - np.log(chance @ expit(-log_odds))
+        ratios.append(apparent / (0.5 * np.log(3) * flips))
+    return pd.DataFrame({"n": n, "ratio": ratios})
 
 
 def _run(function: Callable, jobs: Sequence[tuple], workers: int, label: str) -> list[dict[str, Any]]:
@@ -369,7 +375,7 @@ def calibrate(settings: CalibrateSettings) -> dict[str, pd.DataFrame]:
         )
     ]
     confusion = pd.DataFrame(_run(confuse, confusion_jobs, workers, "confusion"))
-    return {"sbc": sbc, "recovery": recovery, "confusion": confusion, "averaging": averaging_ratio(seed=settings.seed)}
+    return {"sbc": sbc, "recovery": recovery, "confusion": confusion, "averaging": averaging_ratio()}
 
 
 def rank_tests(sbc: pd.DataFrame) -> pd.DataFrame:

@@ -230,13 +230,13 @@ def load_hypotheses(path: Path) -> list[str]:
         raise StatedError(f"--hypotheses-from {path}: no such file; it should be Python that registers hypotheses")
     before = set(HYPOTHESES)
     try:
-        exec(
-            compile(path.read_text(encoding="utf-8"), str(path), "exec"), {"__name__": path.stem, "__file__": str(path)}
-        )
-    except Exception as error:
+        code = compile(path.read_text(encoding="utf-8"), str(path), "exec", dont_inherit=True)
+        exec(code, {"__name__": path.stem, "__file__": str(path)})
+    except (Exception, SystemExit) as error:
         for name in set(HYPOTHESES) - before:
             del HYPOTHESES[name]
-        raise StatedError(f"--hypotheses-from {path}: {type(error).__name__}: {error}") from error
+        said = next(iter(str(error).splitlines()), "")
+        raise StatedError(f"--hypotheses-from {path}: {type(error).__name__}: {said}") from error
     if not (new := [name for name in HYPOTHESES if name not in before]):
         raise StatedError(f"--hypotheses-from {path}: nothing in it is registered with @hypothesis")
     _LOADED[path] = new

@@ -41,6 +41,8 @@ class Space:
     """
 
     def __init__(self, hypothesis: Hypothesis, stats: Statistics) -> None:
+        if hypothesis.ceiling and hypothesis.student:
+            raise ValueError(f"{hypothesis.name}: free means are integrated out under normal noise only")
         self.hypothesis, self.stats = hypothesis, stats
         self.priors = {name: prior for name, prior in hypothesis.all_priors.items() if not prior.length}
         self.size = len(self.priors)

@@ -122,10 +122,9 @@ def main(settings: BenchSettings) -> None:
         hypothesis = HYPOTHESES[name]
         with run_jobs(1):
             fits = {
-                s: best_cpu(lambda c=c: sample_fast(hypothesis, summarise(c)), settings.repeats)
-                for s, c in made.items()
+                s: best_cpu(partial(sample_fast, hypothesis, summarise(c)), settings.repeats) for s, c in made.items()
             }
-            scoring, _ = best_cpu(lambda: score_curves(hypothesis, first, checks=False), 1)
+            scoring, _ = best_cpu(partial(score_curves, hypothesis, first, checks=False), 1)
         start = time.perf_counter()
         sampler = Sampler(
             hypothesis, summarise(first), SamplerSettings(settings.draws, settings.draws, 4, settings.seed)

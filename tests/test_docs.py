@@ -52,3 +52,10 @@ def test_readme_points_at_what_exists() -> None:
 @pytest.mark.parametrize("block", [b for b in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)])
 def test_python_in_the_readme_is_python(block: str) -> None:
     compile(block, "README.md", "exec")
+
+
+def test_the_law_in_the_readme_is_the_one_in_the_file() -> None:
+    """Line by line, the file's docstrings aside."""
+    source = (ROOT / "analyses/my_laws.py").read_text(encoding="utf-8")
+    for line in source.splitlines():
+        assert line in README.splitlines() or line.lstrip().startswith('"""'), line

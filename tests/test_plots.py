@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
+from typing import Any
 
 import arviz as az
 import matplotlib as mpl
@@ -49,7 +51,39 @@ def table(curves: dict[str, Curves]) -> pd.DataFrame:
 
 def verdicts_of(kind: str = "no_update") -> dict[str, dict]:
     """The longest words that a verdict may have."""
-    return {t: {"verdict": kind, "named": "logarithmic", "readout": "complement", "n_min": 1} for t in TASKS}
+    return {t: {"verdict": kind, "named": "nll_logistic", "readout": "complement", "n_min": 1} for t in TASKS}
+
+
+SETTINGS = [
+    ("complement", 1, "stated", "normal"),
+    ("complement", 0, "stated", "normal"),
+    ("complement", 2, "stated", "normal"),
+    ("rule", 1, "stated", "normal"),
+    ("complement", 1, "halved", "normal"),
+    ("complement", 1, "doubled", "normal"),
+    ("complement", 1, "stated", "student"),
+]
+KINDS = ("supported", "rejected", "no_update", "undecided", "refused")
+
+
+def sensitivity_of(tasks: tuple[str, ...] = TASKS) -> pd.DataFrame:
+    """As sensitivity.csv is read: every verdict in it, and the longest name of a law."""
+    rows = [
+        dict(zip(("readout", "n_min", "priors", "noise"), setting))
+        | {"task": task, "verdict": (kind := KINDS[(i + j) % 5]), "headline": j == 0}
+        | {"named": None if kind == "refused" else "nll_logistic"}
+        for i, task in enumerate(tasks)
+        for j, setting in enumerate(SETTINGS)
+    ]
+    return pd.DataFrame(rows)
+
+
+def pooled_of(fits: dict[str, dict[str, az.InferenceData]]) -> dict[str, Any]:
+    """As in pooled.json."""
+    means = {task: float(own["additive"]["posterior"]["delta"].mean()) for task, own in fits.items()}
+    mu = float(np.mean(list(means.values())))
+    deltas = {task: [0.9 * mean + 0.1 * mu, mean - 0.2, mean + 0.2] for task, mean in means.items()}
+    return {"mu": [mu, mu - 1, mu + 1], "tau": [0.5, 0, 1], "new_task": [mu, mu - 2, mu + 2], "deltas": deltas}
 
 
 def texts(figure: Figure) -> list[Text]:
@@ -79,7 +113,8 @@ def cut_off(figure: Figure) -> list[str]:
     return outside
 
 
-FIGURES = ["curves", "updates", "comparison", "delta"]
+FIGURES = ["curves", "updates", "comparison", "delta", "pooled", "sensitivity"]
+WITH_UNITS = [name for name in FIGURES if name != "sensitivity"]
 
 
 @pytest.fixture
@@ -91,6 +126,8 @@ def figures(
         "updates": plots.updates_figure({t: (curves[t], fits[t]) for t in TASKS}, verdicts_of()),
         "comparison": plots.comparison_figure(table, list(curves.values())),
         "delta": plots.delta_figure({t: fits[t]["additive"] for t in TASKS}, verdicts_of()),
+        "pooled": plots.delta_figure({t: fits[t]["additive"] for t in TASKS}, verdicts_of(), pooled_of(fits)),
+        "sensitivity": plots.sensitivity_figure(sensitivity_of()),
     }
 
 
@@ -116,7 +153,7 @@ def test_no_verdict_is_cut_off(
     assert not cut_off(plots.delta_figure({t: fits[t]["additive"] for t in TASKS}, verdicts_of(verdict)))
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", WITH_UNITS)
 def test_figures_name_their_unit_readout_and_n_min(figures: dict[str, Figure], name: str) -> None:
     words = " ".join(t.get_text() for t in texts(figures[name]))
     assert "nats" in words
@@ -132,7 +169,7 @@ def test_titles_say_another_readout_and_n_min(curves: dict[str, Curves], table: 
     assert "rule" in words and "≥ 2" in words and "complement" not in words
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", WITH_UNITS)
 def test_one_task_and_few_hypotheses_are_enough(
     curves: dict[str, Curves], fits: dict[str, dict[str, az.InferenceData]], table: pd.DataFrame, name: str
 ) -> None:
@@ -143,6 +180,7 @@ def test_one_task_and_few_hypotheses_are_enough(
         "updates": lambda: plots.updates_figure({task: (curves[task], few)}, verdicts_of()),
         "comparison": lambda: plots.comparison_figure(table[table.hypothesis.isin(three)], [curves[task]]),
         "delta": lambda: plots.delta_figure({task: few["additive"]}, verdicts_of()),
+        "pooled": lambda: plots.delta_figure({task: few["additive"]}, verdicts_of(), pooled_of(fits)),
     }
     assert not cut_off(made[name]())
 
@@ -166,6 +204,144 @@ def test_every_hypothesis_has_a_panel_and_a_colour_of_its_own(figures: dict[str,
     titles = [ax.get_title() for ax in figures["curves"].axes if ax.axison]
     assert titles == list(NAMES)
     assert len({ax.title.get_color() for ax in figures["curves"].axes if ax.axison}) == len(NAMES)
+
+
+def luminance(colour: tuple[float, float, float]) -> float:
+    """Of WCAG 2: 1 is white."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def test_colours_are_told_apart_and_legible_on_white() -> None:
+    colours = {name: plots.colour_of(name) for name in NAMES}
+    for name, colour in colours.items():
+        assert 1.05 / (luminance(colour) + 0.05) > 2.2, name
+        for other in list(NAMES)[: list(NAMES).index(name)]:
+            assert np.linalg.norm(np.subtract(colour, colours[other])) > 0.18, (name, other)
+    # The controls: the yellow and the pink of the palette, which no hypothesis has.
+    for pale in ((0.925, 0.882, 0.2), (0.984, 0.686, 0.894)):
+        assert 1.05 / (luminance(pale) + 0.05) < 2.2
+
+
+def test_a_users_hypothesis_moves_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {name: plots.colour_of(name) for name in NAMES}
+    for i in range(3):
+        theirs = dataclasses.replace(HYPOTHESES["power"], name=f"theirs_{i}", curve=lambda xp, n, a: n)
+        monkeypatch.setitem(HYPOTHESES, theirs.name, theirs)
+    after = {name: plots.colour_of(name) for name in HYPOTHESES}
+    assert {name: after[name] for name in NAMES} == before
+    assert len(set(after.values())) == len(NAMES) + 3
+
+
+def test_a_law_that_is_not_named_and_of_many_parameters_gets_no_panel() -> None:
+    shown = plots.shown_hypotheses({"named": None})
+    assert {"constant", "additive", "power", "freeform"} <= set(shown)
+    assert not {"lapse", "nll_power", "scaling_law"} & set(shown)
+    assert set(plots.shown_hypotheses({"named": "nll_power"})) - set(shown) == {"nll_power"}
+    assert plots.shown_hypotheses({"named": "power"}) == shown
+
+
+@pytest.mark.parametrize("number", [1, 2, 7, 8])
+def test_the_lowest_panel_of_each_column_has_its_numbers(
+    curves: dict[str, Curves], fits: dict[str, dict[str, az.InferenceData]], number: int
+) -> None:
+    task = TASKS[0]
+    figure = plots.curves_figure(curves[task], dict(list(fits[task].items())[:number]))
+    FigureCanvasAgg(figure).draw()
+    panels = [ax for ax in figure.axes if ax.axison]
+    with_numbers = [any(t.get_text() and t.get_visible() for t in ax.get_xticklabels()) for ax in panels]
+    assert with_numbers == [False] * max(number - 2, 0) + [True] * min(number, 2)
+
+
+def test_names_of_hypotheses_do_not_overlap(figures: dict[str, Figure]) -> None:
+    figure = figures["comparison"]
+    FigureCanvasAgg(figure).draw()
+    for ax in figure.axes:
+        boxes = sorted((t.get_window_extent() for t in ax.get_yticklabels()), key=lambda box: box.y0)
+        assert len(boxes) == len(NAMES)
+        # Of the boxes, which have room for ascenders and descenders, a fifth at most.
+        assert all(low.y1 - high.y0 < 0.2 * low.height for low, high in zip(boxes, boxes[1:]))
+
+
+# --------------------------------------------------------------------------------------------- sensitivity, pooling
+
+
+def cells(figure: Figure) -> dict[tuple[float, float], str]:
+    return {t.get_position(): t.get_text() for t in figure.axes[0].texts}
+
+
+def test_every_setting_has_a_cell_with_its_verdict() -> None:
+    table = sensitivity_of()
+    figure = plots.sensitivity_figure(table)
+    ax = figure.axes[0]
+    columns = [t.get_text() for t in ax.get_xticklabels()]
+    assert columns == [
+        "complement\nn ≥ 1",
+        "complement\nn ≥ 0",
+        "complement\nn ≥ 2",
+        "rule\nn ≥ 1",
+        "priors\nhalved",
+        "priors\ndoubled",
+        "student\nnoise",
+    ]
+    assert [t.get_fontweight() for t in ax.get_xticklabels()] == ["bold"] + ["normal"] * 6
+    assert [t.get_text() for t in ax.get_yticklabels()] == list(TASKS[::-1])
+    for i, task in enumerate(TASKS):
+        for j in range(7):
+            row = table[table.task == task].iloc[j]
+            assert cells(figure)[j, 1 - i] == f"{row.verdict}\n{row.named or ''}"
+    faces = {kind: set() for kind in KINDS}
+    for patch, row in zip(ax.patches, table.itertuples()):
+        faces[row.verdict].add(patch.get_facecolor())
+    assert [len(own) for own in faces.values()] == [1] * 5
+    assert len(set.union(*faces.values())) == 5
+    assert figure.get_figwidth() == pytest.approx(2 * plots.COLUMN)
+
+
+def test_the_words_of_a_cell_stay_in_it() -> None:
+    figure = plots.sensitivity_figure(sensitivity_of(("past_tense", "a_task_of_a_longer_name_than_most")))
+    FigureCanvasAgg(figure).draw()
+    ax = figure.axes[0]
+    for text, patch in zip(ax.texts, ax.patches):
+        box, cell = text.get_window_extent(), patch.get_window_extent()
+        assert cell.x0 <= box.x0 and box.x1 <= cell.x1 and cell.y0 <= box.y0 and box.y1 <= cell.y1
+    assert not cut_off(figure)
+
+
+def test_a_task_without_a_setting_has_a_gap_and_another_main_noise_is_named() -> None:
+    table = sensitivity_of()
+    figure = plots.sensitivity_figure(table[(table.task == TASKS[0]) | (table.readout == "complement")])
+    assert (3, 1) in cells(figure) and (3, 0) not in cells(figure)
+    swapped = table.assign(noise=table.noise.map({"normal": "student", "student": "normal"}))
+    assert "normal\nnoise" in [t.get_text() for t in plots.sensitivity_figure(swapped).axes[0].get_xticklabels()]
+
+
+def test_pooled_deltas_are_drawn_beside_each_tasks_own(
+    figures: dict[str, Figure], fits: dict[str, dict[str, az.InferenceData]]
+) -> None:
+    pooled = pooled_of(fits)
+    lines = [np.asarray(line.get_xdata(), float).ravel() for line in figures["pooled"].axes[0].lines]
+
+    def drawn(*x: float) -> bool:
+        return any(len(line) == len(x) and np.allclose(line, x) for line in lines)
+
+    for mean, low, high in (*pooled["deltas"].values(), pooled["mu"]):
+        assert drawn(mean) and drawn(low, high)
+    assert drawn(*pooled["new_task"][1:])
+    assert "mean of 2 tasks" in " ".join(t.get_text() for t in texts(figures["pooled"]))
+    words = " ".join(t.get_text() for t in texts(figures["delta"]))
+    assert "mean of" not in words and "pooled" not in words
+
+
+def test_a_task_that_was_not_pooled_has_no_diamond(fits: dict[str, dict[str, az.InferenceData]]) -> None:
+    def diamonds(pooled: dict[str, Any]) -> int:
+        figure = plots.delta_figure({t: fits[t]["additive"] for t in TASKS}, verdicts_of(), pooled)
+        return sum(line.get_marker() == "D" for line in figure.axes[0].lines)
+
+    pooled = pooled_of(fits)
+    assert diamonds(pooled) == 3  # the control: two tasks and their mean
+    del pooled["deltas"][TASKS[0]]
+    assert diamonds(pooled) == 2
 
 
 # --------------------------------------------------------------------------------------------- single axes
