@@ -4,7 +4,7 @@
 
 Simulation-based calibration
     Parameters are drawn from the priors, curves from them, and the rank of the truth in its posterior must be uniform
-    (Talts et al. 2018). Controls: a prior shifted by one sd, noise without its walk.
+    (Talts et al. 2018). Controls: a prior shifted by two sds, noise without its walk.
 Recovery
     At a fixed truth of every hypothesis, how often the 95 % intervals hold the parameters.
 Confusion
@@ -174,7 +174,7 @@ def ranks(name: str, setting: str, seeds: Sequence[int], n_seqs: int, n_shots: i
     Parameters
     ----------
     setting
-        ``"sound"``; ``"student"`` (heavy-tailed noise); controls ``"shifted prior"`` (`SHIFTED` one prior sd higher
+        ``"sound"``; ``"student"`` (heavy-tailed noise); controls ``"shifted prior"`` (`SHIFTED` two prior sds higher
         than the fit expects) and ``"wrong noise"`` (fitted without a walk).
     """
     from bayes_icl.importance import sample_fast
@@ -187,7 +187,7 @@ def ranks(name: str, setting: str, seeds: Sequence[int], n_seqs: int, n_shots: i
         rng = np.random.default_rng([seed, 11])
         truth = {name: float(prior.draw(rng, ())) for name, prior in hypothesis.all_priors.items()}
         if setting == "shifted prior":
-            truth[SHIFTED[1]] += hypothesis.all_priors[SHIFTED[1]].parameters[1]
+            truth[SHIFTED[1]] += 2 * hypothesis.all_priors[SHIFTED[1]].parameters[1]
         evidence = coin_evidence(n_seqs, n_shots, rng) if hypothesis.by_sequence else None
         curves = simulate(hypothesis, truth, n_seqs, n_shots, rng, evidence)
         # Ranks are uniform only if the prior does not look at the data, so the scale is given.

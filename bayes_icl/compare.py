@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -180,6 +181,12 @@ def comparison_table(scores: Sequence[Score]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows, columns=None if rows else COLUMNS)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table that `fit` wrote, names as they are: a task may be called null, or 7."""
+    names = dict.fromkeys(("task", "readout", "hypothesis", "named"), str)
+    return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
 
 
 def _by_curve(scores: Sequence[Score]) -> list[list[Score]]:

@@ -161,7 +161,13 @@ def read_curves(path: Path) -> xr.Dataset:
 
 def _from_table(path: Path) -> xr.Dataset:
     try:
-        table = pd.read_csv(path)
+        missing_cells = ["", "NA", "NaN", "nan"]
+        table = pd.read_csv(
+            path,
+            dtype={"task": str, "readout": str},  # a task may be called 7, or null
+            keep_default_na=False,
+            na_values={"shot": missing_cells, "log_odds": missing_cells},
+        )
     except (ValueError, UnicodeDecodeError) as error:
         raise StatedError(f"{path} is not readable as CSV: {error}") from None
     missing = [name for name in ("task", "seq", "shot", "log_odds") if name not in table]

@@ -521,9 +521,9 @@ def _file_name(name: str) -> str:
 def _draw(dataset: xr.Dataset, out: Path, figures: Path, verdicts: dict[str, dict]) -> None:
     """Write the figures, all of them from the files of the fit."""
     import arviz as az
-    import pandas as pd
 
     from bayes_icl import plots
+    from bayes_icl.compare import read_table
     from bayes_icl.curves import replacing, select
 
     shown = {
@@ -539,15 +539,17 @@ def _draw(dataset: xr.Dataset, out: Path, figures: Path, verdicts: dict[str, dic
     }
     fitted = {task: own for task, own in inferences.items() if own}
     drawn = {f"curves_{task}": plots.curves_figure(shown[task], own) for task, own in fitted.items()}
+    table = read_table(out / "comparison.csv")
+    # Those of the headlines; there may be no law among them that gets a panel.
+    if scored := [c for c in shown.values() if len(plots.rows_of(table, c))]:
+        drawn["comparison"] = plots.comparison_figure(table, scored)
     if fitted:
-        table = pd.read_csv(out / "comparison.csv")
         drawn["updates"] = plots.updates_figure({task: (shown[task], own) for task, own in fitted.items()}, verdicts)
-        drawn["comparison"] = plots.comparison_figure(table, [shown[task] for task in fitted])
         additive = {task: own["additive"] for task, own in fitted.items() if "additive" in own}
         if additive:
             drawn["delta"] = plots.delta_figure(additive, verdicts, _pooled(out))
     if any(len(verdict["others"]) for verdict in verdicts.values()):
-        drawn["sensitivity"] = plots.sensitivity_figure(pd.read_csv(out / "sensitivity.csv"))
+        drawn["sensitivity"] = plots.sensitivity_figure(read_table(out / "sensitivity.csv"))
     for name, figure in drawn.items():
         for suffix in (".png", ".pdf"):
             with replacing(figures / (_file_name(name) + suffix)) as temporary:

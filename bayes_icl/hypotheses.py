@@ -86,8 +86,10 @@ SHARED_PRIORS = {
 DOF_PRIOR = Prior("LogNormal", (log(8), 1.0))
 
 
-# A total update below this, nats, is none: what a share of it would be is not defined.
-SMALL = 1e-12
+# A total update below this, nats, is none: shares of it would be shares of rounding errors.
+LEAST_TOTAL = 1e-6
+# A log ratio of probabilities below this is none; it may be small, at log-odds far from 0.
+LEAST_RATIO = 1e-12
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,13 @@ class Hypothesis:
         """The same law with heavy-tailed noise, or wider or narrower priors."""
         return replace(self, student=student, prior_width=prior_width)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """By name where it is registered: a user's function is in no module that another process could import."""
+        own = HYPOTHESES.get(self.name)
+        if own is not None and own.varied(student=self.student, prior_width=self.prior_width) == self:
+            return _registered, (self.name, self.student, self.prior_width)
+        return super().__reduce_ex__(protocol)
+
     @property
     def all_priors(self) -> dict[str, Prior]:
         """The priors of all that is sampled, the shared ones first."""
@@ -184,7 +193,7 @@ class Hypothesis:
         total = end[..., 1:] - end[..., :1]
         if self.in_nats:
             mean = g[..., 1:] - g[..., :-1]
-            return mean, mean / xp.where(xp.abs(total) < SMALL, SMALL, total), total
+            return mean, mean / xp.where(xp.abs(total) < LEAST_TOTAL, LEAST_TOTAL, total), total
         f = (g[..., 1:] - g[..., :-1]) / total
         gain = params["gain"] if self.has_gain else 0.0
         return gain * f, f, gain
@@ -201,6 +210,10 @@ class Hypothesis:
 
 
 HYPOTHESES: dict[str, Hypothesis] = {}
+
+
+def _registered(name: str, student: bool, prior_width: float) -> Hypothesis:
+    return HYPOTHESES[name].varied(student=student, prior_width=prior_width)
 
 
 def hypothesis(name: str, complexity: int, **fields: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -510,7 +523,7 @@ def scaling_law(xp: Any, n: Any, slope: Any, ceiling_from: Any, width: Any, top:
     ratio = _softplus(xp, -second) - _softplus(xp, -top)  # log(P_1 / P_2)
     odds_2 = slope * (ceiling_from - width) + ratio
     # Where they all but agree, K would be without bound, and there is nothing to learn.
-    k = slope / xp.maximum(ratio, SMALL)
+    k = slope / xp.maximum(ratio, LEAST_RATIO)
     return scaling_log_odds(xp, n, [0.0, odds_2, odds_2 + odds_3], [top, second, second - gap_3], k)
 
 

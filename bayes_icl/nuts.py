@@ -141,11 +141,11 @@ class Sampler:
         # Steps of sequences make a mixture, whose posterior bends more.
         careful = hypothesis.latent_step
         draws, tune = self.settings.draws, self.settings.tune
-        first = self._sample(stats, draws, tune, 0.95 if careful else 0.8)
+        first = self._sample(stats, draws, tune, 0.95 if careful else 0.9)
         if not first.faults:
             return first
         short = first.ess < ESS_LEAST or first.rhat_max > R_HAT_MOST
-        return self._sample(stats, 2 * draws if short else draws, 2 * tune, 0.99 if careful else 0.95)
+        return self._sample(stats, 2 * draws if short else draws, 2 * tune, 0.99)
 
     def _sample(self, stats: Statistics, draws: int, tune: int, target_accept: float) -> Posterior:
         import arviz as az

@@ -183,10 +183,16 @@ def updates_figure(
     return figure
 
 
+def rows_of(table: pd.DataFrame, curves: Curves) -> pd.DataFrame:
+    """The rows of one curve in `comparison.csv`."""
+    at = (table.task == curves.task) & (table.readout == curves.readout) & (table.n_min == curves.shots[0])
+    return table[at]
+
+
 @_styled
 def comparison_figure(table: pd.DataFrame, shown: Sequence[Curves]) -> Figure:
     """One panel a task; hypotheses in bold survive when a sequence is left out."""
-    own = [table[(table.task == c.task) & (table.readout == c.readout) & (table.n_min == c.shots[0])] for c in shown]
+    own = [rows_of(table, curves) for curves in shown]
     heights = [max(0.13 * len(rows) + 0.3, 0.8) for rows in own]
     figure, axes = _figure(len(shown), 1, sum(heights) + 0.6, sharex=True, height_ratios=heights)
     for ax, curves, rows in zip(axes.flat, shown, own):

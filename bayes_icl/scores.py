@@ -35,6 +35,7 @@ EFFECTIVE_LEAST = 20  # draws that must carry the score of a refit
 LOGO_DRAWS = 4000  # of equal weight: k must tell of the sequence left out, not of the engine's weights
 MOST_NUMBERS = 2**22  # in a table of draws by sequences
 REPLICATES = 6400  # new sequences that predictive checks draw
+LEAST_REPLICATES = 40  # of each sequence: 39 have their 2.5 % quantile at the least of them
 PULLS = 0.5  # a sequence pulls when delta moves by more than this share of its sd without it
 PRIOR_WIDTHS = {"halved": 0.5, "stated": 1.0, "doubled": 2.0}  # of all priors but those between bounds
 Engine = Callable[[Hypothesis, Statistics], Posterior]
@@ -132,7 +133,7 @@ def score_curves(
     middle = float(curves.shots[-1] / 2)
     n_past = int((curves.shots <= middle).sum()) - 1
     rng = np.random.default_rng(5)
-    n_draws = int(np.clip(REPLICATES // len(stats.x), 25, 200))
+    n_draws = int(np.clip(REPLICATES // len(stats.x), LEAST_REPLICATES, 200))
     if n_past >= 2 and not hypothesis.ceiling:
         half = summarise(curves, until=middle)
         first = engine(hypothesis, half)
@@ -144,7 +145,8 @@ def score_curves(
         if checks:
             later = curves.log_odds[:, n_past, None] + go_on(first.equal(n_draws), stats, n_past, rng)
             seen = curves.log_odds[:, n_past + 1 :]
-            low, high = np.quantile(later, [0.025, 0.975], axis=0)
+            # Weibull's quantiles hold 95 % of new values on average; those of numpy 93 % with 100 draws.
+            low, high = np.quantile(later, [0.025, 0.975], axis=0, method="weibull")
             score["coverage_ahead"] = float(((low <= seen) & (seen <= high)).mean())
             score["nrmse_ahead"] = nrmse(expit(later).mean((0, 1)), expit(seen).mean(0))
     if checks:

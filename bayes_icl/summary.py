@@ -23,10 +23,12 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
     from rich.markup import escape
     from rich.padding import Padding
 
+    from bayes_icl.compare import read_table
+
     console = Console(file=io.StringIO(), highlight=False, width=110)
     fitted = any(v["delta"] for v in verdicts.values())
-    scores = pd.read_csv(out / "comparison.csv") if fitted else pd.DataFrame()
-    checks = pd.read_csv(out / "checks.csv", keep_default_na=True) if fitted else pd.DataFrame()
+    scores = read_table(out / "comparison.csv") if fitted else pd.DataFrame()
+    checks = read_table(out / "checks.csv") if fitted else pd.DataFrame()
     for task, headline in verdicts.items():
         console.rule(f"[bold]{escape(task)}", align="left")
         for verdict in (headline, *headline["others"]):
@@ -59,7 +61,7 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
                 console.print(Padding(escape(f"no {row.check}: {row.note}"), (0, 0, 0, 1)))
     if fitted:
         console.rule("[bold]engines and pooling", align="left")
-        console.print(_engines(pd.read_csv(out / "engines.csv"), scores))
+        console.print(_engines(read_table(out / "engines.csv"), scores))
         if (out / "pooled.json").exists():
             console.print(_pooled(json.loads((out / "pooled.json").read_text())))
     text = console.file.getvalue()  # type: ignore[attr-defined]

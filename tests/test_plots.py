@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 from typing import Any
@@ -260,7 +261,7 @@ def test_names_of_hypotheses_do_not_overlap(figures: dict[str, Figure]) -> None:
         boxes = sorted((t.get_window_extent() for t in ax.get_yticklabels()), key=lambda box: box.y0)
         assert len(boxes) == len(NAMES)
         # Of the boxes, which have room for ascenders and descenders, a fifth at most.
-        assert all(low.y1 - high.y0 < 0.2 * low.height for low, high in zip(boxes, boxes[1:]))
+        assert all(low.y1 - high.y0 < 0.2 * low.height for low, high in itertools.pairwise(boxes))
 
 
 # --------------------------------------------------------------------------------------------- sensitivity, pooling
@@ -289,7 +290,7 @@ def test_every_setting_has_a_cell_with_its_verdict() -> None:
     for i, task in enumerate(TASKS):
         for j in range(7):
             row = table[table.task == task].iloc[j]
-            assert cells(figure)[j, 1 - i] == f"{row.verdict}\n{row.named or ''}"
+            assert cells(figure)[j, 1 - i] == f"{row.verdict}\n" + ("" if pd.isna(row.named) else row.named)
     faces = {kind: set() for kind in KINDS}
     for patch, row in zip(ax.patches, table.itertuples()):
         faces[row.verdict].add(patch.get_facecolor())

@@ -1,0 +1,320 @@
+"""The text of a fit: its numbers are those of the files, whatever stands in them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from simulate import simulate_curves
+
+from bayes_icl.checks import frequentist_checks
+from bayes_icl.compare import COLUMNS, Verdict
+from bayes_icl.summary import summarise_verdicts
+
+
+def verdict(**own: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "task": "rising",
+        "readout": "complement",
+        "n_min": 1,
+        "verdict": "supported",
+        "reasons": ["the first reason, p = 0.51"],
+        "named": "additive",
+        "delta": {"mean": 0.512, "hdi_low": 0.401, "hdi_high": 0.623},
+    }
+    return Verdict(**fields | own).as_json()
+
+
+def row(hypothesis: str, **own: Any) -> dict[str, Any]:
+    numbers = {
+        "elpd_diff": -12.3,
+        "diff_se": 4.5,
+        "lfo_diff": -6.7,
+        "lfo_diff_se": 8.9,
+        "ess_bulk_min": 4321.0,
+        "pareto_k_max": 0.43,
+        "nrmse": 0.123,
+        "nrmse_ahead": 0.234,
+        "coverage_ahead": 0.94,
+    }
+    words = {"task": "rising", "readout": "complement", "n_min": 1, "engine": "fast", "hypothesis": hypothesis}
+    alive = {"survivor": False, "survivor_lfo": False}
+    return dict.fromkeys(COLUMNS, np.nan) | words | numbers | alive | own
+
+
+ENGINES = {
+    "task": ["rising", "rising"],
+    "hypothesis": ["additive", "power"],
+    "parameter": ["delta", "a"],
+    "shift": [0.011, -0.022],
+    "shift_se": [0.03, 0.04],
+    "sd_ratio": [1.01, 0.97],
+}
+
+
+class Folder:
+    """The files of a fit, made up; `text` is what the summary says of them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.verdicts: dict[str, dict] = {"rising": {**verdict(), "others": []}}
+        self.dataset = dataset()
+        both = {"survivor": True, "survivor_lfo": True, "elpd_diff": 0.0, "diff_se": 0.0}
+        self.write(
+            "comparison", pd.DataFrame([row("power"), row("additive", **both), row("freeform", lfo_diff=np.nan)])
+        )
+        checks = frequentist_checks(simulate_curves(12, 16, n_min=1))
+        self.write("checks", checks.assign(task="rising", readout="complement", n_min=1))
+        self.write("engines", pd.DataFrame(ENGINES))
+
+    def write(self, name: str, table: pd.DataFrame) -> None:
+        table.to_csv(self.path / f"{name}.csv", index=False)
+
+    def change(self, name: str, at: int, **values: Any) -> None:
+        table = pd.read_csv(self.path / f"{name}.csv")
+        for column, value in values.items():
+            table[column] = table[column].astype(object)
+            table.loc[at, column] = value
+        self.write(name, table)
+
+    @property
+    def text(self) -> str:
+        return summarise_verdicts(self.dataset, self.path, self.verdicts)
+
+    def line(self, start: str) -> str:
+        (found,) = (line for line in self.text.splitlines() if line.strip().startswith(start))
+        return found
+
+
+def dataset(evidence: float = np.nan) -> xr.Dataset:
+    dims = ("task", "readout", "seq", "shot")
+    coords = {"task": ["rising"], "readout": ["complement"], "seq": range(2), "shot": range(3)}
+    variables = {"log_odds": (dims, np.zeros((1, 1, 2, 3))), "evidence": (dims[::2] + dims[3:], np.zeros((1, 2, 3)))}
+    return xr.Dataset(variables, coords=coords).assign(evidence=lambda d: d.evidence + evidence)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+# --------------------------------------------------------------------------------------------- verdicts
+
+
+def test_the_headline_has_its_words_and_numbers(folder: Folder) -> None:
+    line = folder.line("complement, n >= 1")
+    assert "additive update: SUPPORTED" in line
+    assert "delta 0.512 [0.401, 0.623] nats/example" in line and "named: additive" in line
+    assert folder.line("the first reason").strip() == "the first reason, p = 0.51"
+    assert folder.text.startswith("rising ─")
+    assert all(len(line) <= 110 for line in folder.text.splitlines())
+    assert not any(line != line.rstrip() for line in folder.text.splitlines())
+
+
+def test_a_change_in_the_verdict_changes_the_text(folder: Folder) -> None:
+    changed = verdict(verdict="rejected", named="power", delta={"mean": 0.7, "hdi_low": 0.6, "hdi_high": 0.8}, n_min=2)
+    folder.verdicts = {"rising": {**changed, "others": []}}
+    line = folder.line("complement, n >= 2")
+    assert "REJECTED" in line and "0.700 [0.600, 0.800]" in line and "named: power" in line
+
+
+def test_settings_are_named_by_what_differs(folder: Folder) -> None:
+    others = [
+        verdict(n_min=0, verdict="undecided"),
+        verdict(readout="rule"),
+        verdict(priors="halved"),
+        verdict(priors="doubled", verdict="rejected", reasons=["not shown"]),
+        verdict(noise="student"),
+    ]
+    folder.verdicts["rising"]["others"] = others
+    lines = [line for line in folder.text.splitlines() if "additive update: " in line]
+    assert [line.split("additive update")[0].strip() for line in lines] == [
+        "complement, n >= 1",
+        "complement, n >= 0",
+        "rule, n >= 1",
+        "priors halved",
+        "priors doubled",
+        "student noise",
+    ]
+    assert len({line.index("additive update") for line in lines}) == 1  # one under the other
+    assert "undecided" in lines[1] and "rejected" in lines[4]
+    assert "not shown" not in folder.text  # reasons are the headline's
+    # Of the four others of the same readout, two are the headline's.
+    assert "the verdict is the same in 2 of 4 other settings of complement" in folder.text
+
+
+def test_normal_noise_beside_a_heavy_tailed_headline(folder: Folder) -> None:
+    folder.verdicts = {"rising": {**verdict(noise="student"), "others": [verdict()]}}
+    assert "normal noise" in folder.text and "student noise" not in folder.text
+
+
+def test_notes_and_pulls_appear(folder: Folder) -> None:
+    assert "note:" not in folder.text and "sequences that pull" not in folder.text  # the control
+    pulls = [{"seq": i, "delta_without": 0.1 * i, "pareto_k": 0.2} for i in (3, 7)]
+    folder.verdicts["rising"] |= {"notes": ["left aside: [odd] law"], "pulls": pulls}
+    assert folder.line("note:").strip() == "note: left aside: [odd] law"
+    expected = "sequences that pull: 3 (delta 0.300 without it), 7 (delta 0.700 without it)"
+    assert folder.line("sequences that pull").strip() == expected
+    folder.verdicts["rising"]["pulls"] = pulls * 4
+    assert "and 3 more" in folder.text
+
+
+def test_a_long_note_stays_indented(folder: Folder) -> None:
+    folder.verdicts["rising"]["notes"] = ["word " * 60]
+    lines = [line for line in folder.text.splitlines() if "word" in line]
+    assert len(lines) > 1 and all(line.startswith("    ") for line in lines)
+
+
+def test_what_was_refused_without_a_fit_needs_no_tables(tmp_path: Path) -> None:
+    refused = verdict(verdict="refused", reasons=["no variation"], named=None, delta=None)
+    text = summarise_verdicts(dataset(), tmp_path, {"rising": {**refused, "others": []}})
+    assert "REFUSED" in text and "no variation" in text
+    assert "delta" not in text and "named" not in text and "engines" not in text
+
+
+# --------------------------------------------------------------------------------------------- readouts together
+
+
+def with_rule(headline: str, rule: str, **own: Any) -> dict[str, dict]:
+    return {"rising": {**verdict(verdict=headline, **own), "others": [verdict(readout="rule", verdict=rule)]}}
+
+
+@pytest.mark.parametrize(
+    ("headline", "rule", "said"),
+    [("rejected", "no_update", True), ("rejected", "rejected", False), ("no_update", "no_update", False)],
+)
+def test_a_form_learned_without_the_rule_is_told(folder: Folder, headline: str, rule: str, said: bool) -> None:
+    folder.verdicts = with_rule(headline, rule)
+    assert ("the form of an answer, not the rule" in folder.text) == said
+    assert "null control" not in folder.text
+
+
+@pytest.mark.parametrize(("rule", "outcome"), [("no_update", "passes"), ("undecided", "FAILS")])
+def test_a_null_control_passes_or_fails(folder: Folder, rule: str, outcome: str) -> None:
+    folder.verdicts, folder.dataset = with_rule("rejected", rule), dataset(0.0)
+    assert f"rule must be no_update and is {rule}: {outcome}" in folder.text
+    folder.dataset = dataset(0.1)  # the control
+    assert "null control" not in folder.text
+
+
+# --------------------------------------------------------------------------------------------- tables
+
+
+def test_the_table_of_hypotheses_is_that_of_the_file_best_first(folder: Folder) -> None:
+    # One line each, none wrapped.
+    expected = {
+        "additive": "additive 0.0 0.0 -6.7 8.9 both fast 4321 0.43 0.123 0.234 0.94",
+        "power": "power -12.3 4.5 -6.7 8.9 fast 4321 0.43 0.123 0.234 0.94",
+        "freeform": "freeform (ceiling) -12.3 4.5 - 8.9 fast 4321 0.43 0.123 0.234 0.94",
+    }
+    for name, words in expected.items():
+        assert " ".join(folder.line(name).split()) == words
+    text = folder.text
+    assert text.index("\n additive") < text.index("\n power")
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ({"elpd_diff": -77.77}, "-77.8"),
+        ({"diff_se": 33.33}, "33.3"),
+        ({"lfo_diff": -55.55}, "-55.5"),
+        ({"lfo_diff_se": 22.22}, "22.2"),
+        ({"ess_bulk_min": 999.0}, "999"),
+        ({"pareto_k_max": 0.69}, "0.69"),
+        ({"nrmse": 0.777}, "0.777"),
+        ({"nrmse_ahead": 0.888}, "0.888"),
+        ({"coverage_ahead": 0.55}, "0.55"),
+        ({"engine": "nuts"}, "nuts"),
+        ({"survivor": True, "survivor_lfo": False}, " seq "),
+        ({"survivor": False, "survivor_lfo": True}, " future "),
+        ({"survivor": True, "survivor_lfo": True}, " both "),
+    ],
+)
+def test_a_change_in_comparison_csv_changes_its_cell(folder: Folder, values: dict[str, Any], shown: str) -> None:
+    assert shown not in folder.line("power")
+    folder.change("comparison", 0, **values)
+    assert shown in folder.line("power")
+
+
+def test_rows_of_other_settings_and_tasks_are_not_shown(folder: Folder) -> None:
+    table = pd.read_csv(folder.path / "comparison.csv")
+    strangers = [row("saturating", n_min=0), row("saturating", readout="rule"), row("saturating", task="other")]
+    folder.write("comparison", pd.concat([table, pd.DataFrame(strangers)]))
+    assert "saturating" not in folder.text
+    folder.write("comparison", pd.concat([table, pd.DataFrame([row("saturating")])]))
+    assert "saturating" in folder.text  # the control
+
+
+@pytest.mark.parametrize("task", ["null", "nan", "NA", "7", "[bold]x[/]"])
+def test_a_task_may_have_any_name(folder: Folder, task: str) -> None:
+    """What pandas takes for missing or a number, and what rich takes for markup."""
+    folder.verdicts = {task: folder.verdicts["rising"]}
+    folder.dataset = folder.dataset.assign_coords(task=[task])
+    for name in ("comparison", "checks"):
+        folder.write(name, pd.read_csv(folder.path / f"{name}.csv").assign(task=task))
+    assert folder.text.startswith(f"{task} ─")
+    assert "left-out seq" in folder.text and "slope by sequence" in folder.text
+
+
+def test_checks_are_those_of_the_file(folder: Folder) -> None:
+    checks = pd.read_csv(folder.path / "checks.csv").set_index("check")
+    own = checks.loc["slope by sequence"]
+    line = folder.line("slope by sequence")
+    assert f"{own.estimate:.4g}" in line and f"[{own.low:.4g}, {own.high:.4g}]" in line and f"{own.p:.2g}" in line
+    folder.change("checks", 0, estimate=0.98765)
+    assert "0.9877" in folder.line("slope by sequence")
+
+
+def test_a_check_without_an_answer_says_why_in_one_line(folder: Folder) -> None:
+    nothing = dict.fromkeys(("estimate", "se", "low", "high", "p"), np.nan)
+    folder.change("checks", 3, **nothing, note="singular: [slopes] do not differ")
+    assert folder.line("no mixed model").strip() == "no mixed model: singular: [slopes] do not differ"
+    assert "nan" not in folder.text
+
+
+# --------------------------------------------------------------------------------------------- engines and pooling
+
+
+def test_the_engines_agreement_is_told_by_its_worst(folder: Folder) -> None:
+    text = " ".join(folder.text.split())
+    assert "fast engine beside NUTS, 2 parameters of 2 fits" in text
+    assert "means at most 0.022 sd apart, Monte Carlo error 0.040 (power a, rising)" in text
+    assert "sds at most 3.0 % apart (power a, rising)" in text
+    assert "all scores are the fast engine's" in text
+    folder.change("engines", 0, shift=-0.5, sd_ratio=1.2)
+    text = " ".join(folder.text.split())
+    assert "0.500 sd apart, Monte Carlo error 0.030 (additive delta, rising)" in text
+    assert "20.0 % apart (additive delta, rising)" in text
+
+
+def test_what_nuts_scored_is_named(folder: Folder) -> None:
+    folder.change("comparison", 0, engine="nuts")
+    assert "scored by NUTS: power" in folder.text and "all scores are" not in folder.text
+
+
+def test_without_nuts_there_is_no_agreement(folder: Folder) -> None:
+    folder.write("engines", pd.DataFrame(columns=list(ENGINES)))
+    assert "beside NUTS" not in folder.text and "all scores are the fast engine's" in folder.text
+
+
+def test_pooled_deltas_are_those_of_the_file(folder: Folder) -> None:
+    assert "over tasks" not in folder.text  # the control
+    deltas = {f"task_{i}": [0.1 * i, 0.0, 1.0] for i in range(3)}
+    pooled = {"mu": [0.5, 0.4, 0.6], "tau": [0.2, 0.1, 0.3], "new_task": [0.51, 0.0, 1.1], "deltas": deltas}
+    (folder.path / "pooled.json").write_text(json.dumps(pooled))
+    assert "mean over tasks like these: 0.500 [0.400, 0.600]" in folder.text
+    assert "sd over tasks: 0.200 [0.100, 0.300]" in folder.text
+    assert "a further task: 0.510 [0.000, 1.100]" in folder.text
+    assert "task_2: 0.200 [0.000, 1.000]" in folder.text
+    assert "with 3 tasks the sd over tasks follows its prior more than the data" in folder.text
+    pooled["deltas"]["task_3"] = [0.3, 0.0, 1.0]
+    (folder.path / "pooled.json").write_text(json.dumps(pooled))
+    assert "follows its prior" not in folder.text
+    (folder.path / "pooled.json").write_text(json.dumps({"refused": "--pool needs 2 tasks"}))
+    assert "--pool needs 2 tasks" in folder.text and "over tasks" not in folder.text
