@@ -135,7 +135,7 @@ def _slack(se: float) -> float:
 COLUMNS = [
     *("task", "readout", "n_min", "hypothesis", "elpd_logo", "se", "elpd_diff", "diff_se", "survivor"),
     *("elpd_lfo", "lfo_diff", "lfo_diff_se", "survivor_lfo"),
-    *("pareto_k_max", "refits", "rhat_max", "ess_bulk_min", "divergences", "engine", "k_hat"),
+    *("pareto_k_max", "refits", "rhat_max", "ess_bulk_min", "divergences", "engine", "k_hat", "faults"),
     *("gap_to_freeform", "log_marginal", "nrmse", "nrmse_ahead", "coverage_ahead", "lag", "lag_low", "lag_high"),
 ]
 
@@ -171,6 +171,7 @@ def comparison_table(scores: Sequence[Score]) -> pd.DataFrame:
                     "lfo_diff_se": se_lfo,
                     "survivor_lfo": s.hypothesis in alive_lfo,
                     **{name: getattr(s, name) for name in same},
+                    "faults": "; ".join(s.faults),
                     "gap_to_freeform": s.elpd_logo.sum() - ceiling,
                     **{name: getattr(s, name) for name in checks},
                     **{

@@ -137,7 +137,8 @@ def check(dataset: xr.Dataset, source: str = "the curves") -> xr.Dataset:
 def read_curves(path: Path) -> xr.Dataset:
     """Read a curves file: netCDF, or a CSV table with the columns ``task, seq, shot, log_odds``.
 
-    A table may have a column ``readout``; without one its values are taken as `complement`.
+    A table may have a column ``readout``; without one its values are taken as `complement`. A column ``evidence`` is
+    the ideal observer's update at each shot, nats; what is not a number there is not known.
 
     Raises
     ------
@@ -190,7 +191,11 @@ def _from_table(path: Path) -> xr.Dataset:
     if twice.any():
         row = table[twice].iloc[0]
         raise StatedError(f"{path}: task {row.task}, seq {row.seq}, shot {row.shot}, {row.readout} stands there twice")
-    return table.set_index([*DIMS])[["log_odds"]].to_xarray()
+    dataset = table.set_index([*DIMS])[["log_odds"]].to_xarray()
+    if "evidence" in table:
+        evidence = table.drop_duplicates(["task", "seq", "shot"]).set_index(["task", "seq", "shot"])["evidence"]
+        dataset["evidence"] = pd.to_numeric(evidence, errors="coerce").to_xarray()
+    return dataset
 
 
 def write_netcdf(dataset: xr.Dataset, path: Path) -> None:

@@ -35,6 +35,6 @@ def exit_stating(run: Callable[[], int]) -> None:
         print(f"error: {error.strerror or error}{where}{remedy}", file=sys.stderr)
         code = FAILED
     except KeyboardInterrupt:
-        print("stopped; what was finished is kept, run the same command again to go on", file=sys.stderr)
+        print("stopped: no file is left half written; run the same command again (collect goes on)", file=sys.stderr)
         code = 130
     sys.exit(code)

@@ -85,12 +85,15 @@ class Case:
     ----------
     headline
         The curve of its task that figures show and whose posteriors are kept.
+    base
+        Not there for the sensitivity table alone.
     """
 
     curves: Curves
     noise: str = "normal"
     priors: str = "stated"
     headline: bool = False
+    base: bool = True
 
     def hypothesis(self, name: str) -> Hypothesis:
         """A hypothesis under this setting."""
@@ -102,11 +105,13 @@ class Case:
         """Whether the hypothesis is defined here."""
         evidence = self.curves.evidence
         known = evidence is not None and abs(float(evidence[:, 1:].sum())) > 0
-        # Other settings are for the verdict: no ceiling, whose means can be integrated out under normal noise only, and
-        # not the laws of most parameters, which take most of the time.
-        varied = (self.noise, self.priors) != ("normal", "stated")
-        heavy = HYPOTHESES[name].ceiling or HYPOTHESES[name].complexity >= HEAVY
-        return not (varied and heavy) and (known or not HYPOTHESES[name].by_sequence)
+        law = HYPOTHESES[name]
+        # The sensitivity table is for the verdict: no ceiling there, and not the laws of most parameters, which take
+        # most of the time. Free means can be integrated out under normal noise only.
+        left_out = (not self.base and (law.ceiling or law.complexity >= HEAVY)) or (
+            law.ceiling and self.noise == "student"
+        )
+        return not left_out and (known or not law.by_sequence)
 
 
 @dataclass(frozen=True)
@@ -220,7 +225,8 @@ def plan_cases(dataset: xr.Dataset, settings: FitSettings) -> list[Case]:
         if settings.sensitivity:
             curves = select(dataset, task, readouts[0]).since(n_mins[0])
             other = "student" if settings.noise == "normal" else "normal"
-            cases += [Case(curves, settings.noise, priors) for priors in ("halved", "doubled")] + [Case(curves, other)]
+            varied = [(settings.noise, "halved"), (settings.noise, "doubled"), (other, "stated")]
+            cases += [Case(curves, noise, priors, base=False) for noise, priors in varied]
     return cases
 
 
@@ -257,17 +263,13 @@ def fit_curves(
 
     sampler = sampler or SamplerSettings()
     workers = workers or min(4, os.cpu_count() or 1)
-    main_noise = cases[0].noise if cases else "normal"
     scores: list[dict[str, Score]] = [{} for _ in cases]
     posteriors: dict[tuple[int, str], Posterior] = {}
     agreement: list[dict[str, Any]] = []
 
-    def base(case: Case) -> bool:
-        return case.priors == "stated" and case.noise == main_noise
-
     with run_jobs(workers) as run, tqdm(total=len(cases), unit="case", disable=not progress, dynamic_ncols=True) as bar:
         bar.set_description("fast engine")
-        todo = [i for i, case in enumerate(cases) if engine != "nuts" or not base(case)]
+        todo = [i for i, case in enumerate(cases) if engine != "nuts" or not case.base]
         jobs = [(cases[i], [n for n in hypotheses if cases[i].fits(n)], sampler.seed, hypotheses_from) for i in todo]
         for j, fitted in run(_fit_case, jobs):
             i = todo[j]
@@ -279,7 +281,7 @@ def fit_curves(
         # By hypothesis, since compiling one is most of what NUTS costs: what to score anew, and what to sample only.
         anew = {
             name: [
-                i for i, case in enumerate(cases) if base(case) and case.fits(name) and _wants_nuts(scores[i].get(name))
+                i for i, case in enumerate(cases) if case.base and case.fits(name) and _wants_nuts(scores[i].get(name))
             ]
             for name in hypotheses
         }
@@ -337,13 +339,16 @@ def _fit_case(
     from bayes_icl.importance import sample_fast
     from bayes_icl.scores import score_curves
 
-    if hypotheses_from:
-        load_hypotheses(hypotheses_from)
-    base = case.priors == "stated"
+    users = load_hypotheses(hypotheses_from) if hypotheses_from else []
     fitted = {}
     for name in names:
         engine = partial(sample_fast, seed=seed)
-        score, posterior = score_curves(case.hypothesis(name), case.curves, engine, checks=base)
+        try:
+            score, posterior = score_curves(case.hypothesis(name), case.curves, engine, checks=case.base)
+        except Exception as error:
+            if name not in users:
+                raise
+            raise StatedError(f"hypothesis {name!r} of {hypotheses_from}: {type(error).__name__}: {error}") from error
         fitted[name] = score, posterior if case.headline else None
     return fitted
 
@@ -421,6 +426,7 @@ def _fit_and_write(cases: Sequence[Case], names: list[str], settings: FitSetting
     """Fit, judge and write the folder; provenance.json comes last and says that it is whole."""
     import pandas as pd
 
+    from bayes_icl.checks import COLUMNS as CHECKS
     from bayes_icl.checks import frequentist_checks
     from bayes_icl.compare import comparison_table, sensitivity_table, too_little
     from bayes_icl.curves import replacing
@@ -456,7 +462,7 @@ def _fit_and_write(cases: Sequence[Case], names: list[str], settings: FitSetting
         }
         with replacing(out / fit_file(curves.task, name)) as temporary:
             inference.to_netcdf(str(temporary), engine="h5netcdf")
-    base = [own for case, own in zip(fitted, fits.scores) if (case.priors, case.noise) == ("stated", settings.noise)]
+    base = [own for case, own in zip(fitted, fits.scores) if case.base]
     tables = {
         "comparison.csv": comparison_table([score for own in base for score in own]),
         "sensitivity.csv": sensitivity_table(verdicts),
@@ -469,7 +475,7 @@ def _fit_and_write(cases: Sequence[Case], names: list[str], settings: FitSetting
                 for case in fitted
                 if case.headline
             ]
-            or [pd.DataFrame()]
+            or [pd.DataFrame(columns=[*CHECKS, "task", "readout", "n_min"])]
         ),
     }
     for name, table in tables.items():
@@ -550,6 +556,9 @@ def _draw(dataset: xr.Dataset, out: Path, figures: Path, verdicts: dict[str, dic
             drawn["delta"] = plots.delta_figure(additive, verdicts, _pooled(out))
     if any(len(verdict["others"]) for verdict in verdicts.values()):
         drawn["sensitivity"] = plots.sensitivity_figure(read_table(out / "sensitivity.csv"))
+    for name in {"updates", "comparison", "delta", "sensitivity"} - set(drawn):  # of an earlier run
+        for suffix in (".png", ".pdf"):
+            (figures / (name + suffix)).unlink(missing_ok=True)
     for name, figure in drawn.items():
         for suffix in (".png", ".pdf"):
             with replacing(figures / (_file_name(name) + suffix)) as temporary:

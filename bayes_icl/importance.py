@@ -57,7 +57,8 @@ class Space:
             return np.exp(np.clip(z, -300.0, 300.0))
         if prior.family == "Uniform":
             low, high = prior.parameters
-            return low + (high - low) / (1 + np.exp(-z))
+            # Never the bound itself, where a law may be 0/0.
+            return low + (high - low) / (1 + np.exp(-np.clip(z, -30.0, 30.0)))
         return z * self.stats.scale if prior.scaled else z
 
     def place(self, name: str, value: np.ndarray) -> np.ndarray:
@@ -285,7 +286,7 @@ def sample_fast(
             k_hat = pareto_k(log_weights)
             total = logsumexp(log_weights)
             ess = float(np.exp(2 * total - logsumexp(2 * log_weights)))
-            if (k_hat < GOOD_K and ess > GOOD_ESS) or i + 1 == len(stages) + len(MORE_STAGES):
+            if (ess > GOOD_ESS and (k_hat < GOOD_K or ess > len(z) / 2)) or i + 1 == len(stages) + len(MORE_STAGES):
                 break
         # Where tempering is dear, one more ordinary stage is tried first.
         if i + 1 == len(stages) + hypothesis.latent_step:

@@ -339,16 +339,19 @@ def recovery_figure(coverage: pd.DataFrame) -> Figure:
     from statsmodels.stats.proportion import proportion_confint
 
     names = list(dict.fromkeys(coverage.hypothesis))
-    figure, axes = _figure(1, 1, 0.22 * len(names) + 1.0, width=1.4 * COLUMN)
+    figure, axes = _figure(1, 1, 0.24 * len(names) + 1.0, width=1.4 * COLUMN)
     ax = axes.flat[0]
+    # Over the kinds of noise, where there are several.
+    held = coverage.assign(held=(coverage.held * coverage.sims).round())
+    held = held.groupby(["hypothesis", "parameter"], sort=False)[["held", "sims"]].sum().reset_index()
     for y, name in enumerate(names[::-1]):
-        own = coverage[coverage.hypothesis == name]
+        own = held[held.hypothesis == name]
         for j, row in enumerate(own.itertuples()):
             at = y + 0.35 - 0.7 * (j + 0.5) / len(own)
-            low, high = proportion_confint(round(row.held * row.sims), row.sims, method="wilson")
-            main = row.parameter in ("delta", "a")
-            ax.plot([low, high], [at, at], color=colour_of(name), lw=1.2 if main else 0.6)
-            ax.plot(row.held, at, "o" if main else ".", color=colour_of(name), ms=2.5)
+            low, high = proportion_confint(int(row.held), int(row.sims), method="wilson")
+            heavy = row.parameter == "delta" or (name, row.parameter) == ("power", "a")
+            ax.plot([low, high], [at, at], color=colour_of(name), lw=1.2 if heavy else 0.6)
+            ax.plot(row.held / row.sims, at, "o" if heavy else ".", color=colour_of(name), ms=2.5)
     ax.axvline(0.95, color=INK, lw=0.6)
     ax.axvspan(0.92, 0.98, color=FAINT, alpha=0.3, lw=0)
     ax.set_yticks(range(len(names)), names[::-1])

@@ -64,8 +64,13 @@ class Posterior:
             *([f"R-hat {self.rhat_max:.3f} above {R_HAT_MOST}"] if self.rhat_max > R_HAT_MOST else []),
             *([f"ESS {self.ess:.0f} below {ESS_LEAST}"] if not self.ess >= ESS_LEAST else []),
             *([f"{self.divergences} divergences after a retry"] if self.divergences else []),
-            *([f"Pareto k {self.k_hat:.2f} of the importance weights"] if self.k_hat > PARETO_K_MOST else []),
+            *([f"Pareto k {self.k_hat:.2f} of the importance weights"] if self._heavy else []),
         ]
+
+    @property
+    def _heavy(self) -> bool:
+        """Whether a few draws may carry the weight; k has no scale, and says nothing where most weigh alike."""
+        return self.k_hat > PARETO_K_MOST and self.ess < len(self.log_weights) / 2
 
     def numbers(self, stats: Statistics) -> dict[str, Float[np.ndarray, " draw"]]:
         """Every parameter that is a number, with `gain` and `delta` where there is a mean update, nats."""

@@ -18,7 +18,6 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
     """Text for people: the verdict on each task first, then delta, then the hypotheses."""
     import io
 
-    import pandas as pd
     from rich.console import Console
     from rich.markup import escape
     from rich.padding import Padding
@@ -26,9 +25,9 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
     from bayes_icl.compare import read_table
 
     console = Console(file=io.StringIO(), highlight=False, width=110)
-    fitted = any(v["delta"] for v in verdicts.values())
-    scores = read_table(out / "comparison.csv") if fitted else pd.DataFrame()
-    checks = read_table(out / "checks.csv") if fitted else pd.DataFrame()
+    scores = read_table(out / "comparison.csv")
+    fitted = len(scores) > 0
+    checks = read_table(out / "checks.csv") if fitted else scores
     for task, headline in verdicts.items():
         console.rule(f"[bold]{escape(task)}", align="left")
         for verdict in (headline, *headline["others"]):

@@ -399,10 +399,13 @@ def test_at_the_bounds_nothing_is_refused() -> None:
     at_bound = [dataclasses.replace(s, pareto_k_max=0.7) for s in scores()]
     assert judge(with_p(0.2, 1), at_bound).verdict == "supported"
     # The engines' bounds are in the posterior's faults, which a score takes over as they are.
-    posterior = Posterior(HYPOTHESES["power"], {}, np.zeros(1), "nuts", ess=400.0, rhat_max=1.01)
+    posterior = Posterior(HYPOTHESES["power"], {}, np.full(1000, -np.log(1000)), "nuts", ess=400.0, rhat_max=1.01)
     assert posterior.faults == []
     past = {"ess": 399.0, "rhat_max": 1.011, "divergences": 1, "k_hat": 0.71}
     assert len(dataclasses.replace(posterior, **past).faults) == 4
+    # A high k of weights that are nearly all alike is no fault: most draws count.
+    assert dataclasses.replace(posterior, k_hat=0.9, ess=501.0).faults == []
+    assert dataclasses.replace(posterior, k_hat=0.9, ess=499.0).faults
     assert dataclasses.replace(posterior, ess=float("nan")).faults  # what could not be computed is no good
 
 

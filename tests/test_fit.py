@@ -520,8 +520,9 @@ def test_which_hypotheses_a_case_is_fitted_with() -> None:
     assert names(Case(known)) == everything
     assert names(Case(plain)) == names(Case(null)) == everything - {"observer"}
     # Where the setting is varied neither the ceiling nor the laws of most parameters.
-    for varied in (Case(known, "student"), Case(known, priors="halved")):
+    for varied in (Case(known, "student", base=False), Case(known, priors="halved", base=False)):
         assert names(varied) == everything - {"freeform", "scaling_law"}
+    assert names(Case(known, "student")) == everything - {"freeform"}
     assert Case(plain, "student", "doubled").hypothesis("power").student
     assert Case(plain, "student", "doubled").hypothesis("power").prior_width == 2
 
@@ -618,11 +619,16 @@ def test_the_observer_is_fitted_where_the_evidence_is_known(tmp_path: Path, undr
     assert verdict_of(tmp_path)["null"]["verdict"] == "no_update"
 
 
-def test_a_table_cannot_bring_evidence(csv: Path, undrawn: None) -> None:
-    """As documented: task, seq, shot, log_odds and readout; a column more is passed over, and observer not fitted."""
+def test_a_table_can_bring_evidence(csv: Path, undrawn: None) -> None:
     write_csv(csv, simulate_curves(12, 16, task="rising"))
-    pd.read_csv(csv).assign(evidence=0.5).to_csv(csv, index=False)
+    table = pd.read_csv(csv).assign(evidence=0.5)
+    table.to_csv(csv, index=False)
     assert ended(settings_for(csv, hypotheses=(*THREE, "observer"))) in (0, 3)
+    assert set(pd.read_csv(csv.parent / "out" / "comparison.csv").hypothesis) == {*THREE, "observer"}
+    # Not known at one shot, not known at all.
+    table.loc[table.shot == 5, "evidence"] = None
+    table.to_csv(csv, index=False)
+    assert ended(settings_for(csv, hypotheses=(*THREE, "observer"), force=True)) in (0, 3)
     assert set(pd.read_csv(csv.parent / "out" / "comparison.csv").hypothesis) == set(THREE)
 
 

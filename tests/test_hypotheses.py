@@ -515,7 +515,9 @@ def test_every_hypothesis_says_what_it_is(name: str) -> None:
 
 
 def test_the_hypotheses_of_the_design_are_there() -> None:
-    wanted = "constant additive logarithmic power saturating pooling changepoint lapse nll_power nll_bounded nll_logistic "
+    wanted = (
+        "constant additive logarithmic power saturating pooling changepoint lapse nll_power nll_bounded nll_logistic "
+    )
     assert {*wanted.split(), "scaling_law", "observer", "freeform"} <= set(HYPOTHESES)
 
 
@@ -567,14 +569,14 @@ def test_registering_makes_a_hypothesis_and_never_replaces_one(monkeypatch: pyte
 
 # --------------------------------------------------------------------------------------------- a user's own file
 
-GOOD = '''
+GOOD = """
 from bayes_icl.hypotheses import LogNormal, hypothesis
 
 @hypothesis("square_root", complexity=2, priors={"s": LogNormal(0, 1)}, meanings={"s": "shift, examples"},
             reference="me", predicts="as the root of n")
 def square_root(xp, n, s):
     return xp.sqrt(n + s)
-'''
+"""
 
 
 @pytest.fixture
@@ -699,3 +701,19 @@ def test_no_law_is_another_one_under_a_second_name() -> None:
     for one in curves:
         for other in curves:
             assert one == other or abs(curves[one] - curves[other]).max() > 0.01, (one, other)
+
+
+# --------------------------------------------------------------------------------------------- other processes
+
+
+def test_hypotheses_travel_by_name_where_they_are_registered(registry: dict[str, Any]) -> None:
+    """A user's curve is in no module that another process could import."""
+    import pickle
+
+    exec(GOOD, {"__name__": "my_laws"})
+    for name in ("additive", "square_root"):
+        for h in (registry[name], registry[name].varied(student=True, prior_width=2.0)):
+            assert pickle.loads(pickle.dumps(h)) == h
+    stranger = dataclasses.replace(registry["square_root"], complexity=7)
+    with pytest.raises(Exception, match="square_root"):  # the control: one that is not registered has no name to go by
+        pickle.loads(pickle.dumps(stranger))

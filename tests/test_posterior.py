@@ -30,9 +30,7 @@ def by_search(x: np.ndarray, weights: np.ndarray, share: float) -> float:
     """Width of the narrowest interval between two draws that holds the share of the weight."""
     order = np.argsort(x)
     x, weights = x[order], weights[order] / weights.sum()
-    widths = [
-        x[j] - x[i] for i in range(len(x)) for j in range(i, len(x)) if weights[i : j + 1].sum() >= share - 1e-12
-    ]
+    widths = [x[j] - x[i] for i in range(len(x)) for j in range(i, len(x)) if weights[i : j + 1].sum() >= share - 1e-12]
     return min(widths)
 
 

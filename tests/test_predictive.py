@@ -178,7 +178,9 @@ def test_going_on_is_the_likelihood_of_the_whole_less_that_of_the_past() -> None
     odds = np.concatenate([np.zeros((4000, 1)), np.cumsum(whole, axis=1)], axis=1)
     curves = simulate_curves(4000, K + 1, n_min=1)._replace(log_odds=odds)
     density = [
-        log_likelihood(np, h, summarise(curves, until=until, scale=STATS.scale), {k: v[:1] for k, v in one.params.items()})
+        log_likelihood(
+            np, h, summarise(curves, until=until, scale=STATS.scale), {k: v[:1] for k, v in one.params.items()}
+        )
         for until in (None, 1.0 + n_past)
     ]
     found = (density[0] - density[1])[0]

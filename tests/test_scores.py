@@ -86,7 +86,9 @@ def test_a_refit_that_does_not_settle_a_score_does_not_count_as_exact() -> None:
     """Either seeds agree on the score of a sequence 50 times as large, or Pareto k says that it cannot be relied on."""
     curves = stretched(CURVED, 50)
     both = [
-        score_curves(HYPOTHESES["additive"], curves, lambda h, s, seed=seed: sample_fast(h, s, seed=seed), checks=False)[0]
+        score_curves(
+            HYPOTHESES["additive"], curves, lambda h, s, seed=seed: sample_fast(h, s, seed=seed), checks=False
+        )[0]
         for seed in (0, 1)
     ]
     settled = abs(both[0].elpd_logo[5] - both[1].elpd_logo[5]) < 2

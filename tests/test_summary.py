@@ -172,6 +172,7 @@ def test_a_long_note_stays_indented(folder: Folder) -> None:
 
 def test_what_was_refused_without_a_fit_needs_no_tables(tmp_path: Path) -> None:
     refused = verdict(verdict="refused", reasons=["no variation"], named=None, delta=None)
+    (tmp_path / "comparison.csv").write_text("task,readout,n_min,hypothesis\n")
     text = summarise_verdicts(dataset(), tmp_path, {"rising": {**refused, "others": []}})
     assert "REFUSED" in text and "no variation" in text
     assert "delta" not in text and "named" not in text and "engines" not in text
