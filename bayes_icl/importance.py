@@ -27,7 +27,8 @@ from bayes_icl.posterior import Posterior
 from bayes_icl.psis import pareto_k
 
 DOF = 5  # of the proposals: tails heavier than any posterior here
-STAGES = (1000, 1500, 2500)  # draws
+STAGES, DEAR_STAGES = (1000, 1500, 2500), (500, 1000, 2000)  # draws
+HEAVY = 9  # parameters
 MORE_STAGES = (3000, 5000, 8000)  # while the diagnostics are bad
 PARTICLES, MOVES, N_AFTER_TEMPERING = 1000, 4, 10
 GOOD_K, GOOD_ESS = 0.7, 1000
@@ -270,8 +271,16 @@ def sample_fast(
     """
     rng = np.random.default_rng([seed, 3])
     space = Space(hypothesis, stats)
-    proposal = like.state if like is not None else _around_modes(space, np.random.default_rng(4))
-    stages = [*STAGES[:-1], max(STAGES[-1], least_draws)]
+    heavy = space.size >= HEAVY  # modes and their curvature tell little of so many parameters
+    if like is not None:
+        proposal = like.state
+    elif heavy:
+        proposal = _fitted(_tempered(space, rng, PARTICLES), None, N_AFTER_TEMPERING, rng)
+    else:
+        proposal = _around_modes(space, np.random.default_rng(4))
+    # A likelihood that sums over steps costs as much as all the others together.
+    first = DEAR_STAGES if hypothesis.latent_step else STAGES
+    stages = [*first[:-1], max(first[-1], least_draws)]
     used: list[Mixture] = []
     z, target = np.empty((0, space.size)), np.empty(0)
     for i, n in enumerate([*stages, *MORE_STAGES]):
@@ -288,9 +297,9 @@ def sample_fast(
             ess = float(np.exp(2 * total - logsumexp(2 * log_weights)))
             if (ess > GOOD_ESS and (k_hat < GOOD_K or ess > len(z) / 2)) or i + 1 == len(stages) + len(MORE_STAGES):
                 break
-        # Where tempering is dear, one more ordinary stage is tried first.
-        if i + 1 == len(stages) + hypothesis.latent_step:
-            proposal = _fitted(_tempered(space, rng), None, N_AFTER_TEMPERING, rng)
+        # Where tempering is dear, or was the beginning, ordinary stages are tried first.
+        if i + 1 == len(stages) + 2 * hypothesis.latent_step + heavy:
+            proposal = _fitted(_tempered(space, rng, 2 * PARTICLES), None, N_AFTER_TEMPERING, rng)
         else:
             proposal = _adapted(z, log_weights, rng)
     params = space.params(z)
@@ -397,27 +406,27 @@ def _fitted(z: np.ndarray, w: np.ndarray | None, n_components: int, rng: np.rand
     )
 
 
-def _tempered(space: Space, rng: np.random.Generator) -> Float[np.ndarray, "draw z"]:
+def _tempered(space: Space, rng: np.random.Generator, n: int) -> Float[np.ndarray, "draw z"]:
     """Draws spread over all of a posterior with several modes or ridges, for a mixture to be fitted to.
 
     Sequential Monte Carlo from the prior (Del Moral, Doucet and Jasra 2006): the likelihood enters by degrees, each so
     large that half of the draws still count, and every degree ends with random-walk Metropolis steps.
     """
-    z = np.stack([_prior_draws(prior, PARTICLES, rng) for prior in space.priors.values()], axis=1)
+    z = np.stack([_prior_draws(prior, n, rng) for prior in space.priors.values()], axis=1)
     target, prior = space.log_posterior(z), space.log_prior(z)
     power = 0.0
     while power < 1:
         likelihood = np.where(np.isfinite(target), target - prior, -1e300)
         low, high = power, 1.0
         for _ in range(40):  # the next degree by bisection
-            middle = (low + high) / 2 if _effective((high - power) * likelihood) < PARTICLES / 2 else high
+            middle = (low + high) / 2 if _effective((high - power) * likelihood) < n / 2 else high
             if middle == high:
                 break
-            low, high = (low, middle) if _effective((middle - power) * likelihood) < PARTICLES / 2 else (middle, high)
+            low, high = (low, middle) if _effective((middle - power) * likelihood) < n / 2 else (middle, high)
         step, power = high - power, high
         w = np.exp(step * (likelihood - likelihood.max()))
-        at = np.searchsorted(np.cumsum(w), (np.arange(PARTICLES) + rng.uniform()) / PARTICLES * w.sum())
-        at = at.clip(max=PARTICLES - 1)
+        at = np.searchsorted(np.cumsum(w), (np.arange(n) + rng.uniform()) / n * w.sum())
+        at = at.clip(max=n - 1)
         z, target, prior = z[at], target[at], prior[at]
         root = np.linalg.cholesky(np.cov(z.T) + 1e-10 * np.eye(space.size))
         size = 2.38 / np.sqrt(space.size)

@@ -139,7 +139,7 @@ def score_curves(
         first = engine(hypothesis, half)
         if first.faults:
             score["faults"] += tuple(f"first half: {fault}" for fault in first.faults)
-        first = _at_most(first, MOST_NUMBERS // len(stats.x))
+        first = _at_most(first, min(LOGO_DRAWS // 2, MOST_NUMBERS // len(stats.x)))
         future = sequence_log_likelihood(first, stats) - sequence_log_likelihood(first, half)
         elpd_lfo = logsumexp(future + first.log_weights[:, None], axis=0)
         if checks:
@@ -182,7 +182,8 @@ def _leave_sequences_out(hypothesis: Hypothesis, stats: Statistics, posterior: P
     if n_seqs < 2:
         nothing = np.full(n_seqs, np.nan)
         return {"elpd_logo": nothing, "pareto_k_max": 0.0, "refits": 0, "pulls": [], "faults": faults}
-    draws = posterior.equal(int(np.clip(MOST_NUMBERS // n_seqs, 1000, LOGO_DRAWS)))
+    wanted = LOGO_DRAWS // 2 if hypothesis.latent_step else LOGO_DRAWS  # each sums over the steps
+    draws = posterior.equal(int(np.clip(MOST_NUMBERS // n_seqs, 1000, wanted)))
     own = sequence_log_likelihood(draws, stats)
     log_weights, k = smooth(draws.log_weights[:, None] - own)
     elpd = logsumexp(log_weights + own, axis=0)

@@ -1,8 +1,9 @@
-"""The fast engine: its density against PyMC's, its integrals against quadrature and brute force, its draws against both."""
+"""The fast engine: its density against PyMC's, its integrals against quadrature, its draws against both."""
 
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def log_jacobian(space: Space, z: np.ndarray) -> np.ndarray:
 # --------------------------------------------------------------------------------------------- the density
 
 
-@pytest.mark.parametrize(("student", "width"), [(False, 1.0), (True, 1.0), (False, 2.0), (True, 0.5)])
+@pytest.mark.parametrize(("student", "width"), [(False, 1.0), (True, 2.0)])
 @pytest.mark.parametrize("name", RIVALS)
 def test_log_posterior_is_that_of_the_pymc_model(name: str, student: bool, width: float) -> None:
     """Priors, likelihood and change of variables, at five draws of the prior: no constant is left out."""
@@ -187,9 +188,9 @@ def test_mixtures_draw_what_their_density_says() -> None:
         cumulative = np.cumsum(density) * (grid[1] - grid[0])
         assert cumulative[-1] == pytest.approx(1, abs=5e-4)
         z = mixture.draw(20_000, np.random.default_rng(0))[:, 0]
-        assert distributions.kstest(z, lambda x: np.interp(x, grid, cumulative)).pvalue > 1e-4
+        assert distributions.kstest(z, partial(np.interp, xp=grid, fp=cumulative)).pvalue > 1e-4
         # The control: a twentieth of a unit aside.
-        assert distributions.kstest(z + 0.05, lambda x: np.interp(x, grid, cumulative)).pvalue < 1e-4
+        assert distributions.kstest(z + 0.05, partial(np.interp, xp=grid, fp=cumulative)).pvalue < 1e-4
 
 
 def test_mixtures_of_more_dimensions_are_those_of_scipy() -> None:
@@ -244,9 +245,9 @@ WEAK = simulate_curves(4, 5, gain=2.0, gain_sd=0.5, level=2.0, walk=0.3, seed=3)
 @pytest.mark.parametrize("name", ["additive", "power", "changepoint", "lapse", "nll_power", "observer", "freeform"])
 @pytest.mark.parametrize("student", [False, True])
 def test_evidence_and_moments_by_brute_force(name: str, student: bool) -> None:
-    """Few data: the likelihood averaged over 200000 draws of the prior, for every kind of law.
+    """Few data: the likelihood averaged over 120000 draws of the prior, for every kind of law.
 
-    With an effective number of draws above 1500 in either, errors are below 0.04 nats and 0.04 sd; 5 times that is
+    With an effective number of draws above 1000 in either, errors are below 0.04 nats and 0.04 sd; 5 times that is
     allowed (false alarm below 1e-5 for all). Priors half as wide must fail.
     """
     if student and name == "freeform":
@@ -254,20 +255,20 @@ def test_evidence_and_moments_by_brute_force(name: str, student: bool) -> None:
     h, stats = HYPOTHESES[name].varied(student=student), summarise(with_evidence(WEAK))
 
     def brute(h: Hypothesis) -> tuple[float, dict[str, tuple[float, float]]]:
-        params = prior_draws(h, stats, 200_000, seed=1)
+        params = prior_draws(h, stats, 120_000, seed=1)
         if h.ceiling:
             log_weights = collapsed_log_likelihood(h, stats, params)
         else:
             log_weights = np.concatenate(
                 [
                     total_log_likelihood(np, h, stats, {k: v[i : i + 20_000] for k, v in params.items()})
-                    for i in range(0, 200_000, 20_000)
+                    for i in range(0, 120_000, 20_000)
                 ]
             )
         total = float(logsumexp(log_weights))
         own = Posterior(h, params, log_weights - total, "fast", ess=0)
-        assert 1 / (np.exp(own.log_weights) ** 2).sum() > 1500
-        return total - np.log(200_000), moments(own, stats)
+        assert 1 / (np.exp(own.log_weights) ** 2).sum() > 1000
+        return total - np.log(120_000), moments(own, stats)
 
     log_marginal, expected = brute(h)
     posterior = sample_fast(h, stats)
@@ -365,7 +366,7 @@ def test_both_of_two_modes_are_found() -> None:
 
 
 def test_tempering_finds_both_modes_without_being_told() -> None:
-    """For proposals: each mode has at least a tenth of the particles, which spread as the posterior to a factor of 2."""
+    """For proposals: a tenth of the particles or more at each mode, spread as the posterior to a factor of 2."""
     stats = summarise(simulate_curves(16, 16, f=lambda n: -np.exp(-n / 6.0), walk=0.2, gain_sd=0.5))
     space = Space(SIGNS, stats)
     expected = moments(sample_fast(SIGNS, stats), stats)

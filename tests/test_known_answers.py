@@ -1,8 +1,8 @@
 """Problems whose answers are known in closed form: Bayes by enumeration or recursion, then the whole package on it.
 
 1. A rule of sign +1 or -1 under noise: exactly log 2 an example. 2. Two coins: log 3 a flip, and what averaging
-probabilities makes of it. 3. Beta-Bernoulli counts: logarithmic. 4. Leaky counts. 5. The scaling law of Arora et al. with
-two tasks is a four-parameter logistic.
+probabilities makes of it. 3. Beta-Bernoulli counts: logarithmic. 4. Leaky counts. 5. The scaling law of Arora et al.
+with two tasks is a four-parameter logistic.
 
 Curves are the exact log-odds plus level noise of known sd: without noise there would be nothing to judge by.
 """

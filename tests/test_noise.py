@@ -1,8 +1,8 @@
 """The likelihood with everything latent integrated out, against dense densities of scipy.
 
-Written out shot by shot: the covariance of a curve, differenced; a latent step by enumeration of its places; heavy tails
-as scipy's multivariate t. One hypothesis of every kind: shared curve, mean unlike the direction of the gains (`constant`,
-`freeform`), curve in nats (`lapse`), curve of each sequence (`observer`), latent step (`changepoint`).
+Written out shot by shot: the covariance of a curve, differenced; a latent step by enumeration of its places; heavy
+tails as scipy's multivariate t. One hypothesis of every kind: shared curve, mean unlike the direction of the gains
+(`constant`, `freeform`), curve in nats (`lapse`), curve of each sequence (`observer`), latent step (`changepoint`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from simulate import prior_draws, simulate_curves, with_evidence
 
 from bayes_icl import noise
 from bayes_icl.curves import Curves
-from bayes_icl.hypotheses import HYPOTHESES, Hypothesis
+from bayes_icl.hypotheses import HYPOTHESES, LEAST_TOTAL, Hypothesis
 from bayes_icl.noise import JITTER, Statistics, summarise
 
 SIZES = [(1, 1), (1, 2), (2, 3), (5, 8), (40, 5), (7, 31)]  # (sequences, updates)
@@ -56,8 +56,9 @@ def shapes_of(h: Hypothesis, curves: Curves, stats: Statistics, one: dict[str, n
         mean = stats.scale * stats.transform @ one["shape"]
         return mean * everyone[None], np.full((1, s, k), 1 / k), np.zeros(1)
     g = np.broadcast_to(h.curve(np, curves.shots, **{name: one[name] for name in h.priors}), (k + 1,))
-    f = np.diff(g) / (g[-1] - g[0])
-    total = (g[-1] - g[0]) if h.in_nats else one.get("gain", 0.0)
+    rise = g[-1] - g[0]
+    f = np.diff(g) / (rise if abs(rise) > LEAST_TOTAL else LEAST_TOTAL)
+    total = rise if h.in_nats else one.get("gain", 0.0)
     return total * f * everyone[None], f * everyone[None], np.zeros(1)
 
 

@@ -126,8 +126,10 @@ def test_numbers_are_those_of_the_parameters_with_gain_and_delta(name: str) -> N
     ],
 )
 def test_a_fit_that_cannot_be_relied_on_says_why(fields: dict[str, float], said: str) -> None:
-    (fault,) = posterior_of("additive", **fields).faults
+    (fault,) = posterior_of("additive", 4000, **fields).faults
     assert said in fault
     # The control: at the limit nothing is wrong.
-    assert not posterior_of("additive", rhat_max=1.01, ess=400.0, k_hat=0.7).faults
+    assert not posterior_of("additive", 4000, rhat_max=1.01, ess=400.0, k_hat=0.7).faults
+    # Where most draws count, weights are all but equal, and the shape of their tail says nothing.
+    assert not posterior_of("additive", 4000, ess=2001.0, k_hat=0.9).faults
     assert not posterior_of("additive", rhat_max=np.nan, k_hat=np.nan).faults

@@ -1,4 +1,4 @@
-"""New sequences and how sequences go on, against dense distributions, with a latent step by enumeration of its places."""
+"""New sequences and how sequences go on, against dense distributions; a latent step by enumeration of its places."""
 
 from __future__ import annotations
 

@@ -27,10 +27,10 @@ def stretched(curves: Curves, factor: float, seq: int = 5) -> Curves:
 
 
 def exact_refits(h: Hypothesis, stats: Statistics, like: Posterior, seqs: np.ndarray) -> np.ndarray:
-    """Log density of each sequence given all others, each from a fit of its own with 10000 draws and another seed."""
+    """Log density of each sequence given all others, each from a fit of its own with another seed."""
     out = []
     for s in seqs:
-        refit = sample_fast(h, stats.of(np.arange(len(stats.x)) != s), like=like, least_draws=10_000, seed=7)
+        refit = sample_fast(h, stats.of(np.arange(len(stats.x)) != s), like=like, least_draws=5000, seed=7)
         assert not refit.faults
         one = sequence_log_likelihood(refit, stats.of(np.array([s])))[:, 0]
         out.append(float(logsumexp(one + refit.log_weights)))
