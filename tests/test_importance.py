@@ -301,7 +301,9 @@ def test_the_seed_makes_it_reproducible() -> None:
 @pytest.mark.parametrize("name", ["additive", "power", "changepoint", "lapse", "freeform"])
 def test_a_fit_like_another_is_a_fresh_one(name: str) -> None:
     """Of all sequences but one, begun from the fit of all; 5 errors at an effective 4000 draws are 0.08 sd."""
-    h, stats = HYPOTHESES[name], summarise(simulate_curves(16, 16, f=power_law(0.3), level=1.0, walk=0.3))
+    curves = simulate_curves(16, 16, f=power_law(0.3), level=1.0, walk=0.3)
+    curves.log_odds[3] += 0.3 * curves.shots  # so that it counts
+    h, stats = HYPOTHESES[name], summarise(curves)
     others = stats.of(np.arange(16) != 3)
     whole = sample_fast(h, stats, least_draws=10_000)
     fresh, like = (sample_fast(h, others, like=start, least_draws=10_000) for start in (None, whole))
@@ -377,7 +379,7 @@ def test_tempering_finds_both_modes_without_being_told() -> None:
         return max(*far, *(abs(np.log2(params[name].std() / expected[name][1])) for name in ("gain", "level")))
 
     for seed in range(3):
-        z = importance._tempered(space, np.random.default_rng(seed))
+        z = importance._tempered(space, np.random.default_rng(seed), 1000)
         assert np.isfinite(space.log_posterior(z)).all()
         assert 0.1 < (space.params(z)["x"] > 0).mean() < 0.9
         assert off(z) < 1
@@ -390,9 +392,9 @@ def test_where_weights_are_bad_it_tempers(monkeypatch: pytest.MonkeyPatch) -> No
     called: list[str] = []
     tempered = importance._tempered
 
-    def spy(space: Space, rng: np.random.Generator) -> np.ndarray:
+    def spy(space: Space, rng: np.random.Generator, n: int) -> np.ndarray:
         called.append(space.hypothesis.name)
-        return tempered(space, rng)
+        return tempered(space, rng, n)
 
     monkeypatch.setattr(importance, "_tempered", spy)
     stats = summarise(simulate_curves(16, 16, f=line))
