@@ -65,8 +65,11 @@ CLOSING = """## The verdicts side by side
   their 95 % predictive intervals.
 - **checks**: slope by sequence (its mean is delta), quadratic contrast and updates on n (both 0 if additive), and a
   mixed model with random intercepts and slopes, by statsmodels; none knows of the models above.
-- **sequences that pull**: without one of them delta moves by more than half its posterior sd. `--noise student` fits
-  noise with heavy tails, which such sequences do not sway.
+- **sequences that pull**: without one of them delta moves by more than half its posterior sd, or its Pareto k was above
+  0.7. `--noise student` fits noise with heavy tails, which such sequences do not sway, and tests the contrast by ranks.
+
+*no_update* comes first: it is the verdict when additive gains nothing on constant and constant survives, or only laws
+survive whose mean update may be 0. Priors between bounds, as that of the power law's a on (-0.5, 1), are not varied.
 
 How often all this is right on simulated truths of a given size: `make calibrate` or
 `python -m bayes_icl.calibrate --n-seqs 64 --n-shots 32`; the tables are in

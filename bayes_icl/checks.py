@@ -43,12 +43,22 @@ def frequentist_checks(curves: Curves) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def quadratic_contrast(curves: Curves) -> tuple[float, float]:
+def quadratic_contrast(curves: Curves, *, robust: bool = False) -> tuple[float, float]:
     """Mean over sequences of each one's quadratic contrast over shots, and the p-value of a t-test that it is 0.
 
     The contrast is orthogonal to a line, so additive updates leave it at 0 whatever the noise; being one number a
     sequence, it needs no model of the noise within one.
+
+    Parameters
+    ----------
+    robust
+        Median and Wilcoxon's signed-rank test instead, which a few odd sequences do not sway.
     """
+    if robust:
+        from scipy.stats import wilcoxon
+
+        contrasts = _contrasts(curves)
+        return float(np.median(contrasts)), float(wilcoxon(contrasts).pvalue)
     from statsmodels.stats.weightstats import DescrStatsW
 
     described = DescrStatsW(_contrasts(curves))

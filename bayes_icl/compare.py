@@ -276,11 +276,12 @@ def judge(curves: Curves, scores: Sequence[Score]) -> Verdict:
     if refusals:
         return verdict("refused", refusals)
 
-    contrast, p = quadratic_contrast(curves)
+    contrast, p = quadratic_contrast(curves, robust=additive.noise == "student")
     a_mean, a_low, a_high = power.intervals["a"]
     on_constant, on_constant_se = _difference(additive.elpd_logo, constant.elpd_logo)
     gains = on_constant > _slack(on_constant_se)
-    moving = [s for s in scores if s.hypothesis in alive and _moves(s)]
+    # Laws in nats hardly fall, whatever the data, so their gain is no sign of one.
+    moving = [s for s in scores if s.hypothesis in alive and _moves(s) and not HYPOTHESES[s.hypothesis].in_nats]
     numbers = {
         "logo": f"additive is {_nats(*distance['additive'])} from the best ({best}) when a sequence is left out",
         "lfo": f"{_nats(*distance_lfo['additive'])} from the best when the second half is left out"
@@ -310,11 +311,12 @@ def judge(curves: Curves, scores: Sequence[Score]) -> Verdict:
         *([] if p > 0.05 else [numbers["contrast"]]),
         *([] if equivalent else [f"{numbers['a']} is not inside (-0.15, 0.15)"]),
     ]
-    needed = _seqs_needed(n_seqs, distance["additive"], a_mean, a_high - a_low)
-    open_points.append(
-        f"about {needed} sequences would decide it" if needed else "more sequences of this length would not decide it"
-    )
-    return verdict("undecided", open_points, needed)
+    needed = _seqs_needed(n_seqs, distance["additive"], (a_mean, a_low, a_high))
+    if needed:
+        number, decided = needed
+        open_points.append(f"if what is seen goes on, about {number} sequences would decide it ({decided})")
+        return verdict("undecided", open_points, number)
+    return verdict("undecided", [*open_points, "how many sequences would decide it cannot be said from these"])
 
 
 def _moves(score: Score) -> bool:
@@ -359,21 +361,26 @@ def _notes(by_name: dict[str, Score], named: str | None) -> list[str]:
     return notes
 
 
-def _seqs_needed(n_seqs: int, distance: tuple[float, float], a: float, a_width: float) -> int | None:
-    """About how many sequences would decide, if what is seen now goes on; None if no number would.
+def _seqs_needed(n_seqs: int, distance: tuple[float, float], a: tuple[float, float, float]) -> tuple[int, str] | None:
+    """About how many sequences would decide, if what is seen now goes on, and which way; None if that cannot be said.
 
     Differences of elpd grow with the number of sequences and their SE with its root, so `additive` falls out once
-    n d > max(4, 2 s sqrt(n)) for a difference d and sd s per sequence; the interval of a narrows with the root, so it
-    enters (-0.15, 0.15) once |a| + half-width < 0.15.
+    n d > max(4, 2 s sqrt(n)) for a difference d and sd s per sequence; a difference below its SE says nothing. The
+    interval of the power law's a narrows with the root of n: it lies within (-0.15, 0.15) once |a| + half-width < 0.15,
+    and excludes 0 once half-width < |a|, which with the contrast rejects.
     """
-    d, s = -distance[0] / n_seqs, distance[1] / math.sqrt(n_seqs)
-    candidates = []
-    if d > 0:
-        candidates.append(max(SLACK_NATS / d, (SLACK_SE * s / d) ** 2))
-    if abs(a) < EQUIVALENT_A:
-        candidates.append(n_seqs * (a_width / 2 / (EQUIVALENT_A - abs(a))) ** 2)
-    needed = [math.ceil(c) for c in candidates if n_seqs < c < 100_000]
-    return min(needed, default=None)
+    mean, low, high = a
+    half = (high - low) / 2
+    candidates: list[tuple[float, str]] = []
+    if -distance[0] > distance[1]:
+        d, s = -distance[0] / n_seqs, distance[1] / math.sqrt(n_seqs)
+        candidates.append((max(SLACK_NATS / d, (SLACK_SE * s / d) ** 2), "to reject: additive falls behind"))
+    if abs(mean) < EQUIVALENT_A:
+        candidates.append((n_seqs * (half / (EQUIVALENT_A - abs(mean))) ** 2, "to support: a within (-0.15, 0.15)"))
+    if abs(mean) > EQUIVALENT_A:
+        candidates.append((n_seqs * (half / abs(mean)) ** 2, "to reject: a clear of 0"))
+    possible = [(math.ceil(n), way) for n, way in candidates if n_seqs < n < 100_000]
+    return min(possible, default=None)
 
 
 def _nats(difference: float, se: float) -> str:

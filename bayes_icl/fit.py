@@ -48,12 +48,14 @@ class FitSettings:
     """A Python file that registers hypotheses of your own; they are compared beside the others."""
     engine: Literal["auto", "fast", "nuts"] = "auto"
     """fast: importance sampling for everything (seconds a task). nuts: the PyMC models for everything but the
-    sensitivity table. auto: fast for the scores, NUTS for the posteriors of additive and of the simplest survivor, and
-    how far the two agree. NUTS steps in wherever the fast engine's diagnostics are bad."""
+    sensitivity table and exact refits. auto: fast for the scores, NUTS for the posteriors of additive and of the
+    simplest survivor, and how far the two agree. Where the fast engine's diagnostics are bad NUTS steps in, but for
+    scaling_law and in the sensitivity table."""
     noise: Literal["normal", "student"] = "normal"
     """Noise of a whole sequence: normal, or heavy-tailed (multivariate t), which odd sequences do not sway."""
     sensitivity: bool = True
-    """Give the verdict with priors halved and doubled and with the other noise too."""
+    """Give the verdict with priors half and twice as wide (but those between bounds, as the power law's a) and with the
+    other noise too."""
     pool: bool = False
     """Pool delta over the tasks: its mean and spread over tasks like these."""
     draws: int = 2000

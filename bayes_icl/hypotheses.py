@@ -7,8 +7,9 @@ A hypothesis is a function of about ten lines and its registration:
         return xp.log1p(n / c)
 
 `xp` is numpy or pytensor.tensor, `n` the number of examples. The scale and origin of the result do not matter: it is
-brought to f(n_min) = 0, f(n_max) = 1, and the total update `gain` (nats) multiplies it. Sampling, comparison, plots and
-the tests that run over all hypotheses follow from the registration.
+brought to f(n_min) = 0, f(n_max) = 1, and the total update `gain` (nats) multiplies it. A law `in_nats` has a size of
+its own. All have a free level for each sequence, so the published laws of -log P are held to the shape of a curve here,
+not to its level. Sampling, comparison, plots and the tests that run over all hypotheses follow from the registration.
 """
 
 from __future__ import annotations
@@ -105,7 +106,8 @@ class Hypothesis:
         log weight of a step at a share n of the way from n_min to n_max; for a `ceiling` and a law
         `by_sequence`, ``curve(xp, statistics, ...)``: the updates themselves.
     complexity
-        Among hypotheses that predict equally well the one with the least is named.
+        Among hypotheses that predict equally well the one with the least is named. From 6 on a law is left out of the
+        sensitivity table, and NUTS does not step in for it (`fit.HEAVY`).
     priors
         Of its own parameters; every one needs its meaning and unit in `meanings`.
     has_gain
@@ -421,7 +423,7 @@ def _odds_of_nll(xp: Any, nll: Any) -> Any:
 
 
 FLOOR_PRIOR = LogNormal(log(0.2), 1.0)
-FLOOR = "-log P(correct) that is left after any number of examples, nats"
+FLOOR = "-log P(correct) that is left after any number of examples, by the shape of the curve alone, nats"
 
 
 @hypothesis(

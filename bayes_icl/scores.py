@@ -135,7 +135,7 @@ def score_curves(
     rng = np.random.default_rng(5)
     n_draws = int(np.clip(REPLICATES // len(stats.x), LEAST_REPLICATES, 200))
     if n_past >= 2 and not hypothesis.ceiling:
-        half = summarise(curves, until=middle)
+        half = summarise(curves, until=middle, scale=stats.scale)  # under the same priors
         first = engine(hypothesis, half)
         if first.faults:
             score["faults"] += tuple(f"first half: {fault}" for fault in first.faults)
