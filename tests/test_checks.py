@@ -249,3 +249,18 @@ def test_importing_is_cheap() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_robust_contrast_is_wilcoxon_s_and_holds_against_an_odd_sequence() -> None:
+    from scipy.stats import wilcoxon
+
+    curves = simulate_curves(32, 16, f=power_law(0.5), gain=12.0, gain_sd=0.5, level=0.5)
+    n = curves.shots - curves.shots.mean()
+    basis, _ = np.linalg.qr(np.stack([np.ones_like(n), n, n**2], axis=1))
+    contrasts = curves.log_odds @ basis[:, 2] * np.sign(basis[-1, 2])
+    median, p = quadratic_contrast(curves, robust=True)
+    assert median == pytest.approx(np.median(contrasts))
+    assert p == pytest.approx(wilcoxon(contrasts).pvalue)
+    odd = curves._replace(log_odds=np.concatenate([curves.log_odds[:-1], -50 * curves.log_odds[-1:]]))
+    assert quadratic_contrast(odd, robust=True)[1] < 0.01
+    assert quadratic_contrast(odd)[1] > 0.05  # the control: the t-test is swayed

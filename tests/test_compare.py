@@ -257,10 +257,28 @@ def test_undecided_when_additive_may_gain_nothing_but_another_law_moves() -> Non
     assert judge(with_p(0.2, 1), made).verdict == "supported"  # the control
 
 
-def test_undecided_for_good_says_so() -> None:
+def test_undecided_says_which_way_more_sequences_would_decide() -> None:
+    """a = 0.3 [-0.1, 0.7] is clear of 0 once its half-width 0.4 is 0.3."""
     verdict = judge(with_p(0.2, 1), scores(score("power", -301.0, intervals={"a": (0.3, -0.1, 0.7)})))
+    assert (verdict.verdict, verdict.seqs_needed) == ("undecided", int(np.ceil(S * (0.4 / 0.3) ** 2)))
+    assert "to reject: a clear of 0" in verdict.reasons[-1]
+    towards = judge(with_p(0.2, 1), scores(score("power", -301.0, intervals={"a": (0.0, -0.3, 0.3)})))
+    assert "to support" in towards.reasons[-1]
+
+
+def test_a_gap_below_its_own_error_does_not_say_how_many_sequences_are_needed() -> None:
+    base = np.full(S, -300.0 / S)
+    wide = {"intervals": {"a": (0.0, -0.3, 0.3)}}
+    for se, needed in ((3.0, 4 * S), (1.0, 2 * S)):
+        ahead = score("power", base + spread(2.0, se), -150.0, **wide)
+        verdict = judge(with_p(0.2, 1), scores(score("additive", base, -150.0), ahead))
+        assert verdict.seqs_needed == needed
+
+
+def test_undecided_for_a_reason_that_no_number_of_sequences_tells_says_so() -> None:
+    verdict = judge(with_p(0.2, 1), scores(score("additive", lfo=-170.0), score("power", -301.0, -150.0)))
     assert (verdict.verdict, verdict.seqs_needed) == ("undecided", None)
-    assert "would not decide it" in verdict.reasons[-1]
+    assert "cannot be said" in verdict.reasons[-1]
 
 
 def test_the_simplest_survivor_is_named_and_ties_go_to_the_better() -> None:
