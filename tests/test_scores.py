@@ -146,7 +146,7 @@ def test_the_future_given_the_past_is_a_dense_conditional(name: str) -> None:
     """
     h, curves = HYPOTHESES[name], with_evidence(simulate_curves(10, 12, walk=0.3))
     score, _ = score_curves(h, curves, lambda h, s: _thin(sample_fast(h, s)), checks=False)
-    half = _thin(sample_fast(h, summarise(curves, until=6.0)))
+    half = _thin(sample_fast(h, summarise(curves, until=6.0, scale=summarise(curves).scale)))
     whole = summarise(curves)
     shot = np.arange(13)
     d = np.diff(np.eye(13), axis=0)
