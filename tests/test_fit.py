@@ -789,7 +789,7 @@ def test_what_the_fast_engine_cannot_fit_nuts_scores(monkeypatch: pytest.MonkeyP
 
     def spoilt(hypothesis: Any, *arguments: Any, **named: Any) -> Any:
         fitted = real(hypothesis, *arguments, **named)
-        return dataclasses.replace(fitted, k_hat=0.9) if hypothesis.name == "power" else fitted
+        return dataclasses.replace(fitted, k_hat=0.9, ess=100.0) if hypothesis.name == "power" else fitted
 
     monkeypatch.setattr(importance, "sample_fast", spoilt)
     cases = [Case(curves, headline=True)]
