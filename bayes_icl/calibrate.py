@@ -500,10 +500,7 @@ def main(settings: CalibrateSettings) -> int:
         "recovery": plots.recovery_figure(coverage),
         "confusion": plots.confusion_figure(tables["confusion"]),
     }
-    for name, figure in drawn.items():
-        for suffix in (".png", ".pdf"):
-            with replacing(settings.figures / (name + suffix)) as temporary:
-                figure.savefig(temporary, dpi=200, metadata={"CreationDate": None} if suffix == ".pdf" else None)
+    plots.save_figures(drawn, settings.figures)
     for outcome in checked:
         mark = "holds" if outcome["holds"] else "FAILS"
         print(f"{mark}  {outcome['what']}: {outcome['value']:.4g} ({outcome['bound']})", file=sys.stderr)

@@ -226,6 +226,7 @@ def _assemble(tasks: Sequence[Task], records: dict[tuple[str, int], Record], n_s
     width = max(len(record.prompt.tokens) for record in records.values())
     tokens = np.full((len(tasks), n_seqs, width), -1, dtype=np.int32)
     starts, stops = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
+    forks, foil_tokens = np.full(shape, -1, dtype=np.int32), np.full(shape, -1, dtype=np.int32)
     for (name, seq), record in records.items():
         at = names.index(name), seq
         for i, readout in enumerate(record.readouts):
@@ -238,6 +239,11 @@ def _assemble(tasks: Sequence[Task], records: dict[tuple[str, int], Record], n_s
             text[field][at] = [getattr(e, field) for e in record.examples]
         tokens[at][: len(record.prompt.tokens)] = record.prompt.tokens
         starts[at], stops[at] = record.prompt.answer_start, record.prompt.answer_stop
+        for shot, foil in enumerate(record.prompt.foils):
+            if foil:
+                own = record.prompt.answer(shot)
+                forks[at][shot] = fork = next(j for j, (a, b) in enumerate(zip(own, foil)) if a != b)
+                foil_tokens[at][shot] = foil[fork]
     per_shot = ("task", "seq", "shot")
     dataset = xr.Dataset(
         {
@@ -249,6 +255,8 @@ def _assemble(tasks: Sequence[Task], records: dict[tuple[str, int], Record], n_s
             "tokens": (("task", "seq", "pos"), tokens),
             "answer_start": (per_shot, starts),
             "answer_stop": (per_shot, stops),
+            "fork": (per_shot, forks),
+            "foil_token": (per_shot, foil_tokens),
             "query_seen": (per_shot, seen),
             "evidence": (per_shot, evidence),
         },

@@ -119,7 +119,7 @@ def survivors(scores: Sequence[Score], values: str) -> tuple[list[str], dict[str
         return [], {}
     best = max(rivals, key=lambda name: pointwise[name].sum())
     distance = {name: _difference(pointwise[name], pointwise[best]) for name in pointwise}
-    return [name for name in rivals if -distance[name][0] <= _slack(distance[name][1])], distance
+    return [name for name in rivals if -distance[name][0] <= slack(distance[name][1])], distance
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
@@ -128,7 +128,8 @@ def _difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     return float(d.sum()), float(np.sqrt(len(d)) * d.std(ddof=1))
 
 
-def _slack(se: float) -> float:
+def slack(se: float) -> float:
+    """By how much a survivor may be worse than the best, nats, given the standard error of the difference."""
     return max(SLACK_NATS, SLACK_SE * se)
 
 
@@ -255,7 +256,7 @@ def judge(curves: Curves, scores: Sequence[Score]) -> Verdict:
     # A rival that could not be fitted is left aside, unless it may be far better than the rest.
     refusals = [doubt for name, doubt in doubts.items() if name in JUDGED_BY]
     for name, doubt in doubts.items():
-        if name in distance and distance[name][0] > _slack(distance[name][1]) and not HYPOTHESES[name].ceiling:
+        if name in distance and distance[name][0] > slack(distance[name][1]) and not HYPOTHESES[name].ceiling:
             refusals.append(f"{doubt}; it may be {_nats(*distance[name])} better than {best}")
     notes = [f"left aside: {doubt}" for name, doubt in doubts.items() if name not in JUDGED_BY]
     named = _simplest(alive, distance)
@@ -279,7 +280,7 @@ def judge(curves: Curves, scores: Sequence[Score]) -> Verdict:
     contrast, p = quadratic_contrast(curves, robust=additive.noise == "student")
     a_mean, a_low, a_high = power.intervals["a"]
     on_constant, on_constant_se = _difference(additive.elpd_logo, constant.elpd_logo)
-    gains = on_constant > _slack(on_constant_se)
+    gains = on_constant > slack(on_constant_se)
     # Laws in nats hardly fall, whatever the data, so their gain is no sign of one.
     moving = [s for s in scores if s.hypothesis in alive and _moves(s) and not HYPOTHESES[s.hypothesis].in_nats]
     numbers = {
@@ -352,7 +353,7 @@ def _notes(by_name: dict[str, Score], named: str | None) -> list[str]:
             )
         if "freeform" in by_name and not _doubt(by_name["freeform"]):
             gap, se = _difference(by_name["freeform"].elpd_logo, s.elpd_logo)
-            if gap > _slack(se):
+            if gap > slack(se):
                 notes.append(f"{named} misses part of the curve: freeform is {_nats(gap, se)} better")
     low, high = HYPOTHESES["power"].priors["a"].parameters
     _, a_low, a_high = by_name["power"].intervals["a"]

@@ -7,7 +7,9 @@ or an infinity anywhere else is an error.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +34,8 @@ VARIABLES = {
     "tokens": "the whole episode as the model reads it, padded with -1",
     "answer_start": "the answer's tokens, terminator included, are tokens[start:stop]",
     "answer_stop": "the answer's tokens, terminator included, are tokens[start:stop]",
+    "fork": "how many tokens the answer and the foil share; -1 where no foil was read",
+    "foil_token": "the foil's first token after those; -1 where no foil was read",
     "query_seen": "this query stood earlier in the episode, so its answer can be looked up",
     "evidence": "the ideal observer's update, nats; NaN where the task does not know it",
 }
@@ -222,3 +226,17 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def newest_curves(folder: Path = Path("data/curves")) -> Path:
+    """The curves file written last."""
+    files = sorted(folder.glob("*.nc"), key=lambda path: path.stat().st_mtime)
+    if not files:
+        raise StatedError(f"no curves file in {folder}: run `python -m bayes_icl.collect` first, or give --curves")
+    return files[-1]
+
+
+def file_name(name: str) -> str:
+    """A task's name; what a file system might not take becomes a hyphen, and a hash keeps such names apart."""
+    plain = re.sub("[^A-Za-z0-9_.=,+-]", "-", name)
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -140,13 +139,13 @@ def main(settings: FitSettings) -> int:
     """Run the command: the only place here that touches the disk."""
     from datetime import UTC, datetime
 
-    from bayes_icl.curves import read_curves, replacing
+    from bayes_icl.curves import newest_curves, read_curves, replacing
     from bayes_icl.provenance import provenance, to_attribute
     from bayes_icl.summary import summarise_verdicts
 
     started = datetime.now(UTC)
     _check_numbers(settings)
-    path = settings.curves or _newest(Path("data/curves"))
+    path = settings.curves or newest_curves()
     dataset = read_curves(path)
     inputs = [path]
     names = list(settings.hypotheses)
@@ -517,13 +516,9 @@ def _pool(cases: Sequence[Case], fits: Fits, verdicts: dict[str, dict]) -> dict[
 
 def fit_file(task: str, hypothesis: str) -> str:
     """The name of a fit's file."""
-    return f"{_file_name(task)}__{hypothesis}.nc"
+    from bayes_icl.curves import file_name
 
-
-def _file_name(name: str) -> str:
-    """A task's name; what a file system might not take becomes a hyphen, and a hash keeps such names apart."""
-    plain = re.sub("[^A-Za-z0-9_.=,+-]", "-", name)
-    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    return f"{file_name(task)}__{hypothesis}.nc"
 
 
 def _draw(dataset: xr.Dataset, out: Path, figures: Path, verdicts: dict[str, dict]) -> None:
@@ -532,7 +527,7 @@ def _draw(dataset: xr.Dataset, out: Path, figures: Path, verdicts: dict[str, dic
 
     from bayes_icl import plots
     from bayes_icl.compare import read_table
-    from bayes_icl.curves import replacing, select
+    from bayes_icl.curves import file_name, select
 
     shown = {
         task: select(dataset, task, verdict["readout"]).since(verdict["n_min"]) for task, verdict in verdicts.items()
@@ -561,11 +556,7 @@ def _draw(dataset: xr.Dataset, out: Path, figures: Path, verdicts: dict[str, dic
     for name in {"updates", "comparison", "delta", "sensitivity"} - set(drawn):  # of an earlier run
         for suffix in (".png", ".pdf"):
             (figures / (name + suffix)).unlink(missing_ok=True)
-    for name, figure in drawn.items():
-        for suffix in (".png", ".pdf"):
-            with replacing(figures / (_file_name(name) + suffix)) as temporary:
-                # Without a date, so that the same numbers give the same file.
-                figure.savefig(temporary, dpi=200, metadata={"CreationDate": None} if suffix == ".pdf" else None)
+    plots.save_figures({file_name(name): figure for name, figure in drawn.items()}, figures)
 
 
 def _pooled(out: Path) -> dict | None:
@@ -581,13 +572,6 @@ def _check_numbers(settings: FitSettings) -> None:
             raise StatedError(f"--{name} must be {bound} or more, got {getattr(settings, name)}")
     if not settings.readout or not settings.n_min or not settings.hypotheses:
         raise StatedError("--readout, --n-min and --hypotheses each need at least one value")
-
-
-def _newest(folder: Path) -> Path:
-    files = sorted(folder.glob("*.nc"), key=lambda path: path.stat().st_mtime)
-    if not files:
-        raise StatedError(f"no curves file in {folder}: run `python -m bayes_icl.collect` first, or give --curves")
-    return files[-1]
 
 
 def _key_of(out: Path) -> str | None:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from bayes_icl.stream import Anatomy
+
 
 @dataclass(frozen=True)
 class Wheel:
@@ -107,6 +109,34 @@ class Model:
             self.name, hf_model=self.hf, tokenizer=copy.deepcopy(self.tokenizer), device=str(self.hf.device)
         )
 
+    @functools.cached_property
+    def plain(self) -> PreTrainedModel:
+        """The module without the wrappers that bridging gives it for good; the same weights."""
+        wrapper = "._original_component"
+        state = self.hf.state_dict()
+        if not any(wrapper in name for name in state):
+            return self.hf
+        with torch.device("meta"):
+            plain = type(self.hf)(copy.deepcopy(self.hf.config))
+        known = {name.replace(wrapper, ""): value for name, value in state.items()}
+        plain.load_state_dict(
+            {k: v for k, v in known.items() if k in dict(plain.state_dict())}, assign=True, strict=False
+        )
+        buffers = {name.replace(wrapper, ""): value for name, value in self.hf.named_buffers()}
+        for name, buffer in list(plain.named_buffers()):
+            if buffer.is_meta:
+                module, _, own = name.rpartition(".")
+                plain.get_submodule(module).register_buffer(own, buffers[name], persistent=False)
+        plain.tie_weights()
+        return plain.eval()
+
+    @functools.cached_property
+    def anatomy(self) -> Anatomy:
+        """Where heads and MLPs write (`stream.anatomy_of`)."""
+        from bayes_icl.stream import anatomy_of
+
+        return anatomy_of(self)
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -158,7 +188,7 @@ class Model:
         """
         grown = any(len(wanted) for wanted in branch_positions)
         with torch.inference_mode():
-            ids = _pad(tokens).to(self.device)
+            ids = pad(tokens).to(self.device)
             with self._reading(positions):
                 out = self.hf(input_ids=ids, use_cache=grown)
             logits = out.logits[0]
@@ -180,8 +210,8 @@ class Model:
                 mask[i, 0, : len(b.tokens), : n + len(b.tokens)].masked_fill_(torch.from_numpy(b.visible(n)), 0)
             with self._reading(branch_positions):
                 branched = self.hf(
-                    input_ids=_pad([b.tokens for b in branches]).to(self.device),
-                    position_ids=_pad([b.attach + b.depth for b in branches]).to(self.device),
+                    input_ids=pad([b.tokens for b in branches]).to(self.device),
+                    position_ids=pad([b.attach + b.depth for b in branches]).to(self.device),
                     attention_mask=mask.to(self.device),
                     past_key_values=out.past_key_values,
                     use_cache=True,
@@ -208,7 +238,7 @@ class Model:
                     j = b.parent[j]
                 row = np.concatenate([episode[: b.attach[i]], np.array(path[::-1], dtype=np.int64)])
                 with self._reading([[len(row) - 1]]):
-                    read.append(self.hf(input_ids=_pad([row]).to(self.device), use_cache=False).logits[0].float())
+                    read.append(self.hf(input_ids=pad([row]).to(self.device), use_cache=False).logits[0].float())
         return torch.cat(read)
 
     @contextlib.contextmanager
@@ -228,7 +258,8 @@ class Model:
             handle.remove()
 
 
-def _pad(rows: Sequence[np.ndarray]) -> Int[Tensor, "batch pos"]:
+def pad(rows: Sequence[Int[np.ndarray, " pos"]]) -> Int[Tensor, "batch pos"]:
+    """Episodes as one tensor, with zeros on the right."""
     width = max(len(row) for row in rows)
     return torch.from_numpy(np.stack([np.pad(row, (0, width - len(row))) for row in rows]))
 

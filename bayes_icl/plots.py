@@ -7,6 +7,7 @@ hypothesis in every figure, less those too pale for words and thin lines on whit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -20,7 +21,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from bayes_icl.compare import SLACK_NATS
-from bayes_icl.curves import Curves
+from bayes_icl.curves import Curves, replacing
 from bayes_icl.hypotheses import HYPOTHESES, Hypothesis
 
 if TYPE_CHECKING:
@@ -395,6 +396,14 @@ def confusion_figure(confusion: pd.DataFrame) -> Figure:
             if column == "verdict":
                 ax.set_yticks([])
     return figure
+
+
+def save_figures(figures: Mapping[str, Figure], folder: Path) -> None:
+    """Write figures as PNG and PDF, by name; without a date, so that the same numbers give the same file."""
+    for name, figure in figures.items():
+        for suffix in (".png", ".pdf"):
+            with replacing(folder / (name + suffix)) as temporary:
+                figure.savefig(temporary, dpi=200, metadata={"CreationDate": None} if suffix == ".pdf" else None)
 
 
 def _figure(

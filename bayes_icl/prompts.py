@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -171,6 +171,62 @@ def encode_episode(
         labels.append(tuple(_alternative(task, example, label, tokenizer) for label in task.labels) if branch else ())
     branches, rows = _lay_out(tokens, starts, stops, [(foil, *others) for foil, others in zip(foils, labels)])
     return Prompt(tokens, starts, stops, tuple(foils), tuple(labels), branches, rows)
+
+
+def recorded_prompt(
+    tokens: Int[np.ndarray, " pos"], answer_start: Int[np.ndarray, " shot"], answer_stop: Int[np.ndarray, " shot"]
+) -> Prompt:
+    """The prompt of an episode in a curves file, to be run again; without foils and labels."""
+    tokens = tokens[tokens >= 0].astype(np.int64)
+    nothing: list[tuple[()]] = [()] * len(answer_start)
+    branches, rows = _lay_out(tokens, answer_start, answer_stop, nothing)
+    return Prompt(tokens, answer_start, answer_stop, tuple(nothing), tuple(nothing), branches, rows)
+
+
+ROLES = ("query", "separator", "answer")
+
+
+class Places(NamedTuple):
+    """What each token of an episode is.
+
+    Attributes
+    ----------
+    shot
+        The shot whose query, answer or separator it belongs to, shape (pos,); -1 for the first token, the sink.
+    role
+        Index in `ROLES`, shape (pos,): terminators belong to answers, and what is neither query nor answer separates.
+    offset
+        Tokens from the first of that shot's answer, negative before it, shape (pos,): aligned between episodes.
+    """
+
+    shot: Int[np.ndarray, " pos"]
+    role: Int[np.ndarray, " pos"]
+    offset: Int[np.ndarray, " pos"]
+
+
+def token_places(prompt: Prompt, queries: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Places:
+    """Tell an episode's tokens apart.
+
+    A query is looked for in the decoded text before its answer; where the tokenizer has changed it beyond finding, all
+    of that text counts as query.
+    """
+    n = len(prompt.tokens)
+    shot, role, offset = np.full(n, -1), np.full(n, ROLES.index("separator")), np.zeros(n, dtype=int)
+    begin = 0
+    for i, (start, stop) in enumerate(zip(prompt.answer_start.tolist(), prompt.answer_stop.tolist())):
+        shot[begin:stop], offset[begin:stop] = i, np.arange(begin, stop) - start
+        role[start:stop] = ROLES.index("answer")
+        # Ends of tokens in the text decoded so far.
+        ends = [len(tokenizer.decode(prompt.tokens[begin : j + 1])) for j in range(begin, start)]
+        text = str(tokenizer.decode(prompt.tokens[begin:start]))
+        first = text.find(queries[i])
+        last = first + len(queries[i]) if first >= 0 else len(text)
+        for j, (left, right) in enumerate(zip([0, *ends], ends)):
+            if left < last and right > max(first, 0):
+                role[begin + j] = ROLES.index("query")
+        begin = stop
+    shot[0], role[0], offset[0] = -1, ROLES.index("separator"), 0
+    return Places(shot, role, offset)
 
 
 def _locate(

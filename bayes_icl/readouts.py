@@ -122,15 +122,20 @@ class SetLogits:
 class EpisodeReading:
     """All readouts of one episode: first says which logits it needs, then turns them into buckets.
 
+    Parameters
+    ----------
+    task
+        None for an episode of which no more is known than its tokens; then `complement` is all there is.
+
     Attributes
     ----------
     positions, branch_positions
         Where in the episode, and at which of its branch tokens, logits are needed.
     """
 
-    def __init__(self, task: Task, prompt: Prompt, readouts: Sequence[str], vocabulary: Vocabulary) -> None:
+    def __init__(self, task: Task | None, prompt: Prompt, readouts: Sequence[str], vocabulary: Vocabulary) -> None:
         self.readouts = readouts
-        self._task, self._prompt, self._vocabulary = task, prompt, vocabulary
+        self._form, self._prompt, self._vocabulary = task.form if task else None, prompt, vocabulary
         needed = {
             rows[path[:j]]
             for shot, rows in enumerate(prompt.rows)
@@ -176,12 +181,12 @@ class EpisodeReading:
         values = {"complement": Buckets(correct, ask.leaving([own]))}
         if "foil" in self.readouts:
             values["foil"] = Buckets(correct, ask.path(self._prompt.foils[shot]))
-        if self._task.form == "label" and {"format", "rule"} & set(self.readouts):
+        if self._form == "label" and {"format", "rule"} & set(self.readouts):
             labels = self._prompt.labels[shot]
             others = [ask.path(label) for label in labels if label != own]
             values["format"] = Buckets(_add(*others, correct), ask.leaving(labels))
             values["rule"] = Buckets(correct, _add(*others))
-        if self._task.form == "number" and {"format", "rule", "parity"} & set(self.readouts):
+        if self._form == "number" and {"format", "rule", "parity"} & set(self.readouts):
             values |= self._read_number(own, correct, ask)
         return {name: values[name] for name in self.readouts}, ask.greedy(own)
 

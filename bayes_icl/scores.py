@@ -123,7 +123,7 @@ def score_curves(
     """
     stats = summarise(curves)
     posterior = engine(hypothesis, stats)
-    score = _leave_sequences_out(hypothesis, stats, posterior, engine)
+    score = leave_sequences_out(hypothesis, stats, posterior, engine)
     numbers = posterior.numbers(stats)
     if hypothesis.by_sequence:
         # 1 is an ideal observer.
@@ -175,7 +175,7 @@ def score_curves(
     ), posterior
 
 
-def _leave_sequences_out(hypothesis: Hypothesis, stats: Statistics, posterior: Posterior, engine: Engine) -> dict:
+def leave_sequences_out(hypothesis: Hypothesis, stats: Statistics, posterior: Posterior, engine: Engine) -> dict:
     """The fields of a score that leaving out each sequence gives."""
     n_seqs = len(stats.x)
     faults = tuple(posterior.faults)

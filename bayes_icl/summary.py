@@ -1,8 +1,9 @@
-"""What a fit says, as text for people: from the files of the fit alone."""
+"""What fits and attributions say, as text for people: from their files alone."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -176,3 +177,135 @@ def _readings(dataset: xr.Dataset, task: str, headline: dict) -> list[str]:
         outcome = "passes" if rule["verdict"] == "no_update" else "FAILS"
         sentences.append(f"null control (nothing to learn): rule must be no_update and is {rule['verdict']}: {outcome}")
     return sentences
+
+
+def summarise_heads(out: Path) -> str:
+    """Text for people: what writes delta on each task, and what goes when the top heads are taken away.
+
+    Parameters
+    ----------
+    out
+        The effects file; its tables stand beside it.
+    """
+    import io
+
+    import pandas as pd
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(file=io.StringIO(), highlight=False, width=110)
+    facts = json.loads(out.with_name(f"{out.stem}.json").read_text())
+    heads, ablation, repair = (
+        pd.read_csv(out.with_name(f"{out.stem}.{name}.csv")) for name in ("heads", "ablation", "repair")
+    )
+    for task, own in facts.items():
+        console.rule(f"[bold]{escape(task)}", align="left")
+        for sentence in head_sentences(
+            own, heads[heads.task == task], ablation[ablation.task == task], repair[repair.task == task]
+        ):
+            console.print(escape(sentence))
+        console.print(_head_table(heads[(heads.task == task) & (heads.kind == "head")]))
+    console.rule("completeness", align="left")
+    console.print(
+        f"heads + MLPs + rest = log-odds within {max(own['completeness'] for own in facts.values()):.1g} relative; "
+        f"sources = head within {max(own['split'] for own in facts.values()):.1g}"
+    )
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def head_sentences(facts: dict, heads: pd.DataFrame, ablation: pd.DataFrame, repair: pd.DataFrame) -> list[str]:
+    """What was found on one task, from its part of the tables."""
+    delta, whole = facts["delta"], facts["delta_curve"]
+    token = "foil, where it forks" if facts["readout"] == "foil" else f"token {facts['token']} of the answer"
+    lines = [
+        f"{facts['readout']}, {token}, n >= {facts['n_min']}: delta {_three(delta.values())} nats/example; of "
+        f"the whole answer, as fit has it, {_three(whole.values())}",
+        "adding up to it: "
+        + ", ".join(
+            f"{name} {facts[f'slope_{kind}']:+.3f} ({facts[f'share_{kind}']:.0%})"
+            for kind, name in (("head", "heads"), ("mlp", "MLPs"), ("rest", "embedding, biases, entropy"))
+        ),
+    ]
+    if "slope_examples" in facts:
+        lines.append(
+            "what heads write of it, by where they attend: "
+            + ", ".join(
+                f"{name} {facts[f'slope_{part}']:+.3f}"
+                for part, name in (
+                    ("examples", "earlier examples"),
+                    ("query", "the query"),
+                    ("sink", "the first token"),
+                )
+            )
+        )
+    own = heads[heads.kind == "head"]
+    standing = own[own.stands_out.astype(bool)]
+    if delta["hdi_low"] <= 0 <= delta["hdi_high"]:
+        return [*lines, "delta's interval has 0 in it: there is no update to share out, and nothing is taken away"]
+    counts = standing.accumulation.value_counts()
+    kinds = ", ".join(f"{n} {kind}" for kind, n in counts.items())
+    lines.append(
+        f"{len(standing)} of {len(own)} heads stand out (surely more than 5 % of delta, for or against it)"
+        + (f": {kinds}" if kinds else "")
+    )
+    if len(ablation):
+        lines += _ablation_sentences(delta, ablation, repair)
+    return lines
+
+
+def _ablation_sentences(delta: dict, ablation: pd.DataFrame, repair: pd.DataFrame) -> list[str]:
+    top = ablation[ablation.set == "top"].iloc[0]
+    placebo = ablation[ablation.set.str.startswith("placebo ")]
+    toward = 1 if delta["mean"] > 0 else -1
+    beyond = int((toward * placebo.lost >= toward * top.lost).sum())
+    mended = repair.iloc[0]
+    share = top.lost / delta["mean"]
+    return [
+        f"taking away the top {top.n_heads} heads ({top['heads']}) loses "
+        f"{_three((top.lost, top.lost_low, top.lost_high))} ({share:.0%} of delta); "
+        f"their direct effects say {top.predicted:.3f}",
+        f"{len(placebo)} placebo sets lose {placebo.lost.mean():.3f} on average, {placebo.lost.min():.3f} to "
+        f"{placebo.lost.max():.3f}; {beyond} of them as much as the top heads "
+        f"(p = {(1 + beyond) / (1 + len(placebo)):.2g})",
+        "the difference: "
+        + ", ".join(
+            f"{name} {_three((mended[part], mended[f'{part}_low'], mended[f'{part}_high']))}"
+            for part, name in (
+                ("left", "still written by them"),
+                ("other_heads", "made up for by other heads"),
+                ("mlps", "by MLPs"),
+                ("rest", "by the rest"),
+            )
+        ),
+        f"of the whole answer's delta {_three((top.lost_curve, top.lost_curve_low, top.lost_curve_high))} is lost",
+    ]
+
+
+def _three(numbers: Iterable[float]) -> str:
+    mean, low, high = numbers
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _head_table(heads: pd.DataFrame, most: int = 10) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, title="heads of the largest slope", title_justify="left")
+    headings = ("head", "slope", "95 %", "share", "stands out", "accumulation", "attention", "lost alone")
+    for heading in headings:
+        left = heading in ("head", "stands out", "accumulation")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+    for row in heads.loc[heads.slope.abs().nlargest(most).index].itertuples():
+        alone = "" if row.lost != row.lost else f"{row.lost:.4f} [{row.lost_low:.4f}, {row.lost_high:.4f}]"
+        table.add_row(
+            f"{row.component}{'*' if row.top else ''}",
+            f"{row.slope:.4f}",
+            f"[{row.slope_low:.4f}, {row.slope_high:.4f}]".replace("[", "\\["),
+            f"{row.share:.0%}",
+            "yes" if row.stands_out else "",
+            str(row.accumulation),
+            "" if row.attention != row.attention else f"{row.attention:.2f}",
+            alone.replace("[", "\\["),
+        )
+    table.caption = "*: among those taken away"
+    table.caption_justify = "left"
+    return table

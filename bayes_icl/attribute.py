@@ -1,0 +1,607 @@
+"""Which heads write the update: direct effects, their slopes, and what goes when the largest are taken away.
+
+``python -m bayes_icl.attribute --curves data/curves/demo.nc``
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bayes_icl.errors import DONE, StatedError, exit_stating, unknown
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import xarray as xr
+
+    from bayes_icl.ablate import Heads
+    from bayes_icl.collect import Journal
+    from bayes_icl.models import Model
+
+
+@dataclass(frozen=True)
+class AttributeSettings:
+    """Say how much of the log-odds, and of their growth with examples, each attention head writes, from which
+    examples, and whether taking those heads away takes the update away."""
+
+    curves: Path | None = None
+    """A curves file of `collect` (.nc), whose very episodes are run again; the newest in data/curves, if none is
+    named."""
+    tasks: tuple[str, ...] = ()
+    """Tasks of the file; all, if none is named."""
+    readout: Literal["complement", "foil"] = "complement"
+    """complement: log-odds of one token of the answer against all others, with the entropy of the others apart. foil:
+    answer against foil, where the two fork."""
+    token: int = 0
+    """For complement: which token of the answer, counted from 0; its terminator counts too."""
+    n_min: int = 1
+    """Examples from which on slopes are taken."""
+    model: str = ""
+    """The model that the curves were collected from, if it is now somewhere else; its weights must be the same."""
+    top: int = 0
+    """How many heads the intervention takes away; 0 takes as many as write half of what all heads write."""
+    placebos: int = 20
+    """Random sets of heads of the same number and norm, taken away for comparison."""
+    ablate: bool = True
+    """Take heads away and collect again: most of the time."""
+    by_source: bool = True
+    """Split heads over the examples they attend to: most of the file."""
+    batch_size: int = 0
+    """Episodes a forward pass; 0 takes 1 on a CPU and 16 on a GPU. Results do not depend on it."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, ..."""
+    seed: int = 0
+    """Decides the fits' draws and the placebo sets."""
+    workers: int = 0
+    """Processes for the fits of heads; 0 takes one a core, 4 at most."""
+    out: Path | None = None
+    """The effects file to write (netCDF), with tables beside it; data/effects/NAME.nc of the curves, if none is
+    named."""
+    figures: Path | None = None
+    """Folder for the figures (PNG and PDF); figures/NAME-heads of the curves if none is named."""
+    force: bool = False
+    """Replace an output that was made from other curves or settings."""
+
+
+SINGLES = 12  # heads of the top set that are also taken away one by one
+PLACEBOS_LEAST = 2
+TABLES = ("heads", "ablation", "repair")
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """What `attribute_curves` finds.
+
+    Attributes
+    ----------
+    effects
+        The effects format.
+    heads, ablation, repair
+        Tables: a row for every component, every set of heads taken away, every task. The last two are empty without
+        ablation, or where there is no update to take away.
+    facts
+        By task: delta of the token attributed and of the whole answer (as `fit` gives it), and what adds up to it.
+    """
+
+    effects: xr.Dataset
+    heads: pd.DataFrame
+    ablation: pd.DataFrame
+    repair: pd.DataFrame
+    facts: dict[str, dict[str, Any]]
+
+
+def main(settings: AttributeSettings) -> int:
+    """Run the command: the only place here that touches the disk."""
+    from dataclasses import asdict
+    from datetime import UTC, datetime
+
+    from bayes_icl.curves import newest_curves, read_curves, replacing, write_netcdf
+    from bayes_icl.models import load_model
+    from bayes_icl.provenance import provenance, to_attribute
+    from bayes_icl.summary import summarise_heads
+
+    started = datetime.now(UTC)
+    path = settings.curves or newest_curves()
+    dataset = read_curves(path)
+    tasks = _check(settings, dataset)
+    out = settings.out or Path("data/effects") / f"{path.stem}.nc"
+    figures = settings.figures or Path("figures") / f"{path.stem}-heads"
+    for folder in (out.parent, figures):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise StatedError(f"cannot write into {folder}: give another --out or --figures")
+    elsewhere = ("curves", "model", "tasks", "batch_size", "device", "workers", "out", "figures", "force")
+    decisive = {k: v for k, v in asdict(settings).items() if k not in elsewhere}
+    decisive |= {"curves": hashlib.sha256(path.read_bytes()).hexdigest(), "tasks": tasks}
+    key = hashlib.sha256(to_attribute(decisive).encode()).hexdigest()
+    found = _key_of(out)
+    if found == key and not settings.force:
+        print(f"{out} was made from these curves with these settings; drawing and printing it again", file=sys.stderr)
+    elif found and not settings.force:
+        raise StatedError(f"{out} holds effects of other curves or settings: give another --out, or --force")
+    elif out.exists() and not found and not settings.force:
+        raise StatedError(f"{out} exists and holds no effects: give another --out, or --force to replace it")
+    else:
+        model = load_model(*_recorded_model(dataset, settings))
+        identity = model.provenance()
+        _check_same_model(dataset, identity)
+        kept = Kept(out.with_name(out.name + ".part"), key)
+        result = attribute_curves(
+            model,
+            dataset,
+            tasks,
+            readout=settings.readout,
+            token=settings.token,
+            n_min=settings.n_min,
+            top=settings.top,
+            placebos=settings.placebos if settings.ablate else 0,
+            by_source=settings.by_source,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            workers=settings.workers,
+            kept=kept,
+            progress=True,
+        )
+        for name in TABLES:
+            with replacing(_beside(out, f"{name}.csv")) as temporary:
+                getattr(result, name).to_csv(temporary, index=False)
+        with replacing(_beside(out, "json")) as temporary:
+            temporary.write_text(json.dumps(result.facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        record = provenance(settings, started=started, model=identity, inputs=[path])
+        # The key comes with the file that is written last: with it the output is whole.
+        result.effects.attrs |= {"key": key, "provenance": to_attribute(record)}
+        write_netcdf(result.effects, out)
+        shutil.rmtree(kept.folder, ignore_errors=True)
+    _draw(out, figures)
+    summary = summarise_heads(out)
+    with replacing(figures / "summary.txt") as temporary:
+        temporary.write_text(summary, encoding="utf-8")
+    print(summary, file=sys.stderr)
+    print(figures)
+    print(out)
+    return DONE
+
+
+def attribute_curves(
+    model: Model,
+    curves: xr.Dataset,
+    tasks: Sequence[str] = (),
+    *,
+    readout: str = "complement",
+    token: int = 0,
+    n_min: int = 1,
+    top: int = 0,
+    placebos: int = 20,
+    by_source: bool = True,
+    batch_size: int = 0,
+    seed: int = 0,
+    workers: int = 0,
+    kept: Kept | None = None,
+    progress: bool = False,
+) -> Attribution:
+    """Attribute the log-odds of a curves file to heads, and intervene on those that write most of the update.
+
+    Parameters
+    ----------
+    model
+        The one that the curves were collected from.
+    curves
+        As `collect_curves` gives them.
+    tasks
+        All, if empty.
+    readout, token, n_min, top, seed, workers, by_source, batch_size
+        As in `AttributeSettings`.
+    placebos
+        Random sets to compare with; 0 leaves the intervention out.
+    kept
+        Keeps what is finished on disk, so that a killed run goes on where it stopped.
+
+    Raises
+    ------
+    StatedError
+        The parts do not add up, the curves lack what is needed, or the model is of an unknown kind.
+    """
+    import pandas as pd
+    import xarray as xr
+    from tqdm import tqdm
+
+    from bayes_icl.effects import MeanOutputs, attribute_task, recorded_episodes
+    from bayes_icl.heads import head_table
+
+    tasks = list(tasks) or [str(name) for name in curves.task.values]
+    found, means = [], {}
+    n_seqs = curves.sizes["seq"]
+    with tqdm(total=len(tasks) * n_seqs, unit="seq", disable=not progress, dynamic_ncols=True) as bar:
+        for task in tasks:
+            bar.set_description(f"{task}: effects")
+            episodes = recorded_episodes(model, curves, task, readout=readout, token=token)
+            own = MeanOutputs(model.anatomy, episodes) if placebos else None
+            means[task] = own
+            before = kept.effects(task, own) if kept else None
+            if before is None:
+                before = attribute_task(
+                    model,
+                    curves,
+                    task,
+                    readout=readout,
+                    token=token,
+                    by_source=by_source,
+                    batch_size=batch_size,
+                    on_batch=bar.update,
+                    means=own,
+                )
+                if kept:
+                    kept.keep_effects(task, before, own)
+            else:
+                bar.update(n_seqs)
+            found.append(before)
+    completeness = [part.attrs.pop("completeness") for part in found]
+    split = [part.attrs.pop("split") for part in found]
+    effects = xr.concat(
+        found, dim="task", combine_attrs="no_conflicts", join="outer", data_vars="minimal", coords="minimal"
+    )
+    effects.attrs |= {"completeness": max(completeness), "split": max(split), "n_min": n_min}
+    heads = head_table(effects, n_min=n_min, seed=seed, workers=workers, progress=progress)
+    facts, tables = {}, []
+    for task, worst, part in zip(tasks, completeness, split):
+        own_rows = heads[heads.task == task].copy()
+        facts[task] = _facts(effects.sel(task=task), own_rows, n_min, seed) | {"completeness": worst, "split": part}
+        tables.append(own_rows)
+    heads = pd.concat(tables, ignore_index=True)
+    ablation: list[dict] = []
+    repair: list[dict] = []
+    if placebos:
+        for task in tasks:
+            own = means[task]
+            assert own is not None
+            rows, repaired = _intervene(
+                model, curves, effects.sel(task=task), heads, facts[task], own, task,
+                readout=readout, token=token, n_min=n_min, top=top, placebos=placebos, seed=seed,
+                journal=kept.journal() if kept else None, progress=progress,
+            )  # fmt: skip
+            ablation += rows
+            repair += repaired
+    return Attribution(
+        effects, heads, pd.DataFrame(ablation, columns=ABLATION), pd.DataFrame(repair, columns=REPAIR), facts
+    )
+
+
+NUMBERS = ("delta", "lost", "lost_curve")
+ABLATION = [
+    *("task", "set", "heads", "n_heads", "norm", "n_seqs"),
+    *(f"{name}{end}" for name in NUMBERS for end in ("", "_low", "_high")),
+    "predicted",
+]
+REPAIRED = ("predicted", "left", "other_heads", "mlps", "rest", "lost")
+REPAIR = ["task", *(f"{name}{end}" for name in REPAIRED for end in ("", "_low", "_high"))]
+
+
+def _curves(effects: xr.Dataset, log_odds: np.ndarray, n_min: int) -> Any:
+    from bayes_icl.curves import Curves
+
+    shots = effects.shot.values.astype(float)
+    return Curves(str(effects.task.item()), str(effects.attrs.get("readout", "")), shots, log_odds).since(n_min)
+
+
+def _facts(effects: xr.Dataset, heads: pd.DataFrame, n_min: int, seed: int) -> dict[str, Any]:
+    """Delta of one task, of the token attributed and of the whole answer, and the shares that add up to it.
+
+    Fills `slope_examples` of the rows: the part of a head's slope that it writes from earlier examples.
+    """
+    import numpy as np
+
+    from bayes_icl.heads import delta_weights, fit_delta
+    from bayes_icl.noise import summarise
+
+    facts: dict[str, Any] = {"n_min": n_min, "readout": effects.attrs["readout"], "token": effects.attrs["token"]}
+    for name, variable in (("delta", "log_odds"), ("delta_curve", "curve")):
+        log_odds = effects[variable].transpose("seq", "shot").values.astype(float)
+        fitted = _curves(effects, log_odds, n_min)
+        posterior, interval = fit_delta(fitted, seed)
+        if name == "delta":
+            weights = delta_weights(posterior, summarise(fitted))
+        facts[name] = dict(zip(("mean", "hdi_low", "hdi_high"), interval))
+    for kind in ("head", "mlp", "rest"):
+        facts[f"slope_{kind}"] = float(heads.slope[heads.kind == kind].sum())
+        facts[f"share_{kind}"] = float(heads.share[heads.kind == kind].sum())
+    if "effect_by_source" in effects:
+        by_source = effects.effect_by_source.transpose("seq", "shot", "source", "layer", "head")
+        by_source = by_source.isel(shot=effects.shot.values >= n_min).fillna(0)
+        # The weights are linear, so the order of the sums is free.
+        slopes = np.einsum("u,usij->sij", weights, by_source.mean("seq").diff("shot").values)
+        facts |= {"slope_sink": slopes[0].sum(), "slope_examples": slopes[1:-1].sum(), "slope_query": slopes[-1].sum()}
+        heads.loc[heads.kind == "head", "slope_examples"] = slopes[1:-1].sum(0).ravel()
+    facts = {k: float(x) if k.startswith("slope_") else x for k, x in facts.items()}
+    facts["stands_out"] = heads.component[heads.stands_out.astype(bool)].tolist()
+    return facts
+
+
+def _intervene(
+    model: Model,
+    curves: xr.Dataset,
+    effects: xr.Dataset,
+    table: pd.DataFrame,
+    facts: dict[str, Any],
+    means: Any,
+    task: str,
+    *,
+    readout: str,
+    token: int,
+    n_min: int,
+    top: int,
+    placebos: int,
+    seed: int,
+    journal: Journal | None,
+    progress: bool,
+) -> tuple[list[dict], list[dict]]:
+    """Take the top heads of a task away, placebo sets of other heads, and the top heads one by one.
+
+    Fills `top` and `lost` of the table. Nothing is done where delta's interval has 0 in it.
+    """
+    import numpy as np
+    from tqdm import tqdm
+
+    from bayes_icl.ablate import ablate_episode, ablated_effects, parts_by_kind
+    from bayes_icl.effects import recorded_episodes
+    from bayes_icl.heads import choose_top, delta_weights, fit_delta, paired_loss, placebo_sets, t_interval
+    from bayes_icl.noise import summarise
+    from bayes_icl.readouts import Vocabulary
+
+    delta = facts["delta"]
+    if delta["hdi_low"] <= 0 <= delta["hdi_high"]:
+        facts["top"] = []
+        return [], []
+    own_rows = table[(table.task == task) & (table.kind == "head")]
+    chosen = choose_top(own_rows, top)
+    facts["top"] = [name_of(head) for head in chosen]
+    norms = effects["norm"].transpose("layer", "head").values.astype(float)
+    sets: dict[str, Heads] = {"top": chosen}
+    sets |= {f"placebo {i + 1}": heads for i, heads in enumerate(placebo_sets(norms, chosen, placebos, seed))}
+    if len(chosen) > 1:
+        sets |= {name_of(head): [head] for head in chosen[:SINGLES]}
+    episodes = recorded_episodes(model, curves, task, readout=readout, token=token)
+    vocabulary = Vocabulary(model.token_texts)
+    wanted = {name: [list(head) for head in heads] for name, heads in sets.items()}
+    before = journal.finished() if journal else {}
+    read: list[dict[str, Any]] = []
+    with tqdm(episodes, unit="seq", disable=not progress, dynamic_ncols=True) as bar:
+        bar.set_description(f"{task}: {len(sets)} sets of heads taken away")
+        for episode in bar:
+            values = before.get((task, episode.seq))
+            if values is None or values[0]["sets"] != wanted:
+                one: dict[str, Any] = {"sets": wanted, "read": ablate_episode(model, episode, sets, means, vocabulary)}
+                one["parts"] = parts_by_kind(ablated_effects(model, episode, chosen, means), chosen)
+                values = [one]
+                if journal:
+                    journal.add(task, episode.seq, values)
+            read.append(values[0])
+    clean = effects.log_odds.transpose("seq", "shot").values.astype(float)
+    whole = curves.log_odds.sel(task=task, readout="complement").transpose("seq", "shot").values
+    since = effects.shot.values >= n_min
+    fitted = _curves(effects, clean, n_min)
+    weights = delta_weights(fit_delta(fitted, seed)[0], summarise(fitted))
+    slope = {(int(r.layer), int(r.head)): float(r.slope) for r in own_rows.itertuples()}
+    rows = []
+    for name, heads in sets.items():
+        ablated = np.array([one["read"][name]["log_odds"] for one in read])
+        answer = np.array([one["read"][name]["curve"] for one in read])
+        numbers = {
+            "delta": fit_delta(_curves(effects, ablated, n_min), seed)[1],
+            "lost": paired_loss(clean[:, since], ablated[:, since], weights),
+            "lost_curve": paired_loss(whole[:, since], answer[:, since], weights),
+        }
+        rows.append(
+            {
+                "task": task,
+                "set": name,
+                "heads": " ".join(map(name_of, heads)),
+                "n_heads": len(heads),
+                "norm": float(sum(norms[head] for head in heads)),
+                "n_seqs": len(read),
+                **_flat(numbers),
+                "predicted": sum(slope[head] for head in heads),
+            }
+        )
+        if len(heads) == 1:
+            layer, head = heads[0]
+            at = (table.task == task) & (table.layer == layer) & (table["head"] == head)
+            table.loc[at, ["lost", "lost_low", "lost_high"]] = numbers["lost"]
+    for layer, head in chosen:
+        table.loc[(table.task == task) & (table.layer == layer) & (table["head"] == head), "top"] = True
+    per_seq = _repair(effects, read, chosen, since, weights)
+    return rows, [{"task": task, **_flat({name: t_interval(x) for name, x in per_seq.items()})}]
+
+
+def _repair(
+    effects: xr.Dataset, read: Sequence[Mapping[str, Any]], chosen: Heads, since: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What the top heads were to take with them, and what became of it, shape (seq,), nats per example.
+
+    predicted = left + other_heads + mlps + rest + lost: what the set still writes when ablated, what other components
+    write more than before, and what is lost.
+    """
+    import numpy as np
+
+    slope = lambda x: np.diff(np.asarray(x, float)[:, since], axis=1) @ weights  # noqa: E731
+    layers, numbers = np.array(chosen).T
+    effect = effects.effect.transpose("seq", "shot", "layer", "head").values.astype(float)
+    mine = effect[:, :, layers, numbers].sum(-1)
+    rest = (effects.rest + effects.error).transpose("seq", "shot").values
+    mlp = effects.mlp.transpose("seq", "shot", "layer").values.sum(-1)
+    clean = {"set": mine, "other_heads": effect.sum((2, 3)) - mine, "mlps": mlp, "rest": rest}
+    ablated = {name: [one["parts"][name] for one in read] for name in clean}
+    change = {name: slope(ablated[name]) - slope(clean[name]) for name in clean}
+    return {
+        "predicted": slope(clean["set"]),
+        "left": slope(ablated["set"]),
+        **{name: change[name] for name in ("other_heads", "mlps", "rest")},
+        "lost": -sum(change.values()),  # type: ignore[dict-item]
+    }
+
+
+def _flat(numbers: Mapping[str, Sequence[Any]]) -> dict[str, float]:
+    """A mean and interval each as three columns."""
+    return {f"{name}{end}": float(x) for name, three in numbers.items() for end, x in zip(("", "_low", "_high"), three)}
+
+
+def name_of(head: tuple[int, int]) -> str:
+    """A head's name in tables and figures."""
+    return f"L{head[0]}H{head[1]}"
+
+
+class Kept:
+    """Finished parts of a run, in a folder beside the output until it is written."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder, self._key = folder, key
+        mark = folder / "key"
+        if not mark.exists() or mark.read_text() != key:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            mark.write_text(key)
+
+    def _file(self, task: str, end: str) -> Path:
+        return self.folder / f"{hashlib.sha256(task.encode()).hexdigest()[:16]}.{end}"
+
+    def effects(self, task: str, means: Any) -> xr.Dataset | None:
+        """A task's effects, if they are finished; its mean outputs go into `means`."""
+        import numpy as np
+        import xarray as xr
+
+        file = self._file(task, "nc")
+        if not file.exists():
+            return None
+        if means is not None:
+            with np.load(self._file(task, "npz")) as sums:
+                means.restore(sums["sums"])
+        print(f"going on: the effects on {task} are kept from an unfinished run", file=sys.stderr)
+        return xr.load_dataset(file, engine="h5netcdf")
+
+    def keep_effects(self, task: str, effects: xr.Dataset, means: Any) -> None:
+        """Keep a finished task."""
+        import numpy as np
+
+        from bayes_icl.curves import replacing, write_netcdf
+
+        if means is not None:
+            with replacing(self._file(task, "npz")) as temporary, temporary.open("wb") as file:
+                np.savez(file, sums=means.sums)
+        write_netcdf(effects, self._file(task, "nc"))
+
+    def journal(self) -> Journal:
+        """Finished episodes of the intervention."""
+        from bayes_icl.collect import Journal
+
+        return Journal(self.folder / "ablation", self._key)
+
+
+def _check(settings: AttributeSettings, dataset: xr.Dataset) -> list[str]:
+    """The tasks wanted, if the settings make sense for the file."""
+    from bayes_icl.curves import readouts_of
+
+    known = [str(name) for name in dataset.task.values]
+    tasks = list(dict.fromkeys(settings.tasks)) or known
+    for task in tasks:
+        if task not in known:
+            raise unknown("task", task, known)
+        if settings.readout not in readouts_of(dataset, task):
+            raise StatedError(
+                f"task {task!r} has no readout {settings.readout!r} in this file: leave it out with --tasks"
+            )
+    for name, least in (("token", 0), ("n_min", 0), ("top", 0), ("placebos", 0), ("batch_size", 0), ("seed", 0)):
+        if getattr(settings, name) < least:
+            flag = "--" + name.replace("_", "-")
+            raise StatedError(f"{flag} must be {least} or more, got {getattr(settings, name)}")
+    if settings.ablate and settings.placebos < PLACEBOS_LEAST:
+        raise StatedError(f"--placebos must be {PLACEBOS_LEAST} or more, got {settings.placebos}; or give --no-ablate")
+    return tasks
+
+
+def _recorded_model(dataset: xr.Dataset, settings: AttributeSettings) -> tuple[str, str]:
+    """Name and device of the model to load."""
+    name = settings.model or _provenance_of(dataset).get("settings", {}).get("model", "")
+    if not name:
+        raise StatedError("the curves do not say which model they are of: give --model")
+    return name, settings.device
+
+
+def _check_same_model(dataset: xr.Dataset, identity: Mapping[str, str]) -> None:
+    recorded = _provenance_of(dataset).get("model", {})
+    for part, words in (("weights_sha256", "weights"), ("tokenizer_sha256", "tokenizer")):
+        if part in recorded and recorded[part] != identity[part]:
+            raise StatedError(
+                f"the curves were collected from {recorded.get('model', 'a model')!r}, whose {words} are not those of "
+                f"{identity['model']!r}: give the same model, or collect again"
+            )
+
+
+def _provenance_of(dataset: xr.Dataset) -> dict[str, Any]:
+    try:
+        return json.loads(dataset.attrs.get("provenance", "{}"))
+    except ValueError:
+        return {}
+
+
+def _beside(out: Path, end: str) -> Path:
+    """A file with the name of the effects file and another ending."""
+    return out.with_name(f"{out.stem}.{end}")
+
+
+def _key_of(out: Path) -> str | None:
+    import xarray as xr
+
+    try:
+        with xr.open_dataset(out, engine="h5netcdf") as dataset:
+            return dataset.attrs.get("key")
+    except Exception:  # damaged or foreign: not ours to go on with
+        return None
+
+
+def _draw(out: Path, figures: Path) -> None:
+    """Write the figures, all of them from the files."""
+    import pandas as pd
+    import xarray as xr
+
+    from bayes_icl import head_plots
+    from bayes_icl.curves import file_name
+    from bayes_icl.plots import save_figures
+
+    table, ablation, repair = (pd.read_csv(_beside(out, f"{name}.csv"), keep_default_na=True) for name in TABLES)
+    table["accumulation"] = table.accumulation.fillna("")
+    facts = json.loads(_beside(out, "json").read_text())
+    deltas = {task: tuple(own["delta"].values()) for task, own in facts.items()}
+    first = next(iter(facts.values()))
+    for one in (table, repair):
+        one.attrs |= {"readout": first["readout"], "n_min": first["n_min"]}
+    drawn = {
+        "share_map": head_plots.share_map_figure(table, deltas),
+        "cumulative": head_plots.cumulative_figure(table, deltas),
+    }
+    with xr.open_dataset(out, engine="h5netcdf") as effects:
+        n_min = int(effects.attrs["n_min"])
+        for task in effects.task.values.tolist():
+            drawn[file_name(f"effects_{task}")] = head_plots.effect_curves_figure(effects, table, task, n_min)
+            if "effect_by_source" in effects:
+                drawn[file_name(f"sources_{task}")] = head_plots.source_map_figure(effects, table, task)
+    if len(ablation):
+        drawn["ablation"] = head_plots.ablation_figure(ablation, table, deltas)
+        drawn["repair"] = head_plots.repair_figure(repair)
+    save_figures(drawn, figures)
+
+
+if __name__ == "__main__":
+    import tyro
+
+    # Under its own name, as in fit.
+    from bayes_icl.attribute import AttributeSettings, main
+
+    settings = tyro.cli(AttributeSettings, prog="python -m bayes_icl.attribute")
+    exit_stating(lambda: main(settings))

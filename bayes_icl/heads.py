@@ -1,0 +1,416 @@
+r"""Which heads write the update: slopes that add up to delta, pooled over heads, and how each accumulates.
+
+Under `additive` the posterior mean of delta is linear in the mean updates of L, given the noise. The same weights,
+applied to the updates of what one component adds to L, give that component's slope, and the slopes of all components
+add up to delta, as their effects add up to L.
+
+How a head's effect grows tells what it does. Softmax weights add up to 1, so a head of fixed scores that averages over
+examples writes A n/(n + c), and no single such head can write n delta for long: it must attend to something that
+itself grows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float
+from scipy import stats as distributions
+
+from bayes_icl.compare import LEAST_SEQS, LEAST_UPDATES, slack, survivors, too_little
+from bayes_icl.curves import Curves
+from bayes_icl.errors import StatedError
+from bayes_icl.hypotheses import HYPOTHESES
+from bayes_icl.importance import sample_fast
+from bayes_icl.noise import Statistics, summarise, variances
+from bayes_icl.posterior import PARETO_K_MOST, Posterior, mean_and_interval
+from bayes_icl.scores import Score, leave_sequences_out
+from bayes_icl.shrinkage import pool_heads, stands_out
+
+Interval = tuple[float, float, float]  # mean, low, high
+Head = tuple[int, int]  # layer, head
+
+LINEAR_LEAST = 0.5  # the last update over the first; 1 is a straight line, 0 a ceiling reached
+NEAREST = 20  # heads that a placebo is drawn from
+TRIES = 200  # at another placebo set that differs from all before
+BATCH = 8  # heads a job
+NOTHING: Interval = (np.nan, np.nan, np.nan)
+
+
+def fit_delta(curves: Curves, seed: int = 0) -> tuple[Posterior, Interval]:
+    """Delta under `additive`, as `fit` gives it with the fast engine.
+
+    Returns
+    -------
+    posterior
+        Of `additive`.
+    delta
+        Posterior mean and 95 % highest-density interval, nats per example.
+    """
+    stats = summarise(curves)
+    posterior = sample_fast(HYPOTHESES["additive"], stats, seed=seed)
+    return posterior, mean_and_interval(posterior.numbers(stats)["delta"], posterior.log_weights)
+
+
+def delta_weights(posterior: Posterior, stats: Statistics) -> Float[np.ndarray, " update"]:
+    """Weights w, per example, with w @ (mean over sequences of the updates) = posterior mean of delta.
+
+    Given the noise the posterior of the gain is normal, and its mean is linear in the mean updates: with u, v and q
+    as in `noise`, S sequences and w2 = gain_sd^2, its precision is a q + 1/prior variance, where a = S/(1 + w2 q), and
+    its mean a (u/v) @ x_mean over that precision. The linear form is averaged over the draws of the noise.
+    The draws of the gain itself have a Monte Carlo error, so that the average misses their mean by some hundredths of
+    delta's sd. The least change of w that removes this makes slopes add up to the delta that is reported.
+
+    Parameters
+    ----------
+    posterior
+        Of `additive` with normal noise.
+    stats
+        What it was fitted to.
+    """
+    params = posterior.params
+    weights = np.exp(posterior.log_weights)
+    weights /= weights.sum()
+    _, f, _ = posterior.hypothesis.updates(np, stats, params)
+    v = variances(stats, params["level"], params["walk"])
+    u = f @ stats.transform
+    h = u / v
+    q = (h * u).sum(-1)
+    a = stats.n_seqs / (1 + params["gain_sd"][:, 0] ** 2 * q)
+    prior_sd = posterior.hypothesis.all_priors["gain"].parameters[1] * stats.scale
+    along = (weights * a / (a * q + 1 / prior_sd**2)) @ h
+    w = stats.transform @ along / (stats.n_max - stats.shots[0])
+    mean_updates = stats.transform @ stats.x_mean
+    delta, _, _ = mean_and_interval(posterior.numbers(stats)["delta"], posterior.log_weights)
+    return w + (delta - w @ mean_updates) * mean_updates / (mean_updates @ mean_updates)
+
+
+@dataclass(frozen=True)
+class Accumulation:
+    """How a head's effect grows with examples.
+
+    Attributes
+    ----------
+    kind
+        ``"none"``, ``"linear"``, ``"averaging"``, ``"other"`` or ``"undecided"``; see `accumulation`.
+    delta
+        The head's own update under `additive`: mean and 95 % interval, nats per example.
+    c
+        Of its own `pooling` fit, A n/(n + c), examples.
+    """
+
+    kind: str
+    delta: Interval
+    c: Interval
+
+
+def accumulation(curves: Curves, seed: int = 0) -> Accumulation:
+    """Fit a head's effect on L by `constant`, `additive` and `pooling`, each with noise of its own.
+
+    A head whose softmax scores do not change averages over examples, which makes A n/(n + c): steep at first, then
+    flat. One that counts them makes n delta. The two look alike where c is large, so that a straight line is claimed
+    only if the last update under `pooling` is surely more than half the first.
+
+    none
+        `constant` survives (within max(4 nats, 2 SE) of the best when a sequence is left out), or nothing varies.
+    linear, undecided
+        `additive` survives; the last update over the first, under `pooling`, has a 95 % interval above 0.5, or not.
+    averaging
+        `pooling` survives and the others do not.
+    other
+        One mean for each shot (`freeform`) predicts better than all three by more than a survivor may be worse, as it
+        does where a curve speeds up or jumps; or the fits cannot be relied on.
+
+    With fewer than 8 sequences or updates it is ``"undecided"``, as such curves are refused a verdict.
+
+    Parameters
+    ----------
+    curves
+        What the head adds to L, nats.
+    """
+    updates = np.diff(curves.log_odds, axis=1)
+    if not updates.any():
+        return Accumulation("none", (0.0, 0.0, 0.0), NOTHING)
+    few = updates.shape[0] < LEAST_SEQS or updates.shape[1] < LEAST_UPDATES
+    levelled = curves._replace(log_odds=curves.log_odds - curves.log_odds.mean(1, keepdims=True))
+    stats = summarise(curves)
+    if too_little(levelled) or not stats.scale > 0:
+        return Accumulation("undecided" if few else "other", (float(updates.mean()), np.nan, np.nan), NOTHING)
+    scores, posteriors = {}, {}
+    for name in ("constant", "additive", "pooling", "freeform"):
+        scores[name], posteriors[name] = _score(name, curves, stats, seed)
+    pooling = posteriors["pooling"]
+    c = pooling.params["c"][:, 0]
+    first, last = stats.shots[:2, None] + c, stats.shots[-2:, None] + c
+    _, least, _ = mean_and_interval(first.prod(0) / last.prod(0), pooling.log_weights)
+    kind = "undecided" if few else _kind(scores, least)
+    return Accumulation(kind, scores["additive"].intervals["delta"], mean_and_interval(c, pooling.log_weights))
+
+
+def _kind(scores: dict[str, Score], least: float) -> str:
+    """The kind of accumulation, given the lower bound of the last update over the first under `pooling`."""
+    sound = {name for name, s in scores.items() if not s.faults and s.pareto_k_max <= PARETO_K_MOST}
+    if not {"constant", "additive"} <= sound:
+        return "other"
+    alive, distance = survivors(list(scores.values()), "elpd_logo")
+    if "freeform" in sound:
+        gap, se = distance["freeform"]
+        if gap > slack(se):
+            return "other"
+    if "constant" in alive:
+        return "none"
+    if "additive" in alive:
+        return "linear" if "pooling" in sound and least > LINEAR_LEAST else "undecided"
+    return "averaging"
+
+
+def _score(name: str, curves: Curves, stats: Statistics, seed: int) -> tuple[Score, Posterior]:
+    """A fit and its score with each sequence left out; the future is not left out, which would take a second fit."""
+    posterior = sample_fast(HYPOTHESES[name], stats, seed=seed)
+    left_out = leave_sequences_out(HYPOTHESES[name], stats, posterior, sample_fast)
+    numbers = posterior.numbers(stats)
+    return Score(
+        task=curves.task,
+        readout=curves.readout,
+        n_min=int(curves.shots[0]),
+        hypothesis=name,
+        elpd_lfo=np.full(len(stats.x), np.nan),
+        intervals={key: mean_and_interval(x, posterior.log_weights) for key, x in numbers.items()},
+        rhat_max=posterior.rhat_max,
+        ess_bulk_min=posterior.ess,
+        divergences=posterior.divergences,
+        **left_out,
+    ), posterior
+
+
+def _accumulations(curves: Sequence[Curves], seed: int) -> list[Accumulation]:
+    return [accumulation(one, seed) for one in curves]
+
+
+def head_table(
+    effects: xr.Dataset, *, n_min: int = 1, seed: int = 0, workers: int = 0, progress: bool = False
+) -> pd.DataFrame:
+    """What every component adds to delta, and how each head does it: a row for each task and component.
+
+    The heads first, by layer; then the MLPs, the embedding, the biases, and minus the entropy of the incorrect answers.
+
+    Parameters
+    ----------
+    effects
+        Dims task, seq, shot, layer, head; nats: `effect`, `mlp`, `embedding`, `bias`, `entropy` and their sum
+        `log_odds`; `attention`, the mass that a head has on examples. A sequence whose log_odds are NaN is absent.
+    n_min
+        The first shot that counts.
+    workers
+        Processes; 0 takes one a core, 4 at most.
+
+    Returns
+    -------
+    table
+        slope (nats per example) and share of delta, with 95 % t-intervals over sequences in which the weights of
+        `delta_weights` are taken as known. The slopes of a task add up to the posterior mean of delta. Heads have
+        besides: `pooled`, `false_sign`, `stands_out` (`pool_heads`), `accumulation`, `delta`, `c` (`accumulation`)
+        and `attention` at the last shot. `top` and `lost` are for an intervention to fill in.
+
+    Raises
+    ------
+    StatedError
+        A task's log_odds cannot be fitted.
+    """
+    from tqdm import tqdm
+
+    from bayes_icl.parallel import run_jobs
+
+    tables: list[pd.DataFrame] = []
+    jobs: list[tuple[list[Curves], int]] = []
+    places: list[tuple[int, int]] = []  # table and first row of each job
+    for i, task in enumerate(effects.task.values):
+        table, curves = _slopes_of(effects.sel(task=task), str(task), n_min, seed)
+        tables.append(table)
+        starts = range(0, len(curves), BATCH)
+        jobs += [(curves[start : start + BATCH], seed) for start in starts]
+        places += [(i, start) for start in starts]
+    found: list[dict[int, Accumulation]] = [{} for _ in tables]
+    workers = min(workers or min(4, os.cpu_count() or 1), max(len(jobs), 1))
+    bar = tqdm(total=sum(len(job[0]) for job in jobs), unit="head", disable=not progress, dynamic_ncols=True)
+    with run_jobs(workers) as run, bar:
+        for j, results in run(_accumulations, jobs):
+            i, start = places[j]
+            found[i].update({start + k: one for k, one in enumerate(results)})
+            bar.update(len(results))
+    for table, own in zip(tables, found):
+        for row, one in own.items():
+            table.loc[row, "accumulation"] = one.kind
+            table.loc[row, ["delta", "delta_low", "delta_high"]] = one.delta
+            table.loc[row, ["c", "c_low", "c_high"]] = one.c
+    return pd.concat(tables, ignore_index=True)
+
+
+COLUMNS = [
+    *("task", "component", "kind", "layer", "head", "n_min"),
+    *("slope", "slope_low", "slope_high", "share", "share_low", "share_high"),
+    *("pooled", "pooled_low", "pooled_high", "false_sign", "stands_out"),
+    *("delta", "delta_low", "delta_high", "accumulation", "c", "c_low", "c_high", "attention"),
+    *("top", "lost", "lost_low", "lost_high"),
+]
+
+
+def _slopes_of(effects: xr.Dataset, task: str, n_min: int, seed: int) -> tuple[pd.DataFrame, list[Curves]]:
+    """One task's rows without the heads' own fits, and the curves of its heads in the order of the rows."""
+    effects = effects.isel(shot=effects.shot.values >= n_min)
+    effects = effects.isel(seq=effects.log_odds.notnull().all("shot").values)
+    shots = effects.shot.values.astype(float)
+    if len(shots) < 4:
+        raise StatedError(
+            f"task {task!r}: {len(shots)} shots from n = {n_min} on, at least 4 are needed; give less n_min"
+        )
+    log_odds = effects.log_odds.transpose("seq", "shot").values.astype(float)
+    whole = Curves(task, str(effects.attrs.get("readout", "")), shots, log_odds)
+    if reason := too_little(whole):
+        raise StatedError(f"task {task!r}: {reason}")
+    posterior, delta = fit_delta(whole, seed)
+    weights = delta_weights(posterior, summarise(whole))
+
+    heads = effects.effect.transpose("layer", "head", "seq", "shot").values.astype(float)
+    mlps = effects.mlp.transpose("layer", "seq", "shot").values.astype(float)
+    n_layers, n_heads = heads.shape[:2]
+    layers = effects.layer.values.astype(int)
+    rows: list[dict[str, Any]] = [
+        {"component": f"L{layer}H{head}", "kind": "head", "layer": layer, "head": head}
+        for layer in layers
+        for head in effects["head"].values.astype(int)
+    ]
+    rows += [{"component": f"MLP {layer}", "kind": "mlp", "layer": layer} for layer in layers]
+    rows += [{"component": name, "kind": "rest"} for name in ("embedding", "bias", "entropy")]
+    rest = [
+        sign * effects[name].transpose("seq", "shot").values
+        for name, sign in (("embedding", 1.0), ("bias", 1.0), ("entropy", -1.0))
+    ]
+    components = np.concatenate([heads.reshape(-1, *log_odds.shape), mlps, np.stack(rest)])
+
+    table = pd.DataFrame(rows).reindex(columns=COLUMNS)
+    table["task"], table["n_min"] = task, n_min
+    slopes = (np.diff(components, axis=2) @ weights).T
+    total = np.diff(log_odds, axis=1) @ weights
+    slope, table["slope_low"], table["slope_high"] = t_interval(slopes)
+    table["slope"] = slope
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # The error of a ratio: what a sequence adds to the slope beyond its part of what it adds to delta.
+        share = slope / delta[0]
+        _, low, high = t_interval((slopes - share * total[:, None]) / delta[0])
+    table["share"], table["share_low"], table["share_high"] = share, share + low, share + high
+
+    n = n_layers * n_heads
+    errors = slopes[:, :n].std(0, ddof=1) / np.sqrt(len(slopes))
+    pooled = pool_heads(slope[:n], errors, len(slopes) - 1)
+    for name in ("mean", "low", "high", "false_sign"):
+        column = {"mean": "pooled", "false_sign": name}.get(name, f"pooled_{name}")
+        table.loc[: n - 1, column] = getattr(pooled, name)
+    table["stands_out"] = np.append(stands_out(pooled, delta), np.zeros(len(table) - n, bool))
+    table["accumulation"] = ""
+    if "attention" in effects:
+        seen = effects.attention.isel(shot=-1).mean("seq").transpose("layer", "head").values
+        table.loc[: n - 1, "attention"] = seen.ravel()
+    table["top"] = False
+    return table, [whole._replace(log_odds=head) for head in components[:n]]
+
+
+def t_interval(x: Float[np.ndarray, "seq ..."]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over sequences, and its 95 % t-interval, each of shape (...); NaN with one sequence."""
+    n = len(x)
+    mean = x.mean(0)
+    half = distributions.t.ppf(0.975, n - 1) * x.std(0, ddof=1) / np.sqrt(n) if n > 1 else np.full_like(mean, np.nan)
+    return mean, mean - half, mean + half
+
+
+def paired_loss(
+    clean: Float[np.ndarray, "seq shot"], ablated: Float[np.ndarray, "seq shot"], weights: Float[np.ndarray, " update"]
+) -> Interval:
+    """Delta that an intervention takes away, paired over sequences: mean and 95 % t-interval, nats per example.
+
+    Parameters
+    ----------
+    clean, ablated
+        The same sequences without and with it, from n_min on, nats.
+    weights
+        Of `delta_weights`.
+    """
+    mean, low, high = t_interval(np.diff(clean - ablated, axis=1) @ weights)
+    return float(mean), float(low), float(high)
+
+
+def choose_top(table: pd.DataFrame, top: int = 0) -> list[Head]:
+    """The heads that write most of the update: as many as make half of what all heads write together, or `top`.
+
+    They come in order of slope, in delta's direction. Where heads that write against delta outweigh those that write
+    it, there is no such half, and half of what the latter write is taken.
+
+    Parameters
+    ----------
+    table
+        Rows of `head_table` of one task; only those of heads count.
+    top
+        How many, if not 0.
+
+    Returns
+    -------
+    heads
+        (layer, head); none where no head writes in delta's direction.
+    """
+    heads = table[table.kind == "head"]
+    if top > len(heads):
+        raise StatedError(f"--top {top}: the model has {len(heads)} heads")
+    slope, share = heads["slope"].to_numpy(float), heads["share"].to_numpy(float)
+    # The share's sign is the slope's times delta's.
+    largest = int(np.argmax(np.abs(slope)))
+    slope = slope * (-1.0 if np.sign(slope[largest]) == -np.sign(share[largest]) else 1.0)
+    order = np.argsort(-slope, kind="stable")
+    helping = np.maximum(slope, 0)
+    if not top and helping.any():
+        goal = (slope.sum() if slope.sum() > 0 else helping.sum()) / 2
+        top = int(np.searchsorted(np.cumsum(helping[order]), goal * (1 - 1e-12))) + 1
+    chosen = heads.iloc[order[:top]]
+    return [(int(layer), int(head)) for layer, head in zip(chosen["layer"], chosen["head"])]
+
+
+def placebo_sets(
+    norms: Float[np.ndarray, "layer head"], chosen: Sequence[Head], n_sets: int = 20, seed: int = 0
+) -> list[list[Head]]:
+    """Random sets of other heads, as many and as large in norm as the chosen ones.
+
+    Each chosen head, the largest first, is stood in for by one of the 20 heads nearest to it in norm that are neither
+    chosen nor in the set already. No two sets are the same; of few heads there may be fewer than `n_sets`.
+
+    Raises
+    ------
+    StatedError
+        There are fewer other heads than chosen ones.
+    """
+    norms = np.asarray(norms, float)
+    others = [(int(i), int(j)) for i, j in np.ndindex(*norms.shape) if (i, j) not in set(chosen)]
+    if len(others) < len(chosen):
+        raise StatedError(
+            f"{len(chosen)} of {norms.size} heads are chosen, so that {len(others)} are left to compare them with; "
+            "choose at most half"
+        )
+    rng = np.random.default_rng([seed, 11])
+    sizes = np.array([norms[head] for head in others])
+    order = sorted(chosen, key=lambda head: -norms[head])
+    sets: dict[frozenset[Head], list[Head]] = {}
+    for _ in range(n_sets * TRIES):
+        if len(sets) == n_sets or not chosen:
+            break
+        free = np.full(len(others), True)
+        drawn = []
+        for head in order:
+            near = np.argsort(np.where(free, np.abs(sizes - norms[head]), np.inf), kind="stable")
+            one = rng.choice(near[: min(NEAREST, free.sum())])
+            free[one] = False
+            drawn.append(others[one])
+        sets.setdefault(frozenset(drawn), drawn)
+    return list(sets.values())

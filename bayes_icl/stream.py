@@ -1,0 +1,459 @@
+"""One pass that keeps what heads and MLPs write into the residual stream, and passes with heads replaced.
+
+Where the parts of a model are is TransformerLens's knowledge: its adapter of the architecture names them
+(``blocks.3.attn.o``), and they are then hooked in the plain transformers module, which is never rewritten. Attention
+runs through a function registered with transformers, which keeps the rows of the pattern at the positions read and the
+values: no pattern of all positions is built, and attention stays SDPA.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from bayes_icl.errors import StatedError
+
+if TYPE_CHECKING:
+    from bayes_icl.models import Model
+
+ATTENTION = "bayes_icl"  # the name of our attention function with transformers
+EXACT = 1e-5  # logits that differ from a multiple of the unembedding's by more than this part were capped
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A norm as a linear map, its scale taken from the run: y = gain * (x - mean, if centred) * scale + bias."""
+
+    module: nn.Module
+    gain: Float[Tensor, " d_model"]
+    bias: Float[Tensor, " d_model"]
+    centred: bool
+
+    @classmethod
+    def of(cls, module: nn.Module, d_model: int, device: torch.device) -> Norm:
+        """Read gain and bias off the module's answers, so that RMSNorm, LayerNorm and gains of 1 + w are one case.
+
+        Of a vector of alternating signs, mean and root mean square are 0 and 1.
+        """
+        signs = torch.ones(d_model, device=device)
+        signs[1::2] = -1
+        big = 1e3  # so that the norm's epsilon does not count
+        with torch.inference_mode():
+            plus, minus, ones = module(torch.stack([big * signs, -big * signs, torch.full_like(signs, big)]))
+        bias = (plus + minus) / 2
+        return cls(module, (plus - minus) / 2 * signs, bias, bool((ones - bias).abs().max() < 1e-3 * plus.abs().max()))
+
+    def scale(self, x: Float[Tensor, "row d_model"], y: Float[Tensor, "row d_model"]) -> Float[Tensor, "row 1"]:
+        """The factor by which a run scaled each row, epsilon and all."""
+        linear = (self.gain * self._centre(x)).double()
+        return ((y - self.bias).double() * linear).sum(-1, keepdim=True) / (linear**2).sum(-1, keepdim=True)
+
+    def back(
+        self, direction: Float[Tensor, "row d_model"], scale: Float[Tensor, "row 1"]
+    ) -> Float[Tensor, "row d_model"]:
+        """The direction before the norm that reads what `direction` reads after it, bias aside."""
+        return self._centre(self.gain * direction) * scale
+
+    def _centre(self, x: Tensor) -> Tensor:
+        return x - x.mean(-1, keepdim=True) if self.centred else x
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Where a model's parts are.
+
+    Attributes
+    ----------
+    hf
+        The plain transformers module.
+    blocks, attentions, outs, mlps
+        By layer: the block, its attention, the projection to the residual stream, and what an MLP's write comes out of.
+    after_attention, after_mlp
+        By layer: a norm between attention (MLP) and the residual stream, as Gemma 3 has, or None.
+    final_norm, unembed, unembedding
+        The last norm, the unembedding, and its weights.
+    w_out
+        By layer, shape (head, d_head, d_model): views of the weights.
+    out_bias
+        By layer, shape (d_model,), or None.
+    value_bias
+        By layer, shape (head, d_head): what values are where the residual stream is 0. Attention sums to 1, so it adds
+        the same whatever a head attends to, and counts as a bias and not as the head's.
+    multiplier
+        By which blocks multiply what they add to the residual stream (Granite).
+    """
+
+    hf: Any
+    blocks: list[nn.Module]
+    attentions: list[nn.Module]
+    outs: list[nn.Module]
+    mlps: list[nn.Module]
+    after_attention: list[Norm | None]
+    after_mlp: list[Norm | None]
+    final_norm: Norm
+    unembed: nn.Module
+    unembedding: Float[Tensor, "vocab d_model"]
+    w_out: list[Float[Tensor, "head d_head d_model"]]
+    out_bias: list[Float[Tensor, " d_model"] | None]
+    value_bias: list[Float[Tensor, "head d_head"]]
+    multiplier: float
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers."""
+        return len(self.blocks)
+
+    @property
+    def n_heads(self) -> int:
+        """Number of query heads in a layer."""
+        return self.w_out[0].shape[0]
+
+
+def anatomy_of(model: Model) -> Anatomy:
+    """Find a model's parts.
+
+    Raises
+    ------
+    StatedError
+        TransformerLens does not know the architecture, or the model's attention is not transformers' own.
+    """
+    hf = model.plain
+    config = hf.config.get_text_config()
+    component = _components(hf)
+    n_layers = config.num_hidden_layers
+    blocks = [component(f"blocks.{i}") for i in range(n_layers)]
+    outs = [component(f"blocks.{i}.attn.o") for i in range(n_layers)]
+    mlps = [component(f"blocks.{i}.mlp") for i in range(n_layers)]
+    # OPT has no module of its own for the MLP.
+    mlps = [component(f"blocks.{i}.mlp.out") if m is b else m for i, (m, b) in enumerate(zip(mlps, blocks))]
+    d_model, device = config.hidden_size, model.device
+    norms = {
+        name: [_norm_or_none(component, f"blocks.{i}.{name}", d_model, device) for i in range(n_layers)]
+        for name in ("ln1_post", "ln2_post")
+    }
+    n_heads = config.num_attention_heads
+    # Conv1D of GPT-2 holds the transpose of a Linear.
+    weights = [o.weight.detach().T if isinstance(o, nn.Linear) else o.weight.detach() for o in outs]
+    anatomy = Anatomy(
+        hf,
+        blocks,
+        [component(f"blocks.{i}.attn") for i in range(n_layers)],
+        outs,
+        mlps,
+        norms["ln1_post"],
+        norms["ln2_post"],
+        Norm.of(component("ln_final"), d_model, device),
+        component("unembed"),
+        component("unembed").weight.detach(),
+        [w.unflatten(0, (n_heads, -1)) for w in weights],
+        [None if out.bias is None else out.bias.detach() for out in outs],
+        [],
+        float(getattr(config, "residual_multiplier", 1.0) or 1.0),
+    )
+    anatomy.value_bias.extend(_value_bias(anatomy))
+    return anatomy
+
+
+def _components(hf: Any) -> Any:
+    """TransformerLens's map from its names to the modules of a plain transformers model."""
+    from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
+
+    architecture = type(hf).__name__
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            config = build_bridge_config_from_hf(hf.config, architecture, architecture, torch.float32)
+            adapter = ArchitectureAdapterFactory.select_architecture_adapter(config)
+        adapter.get_component(hf, "blocks.0.attn.o")
+    except Exception as error:
+        raise StatedError(
+            f"TransformerLens does not say where the attention heads of {architecture} write ({type(error).__name__}: "
+            f"{str(error).splitlines()[0][:120]}): this model can be collected and fitted, not attributed"
+        ) from error
+    return lambda name: adapter.get_component(hf, name)
+
+
+def _norm_or_none(component: Any, name: str, d_model: int, device: torch.device) -> Norm | None:
+    try:
+        module = component(name)
+    except (ValueError, AttributeError):
+        return None
+    return Norm.of(module, d_model, device)
+
+
+def _value_bias(anatomy: Anatomy) -> list[Tensor]:
+    """Values of a token whose input to the projections is 0: one pass over one token."""
+    projections = [
+        module
+        for attention, out in zip(anatomy.attentions, anatomy.outs)
+        for module in attention.children()
+        if hasattr(module, "weight") and getattr(module.weight, "ndim", 0) == 2 and module is not out
+    ]
+    handles = [m.register_forward_pre_hook(lambda _, args: (torch.zeros_like(args[0]), *args[1:])) for m in projections]
+    try:
+        stream = watch(anatomy, [np.zeros(1, dtype=np.int64)], np.zeros((1, 1), dtype=np.int64))
+    finally:
+        for handle in handles:
+            handle.remove()
+    repeats = [anatomy.n_heads // v.shape[1] for v in stream.values]
+    return [v[0, :, 0].repeat_interleave(n, dim=0) for v, n in zip(stream.values, repeats)]
+
+
+@dataclass
+class Stream:
+    """What a pass wrote at the positions read; rows are (batch, read), flattened.
+
+    Attributes
+    ----------
+    logits
+        Shape (row, vocab), as the model gives them.
+    scale
+        Of those, relative to what the unembedding gives.
+    z
+        By layer, shape (row, head, d_head): what heads hand to the output projection.
+    pattern, values
+        By layer, shapes (batch, head, read, pos) and (batch, kv_head, pos, d_head).
+    mlp
+        By layer, shape (row, d_model): what the MLP adds.
+    residual
+        Shape (row, d_model), before each block, and after the last.
+    attention_scale
+        By layer, shape (row, 1): of the norm after attention; None where there is none.
+    normed
+        Shape (row, d_model): what the unembedding reads.
+    """
+
+    logits: Tensor = field(default_factory=lambda: torch.empty(0))
+    scale: float = 1.0
+    z: list[Tensor] = field(default_factory=list)
+    pattern: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+    mlp: list[Tensor] = field(default_factory=list)
+    residual: list[Tensor] = field(default_factory=list)
+    attention_scale: list[Tensor | None] = field(default_factory=list)
+    normed: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+def watch(
+    anatomy: Anatomy,
+    tokens: Sequence[Int[np.ndarray, " pos"]],
+    positions: Int[np.ndarray, "batch read"],
+    *,
+    on_z: Any = None,
+) -> Stream:
+    """Run episodes and keep what was written at the positions read.
+
+    Parameters
+    ----------
+    tokens
+        An episode each, padded here on the right, where a causal mask keeps padding from mattering.
+    on_z
+        Called with (layer, z of shape (batch, pos, head, d_head)) as every layer passes.
+
+    Raises
+    ------
+    StatedError
+        The model's attention or its logits are not of the kind that adds up.
+    """
+    from bayes_icl.models import pad
+
+    ids = pad(tokens).to(anatomy.unembedding.device)
+    batch, width = ids.shape
+    at = torch.from_numpy(np.asarray(positions)).to(ids.device)
+    n_read = at.shape[1]
+    rows = torch.arange(batch, device=ids.device)[:, None]
+    stream = Stream()
+    kept: dict[str, Any] = {}
+
+    def read(x: Any) -> Tensor:
+        """The rows read of a (batch, pos, ...) tensor, flattened."""
+        x = x[0] if isinstance(x, tuple) else x
+        return x[rows, at].flatten(0, 1)
+
+    def into(hook: Any) -> Any:
+        """A hook that takes the module's first argument, however it was given."""
+        return lambda _, args, kwargs: hook(args[0] if args else next(iter(kwargs.values())))
+
+    def keep_z(layer: int) -> Any:
+        def hook(x: Tensor) -> None:
+            stream.z.append(read(x).view(batch * n_read, anatomy.n_heads, -1))
+            if on_z:
+                on_z(layer, x.view(batch, width, anatomy.n_heads, -1))
+
+        return hook
+
+    def keep_scale(norm: Norm) -> Any:
+        return lambda _, args, y: stream.attention_scale.append(norm.scale(read(args[0]), read(y)).float())
+
+    def keep_logits(_: Any, args: tuple, y: Tensor) -> None:
+        kept["raw"] = y
+
+    def gather(_: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """The unembedding sees the rows read only: (batch, pos, d_model) becomes (1, row, d_model)."""
+        hidden, *rest = args
+        stream.normed = read(hidden)
+        return (stream.normed[None], *rest), kwargs
+
+    def attend(
+        layer: int, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, cap: float
+    ) -> None:
+        chosen = query[rows, :, at].transpose(1, 2)  # (batch, head, read, d_head)
+        scores = _scores(chosen, key, scaling, cap)
+        if mask is None:
+            later = torch.arange(width, device=ids.device)[None, None] > at[..., None]
+            scores.masked_fill_(later[:, None], -torch.inf)
+        else:
+            own = mask.expand(batch, -1, -1, -1)[rows, :, at].transpose(1, 2)[..., : key.shape[2]]
+            scores = scores.masked_fill(~own, -torch.inf) if own.dtype == torch.bool else scores + own
+        stream.pattern.append(scores.softmax(-1))
+        stream.values.append(value)
+
+    handles = []
+    for layer, block in enumerate(anatomy.blocks):
+        keep = into(lambda x: stream.residual.append(read(x)))
+        handles.append(block.register_forward_pre_hook(keep, with_kwargs=True))
+        handles.append(anatomy.outs[layer].register_forward_pre_hook(into(keep_z(layer)), with_kwargs=True))
+        if norm := anatomy.after_attention[layer]:
+            handles.append(norm.module.register_forward_hook(keep_scale(norm)))
+        else:
+            stream.attention_scale.append(None)
+        after = anatomy.after_mlp[layer]
+        written = after.module if after else anatomy.mlps[layer]
+        handles.append(
+            written.register_forward_hook(lambda _, args, y: stream.mlp.append(read(y) * anatomy.multiplier))
+        )
+    final = anatomy.final_norm.module
+    handles.append(final.register_forward_pre_hook(into(lambda x: stream.residual.append(read(x))), with_kwargs=True))
+    handles.append(anatomy.unembed.register_forward_pre_hook(gather, with_kwargs=True))
+    handles.append(anatomy.unembed.register_forward_hook(keep_logits))
+    try:
+        with torch.inference_mode(), attention_through(anatomy, attend):
+            logits = anatomy.hf(input_ids=ids, use_cache=False).logits[0]
+    finally:
+        for handle in handles:
+            handle.remove()
+    if len(stream.pattern) != anatomy.n_layers:
+        raise StatedError(
+            f"the attention of {type(anatomy.hf).__name__} does not run through transformers' attention interface: "
+            "this model can be collected and fitted, not attributed"
+        )
+    raw = kept["raw"][0]
+    size = float((raw**2).sum(dtype=torch.float64))
+    stream.scale = float((raw * logits).sum(dtype=torch.float64)) / size if size else 1.0
+    if not torch.allclose(stream.scale * raw, logits, rtol=EXACT, atol=EXACT * float(logits.abs().max())):
+        raise StatedError(
+            f"{type(anatomy.hf).__name__} changes its logits after the unembedding (a soft-cap?): what heads write "
+            "does not add up to its log-odds; this model can be collected and fitted, not attributed"
+        )
+    stream.logits = logits
+    return stream
+
+
+def _scores(query: Tensor, key: Tensor, scaling: float, cap: float) -> Float[Tensor, "batch head read pos"]:
+    """Attention scores; heads that share a key are taken together."""
+    batch, n_heads, n_read, d_head = query.shape
+    together = query.reshape(batch, key.shape[1], -1, d_head)
+    scores = (together @ key.transpose(-1, -2)).view(batch, n_heads, n_read, -1) * scaling
+    return torch.tanh(scores / cap) * cap if cap else scores
+
+
+@contextlib.contextmanager
+def attention_through(anatomy: Anatomy, keep: Any) -> Iterator[None]:
+    """Let every attention of the model tell `keep` its queries, keys, values and mask; it is computed by SDPA."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    layer_of = {id(module): i for i, module in enumerate(anatomy.attentions)}
+
+    def forward(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+    ) -> Any:
+        if kwargs.get("s_aux") is not None:
+            raise StatedError("this model's attention has a learned sink: its heads cannot be attributed")
+        scaling, cap = kwargs.pop("scaling", None) or query.shape[-1] ** -0.5, kwargs.pop("softcap", None) or 0.0
+        if id(module) in layer_of:
+            keep(layer_of[id(module)], query, key, value, mask, scaling, cap)
+        kwargs["dropout"] = 0.0
+        if not cap:
+            return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, **kwargs)
+        scores = _scores(query, key, scaling, cap)
+        if mask is None:
+            shape = scores.shape[-2:]
+            scores = scores.masked_fill(torch.ones(shape, device=scores.device).triu(1).bool(), -torch.inf)
+        else:
+            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        weights = scores.softmax(-1).view(key.shape[0], key.shape[1], -1, key.shape[2])
+        out = (weights @ value).view(*query.shape[:3], -1)
+        return out.transpose(1, 2).contiguous(), None
+
+    AttentionInterface.register(ATTENTION, forward)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+    before = anatomy.hf.config._attn_implementation
+    anatomy.hf.set_attn_implementation(ATTENTION)
+    try:
+        yield
+    finally:
+        anatomy.hf.set_attn_implementation(before)
+
+
+# By layer: which heads, and what they hand to the output projection instead, shape (batch, pos, chosen head, d_head).
+Edits = Mapping[int, tuple[Sequence[int], Tensor]]
+
+
+@contextlib.contextmanager
+def heads_replaced(anatomy: Anatomy, edits: Edits) -> Iterator[None]:
+    """Run with some heads' output (TransformerLens's ``blocks.{layer}.attn.hook_z``) replaced at every position."""
+
+    def replace(heads: Sequence[int], values: Tensor) -> Any:
+        def hook(_: nn.Module, args: tuple) -> tuple:
+            z, *rest = args
+            edited = z.clone().view(*z.shape[:2], anatomy.n_heads, -1)
+            edited[:, :, list(heads)] = values.to(z.device)
+            return (edited.view(z.shape), *rest)
+
+        return hook
+
+    handles = [anatomy.outs[i].register_forward_pre_hook(replace(*edit)) for i, edit in edits.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextlib.contextmanager
+def blocks_kept(anatomy: Anatomy, layers: Sequence[int]) -> Iterator[dict[int, Float[Tensor, "batch pos d_model"]]]:
+    """Keep what goes into some blocks, by layer, for `starting_at`."""
+    kept: dict[int, Tensor] = {}
+
+    def hook(layer: int) -> Any:
+        return lambda _, args, kwargs: kept.update({layer: args[0] if args else kwargs["hidden_states"]})
+
+    handles = [anatomy.blocks[i].register_forward_pre_hook(hook(i), with_kwargs=True) for i in layers]
+    try:
+        yield kept
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextlib.contextmanager
+def starting_at(anatomy: Anatomy, layer: int, residual: Float[Tensor, "batch pos d_model"]) -> Iterator[None]:
+    """Run from a block on, with what went into it in a run before; the blocks below are not computed."""
+    for block in anatomy.blocks[:layer]:
+        block.forward = lambda *args, **kwargs: residual
+    try:
+        yield
+    finally:
+        for block in anatomy.blocks[:layer]:
+            del block.forward

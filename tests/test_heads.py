@@ -1,0 +1,423 @@
+"""Slopes that add up to delta, pooling over heads, kinds of accumulation, the choice of heads and of their placebos."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as distributions
+from simulate import line, power_law, simulate_curves
+
+from bayes_icl.curves import Curves
+from bayes_icl.errors import StatedError
+from bayes_icl.heads import (
+    COLUMNS,
+    accumulation,
+    choose_top,
+    delta_weights,
+    fit_delta,
+    head_table,
+    paired_loss,
+    placebo_sets,
+    t_interval,
+)
+from bayes_icl.hypotheses import HYPOTHESES
+from bayes_icl.noise import JITTER, Statistics, summarise
+from bayes_icl.posterior import Posterior
+from bayes_icl.scores import score_curves
+
+CURVES = simulate_curves(24, 16, n_min=1, gain=6.0, walk=0.4, seed=3)
+
+
+def averaging(c: float):
+    return lambda n: n / (n + c)
+
+
+# ------------------------------------------------------------------------------------------- delta and its weights
+
+
+def test_delta_is_that_of_the_verdict() -> None:
+    posterior, delta = fit_delta(CURVES)
+    score, _ = score_curves(HYPOTHESES["additive"], CURVES, checks=False)
+    assert delta == score.intervals["delta"]
+    assert posterior.hypothesis.name == "additive"
+    assert fit_delta(CURVES, seed=1)[1] != delta  # the control: the seed reaches the engine
+
+
+def dense_weights(stats: Statistics, level: float, walk: float, gain_sd: float) -> np.ndarray:
+    """Weights of the mean updates in the posterior mean of delta, by the covariance matrix of the updates."""
+    k = len(stats.eigenvalues)
+    f = np.full(k, 1 / k)
+    second = 2 * np.eye(k) - np.eye(k, k=1) - np.eye(k, k=-1)
+    cov = (walk**2 + JITTER * stats.scale**2) * np.eye(k) + level**2 * second + gain_sd**2 * np.outer(f, f)
+    precision = stats.n_seqs * np.linalg.inv(cov)
+    return precision @ f / (f @ precision @ f + 1 / (2.5 * stats.scale) ** 2) / (stats.n_max - stats.shots[0])
+
+
+def some_posterior(stats: Statistics, noise: list[tuple[float, float, float]], weights: list[float]) -> Posterior:
+    """A posterior of a few draws, with the gains that their noise implies."""
+    level, walk, gain_sd = np.array(noise).T[..., None]
+    mean_updates = stats.transform @ stats.x_mean
+    gains = [dense_weights(stats, *theta) @ mean_updates * (stats.n_max - stats.shots[0]) for theta in noise]
+    params = {"gain": np.array(gains)[:, None], "gain_sd": gain_sd, "level": level, "walk": walk}
+    return Posterior(HYPOTHESES["additive"], params, np.log(weights), "fast", ess=1e3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    n_min=st.integers(0, 3),
+    n_shots=st.integers(6, 20),
+    n_seqs=st.integers(2, 30),
+    noise=st.lists(st.tuples(*[st.floats(0.01, 5)] * 3), min_size=3, max_size=3),
+)
+def test_weights_are_those_of_dense_least_squares(n_min: int, n_shots: int, n_seqs: int, noise: list) -> None:
+    stats = summarise(simulate_curves(n_seqs, n_shots, n_min=n_min, walk=0.3))
+    share = [0.5, 0.3, 0.2]
+    expected = sum(p * dense_weights(stats, *theta) for p, theta in zip(share, noise))
+    found = delta_weights(some_posterior(stats, noise, share), stats)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_weights_hang_on_the_noise() -> None:
+    """The control of the test above; and the two limits that are known by heart."""
+    stats = summarise(CURVES)
+    walk = delta_weights(some_posterior(stats, [(1e-3, 2.0, 0.0)], [1.0]), stats)
+    level = delta_weights(some_posterior(stats, [(2.0, 1e-3, 0.0)], [1.0]), stats)
+    assert np.abs(walk - level).max() > 0.5 * walk.max()
+    k = len(walk)
+    np.testing.assert_allclose(walk / walk.sum(), 1 / k, rtol=1e-4)  # last less first
+    parabola = np.arange(1, k + 1) * np.arange(k, 0, -1)  # the least-squares line through independent values
+    np.testing.assert_allclose(level / level.sum(), parabola / parabola.sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("gain", [9.6, 0.3, 0.0])
+def test_weights_give_delta_and_hardly_change_for_it(gain: float) -> None:
+    curves = simulate_curves(32, 32, n_min=1, gain=gain, walk=0.3, seed=1)
+    stats = summarise(curves)
+    posterior, (delta, low, high) = fit_delta(curves)
+    w = delta_weights(posterior, stats)
+    mean_updates = np.diff(curves.log_odds, axis=1).mean(0)
+    assert w @ mean_updates == pytest.approx(delta, rel=1e-12)
+    # What the draws of the gain miss is Monte Carlo error, some hundredths of an sd.
+    raw = np.exp(posterior.log_weights) @ [
+        dense_weights(stats, *(float(posterior.params[name][i, 0]) for name in ("level", "walk", "gain_sd")))
+        for i in range(len(posterior.log_weights))
+    ]
+    assert np.abs(raw @ mean_updates - delta) < 0.03 * (high - low)
+    assert np.abs(w - raw).max() < 0.03 * raw.max()
+    # The control: gains that do not belong to their noise.
+    wrong = {**posterior.params, "gain": posterior.params["gain"] + 31 * (high - low)}
+    other = delta_weights(dataclasses.replace(posterior, params=wrong), stats)
+    assert np.abs(other - raw).max() > 0.1 * raw.max()
+
+
+def test_any_parts_that_add_up_to_log_odds_have_slopes_that_add_up_to_delta() -> None:
+    posterior, (delta, _, _) = fit_delta(CURVES)
+    w = delta_weights(posterior, summarise(CURVES))
+    rng = np.random.default_rng(0)
+    parts = 50 * rng.normal(size=(7, *CURVES.log_odds.shape))
+    parts[-1] += CURVES.log_odds - parts.sum(0)
+    slopes = np.diff(parts, axis=2).mean(1) @ w
+    assert slopes.sum() == pytest.approx(delta, rel=1e-9)
+    assert slopes[:-1].sum() != pytest.approx(delta, rel=1e-3)  # the control: one part is missing
+
+
+# ------------------------------------------------------------------------------------------------ pooling over heads
+
+
+def kinds(f, gain: float, n: int = 6, scale: float = 1.0, **more: float) -> list[str]:
+    """Kinds found in curves of one truth; level noise of 1 and gains that differ by a sixth."""
+    out = []
+    for seed in range(n):
+        curves = simulate_curves(
+            32, 32, n_min=1, f=f, gain=scale * gain, gain_sd=scale * 0.15 * abs(gain), level=scale, walk=0.02 * scale,
+            intercept_sd=scale, seed=seed, **more,
+        )  # fmt: skip
+        out.append(accumulation(curves).kind)
+    return out
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_kinds_of_known_truth(scale: float, sign: int) -> None:
+    n = 4
+    assert kinds(line, 16.0 * sign, n, scale).count("linear") >= n - 1
+    assert kinds(averaging(4.0), 8.0 * sign, n, scale) == n * ["averaging"]
+    assert kinds(line, 0.0, n, scale).count("none") >= n - 1
+
+
+def test_what_neither_law_describes_is_other() -> None:
+    """A curve that speeds up, and one that jumps, would both pass for linear beside averaging alone."""
+    assert kinds(power_law(-2.0), 16.0, 3) == 3 * ["other"]
+    assert kinds(lambda n: 1.0 * (n > 16), 8.0, 3) == 3 * ["other"]
+
+
+def test_a_weak_line_is_not_told_from_slow_averaging() -> None:
+    found = kinds(averaging(30.0), 3.0, 5) + kinds(line, 1.5, 5)
+    assert "linear" not in found
+    assert "undecided" in found
+
+
+def test_c_is_recovered_and_delta_is_the_heads_own() -> None:
+    curves = simulate_curves(32, 32, n_min=1, f=averaging(4.0), gain=8.0, gain_sd=1.0, level=0.5, seed=2)
+    found = accumulation(curves)
+    assert found.c[1] < 4 < found.c[2]
+    assert found.c[2] - found.c[1] < 3
+    assert found.delta == fit_delta(curves)[1]
+
+
+def test_curves_without_variation() -> None:
+    shots = np.arange(1.0, 34)
+    flat = Curves("t", "complement", shots, np.repeat(np.arange(8.0)[:, None], 33, axis=1))
+    found = accumulation(flat)
+    assert (found.kind, found.delta) == ("none", (0.0, 0.0, 0.0))
+    # A line without noise leaves nothing to judge; nor does an effect in one sequence alone.
+    steep = flat._replace(log_odds=flat.log_odds + 0.5 * shots)
+    found = accumulation(steep)
+    assert found.kind == "other"
+    assert found.delta[0] == pytest.approx(0.5)
+    alone = flat.log_odds.copy()
+    alone[0] += np.sin(shots)
+    assert accumulation(flat._replace(log_odds=alone)).kind == "other"
+
+
+def test_few_sequences_or_updates_are_undecided() -> None:
+    strong = {"f": averaging(4.0), "gain": 20.0, "gain_sd": 1.0, "level": 0.3, "n_min": 1}
+    assert accumulation(simulate_curves(7, 32, **strong)).kind == "undecided"
+    assert accumulation(simulate_curves(16, 8, **strong)).kind == "undecided"
+    assert accumulation(simulate_curves(16, 16, **strong)).kind == "averaging"  # the control
+
+
+# ------------------------------------------------------------------------------------------------------- the table
+
+
+def made_effects(seed: int = 0, n_seqs: int = 12, n_shots: int = 12) -> xr.Dataset:
+    """Two tasks, 2 layers of 3 heads; head L1H2 writes the update, the MLP of layer 0 writes against it."""
+    rng = np.random.default_rng([seed, 23])
+    shape = (2, n_seqs, n_shots + 1)
+    n = np.arange(n_shots + 1.0)
+    effect = 0.05 * rng.normal(size=(*shape, 2, 3))
+    effect[..., 1, 2] += 0.3 * n * rng.normal(1, 0.1, size=(2, n_seqs, 1)) + 0.2 * rng.normal(size=shape)
+    effect[..., 0, 0] = 0.25  # one head that does not vary
+    mlp = 0.2 * rng.normal(size=(*shape, 2))
+    mlp[..., 0] -= 0.05 * n
+    rest = {name: 0.1 * rng.normal(size=shape) for name in ("embedding", "bias", "entropy")}
+    rest["entropy"] += 5 - 0.02 * n
+    log_odds = effect.sum((-2, -1)) + mlp.sum(-1) + rest["embedding"] + rest["bias"] - rest["entropy"]
+    dims = ("task", "seq", "shot")
+    return xr.Dataset(
+        {
+            "effect": ((*dims, "layer", "head"), effect),
+            "attention": ((*dims, "layer", "head"), rng.uniform(size=effect.shape)),
+            "mlp": ((*dims, "layer"), mlp),
+            **{name: (dims, x) for name, x in rest.items()},
+            "log_odds": (dims, log_odds),
+        },
+        coords={
+            "task": ["one", "two"],
+            "seq": np.arange(n_seqs),
+            "shot": np.arange(n_shots + 1),
+            "layer": [0, 1],
+            "head": [0, 1, 2],
+        },
+        attrs={"readout": "complement"},
+    )
+
+
+@cache
+def made_table() -> pd.DataFrame:
+    return head_table(made_effects(), workers=1)
+
+
+def curves_of(effects: xr.Dataset, task: str, n_min: int = 1) -> Curves:
+    own = effects.log_odds.sel(task=task).values
+    return Curves(task, "complement", effects.shot.values.astype(float), own).since(n_min)
+
+
+def test_rows_and_columns() -> None:
+    table = made_table()
+    assert list(table.columns) == COLUMNS
+    heads = [f"L{layer}H{head}" for layer in range(2) for head in range(3)]
+    for _, own in table.groupby("task"):
+        assert list(own.component) == [*heads, "MLP 0", "MLP 1", "embedding", "bias", "entropy"]
+        assert list(own.kind) == 6 * ["head"] + 2 * ["mlp"] + 3 * ["rest"]
+    assert table.top.dtype == bool and not table.top.any()
+    assert table[["lost", "lost_low", "lost_high"]].isna().all().all()
+    others = table[table.kind != "head"]
+    assert others[["head", "pooled", "false_sign", "delta", "c", "attention"]].isna().all().all()
+    assert (others.accumulation == "").all() and not others.stands_out.any()
+
+
+@pytest.mark.parametrize("n_min", [0, 1, 2])
+def test_slopes_add_up_to_delta(n_min: int) -> None:
+    effects = made_effects()
+    table = made_table() if n_min == 1 else head_table(effects, n_min=n_min, workers=1)
+    for task, own in table.groupby("task"):
+        _, (delta, _, _) = fit_delta(curves_of(effects, str(task), n_min))
+        assert own.slope.sum() == pytest.approx(delta, rel=1e-9)
+        assert own.share.sum() == pytest.approx(1, rel=1e-9)
+        entropy = own[own.component == "entropy"].slope.item()
+        assert entropy > 0  # it falls, which helps
+        assert own.slope.sum() - 2 * entropy != pytest.approx(delta, rel=1e-3)  # the control: its sign
+
+
+def test_the_head_that_writes_the_update_is_found() -> None:
+    effects, table = made_effects(), made_table()
+    for task, own in table.groupby("task"):
+        heads = own[own.kind == "head"].set_index("component")
+        assert list(heads.index[heads.stands_out]) == ["L1H2"]
+        assert heads.false_sign["L1H2"] < 1e-3
+        assert heads.accumulation["L1H2"] in ("linear", "undecided")
+        assert heads.accumulation["L0H0"] == "none"
+        assert heads.slope["L0H0"] == pytest.approx(0, abs=1e-12)
+        assert heads.slope_low["L1H2"] < 0.3 < heads.slope_high["L1H2"]
+        assert choose_top(own) == [(1, 2)]
+        curves = curves_of(effects, str(task))
+        head = curves._replace(log_odds=effects.effect.sel(task=task, layer=1, head=2).values[:, 1:])
+        assert tuple(heads.loc["L1H2", ["delta", "delta_low", "delta_high"]]) == fit_delta(head)[1]
+        seen = effects.attention.sel(task=task, layer=1, head=2).values[:, -1].mean()
+        assert heads.attention["L1H2"] == pytest.approx(seen)
+
+
+def test_intervals_by_hand() -> None:
+    effects, table = made_effects(), made_table()
+    curves = curves_of(effects, "two")
+    posterior, (delta, _, _) = fit_delta(curves)
+    w = delta_weights(posterior, summarise(curves))
+    own = np.diff(effects.mlp.sel(task="two", layer=0).values[:, 1:], axis=1) @ w
+    row = table[(table.task == "two") & (table.component == "MLP 0")].iloc[0]
+    expected = distributions.t.interval(0.95, 11, own.mean(), distributions.sem(own))
+    assert (row.slope_low, row.slope_high) == pytest.approx(expected)
+    # The share's interval against a bootstrap of sequences.
+    total = np.diff(curves.log_odds, axis=1) @ w
+    at = np.random.default_rng(0).integers(12, size=(20_000, 12))
+    ratios = own[at].mean(1) / total[at].mean(1)
+    assert row.share == pytest.approx(own.mean() / delta)
+    t_over_z = distributions.t.ppf(0.975, 11) / 1.96 * np.sqrt(12 / 11)
+    assert row.share_high - row.share_low == pytest.approx(2 * 1.96 * ratios.std() * t_over_z, rel=0.1)
+
+
+def test_slope_intervals_cover() -> None:
+    """t-intervals of a component of known slope, over simulated runs; narrower ones must not cover."""
+    inside, narrow = [], []
+    for seed in range(400):
+        rng = np.random.default_rng([seed, 24])
+        slope, low, high = t_interval(0.3 + rng.normal(0, 0.5, size=(10, 1)))
+        inside.append(low[0] < 0.3 < high[0])
+        narrow.append(abs(slope[0] - 0.3) < 0.7 * (high[0] - slope[0]))
+    assert 0.92 < np.mean(inside) < 0.98
+    assert np.mean(narrow) < 0.92
+
+
+def test_absent_sequences_and_worker_processes_change_nothing() -> None:
+    effects = made_effects()
+    padded = effects.pad(seq=(0, 2))
+    again = head_table(padded, workers=2)
+    pd.testing.assert_frame_equal(again, made_table())
+
+
+def test_what_cannot_be_fitted_is_stated() -> None:
+    effects = made_effects()
+    with pytest.raises(StatedError, match="2 shots from n = 11"):
+        head_table(effects, n_min=11, workers=1)
+    flat = effects.assign(log_odds=0 * effects.log_odds)
+    with pytest.raises(StatedError, match="task 'one': no variation"):
+        head_table(flat, workers=1)
+
+
+# --------------------------------------------------------------------------------------------- choosing, placebos, loss
+
+
+def rows(slopes: list[float], delta: float = 1.0) -> pd.DataFrame:
+    n = len(slopes)
+    return pd.DataFrame(
+        {
+            "kind": [*n * ["head"], "mlp"],
+            "layer": [*(i // 4 for i in range(n)), 0],
+            "head": [*(float(i % 4) for i in range(n)), np.nan],
+            "slope": [*slopes, 50.0],
+            "share": [*(x / delta for x in slopes), 50.0 / delta],
+        }
+    )
+
+
+def test_top_heads_make_half_of_the_total() -> None:
+    assert choose_top(rows([0.1, 0.5, 0.2, 0.1, 0.1])) == [(0, 1)]
+    assert choose_top(rows([0.1, 0.4, 0.2, 0.2, 0.1])) == [(0, 1), (0, 2)]
+    # Heads against delta make the goal smaller, not the set.
+    assert choose_top(rows([0.3, 0.4, -0.4, 0.3, 0.3])) == [(0, 1), (0, 0)]
+    # Delta is negative: the heads that lower L are those that write it.
+    assert choose_top(rows([0.1, -0.5, -0.2, 0.1, -0.1], delta=-1.0)) == [(0, 1)]
+    assert choose_top(rows([0.1, -0.5, -0.2, 0.1, -0.1], delta=-1.0), top=2) == [(0, 1), (0, 2)]
+    # Those against outweigh those for: half of the latter.
+    assert choose_top(rows([0.3, 0.2, -0.9, 0.1, 0.0])) == [(0, 0)]
+    assert choose_top(rows([-0.3, -0.2])) == []
+    assert choose_top(rows([-0.3, -0.2]), top=1) == [(0, 1)]
+    with pytest.raises(StatedError, match="has 2 heads"):
+        choose_top(rows([0.1, 0.2]), top=3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=20), st.sampled_from([1.0, -2.0]))
+def test_top_heads_are_enough_and_one_fewer_is_not(slopes: list[float], delta: float) -> None:
+    own = np.sign(delta) * np.array(slopes)
+    chosen = [4 * layer + head for layer, head in choose_top(rows(slopes, delta))]
+    total = own.sum() if own.sum() > 0 else np.maximum(own, 0).sum()
+    if not (own > 0).any():
+        assert chosen == []
+        return
+    assert own[chosen].sum() >= total / 2 * (1 - 1e-9)
+    assert own[chosen[:-1]].sum() < total / 2
+    assert own[chosen].min() >= np.delete(own, chosen).max(initial=-np.inf)
+
+
+NORMS = np.random.default_rng(6).lognormal(0, 1, size=(10, 9))
+
+
+def test_placebos_are_other_heads_of_like_norm() -> None:
+    by_norm = [tuple(int(i) for i in np.unravel_index(k, NORMS.shape)) for k in np.argsort(-NORMS.ravel())]
+    chosen = by_norm[8:40:5]
+    sets = placebo_sets(NORMS, chosen)
+    assert len(sets) == 20 and len({frozenset(one) for one in sets}) == 20
+    for one in sets:
+        assert len(set(one)) == len(chosen) and not set(one) & set(chosen)
+    goal = sum(NORMS[head] for head in chosen)
+    sums = np.array([sum(NORMS[head] for head in one) for one in sets])
+    free = [head for head in by_norm if head not in chosen]
+    rng = np.random.default_rng(0)
+    unmatched = np.array([NORMS.ravel()[rng.choice(NORMS.size, len(chosen), replace=False)].sum() for _ in range(500)])
+    assert len(free) == 83
+    assert np.abs(sums / goal - 1).mean() < 0.5 * np.abs(unmatched / goal - 1).mean()
+    assert placebo_sets(NORMS, chosen) == sets
+    assert placebo_sets(NORMS, chosen, seed=1) != sets
+
+
+def test_placebos_where_heads_are_few() -> None:
+    norms = NORMS[:2, :3]
+    chosen = [(0, 0), (0, 1), (1, 2)]
+    assert [set(one) for one in placebo_sets(norms, chosen)] == [{(0, 2), (1, 0), (1, 1)}]
+    assert len(placebo_sets(norms, chosen[:2])) == 6  # pairs among 4
+    assert placebo_sets(norms, []) == []
+    with pytest.raises(StatedError, match="4 of 6 heads are chosen, so that 2 are left"):
+        placebo_sets(norms, [*chosen, (0, 2)])
+
+
+def test_loss_is_paired() -> None:
+    rng = np.random.default_rng(7)
+    n = np.arange(12.0)
+    clean = 5 * rng.normal(size=(20, 12)) + n
+    ablated = clean - 0.2 * n + 0.1 * rng.normal(size=clean.shape)
+    w = np.full(11, 1 / 11)
+    lost, low, high = paired_loss(clean, ablated, w)
+    assert lost == pytest.approx(np.diff(clean, axis=1).mean(0) @ w - np.diff(ablated, axis=1).mean(0) @ w)
+    assert low < 0.2 < high and high - low < 0.02
+    # The control: the same sequences out of step.
+    _, low, high = paired_loss(clean, np.roll(ablated, 1, axis=0), w)
+    assert high - low > 0.2
+    assert np.isnan(paired_loss(clean[:1], ablated[:1], w)[1])
