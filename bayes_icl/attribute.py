@@ -298,10 +298,10 @@ def _facts(effects: xr.Dataset, heads: pd.DataFrame, n_min: int, seed: int) -> d
     """
     import numpy as np
 
-    from bayes_icl.heads import delta_weights, fit_delta
+    from bayes_icl.heads import delta_weights, fit_delta, t_interval
     from bayes_icl.noise import summarise
 
-    facts: dict[str, Any] = {"n_min": n_min, "readout": effects.attrs["readout"], "token": effects.attrs["token"]}
+    facts: dict[str, Any] = {"n_min": n_min, "readout": effects.attrs["readout"], "token": int(effects.attrs["token"])}
     for name, variable in (("delta", "log_odds"), ("delta_curve", "curve")):
         log_odds = effects[variable].transpose("seq", "shot").values.astype(float)
         fitted = _curves(effects, log_odds, n_min)
@@ -309,19 +309,39 @@ def _facts(effects: xr.Dataset, heads: pd.DataFrame, n_min: int, seed: int) -> d
         if name == "delta":
             weights = delta_weights(posterior, summarise(fitted))
         facts[name] = dict(zip(("mean", "hdi_low", "hdi_high"), interval))
-    for kind in ("head", "mlp", "rest"):
-        facts[f"slope_{kind}"] = float(heads.slope[heads.kind == kind].sum())
+    since = effects.shot.values >= n_min
+
+    def slope(part: xr.DataArray) -> dict[str, float]:
+        """Slope of what some components add, with its interval; dims seq and shot."""
+        return _three(t_interval(np.diff(part.transpose("seq", "shot").values[:, since], axis=1) @ weights))
+
+    totals = {"head": effects.effect.sum(("layer", "head"), dtype=float), "mlp": effects.mlp.sum("layer")}
+    for kind, part in {**totals, "rest": effects.rest}.items():
+        facts[f"slope_{kind}"] = slope(part)
         facts[f"share_{kind}"] = float(heads.share[heads.kind == kind].sum())
     if "effect_by_source" in effects:
-        by_source = effects.effect_by_source.transpose("seq", "shot", "source", "layer", "head")
-        by_source = by_source.isel(shot=effects.shot.values >= n_min).fillna(0)
+        examples = [name for name in effects.source.values.tolist() if name not in ("sink", "query")]
+        by_source = effects.effect_by_source.sum(("layer", "head"), dtype=float)
+        for name, source in (("sink", "sink"), ("examples", examples), ("query", "query")):
+            part = by_source.sel(source=source)
+            facts[f"slope_{name}"] = slope(part.sum("source") if name == "examples" else part)
+        per_example = by_source.sel(source=examples).sum("source").transpose("seq", "shot").values
+        last = len(since) - 1
+        shown = sorted({n for n in (1, 2, 4, 8, 16) if n < last} | {last})
+        facts["per_example"] = {str(n): _three(t_interval(per_example[:, n] / n)) for n in shown}
         # The weights are linear, so the order of the sums is free.
-        slopes = np.einsum("u,usij->sij", weights, by_source.mean("seq").diff("shot").values)
-        facts |= {"slope_sink": slopes[0].sum(), "slope_examples": slopes[1:-1].sum(), "slope_query": slopes[-1].sum()}
-        heads.loc[heads.kind == "head", "slope_examples"] = slopes[1:-1].sum(0).ravel()
-    facts = {k: float(x) if k.startswith("slope_") else x for k, x in facts.items()}
+        mean = effects.effect_by_source.mean("seq").transpose("shot", "layer", "head", "source").values[since]
+        own = np.nansum(mean[..., 1:-1], axis=-1)
+        heads.loc[heads.kind == "head", "slope_examples"] = np.einsum(
+            "u,uij->ij", weights, np.diff(own, axis=0)
+        ).ravel()
     facts["stands_out"] = heads.component[heads.stands_out.astype(bool)].tolist()
     return facts
+
+
+def _three(numbers: Sequence[Any]) -> dict[str, float]:
+    """A mean and its 95 % interval, by name."""
+    return dict(zip(("mean", "low", "high"), map(float, numbers)))
 
 
 def _intervene(

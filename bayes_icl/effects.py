@@ -210,8 +210,8 @@ def _take_apart(anatomy: Anatomy, stream: Stream, episodes: Sequence[Episode], b
         bias = bias + own_bias
         heads.append(head)
         mlps.append(mlp)
-        gram = anatomy.w_out[layer] @ anatomy.w_out[layer].transpose(-1, -2)
-        norms.append(torch.einsum("rhk,hkj,rhj->rh", stream.z[layer], gram, stream.z[layer]).clamp(min=0).sqrt())
+        squares = torch.einsum("rhk,hkj->rhj", stream.z[layer], anatomy.gram[layer]) * stream.z[layer]
+        norms.append(squares.sum(-1).clamp(min=0).sqrt())
         if places is not None:
             split, mass = _by_place(stream, layer, seen, constant, places, batch, n_read)
             splits.append(split)
@@ -426,7 +426,7 @@ def _check_complete(parts: Parts, episodes: Sequence[Episode], task: str, n_shot
     raise StatedError(
         f"the parts do not add up to the log-odds: task {task!r}, sequence {seq}, n = {shot}: "
         f"{parts.log_odds[worst] - parts.error[worst]:.5g} against {parts.log_odds[worst]:.5g} nats (at most "
-        f"{COMPLETE:g} relative is allowed); of the layers, {layer} is off most, by {parts.gap[worst, layer]:.2g} nats; "
+        f"{COMPLETE:g} relative); of the layers, {layer} is off most, by {parts.gap[worst, layer]:.2g} nats; "
         "this model writes into its residual stream in a way that is not known here"
     )
 
@@ -441,7 +441,7 @@ def _check_split(split: np.ndarray, parts: Parts, episodes: Sequence[Episode], t
         episode, shot, layer, number = worst
         raise StatedError(
             f"the split over sources does not add up: task {task!r}, sequence {episodes[int(episode)].seq}, "
-            f"n = {shot}, head L{layer}H{number} is off by {error[worst]:.2g}; this model's attention is not of a kind known here"
+            f"n = {shot}, L{layer}H{number}, off by {error[worst]:.2g}; attention of this kind is not known here"
         )
     return float(error[worst])
 

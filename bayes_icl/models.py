@@ -30,12 +30,11 @@ from torch import Tensor
 
 from bayes_icl.errors import StatedError, unknown
 from bayes_icl.prompts import Branches, first_token
+from bayes_icl.stream import Anatomy, anatomy_of, pad
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from bayes_icl.stream import Anatomy
 
 
 @dataclass(frozen=True)
@@ -133,9 +132,7 @@ class Model:
     @functools.cached_property
     def anatomy(self) -> Anatomy:
         """Where heads and MLPs write (`stream.anatomy_of`)."""
-        from bayes_icl.stream import anatomy_of
-
-        return anatomy_of(self)
+        return anatomy_of(self.plain)
 
     @property
     def device(self) -> torch.device:
@@ -256,12 +253,6 @@ class Model:
             yield
         finally:
             handle.remove()
-
-
-def pad(rows: Sequence[Int[np.ndarray, " pos"]]) -> Int[Tensor, "batch pos"]:
-    """Episodes as one tensor, with zeros on the right."""
-    width = max(len(row) for row in rows)
-    return torch.from_numpy(np.stack([np.pad(row, (0, width - len(row))) for row in rows]))
 
 
 def _hash_weights(hf: PreTrainedModel) -> str:

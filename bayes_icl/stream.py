@@ -22,10 +22,16 @@ from torch import Tensor, nn
 from bayes_icl.errors import StatedError
 
 if TYPE_CHECKING:
-    from bayes_icl.models import Model
+    from transformers import PreTrainedModel
 
 ATTENTION = "bayes_icl"  # the name of our attention function with transformers
 EXACT = 1e-5  # logits that differ from a multiple of the unembedding's by more than this part were capped
+
+
+def pad(rows: Sequence[Int[np.ndarray, " pos"]]) -> Int[Tensor, "batch pos"]:
+    """Episodes as one tensor, with zeros on the right."""
+    width = max(len(row) for row in rows)
+    return torch.from_numpy(np.stack([np.pad(row, (0, width - len(row))) for row in rows]))
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,8 @@ class Anatomy:
         The last norm, the unembedding, and its weights.
     w_out
         By layer, shape (head, d_head, d_model): views of the weights.
+    gram
+        By layer, shape (head, d_head, d_head): w_out times its transpose, for norms of what heads write.
     out_bias
         By layer, shape (d_model,), or None.
     value_bias
@@ -102,6 +110,7 @@ class Anatomy:
     unembed: nn.Module
     unembedding: Float[Tensor, "vocab d_model"]
     w_out: list[Float[Tensor, "head d_head d_model"]]
+    gram: list[Float[Tensor, "head d_head d_head"]]
     out_bias: list[Float[Tensor, " d_model"] | None]
     value_bias: list[Float[Tensor, "head d_head"]]
     multiplier: float
@@ -117,15 +126,14 @@ class Anatomy:
         return self.w_out[0].shape[0]
 
 
-def anatomy_of(model: Model) -> Anatomy:
-    """Find a model's parts.
+def anatomy_of(hf: PreTrainedModel) -> Anatomy:
+    """Find the parts of a plain transformers model.
 
     Raises
     ------
     StatedError
         TransformerLens does not know the architecture, or the model's attention is not transformers' own.
     """
-    hf = model.plain
     config = hf.config.get_text_config()
     component = _components(hf)
     n_layers = config.num_hidden_layers
@@ -134,7 +142,7 @@ def anatomy_of(model: Model) -> Anatomy:
     mlps = [component(f"blocks.{i}.mlp") for i in range(n_layers)]
     # OPT has no module of its own for the MLP.
     mlps = [component(f"blocks.{i}.mlp.out") if m is b else m for i, (m, b) in enumerate(zip(mlps, blocks))]
-    d_model, device = config.hidden_size, model.device
+    d_model, device = config.hidden_size, hf.device
     norms = {
         name: [_norm_or_none(component, f"blocks.{i}.{name}", d_model, device) for i in range(n_layers)]
         for name in ("ln1_post", "ln2_post")
@@ -142,6 +150,7 @@ def anatomy_of(model: Model) -> Anatomy:
     n_heads = config.num_attention_heads
     # Conv1D of GPT-2 holds the transpose of a Linear.
     weights = [o.weight.detach().T if isinstance(o, nn.Linear) else o.weight.detach() for o in outs]
+    w_out = [w.unflatten(0, (n_heads, -1)) for w in weights]
     anatomy = Anatomy(
         hf,
         blocks,
@@ -153,7 +162,8 @@ def anatomy_of(model: Model) -> Anatomy:
         Norm.of(component("ln_final"), d_model, device),
         component("unembed"),
         component("unembed").weight.detach(),
-        [w.unflatten(0, (n_heads, -1)) for w in weights],
+        w_out,
+        [w @ w.transpose(-1, -2) for w in w_out],
         [None if out.bias is None else out.bias.detach() for out in outs],
         [],
         float(getattr(config, "residual_multiplier", 1.0) or 1.0),
@@ -264,8 +274,6 @@ def watch(
     StatedError
         The model's attention or its logits are not of the kind that adds up.
     """
-    from bayes_icl.models import pad
-
     ids = pad(tokens).to(anatomy.unembedding.device)
     batch, width = ids.shape
     at = torch.from_numpy(np.asarray(positions)).to(ids.device)

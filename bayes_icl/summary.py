@@ -204,7 +204,8 @@ def summarise_heads(out: Path) -> str:
             own, heads[heads.task == task], ablation[ablation.task == task], repair[repair.task == task]
         ):
             console.print(escape(sentence))
-        console.print(_head_table(heads[(heads.task == task) & (heads.kind == "head")]))
+        clear = not own["delta"]["hdi_low"] <= 0 <= own["delta"]["hdi_high"]
+        console.print(_head_table(heads[(heads.task == task) & (heads.kind == "head")], clear))
     console.rule("completeness", align="left")
     console.print(
         f"heads + MLPs + rest = log-odds within {max(own['completeness'] for own in facts.values()):.1g} relative; "
@@ -214,43 +215,40 @@ def summarise_heads(out: Path) -> str:
 
 
 def head_sentences(facts: dict, heads: pd.DataFrame, ablation: pd.DataFrame, repair: pd.DataFrame) -> list[str]:
-    """What was found on one task, from its part of the tables."""
+    """What was found on one task, from its part of the tables; shares are given where there is something to share."""
     delta, whole = facts["delta"], facts["delta_curve"]
+    clear = not delta["hdi_low"] <= 0 <= delta["hdi_high"]
     token = "foil, where it forks" if facts["readout"] == "foil" else f"token {facts['token']} of the answer"
-    lines = [
-        f"{facts['readout']}, {token}, n >= {facts['n_min']}: delta {_three(delta.values())} nats/example; of "
-        f"the whole answer, as fit has it, {_three(whole.values())}",
-        "adding up to it: "
-        + ", ".join(
-            f"{name} {facts[f'slope_{kind}']:+.3f} ({facts[f'share_{kind}']:.0%})"
-            for kind, name in (("head", "heads"), ("mlp", "MLPs"), ("rest", "embedding, biases, entropy"))
-        ),
-    ]
-    if "slope_examples" in facts:
-        lines.append(
-            "what heads write of it, by where they attend: "
-            + ", ".join(
-                f"{name} {facts[f'slope_{part}']:+.3f}"
-                for part, name in (
-                    ("examples", "earlier examples"),
-                    ("query", "the query"),
-                    ("sink", "the first token"),
-                )
-            )
+
+    def slopes(names: dict[str, str]) -> str:
+        return ", ".join(
+            f"{name} {_three(facts[f'slope_{key}'].values())}"
+            + (f" ({facts[f'share_{key}']:.0%})" if clear and f"share_{key}" in facts else "")
+            for key, name in names.items()
         )
+
+    lines = [
+        f"{facts['readout']}, {token}, n >= {facts['n_min']}: delta {_three(delta.values())} nats/example; of the "
+        f"whole answer, as fit has it, {_three(whole.values())}",
+        "adding up to it: " + slopes({"head": "heads", "mlp": "MLPs", "rest": "embedding, biases, entropy"}),
+    ]
+    if "per_example" in facts:
+        names = {"examples": "earlier examples", "query": "the query", "sink": "the first token"}
+        lines += [
+            "what heads write of it, by where they attend: " + slopes(names),
+            "an earlier example adds, by all heads together, "
+            + ", ".join(f"{_three(x.values())} nats at n = {n}" for n, x in facts["per_example"].items()),
+        ]
+    if not clear:
+        return [*lines, "delta's interval has 0 in it: there is no update to share out, and nothing is taken away"]
     own = heads[heads.kind == "head"]
     standing = own[own.stands_out.astype(bool)]
-    if delta["hdi_low"] <= 0 <= delta["hdi_high"]:
-        return [*lines, "delta's interval has 0 in it: there is no update to share out, and nothing is taken away"]
-    counts = standing.accumulation.value_counts()
-    kinds = ", ".join(f"{n} {kind}" for kind, n in counts.items())
+    kinds = ", ".join(f"{n} {kind}" for kind, n in standing.accumulation.value_counts().items())
     lines.append(
         f"{len(standing)} of {len(own)} heads stand out (surely more than 5 % of delta, for or against it)"
         + (f": {kinds}" if kinds else "")
     )
-    if len(ablation):
-        lines += _ablation_sentences(delta, ablation, repair)
-    return lines
+    return lines + (_ablation_sentences(delta, ablation, repair) if len(ablation) else [])
 
 
 def _ablation_sentences(delta: dict, ablation: pd.DataFrame, repair: pd.DataFrame) -> list[str]:
@@ -286,7 +284,7 @@ def _three(numbers: Iterable[float]) -> str:
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _head_table(heads: pd.DataFrame, most: int = 10) -> Table:
+def _head_table(heads: pd.DataFrame, shares: bool, most: int = 10) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, title="heads of the largest slope", title_justify="left")
@@ -300,7 +298,7 @@ def _head_table(heads: pd.DataFrame, most: int = 10) -> Table:
             f"{row.component}{'*' if row.top else ''}",
             f"{row.slope:.4f}",
             f"[{row.slope_low:.4f}, {row.slope_high:.4f}]".replace("[", "\\["),
-            f"{row.share:.0%}",
+            f"{row.share:.0%}" if shares else "",
             "yes" if row.stands_out else "",
             str(row.accumulation),
             "" if row.attention != row.attention else f"{row.attention:.2f}",

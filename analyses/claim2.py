@@ -1,0 +1,252 @@
+"""Claim 2 of the post on SmolLM2-135M: does each example add the same, and do heads that attend to examples write it?
+
+``python analyses/claim2.py`` (about 15 minutes): curves, fits, heads, intervention; then docs/claim2.md, whose sentences
+are made from the numbers found. It goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from bayes_icl import attribute, collect, fit
+
+ROOT = Path(__file__).parent.parent
+TASKS = ("copy", "past_tense", "category")
+CURVES, FITS, EFFECTS = ROOT / "data/curves/claim2.nc", ROOT / "data/fits/claim2", ROOT / "data/effects/claim2.nc"
+FIGURES = ROOT / "figures/claim2"
+OPENING = """# Claim 2: constant updates, written by heads that attend to examples
+
+*Written by `analyses/claim2.py` (`make claim2`) from its output; SmolLM2-135M-Instruct, {n_seqs} sequences of {n_shots}
+examples, n >= {n_min}. Numbers in brackets are 95 % intervals over sequences.*
+
+The post says that log P(correct)/P(incorrect) gains a constant with every example, and that heads which attend from
+earlier examples add it to the residual stream. That is four questions, and the model's answers are:
+
+{answers}
+
+What is attributed is the log-odds of the answer's first token; the curves that `fit` judges are those of the whole
+answer. Direct effect: logit(correct) less the mean logit of all other tokens, weighted by their probability, through
+the final norm as it was in the run; what heads, MLPs, embedding, biases and the others' entropy add comes to the log-odds
+itself, here within {completeness:.0e} relative.
+"""
+
+
+def run() -> None:
+    """The stages, each skipped where its output is there already."""
+    collect.main(collect.CollectSettings(tasks=TASKS, n_seqs=32, out=CURVES))
+    fit.main(
+        fit.FitSettings(
+            curves=CURVES, readout=("complement",), n_min=(1,), engine="fast", sensitivity=False, out=FITS, figures=FIGURES
+        )
+    )
+    attribute.main(attribute.AttributeSettings(curves=CURVES, out=EFFECTS, figures=FIGURES / "heads"))
+
+
+def three(x: dict) -> str:
+    """A mean with its interval."""
+    mean, low, high = x.values()
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def listed(parts: list[str]) -> str:
+    """Words in a row."""
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def excludes_zero(x: dict) -> bool:
+    """Whether an interval is clear of 0."""
+    _, low, high = x.values()
+    return not low <= 0 <= high
+
+
+class Found:
+    """What the stages wrote, and sentences about it."""
+
+    def __init__(self) -> None:
+        self.verdicts = json.loads((FITS / "verdict.json").read_text())
+        self.facts = json.loads(EFFECTS.with_suffix(".json").read_text())
+        self.heads, self.ablation, self.repair = (
+            pd.read_csv(EFFECTS.with_name(f"{EFFECTS.stem}.{name}.csv")) for name in attribute.TABLES
+        )
+
+    def per_example(self, task: str) -> tuple[int, dict, int, dict]:
+        """What an example adds by all heads together, early and late."""
+        numbers = self.facts[task]["per_example"]
+        early, late = "2", list(numbers)[-1]
+        return int(early), numbers[early], int(late), numbers[late]
+
+    def lost(self, task: str) -> tuple[pd.Series, pd.DataFrame, float]:
+        """The row of the top set, those of placebo sets, and the share of sets that lose as much."""
+        own = self.ablation[self.ablation.task == task]
+        top, placebo = own[own.set == "top"].iloc[0], own[own.set.str.startswith("placebo ")]
+        toward = 1 if self.facts[task]["delta"]["mean"] > 0 else -1
+        beyond = int((toward * placebo.lost >= toward * top.lost).sum())
+        return top, placebo, (1 + beyond) / (1 + len(placebo))
+
+    def answers(self) -> str:
+        """The four questions and their answers."""
+        kinds: dict[str, list[str]] = {}
+        for task in TASKS:
+            kinds.setdefault(self.verdicts[task]["verdict"], []).append(task)
+        constant = "; ".join(f"additive is {kind} on {listed(tasks)}" for kind, tasks in kinds.items())
+        shares = listed([f"{self.facts[task]['share_head']:.0%} on {task}" for task in TASKS])
+        flat = []
+        for task in TASKS:
+            early, x, late, y = self.per_example(task)
+            flat.append(f"{three(x)} nats at n = {early} and {three(y)} at n = {late} on {task}")
+        removed = []
+        for task in TASKS:
+            top, _, p = self.lost(task)
+            share = top.lost / self.facts[task]["delta"]["mean"]
+            removed.append(f"{share:.0%} of delta on {task} ({top.n_heads} heads; p = {p:.2g} beside placebo sets)")
+        sure = [task for task in TASKS if self.lost(task)[2] <= 0.05]
+        return "\n".join(
+            [
+                f"1. *Is the update constant?* {constant}.",
+                f"2. *Do heads write it?* The heads' direct effects are {shares} of delta; MLPs and the rest write what is "
+                "left.",
+                f"3. *Does every example add the same?* By all heads together, one earlier example adds {listed(flat)}.",
+                f"4. *Does the update go with the heads?* Taking away those that write half of what heads write removes "
+                f"{listed(removed)}. "
+                + (
+                    f"That is more than placebo sets of the same number and norm remove on {listed(sure)}"
+                    + ("" if len(sure) == len(TASKS) else " only")
+                    + "."
+                    if sure
+                    else "On no task is that more than placebo sets of the same number and norm remove."
+                ),
+            ]
+        )
+
+    def map_paragraph(self) -> str:
+        """Of the layer by head maps."""
+        parts = []
+        for task in TASKS:
+            own = self.heads[(self.heads.task == task) & (self.heads.kind == "head")]
+            standing = own[own.stands_out.astype(bool)].sort_values("share", key=abs, ascending=False)
+            names = [f"{row.component} ({row.share:.0%})" for row in standing.head(4).itertuples()]
+            more = f" and {len(standing) - 4} more" if len(standing) > 4 else ""
+            parts.append(
+                f"on {task} {len(standing)} of {len(own)} heads stand out"
+                + (f": {', '.join(names)}{more}" if names else "")
+            )
+        return (
+            "Share of delta that each head writes, after partial pooling over heads a head stands out if it surely writes "
+            f"more than 5 % of delta, for or against it: {'; '.join(parts)}."
+        )
+
+    def cumulative_paragraph(self) -> str:
+        """Of the cumulative shares."""
+        parts = []
+        for task in TASKS:
+            facts = self.facts[task]
+            n_top = len(facts["top"])
+            parts.append(
+                f"on {task} heads add {three(facts['slope_head'])} nats per example, MLPs {three(facts['slope_mlp'])}, "
+                f"embedding, biases and entropy {three(facts['slope_rest'])}, and {n_top} heads make half of what heads add"
+            )
+        return f"Shares added up, the largest first: {'; '.join(parts)}."
+
+    def effects_paragraph(self, task: str) -> str:
+        """Of the effect curves."""
+        own = self.heads[(self.heads.task == task) & (self.heads.kind == "head")]
+        first = own.loc[own.slope.abs().nlargest(6).index]
+        counts = first.accumulation.value_counts()
+        kinds = listed([f"{n} {kind}" for kind, n in counts.items()])
+        lead = first.iloc[0]
+        return (
+            f"Effects of the six heads of the largest slope against n. How they accumulate: {kinds} (linear is n delta, "
+            f"averaging A n/(n + c)). The largest, {lead.component}, adds {lead.slope:.4f} [{lead.slope_low:.4f}, "
+            f"{lead.slope_high:.4f}] nats per example and has {lead.attention:.0%} of its attention on examples at the "
+            "last shot."
+        )
+
+    def sources_paragraph(self, task: str) -> str:
+        """Of the source maps."""
+        facts = self.facts[task]
+        early, x, late, y = self.per_example(task)
+        ratio = y["mean"] / x["mean"]
+        falls = (
+            f"An example's effect changes sign or size: {three(x)} nats at n = {early}, {three(y)} at n = {late}"
+            if not 0 < ratio < 1
+            else f"An example adds {three(x)} nats at n = {early} and {three(y)} at n = {late}, {ratio:.0%} as much"
+        )
+        most = max(("examples", "query", "sink"), key=lambda part: facts[f"slope_{part}"]["mean"])
+        words = {"examples": "earlier examples", "query": "the query itself", "sink": "the first token"}
+        clear = excludes_zero(facts["slope_examples"])
+        return (
+            f"What heads write, by the token that they attend to: of delta, {three(facts['slope_examples'])} nats per "
+            f"example come from earlier examples, {three(facts['slope_query'])} from the query and "
+            f"{three(facts['slope_sink'])} from the first token; the largest part is from {words[most]}"
+            + ("" if clear else ", and that from examples may be nothing")
+            + f". {falls}; a constant update written from examples would leave it as it is."
+        )
+
+    def ablation_paragraph(self) -> str:
+        """Of the intervention."""
+        parts = []
+        for task in TASKS:
+            top, placebo, p = self.lost(task)
+            numbers = f"{top.lost:.3f} [{top.lost_low:.3f}, {top.lost_high:.3f}]"
+            parts.append(
+                f"on {task} the top {top.n_heads} heads take {numbers} of {self.facts[task]['delta']['mean']:.3f} nats per "
+                f"example with them, where their direct effects say {top.predicted:.3f}, and placebo sets "
+                f"{placebo.lost.mean():.3f} ({placebo.lost.min():.3f} to {placebo.lost.max():.3f}; p = {p:.2g})"
+            )
+        return f"Heads mean-ablated at the same shot and place: {'; '.join(parts)}."
+
+    def repair_paragraph(self) -> str:
+        """Of what made up for the loss."""
+        parts = []
+        for row in self.repair.itertuples():
+            moves = {"the ablated heads' mean output": row.left, "other heads": row.other_heads, "MLPs": row.mlps}
+            moves["the rest"] = row.rest
+            made_up = [f"{name} {x:+.3f}" for name, x in moves.items()]
+            parts.append(f"on {row.task} {row.predicted:.3f} was to go and {row.lost:.3f} went: {', '.join(made_up)}")
+        return (
+            "From the loss that direct effects predict to the loss found (nats per example; plus: kept or made up for, "
+            f"minus: lost as well): {'; '.join(parts)}."
+        )
+
+    def page(self) -> str:
+        """The page."""
+        import xarray as xr
+
+        with xr.open_dataset(EFFECTS, engine="h5netcdf") as effects:
+            n_seqs, n_shots, completeness = effects.sizes["seq"], int(effects.shot[-1]), effects.attrs["completeness"]
+        n_min = self.facts[TASKS[0]]["n_min"]
+        opening = OPENING.format(
+            n_seqs=n_seqs, n_shots=n_shots, n_min=n_min, answers=self.answers(), completeness=completeness
+        )
+        figure = lambda name, text: f"![{text}](../figures/claim2/heads/{name}.png)\n"  # noqa: E731
+        lines = [opening, "## Which heads", "", self.map_paragraph(), "", figure("share_map", "share of delta by head")]
+        lines += [self.cumulative_paragraph(), "", figure("cumulative", "cumulative share of delta")]
+        for task in TASKS:
+            verdict = self.verdicts[task]
+            lines += [
+                f"## {task}",
+                "",
+                f"`fit`: additive is {verdict['verdict']} ({verdict['reasons'][0]}); delta of the whole answer "
+                f"{three(verdict['delta'])}, of its first token {three(self.facts[task]['delta'])} nats per example; the "
+                f"simplest law that survives is {verdict['named']}.",
+                "",
+                self.effects_paragraph(task),
+                "",
+                figure(f"effects_{task}", f"effects of heads on {task} against examples shown"),
+                self.sources_paragraph(task),
+                "",
+                figure(f"sources_{task}", f"effects of heads on {task} by source example"),
+            ]
+        lines += ["## Taking the heads away", "", self.ablation_paragraph(), "", figure("ablation", "delta lost")]
+        lines += [self.repair_paragraph(), "", figure("repair", "predicted and found loss")]
+        return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run()
+    target = ROOT / "docs/claim2.md"
+    target.write_text(Found().page(), encoding="utf-8")
+    print(target)

@@ -1,0 +1,215 @@
+"""What attribution costs: ours, with and without sources, beside the collector's pass and TransformerLens's own calls.
+
+``python benchmarks/attribute.py``
+
+Every way runs in a process of its own, with one thread, and takes the very same episodes; the processes wait for one
+another, round by round. Times are CPU seconds an episode, memory the most that the process ever held beyond the loaded
+model. TransformerLens is run as its documentation says: a copy of the model in compatibility mode, `run_with_cache`,
+`stack_head_results` at the answers' positions, `logit_attrs`; it has no split by source.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from collect import peak_mb
+
+if TYPE_CHECKING:
+    from bayes_icl.models import Model
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """CPU time and peak memory of attributing episodes to heads."""
+
+    model: str = "smollm2"
+    """As for `python -m bayes_icl.collect`."""
+    task: str = "category"
+    """A task with foils, against which TransformerLens attributes."""
+    n_shots: int = 32
+    """Most examples shown."""
+    n_seqs: int = 4
+    """Episodes a round."""
+    rounds: int = 3
+    """Rounds; medians are shown."""
+
+
+WAYS = {
+    "collect": "the collector's pass, complement",
+    "ours": "ours, heads by source example, mean outputs",
+    "heads": "ours, heads only",
+    "lens_forward": "TransformerLens, run_with_cache alone",
+    "lens": "TransformerLens, run_with_cache, stack_head_results, logit_attrs",
+}
+
+
+def worker(model: Model, way: str, settings: BenchmarkSettings) -> Callable[[], np.ndarray]:
+    """What a way does in one round; it returns effects of heads (episode, shot, head of all layers) or log-odds."""
+    import copy
+
+    import torch
+
+    from bayes_icl.collect import collect_curves
+    from bayes_icl.effects import MeanOutputs, direct_effects, recorded_episodes
+    from bayes_icl.readouts import EpisodeReading, Vocabulary
+    from bayes_icl.tasks import load_tasks
+
+    curves = collect_curves(
+        model, load_tasks([settings.task]), n_shots=settings.n_shots, n_seqs=settings.n_seqs, readouts=("foil",)
+    )
+    episodes = recorded_episodes(model, curves, settings.task, readout="foil")
+    if way == "collect":
+        vocabulary = Vocabulary(model.token_texts)
+
+        def collect() -> np.ndarray:
+            found = []
+            for e in episodes:
+                reading = EpisodeReading(None, e.prompt, ("complement",), vocabulary)
+                logits, _ = model.logits_at([e.prompt.tokens], [reading.positions], [e.prompt.branches], [()])
+                found.append(reading.read(logits)[0])
+            return np.stack(found)
+
+        return collect
+    if way in ("ours", "heads"):
+        anatomy = model.anatomy
+        # Against all other tokens, which takes more than against a foil; the foil is for the comparison of values.
+        plain = recorded_episodes(model, curves.assign_coords(readout=["complement"]), settings.task)
+
+        def ours() -> np.ndarray:
+            means = MeanOutputs(anatomy, plain) if way == "ours" else None
+            for e in plain:
+                direct_effects(anatomy, [e], by_source=way == "ours", on_z=means.taking([e]) if means else None)
+            return np.empty(0)
+
+        return ours
+
+    from transformer_lens.model_bridge import TransformerBridge
+
+    bridge = TransformerBridge.boot_transformers(
+        model.name, hf_model=model.hf, tokenizer=copy.deepcopy(model.tokenizer), device="cpu"
+    )
+    bridge.enable_compatibility_mode(disable_warnings=True)
+
+    def lens() -> np.ndarray:
+        found = []
+        for e in episodes:
+            tokens = torch.from_numpy(e.prompt.tokens)[None]
+            with torch.inference_mode():
+                _, cache = bridge.run_with_cache(tokens)
+                if way == "lens_forward":
+                    continue
+                stack = cache.stack_head_results(layer=-1, pos_slice=e.target.positions.tolist())
+                attributed = cache.logit_attrs(
+                    stack,
+                    tokens=torch.from_numpy(e.target.correct)[None],
+                    incorrect_tokens=torch.from_numpy(e.target.foil)[None],
+                    pos_slice=e.target.positions.tolist(),
+                )
+                found.append(attributed[:, 0].T.numpy())
+        return np.stack(found) if found else np.empty(0)
+
+    return lens
+
+
+def child(way: str, settings: BenchmarkSettings, line: Connection) -> None:
+    """Load, warm up, then take all episodes whenever told to."""
+    import torch
+
+    from bayes_icl.models import load_model
+
+    torch.set_num_threads(1)
+    run = worker(load_model(settings.model, "cpu"), way, settings)
+    line.send(peak_mb())
+    while line.recv():
+        start = time.process_time()
+        values = run()
+        line.send((time.process_time() - start, values))
+    line.send(peak_mb())
+
+
+def measure(settings: BenchmarkSettings) -> dict[str, dict[str, Any]]:
+    """CPU seconds of every round, memory and values of every way."""
+    fresh = multiprocessing.get_context("spawn")
+    found: dict[str, dict[str, Any]] = {}
+    lines, children = {}, {}
+    for way in WAYS:
+        lines[way], theirs = fresh.Pipe()
+        children[way] = fresh.Process(target=child, args=(way, settings, theirs))
+        children[way].start()
+        found[way] = {"loaded": lines[way].recv(), "seconds": []}
+    for i in range(settings.rounds):
+        for way in list(WAYS)[:: 1 if i % 2 == 0 else -1]:
+            lines[way].send(True)
+            seconds, found[way]["values"] = lines[way].recv()
+            found[way]["seconds"].append(seconds / settings.n_seqs)
+            print(f"round {i + 1}: {WAYS[way]}: {seconds:.1f} CPU s", file=sys.stderr)
+    for way, line in lines.items():
+        line.send(False)
+        found[way]["peak"] = line.recv()
+        children[way].join()
+    return found
+
+
+def agreement(settings: BenchmarkSettings, theirs: np.ndarray) -> str:
+    """Our effects against the foil beside TransformerLens's, head by head."""
+    from bayes_icl.collect import collect_curves
+    from bayes_icl.effects import attribute_task
+    from bayes_icl.models import load_model
+    from bayes_icl.tasks import load_tasks
+
+    model = load_model(settings.model, "cpu")
+    curves = collect_curves(
+        model, load_tasks([settings.task]), n_shots=settings.n_shots, n_seqs=settings.n_seqs, readouts=("foil",)
+    )
+    ours = attribute_task(model, curves, settings.task, readout="foil", by_source=False)
+    own = ours.effect.isel(task=0).stack(component=("layer", "head")).values
+    gap = np.abs(own - theirs[..., : own.shape[-1]]).max()
+    return f"against the foil, {own.size} effects of heads: at most {gap:.1e} nats apart, the largest {np.abs(own).max():.1f}"
+
+
+def print_table(settings: BenchmarkSettings, found: dict[str, dict[str, Any]]) -> None:
+    """Print what was measured."""
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    collect = statistics.median(found["collect"]["seconds"])
+    table = Table(
+        title=f"{settings.model}, {settings.task}, {settings.n_seqs} episodes of {settings.n_shots} shots; median (least "
+        f"to most) of {settings.rounds} rounds",
+        title_justify="left",
+    )
+    table.add_column("way")
+    for heading in ("CPU s an episode", "least to most", "/ collector", "peak RSS MB", "loaded", "peak / collector"):
+        table.add_column(heading, justify="right")
+    for way, f in found.items():
+        seconds = statistics.median(f["seconds"])
+        table.add_row(
+            WAYS[way],
+            f"{seconds:.3f}",
+            f"{min(f['seconds']):.3f} to {max(f['seconds']):.3f}",
+            f"{seconds / collect:.2f}",
+            f"{f['peak']:.0f}",
+            f"{f['loaded']:.0f}",
+            f"{f['peak'] / found['collect']['peak']:.2f}",
+        )
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    console.print(table)
+    console.print(agreement(settings, found["lens"]["values"]))
+    console.print(f"torch {torch.__version__}, 1 thread, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    import tyro
+
+    chosen = tyro.cli(BenchmarkSettings, prog="python benchmarks/attribute.py")
+    print_table(chosen, measure(chosen))

@@ -1,0 +1,292 @@
+"""The command: files and tables against one another and against `fit`, runs that were killed, what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from bayes_icl import ablate
+from bayes_icl.attribute import ABLATION, REPAIR, REPAIRED, TABLES, AttributeSettings, attribute_curves, main
+from bayes_icl.collect import CollectSettings, collect_curves
+from bayes_icl.collect import main as collect_main
+from bayes_icl.curves import read_curves, write_netcdf
+from bayes_icl.errors import StatedError
+from bayes_icl.models import Model
+from bayes_icl.summary import head_sentences
+from bayes_icl.tasks import load_tasks
+
+LITTLE: dict[str, Any] = dict(top=3, placebos=3, workers=1)
+
+
+@pytest.fixture(scope="module")
+def curves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A curves file of the random model; its log-odds of `category` drift with the prompt's length."""
+    path = tmp_path_factory.mktemp("attribute") / "curves.nc"
+    collect_main(CollectSettings(model="tiny", tasks=("category", "copy"), n_shots=10, n_seqs=10, out=path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(curves: Path) -> Path:
+    """The output of a whole run."""
+    out = curves.parent / "whole" / "effects.nc"
+    assert main(AttributeSettings(curves=curves, out=out, figures=out.parent / "figures", **LITTLE)) == 0
+    return out
+
+
+def tables(out: Path) -> dict[str, pd.DataFrame]:
+    return {name: pd.read_csv(out.with_name(f"{out.stem}.{name}.csv")) for name in TABLES}
+
+
+def facts(out: Path) -> dict[str, Any]:
+    return json.loads(out.with_name(f"{out.stem}.json").read_text())
+
+
+# ------------------------------------------------------------------------------------------------- what is written
+
+
+def test_the_effects_file_keeps_its_format(finished: Path, curves: Path) -> None:
+    with xr.open_dataset(finished, engine="h5netcdf") as found, xr.open_dataset(curves, engine="h5netcdf") as read:
+        dims = {
+            "effect": ("task", "seq", "shot", "layer", "head"),
+            "effect_by_source": ("task", "seq", "shot", "layer", "head", "source"),
+            "mlp": ("task", "seq", "shot", "layer"),
+            "rest": ("task", "seq", "shot"),
+            "log_odds": ("task", "seq", "shot"),
+        }
+        for name, expected in dims.items():
+            assert set(found[name].dims) == set(expected)
+        parts = found.effect.sum(("layer", "head"), dtype=float) + found.mlp.sum("layer") + found.rest
+        np.testing.assert_allclose(parts, found.log_odds, atol=1e-4)
+        np.testing.assert_allclose(found.effect_by_source.sum("source"), found.effect, atol=1e-5)
+        assert found.source.values.tolist() == ["sink", *map(str, range(1, 11)), "query"]
+        shown = found.effect_by_source.notnull().any(("task", "seq", "layer", "head")).transpose("shot", "source")
+        for n in range(11):  # the sink, n examples, the query
+            assert shown.values[n].tolist() == [True] + [i < n for i in range(10)] + [True]
+        record = json.loads(found.attrs["provenance"])
+        assert record["model"]["model"] == "tiny" and curves.name in record["inputs"]
+        assert {"method", "readout", "completeness"} <= set(found.attrs)
+        np.testing.assert_array_equal(
+            found.curve.sel(task="copy"), read.log_odds.sel(task="copy", readout="complement")
+        )
+
+
+def test_all_rows_of_a_task_add_up_to_delta(finished: Path) -> None:
+    heads, own = tables(finished)["heads"], facts(finished)
+    for task, part in heads.groupby("task"):
+        assert part.slope.sum() == pytest.approx(own[task]["delta"]["mean"], abs=1e-6)
+        totals = [own[task][f"slope_{kind}"]["mean"] for kind in ("head", "mlp", "rest")]
+        assert sum(totals) == pytest.approx(own[task]["delta"]["mean"], abs=1e-6)
+        from_sources = sum(own[task][f"slope_{name}"]["mean"] for name in ("sink", "examples", "query"))
+        assert from_sources == pytest.approx(totals[0], abs=1e-6)
+        only = part[part.kind == "head"]
+        assert only.slope_examples.sum() == pytest.approx(own[task]["slope_examples"]["mean"], abs=1e-6)
+
+
+def test_delta_is_the_one_of_fit(finished: Path, curves: Path, tmp_path: Path) -> None:
+    from bayes_icl.fit import FitSettings
+    from bayes_icl.fit import main as fit_main
+
+    fit_main(
+        FitSettings(
+            curves=curves,
+            readout=("complement",),
+            n_min=(1,),
+            hypotheses=("constant", "additive", "power"),
+            engine="fast",
+            sensitivity=False,
+            workers=1,
+            out=tmp_path / "fits",
+            figures=tmp_path / "figures",
+        )
+    )
+    verdicts = json.loads((tmp_path / "fits/verdict.json").read_text())
+    for task, own in facts(finished).items():
+        assert own["delta_curve"] == verdicts[task]["delta"]
+        assert own["delta"] != own["delta_curve"]  # answers of several tokens: the first is not the whole
+
+
+def test_tables_of_the_intervention(finished: Path) -> None:
+    found, own = tables(finished), facts(finished)
+    assert list(found["ablation"].columns) == ABLATION and list(found["repair"].columns) == REPAIR
+    done = [task for task in own if own[task]["top"]]
+    assert done, "the random model should drift on one task at least, or nothing is tested here"
+    for task in done:
+        rows = found["ablation"][found["ablation"].task == task].set_index("set")
+        heads = found["heads"][(found["heads"].task == task) & (found["heads"].kind == "head")].set_index("component")
+        assert rows.loc["top", "heads"].split() == own[task]["top"] == list(dict.fromkeys(own[task]["top"]))
+        assert set(heads.index[heads.top]) == set(own[task]["top"])
+        for name, row in rows.iterrows():
+            assert row.predicted == pytest.approx(heads.slope[row["heads"].split()].sum(), abs=1e-9)
+            if str(name).startswith("placebo"):
+                assert not set(row["heads"].split()) & set(own[task]["top"]) and row.n_heads == len(own[task]["top"])
+            elif name != "top":
+                assert heads.lost[name] == pytest.approx(row.lost)
+        repair = found["repair"].set_index("task").loc[task]
+        assert repair.lost == pytest.approx(rows.loc["top", "lost"], abs=1e-5)
+        assert repair.predicted == pytest.approx(rows.loc["top", "predicted"], abs=1e-5)
+        assert repair.predicted == pytest.approx(sum(repair[name] for name in REPAIRED[1:]), abs=1e-6)
+
+
+def test_nothing_is_taken_away_where_there_is_no_update(tiny: Model) -> None:
+    """A task whose curve is level: its two halves in turn, so that delta's interval holds 0."""
+    dataset = collect_curves(tiny, load_tasks(["copy"]), n_shots=8, n_seqs=8, readouts=("complement",))
+    found = attribute_curves(tiny, dataset, **LITTLE)
+    delta = found.facts["copy"]["delta"]
+    assert delta["hdi_low"] <= 0 <= delta["hdi_high"], "choose another task: this one has an update"
+    assert found.facts["copy"]["top"] == [] and not len(found.ablation) and not found.heads.stands_out.any()
+
+
+def test_files_and_figures_of_a_run(finished: Path) -> None:
+    assert {path.name for path in finished.parent.iterdir()} == {
+        *("effects.nc", "effects.json", "figures"),
+        *(f"effects.{name}.csv" for name in TABLES),
+    }
+    drawn = {path.name for path in (finished.parent / "figures").iterdir()}
+    names = ["share_map", "cumulative", "ablation", "repair"]
+    names += [f"{kind}_{task}" for kind in ("effects", "sources") for task in ("category", "copy")]
+    assert drawn == {f"{name}.{end}" for name in names for end in ("png", "pdf")} | {"summary.txt"}
+
+
+def test_the_summary_follows_the_numbers(finished: Path) -> None:
+    found, own = tables(finished), facts(finished)
+    task = next(task for task in own if own[task]["top"])
+    parts = [table[table.task == task] for table in found.values()]
+    before = head_sentences(own[task], *parts)
+    moved = parts[1].copy()
+    moved.loc[moved.set == "top", "lost"] = 2 * own[task]["delta"]["mean"]
+    after = head_sentences(own[task], parts[0], moved, parts[2])
+    changed = [(a, b) for a, b in zip(before, after) if a != b]
+    assert len(changed) == 2 and "200%" in changed[0][1] and "0 of them as much" in changed[1][1]
+    none = own[task] | {"delta": {"mean": 0.0, "hdi_low": -1.0, "hdi_high": 1.0}}
+    assert "no update" in head_sentences(none, *parts)[-1] and "%" not in " ".join(head_sentences(none, *parts))
+
+
+# ------------------------------------------------------------------------------------------------- settings
+
+
+def test_batches_and_sources_change_no_effect(tiny: Model, curves: Path) -> None:
+    dataset = read_curves(curves)
+    one = attribute_curves(tiny, dataset, ["copy"], placebos=0, workers=1)
+    for other in (dict(batch_size=4), dict(by_source=False)):
+        again = attribute_curves(tiny, dataset, ["copy"], placebos=0, workers=1, **other)
+        np.testing.assert_allclose(again.effects.effect, one.effects.effect, atol=1e-5)
+    assert "effect_by_source" not in again.effects and "per_example" not in again.facts["copy"]
+
+
+def test_against_a_foil_nothing_is_left_over(tiny: Model, curves: Path) -> None:
+    found = attribute_curves(tiny, read_curves(curves), ["copy"], readout="foil", placebos=0, workers=1).effects
+    assert (found.entropy == 0).all()
+    own = read_curves(curves).sel(task="copy")
+    assert (own.foil_token >= 0).all() and (own.fork >= 0).all()
+
+
+def test_another_token_is_another_quantity(tiny: Model, curves: Path) -> None:
+    dataset = read_curves(curves)
+    first, second = (attribute_curves(tiny, dataset, ["copy"], token=i, placebos=0, workers=1).effects for i in (0, 1))
+    assert float(np.abs(first.log_odds - second.log_odds).max()) > 0.1
+
+
+# ------------------------------------------------------------------------------------------------- killed, again
+
+
+def test_a_killed_run_goes_on_where_it_stopped(
+    curves: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    out = tmp_path / "effects.nc"
+    settings = AttributeSettings(curves=curves, out=out, figures=tmp_path / "figures", **LITTLE)
+    real, calls = ablate.ablate_episode, []
+
+    def dying(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(ablate, "ablate_episode", dying)
+    with pytest.raises(KeyboardInterrupt):
+        main(settings)
+    assert not out.exists() and out.with_name("effects.nc.part").is_dir()
+    assert main(settings) == 0
+    n_seqs, done = 10, sum(bool(own["top"]) for own in facts(out).values())
+    assert len(calls) == 4 + n_seqs * done - 3  # three episodes were kept
+    assert "kept from an unfinished run" in capsys.readouterr().err
+    for name, table in tables(finished).items():
+        pd.testing.assert_frame_equal(tables(out)[name], table)
+    with xr.open_dataset(out, engine="h5netcdf") as one, xr.open_dataset(finished, engine="h5netcdf") as other:
+        xr.testing.assert_equal(one.load(), other.load())
+    assert not out.with_name("effects.nc.part").exists()
+
+
+def test_a_finished_run_is_drawn_again_and_others_are_kept(finished: Path, curves: Path, capsys: Any) -> None:
+    settings = AttributeSettings(curves=curves, out=finished, figures=finished.parent / "figures", **LITTLE)
+    before = finished.read_bytes()
+    assert main(settings) == 0
+    said = capsys.readouterr()
+    assert "drawing and printing it again" in said.err and said.out.split()[-1] == str(finished)
+    with pytest.raises(StatedError, match="other curves or settings"):
+        main(dataclasses.replace(settings, token=1))
+    assert finished.read_bytes() == before
+
+
+# ------------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (dict(tasks=("copi",)), "did you mean copy"),
+        (dict(token=99), "--token 99"),
+        (dict(n_min=9), "at least"),
+        (dict(n_min=-1), "--n-min must be 0 or more"),
+        (dict(placebos=0), "--no-ablate"),
+        (dict(top=13), "--top 13"),
+        (dict(top=7), "choose at most half"),
+        (dict(model="no/such/model/here"), "model"),
+        (dict(curves=Path("nowhere.nc")), "nowhere.nc"),
+    ],
+)
+def test_bad_settings_are_stated(curves: Path, tmp_path: Path, change: dict, said: str) -> None:
+    given = {"curves": curves, "out": tmp_path / "e.nc", "figures": tmp_path, **LITTLE} | change
+    with pytest.raises(StatedError, match=said):
+        main(AttributeSettings(**given))
+    assert not (tmp_path / "e.nc").exists()
+
+
+def test_curves_without_tokens_or_foils_are_stated(curves: Path, tmp_path: Path) -> None:
+    settings = AttributeSettings(out=tmp_path / "e.nc", figures=tmp_path, **LITTLE)
+    dataset = read_curves(curves)
+    for drop, readout, said in (("tokens", "complement", "no tokens"), ("fork", "foil", "no fork")):
+        path = tmp_path / f"{drop}.nc"
+        write_netcdf(dataset.drop_vars(drop), path)
+        with pytest.raises(StatedError, match=said):
+            main(dataclasses.replace(settings, curves=path, readout=readout))  # type: ignore[arg-type]
+
+
+def test_curves_of_another_model_are_stated(curves: Path, tmp_path: Path) -> None:
+    dataset = read_curves(curves)
+    record = json.loads(dataset.attrs["provenance"])
+    record["model"]["weights_sha256"] = "0" * 64
+    path = tmp_path / "other.nc"
+    write_netcdf(dataset.assign_attrs(provenance=json.dumps(record)), path)
+    with pytest.raises(StatedError, match="whose weights are not those"):
+        main(AttributeSettings(curves=path, out=tmp_path / "e.nc", figures=tmp_path, **LITTLE))
+
+
+def test_help_is_quick() -> None:
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "bayes_icl.attribute", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "--placebos" in done.stdout and time.perf_counter() - start < 20
+    assert not {"torch", "pymc", "arviz"} & {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
