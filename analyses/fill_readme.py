@@ -1,4 +1,4 @@
-"""Put what `fit` printed in the demo into the README: ``python analyses/fill_readme.py`` after ``make demo``."""
+"""Put what `fit` and `attribute` printed into the README: ``python analyses/fill_readme.py`` after ``make demo claim2``."""
 
 import re
 from pathlib import Path
@@ -6,21 +6,30 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def filled(readme: str, summary: str) -> str:
-    """The README with its example output taken from the summary: the tasks that its marker names."""
-    parts = re.split(r"^(?=\S+ ──)", summary, flags=re.MULTILINE)
-    of_task = {part.split(maxsplit=1)[0]: part for part in parts if part}
-    marker = re.compile(r"<!-- summary: ([a-z_ ]+) -->\n.*?<!-- end -->", flags=re.DOTALL)
+SUMMARIES = {"summary": "figures/demo/summary.txt", "heads": "figures/claim2/heads/summary.txt"}
+
+
+def filled(readme: str, summaries: dict[str, str]) -> str:
+    """The README with its example output taken from the summaries: the tasks that each marker names."""
+    of_task = {
+        kind: {part.split(maxsplit=1)[0]: part for part in re.split(r"^(?=\S+ ──)", text, flags=re.MULTILINE) if part}
+        for kind, text in summaries.items()
+    }
+    marker = re.compile(r"<!-- (summary|heads): ([a-z_ ]+) -->\n.*?<!-- end -->", flags=re.DOTALL)
 
     def fill(match: re.Match[str]) -> str:
-        text = "".join(of_task[name] for name in match[1].split())
-        return f"<!-- summary: {match[1]} -->\n```\n{text.rstrip()}\n```\n<!-- end -->"
+        text = "".join(of_task[match[1]][name] for name in match[2].split())
+        return f"<!-- {match[1]}: {match[2]} -->\n```\n{text.rstrip()}\n```\n<!-- end -->"
 
     return marker.sub(fill, readme)
 
 
+def read_summaries() -> dict[str, str]:
+    """What the commands printed, by marker."""
+    return {kind: (ROOT / path).read_text(encoding="utf-8") for kind, path in SUMMARIES.items()}
+
+
 if __name__ == "__main__":
     target = ROOT / "README.md"
-    summary = (ROOT / "figures/demo/summary.txt").read_text(encoding="utf-8")
-    target.write_text(filled(target.read_text(encoding="utf-8"), summary), encoding="utf-8")
+    target.write_text(filled(target.read_text(encoding="utf-8"), read_summaries()), encoding="utf-8")
     print(target)

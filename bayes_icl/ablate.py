@@ -63,16 +63,16 @@ def ablate_episode(
         for x in (episode.target.correct, episode.target.foil)
     )
     assert correct is not None
-    begins = {name: min(layer for layer, _ in heads) for name, heads in sets.items()}
+    edits = {name: edits_of(heads, means, episode.seq) for name, heads in sets.items()}
+    begins = {name: min(own) for name, own in edits.items()}
     read: Callable[[], torch.Tensor] = lambda: plain.logits_at(  # noqa: E731
         [prompt.tokens], [reading.positions], [prompt.branches], [()]
     )[0]
     with blocks_kept(anatomy, sorted(set(begins.values()))) as kept:
         read()
     found = {}
-    for name, heads in sets.items():
-        begin = begins[name]
-        with starting_at(anatomy, begin, kept[begin]), heads_replaced(anatomy, edits_of(heads, means, episode.seq)):
+    for name, begin in begins.items():
+        with starting_at(anatomy, begin, kept[begin]), heads_replaced(anatomy, edits[name]):
             logits = read()
         buckets, _ = reading.read(logits)
         found[name] = {

@@ -54,7 +54,7 @@ def fit_delta(curves: Curves, seed: int = 0) -> tuple[Posterior, Interval]:
     """
     stats = summarise(curves)
     posterior = sample_fast(HYPOTHESES["additive"], stats, seed=seed)
-    return posterior, mean_and_interval(posterior.numbers(stats)["delta"], posterior.log_weights)
+    return posterior, posterior.intervals(stats)["delta"]
 
 
 def delta_weights(posterior: Posterior, stats: Statistics) -> Float[np.ndarray, " update"]:
@@ -86,7 +86,7 @@ def delta_weights(posterior: Posterior, stats: Statistics) -> Float[np.ndarray, 
     along = (weights * a / (a * q + 1 / prior_sd**2)) @ h
     w = stats.transform @ along / (stats.n_max - stats.shots[0])
     mean_updates = stats.transform @ stats.x_mean
-    delta, _, _ = mean_and_interval(posterior.numbers(stats)["delta"], posterior.log_weights)
+    delta, _, _ = posterior.intervals(stats)["delta"]
     return w + (delta - w @ mean_updates) * mean_updates / (mean_updates @ mean_updates)
 
 
@@ -173,14 +173,13 @@ def _score(name: str, curves: Curves, stats: Statistics, seed: int) -> tuple[Sco
     """A fit and its score with each sequence left out; the future is not left out, which would take a second fit."""
     posterior = sample_fast(HYPOTHESES[name], stats, seed=seed)
     left_out = leave_sequences_out(HYPOTHESES[name], stats, posterior, sample_fast)
-    numbers = posterior.numbers(stats)
     return Score(
         task=curves.task,
         readout=curves.readout,
         n_min=int(curves.shots[0]),
         hypothesis=name,
         elpd_lfo=np.full(len(stats.x), np.nan),
-        intervals={key: mean_and_interval(x, posterior.log_weights) for key, x in numbers.items()},
+        intervals=posterior.intervals(stats),
         rhat_max=posterior.rhat_max,
         ess_bulk_min=posterior.ess,
         divergences=posterior.divergences,

@@ -80,6 +80,10 @@ class Posterior:
             own = {"gain": gain[:, 0], **own, "delta": gain[:, 0] / (stats.n_max - stats.shots[0])}
         return own
 
+    def intervals(self, stats: Statistics) -> dict[str, tuple[float, float, float]]:
+        """Mean and 95 % highest-density interval of `numbers`: what every file and table has for delta."""
+        return {name: mean_and_interval(x, self.log_weights) for name, x in self.numbers(stats).items()}
+
     def equal(self, n: int, seed: int = 0) -> Posterior:
         """`n` draws of equal weight, by systematic resampling in random order; thinned where the weights are equal."""
         rng = np.random.default_rng([seed, 2])

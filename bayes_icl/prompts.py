@@ -216,12 +216,13 @@ def token_places(prompt: Prompt, queries: Sequence[str], tokenizer: PreTrainedTo
     for i, (start, stop) in enumerate(zip(prompt.answer_start.tolist(), prompt.answer_stop.tolist())):
         shot[begin:stop], offset[begin:stop] = i, np.arange(begin, stop) - start
         role[start:stop] = ROLES.index("answer")
-        # Ends of tokens in the text decoded so far.
-        ends = [len(tokenizer.decode(prompt.tokens[begin : j + 1])) for j in range(begin, start)]
+        # The text after each token; where a token ends within a letter, it ends in U+FFFD.
+        texts = [str(tokenizer.decode(prompt.tokens[begin : j + 1])) for j in range(begin, start)]
+        begins, ends = [0, *(len(t.rstrip("\ufffd")) for t in texts)], [len(t) for t in texts]
         text = str(tokenizer.decode(prompt.tokens[begin:start]))
         first = text.find(queries[i])
         last = first + len(queries[i]) if first >= 0 else len(text)
-        for j, (left, right) in enumerate(zip([0, *ends], ends)):
+        for j, (left, right) in enumerate(zip(begins, ends)):
             if left < last and right > max(first, 0):
                 role[begin + j] = ROLES.index("query")
         begin = stop

@@ -124,11 +124,11 @@ def score_curves(
     stats = summarise(curves)
     posterior = engine(hypothesis, stats)
     score = leave_sequences_out(hypothesis, stats, posterior, engine)
-    numbers = posterior.numbers(stats)
+    score["intervals"] = posterior.intervals(stats)
     if hypothesis.by_sequence:
         # 1 is an ideal observer.
-        numbers["weight"] = numbers["gain"] / stats.evidence_total
-    score["intervals"] = {name: mean_and_interval(x, posterior.log_weights) for name, x in numbers.items()}
+        weight = posterior.numbers(stats)["gain"] / stats.evidence_total
+        score["intervals"]["weight"] = mean_and_interval(weight, posterior.log_weights)
     elpd_lfo = np.full(len(stats.x), np.nan)
     middle = float(curves.shots[-1] / 2)
     n_past = int((curves.shots <= middle).sum()) - 1

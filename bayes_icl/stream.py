@@ -60,7 +60,8 @@ class Norm:
     def scale(self, x: Float[Tensor, "row d_model"], y: Float[Tensor, "row d_model"]) -> Float[Tensor, "row 1"]:
         """The factor by which a run scaled each row, epsilon and all."""
         linear = (self.gain * self._centre(x)).double()
-        return ((y - self.bias).double() * linear).sum(-1, keepdim=True) / (linear**2).sum(-1, keepdim=True)
+        size = (linear**2).sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)  # 0 of a row of zeros
+        return ((y - self.bias).double() * linear).sum(-1, keepdim=True) / size
 
     def back(
         self, direction: Float[Tensor, "row d_model"], scale: Float[Tensor, "row 1"]
@@ -201,14 +202,14 @@ def _norm_or_none(component: Any, name: str, d_model: int, device: torch.device)
 
 
 def _value_bias(anatomy: Anatomy) -> list[Tensor]:
-    """Values of a token whose input to the projections is 0: one pass over one token."""
-    projections = [
-        module
-        for attention, out in zip(anatomy.attentions, anatomy.outs)
-        for module in attention.children()
-        if hasattr(module, "weight") and getattr(module.weight, "ndim", 0) == 2 and module is not out
-    ]
-    handles = [m.register_forward_pre_hook(lambda _, args: (torch.zeros_like(args[0]), *args[1:])) for m in projections]
+    """Values where the residual stream is 0: one pass over one token."""
+
+    def empty(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        if args:
+            return (torch.zeros_like(args[0]), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": torch.zeros_like(kwargs["hidden_states"])}
+
+    handles = [block.register_forward_pre_hook(empty, with_kwargs=True) for block in anatomy.blocks]
     try:
         stream = watch(anatomy, [np.zeros(1, dtype=np.int64)], np.zeros((1, 1), dtype=np.int64))
     finally:
@@ -285,7 +286,7 @@ def watch(
     def read(x: Any) -> Tensor:
         """The rows read of a (batch, pos, ...) tensor, flattened."""
         x = x[0] if isinstance(x, tuple) else x
-        return x[rows, at].flatten(0, 1)
+        return x.reshape(batch, width, -1)[rows, at].flatten(0, 1)  # OPT's MLP has one axis for both
 
     def into(hook: Any) -> Any:
         """A hook that takes the module's first argument, however it was given."""
@@ -355,6 +356,8 @@ def watch(
             "this model can be collected and fitted, not attributed"
         )
     raw = kept["raw"][0]
+    if not torch.isfinite(logits).all():
+        raise StatedError(f"{type(anatomy.hf).__name__} gives logits that are not finite: nothing can be attributed")
     size = float((raw**2).sum(dtype=torch.float64))
     stream.scale = float((raw * logits).sum(dtype=torch.float64)) / size if size else 1.0
     if not torch.allclose(stream.scale * raw, logits, rtol=EXACT, atol=EXACT * float(logits.abs().max())):

@@ -1,4 +1,4 @@
-"""Models whose heads are known: random ones with every bias and gain random, and two whose writing head is built by hand."""
+"""Models to be taken apart: random ones, biases and gains too, and two whose one writing head is built by hand."""
 
 from __future__ import annotations
 
@@ -22,14 +22,19 @@ def random_model(name: str, like: Model, *, tied: bool | None = None) -> Model:
         if tied is not None and tied != hf.config.tie_word_embeddings:
             hf.config.tie_word_embeddings = tied
             hf = type(hf)(hf.config)
-        with torch.no_grad():
-            for key, weight in hf.named_parameters():
-                if key.endswith("bias"):
-                    weight.normal_(0, 0.3)
-                elif "norm" in key or "ln_" in key:
-                    weight.add_(0.3 * torch.randn_like(weight))
+        randomise(hf)
     hf.config.architectures = [type(hf).__name__]  # as a saved model has it; TransformerLens goes by it
     return Model(hf.eval(), like.tokenizer, name)
+
+
+def randomise(hf: Any) -> None:
+    """Random biases and gains."""
+    with torch.no_grad():
+        for key, weight in hf.named_parameters():
+            if key.endswith("bias"):
+                weight.normal_(0, 0.3)
+            elif "norm" in key or "ln_" in key:
+                weight.add_(0.3 * torch.randn_like(weight))
 
 
 # The residual stream of the models built by hand: a large constant, which keeps the scale of norms from moving; what a

@@ -38,10 +38,11 @@ def test_modules_import_only_from_those_above_them() -> None:
 
 
 def test_readme_shows_what_the_program_printed() -> None:
-    filled = runpy.run_path(str(ROOT / "analyses/fill_readme.py"))["filled"]
-    summary = (ROOT / "figures/demo/summary.txt").read_text(encoding="utf-8")
-    assert filled(README, summary) == README
-    assert filled(README, summary.replace("REJECTED", "SUPPORTED")) != README  # and it would show
+    script = runpy.run_path(str(ROOT / "analyses/fill_readme.py"))
+    filled, summaries = script["filled"], script["read_summaries"]()
+    assert filled(README, summaries) == README
+    for kind, word in (("summary", "REJECTED"), ("heads", "nats/example")):  # and it would show
+        assert filled(README, summaries | {kind: summaries[kind].replace(word, "other")}) != README
 
 
 def test_readme_points_at_what_exists() -> None:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,9 +24,25 @@ from handmade import (
     class_task,
     counting_model,
     random_model,
+    randomise,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_models import SHAPE, _bridged
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from bayes_icl.collect import collect_curves
 from bayes_icl.effects import (
@@ -107,7 +124,7 @@ class Brute(NamedTuple):
 
 
 def brute_force(model: Model, tokens: np.ndarray, at: int, correct: int, foil: int | None) -> Brute:
-    """Every (head, position, d_model) result made in full and taken through the final norm to all logits, in float64."""
+    """Every (head, position, d_model) result made in full and taken through the final norm to all logits."""
     name, parts = model.name, parts_of(model)
     hf = copy.deepcopy(model.hf)
     hf.set_attn_implementation("eager")
@@ -175,6 +192,7 @@ def test_effects_are_those_of_brute_force(
     model_of: Callable[..., Model], curves_of: Callable[[str], xr.Dataset], name: str, tied: bool, readout: str
 ) -> None:
     """Head by head, source by source; a batch of episodes of unequal length against one position at a time."""
+    # Fails for GPT-2 and GPT-NeoX where the bias of the norm before attention is left to the heads.
     model = model_of(name, tied)
     embed, unembed = model.hf.get_input_embeddings(), model.hf.get_output_embeddings()
     assert (embed.weight.data_ptr() == unembed.weight.data_ptr()) == tied
@@ -229,6 +247,49 @@ def test_parts_and_sources_add_up(
     without = attribute_task(model, curves, "past_tense", readout=readout, by_source=False)
     np.testing.assert_allclose(without.effect, found.effect, atol=1e-5)
     assert "effect_by_source" not in without and "attention" not in without
+
+
+MORE: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "multiplies what blocks add, and logits": lambda shape: GraniteForCausalLM(
+        GraniteConfig(residual_multiplier=0.3, logits_scaling=4.0, embedding_multiplier=3.0, **shape)
+    ),
+    "attention and MLP side by side, a scale of logits": lambda shape: CohereForCausalLM(
+        CohereConfig(logit_scale=0.25, **shape)
+    ),
+    "norms after attention and MLP alone": lambda shape: Olmo2ForCausalLM(Olmo2Config(**shape)),
+    "a bias of the unembedding": lambda shape: PhiForCausalLM(PhiConfig(**shape)),
+    "no module for the MLP": lambda shape: OPTForCausalLM(
+        OPTConfig(ffn_dim=96, word_embed_proj_dim=64, **{k: v for k, v in shape.items() if k != "intermediate_size"})
+    ),
+    "norms of queries and keys": lambda shape: Qwen3ForCausalLM(
+        Qwen3Config(head_dim=16, num_key_value_heads=2, **shape)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MORE)
+def test_other_kinds_add_up(tiny: Model, kind: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        hf = MORE[kind](dict(SHAPE, vocab_size=len(tiny.tokenizer), pad_token_id=0))
+        randomise(hf)
+    model = Model(hf.eval(), tiny.tokenizer, kind)
+    curves = collect_curves(model, load_tasks(["copy"]), n_shots=3, n_seqs=2)
+    for readout in ("complement", "foil"):
+        found = attribute_task(model, curves, "copy", readout=readout)
+        assert found.attrs["completeness"] < COMPLETE / 10 and np.abs(found.effect).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_users_own_bridge_has_the_same_effects(
+    model_of: Callable[..., Model], curves_of: Callable[[str], xr.Dataset], name: str
+) -> None:
+    model = model_of(name)
+    bridged = Model.from_bridge(_bridged(model), "mine")
+    theirs, ours = (attribute_task(m, curves_of(name), "past_tense") for m in (bridged, model))
+    for key in ("effect", "effect_by_source", "mlp", "bias", "entropy"):
+        np.testing.assert_allclose(theirs[key], ours[key], atol=1e-5)
+    assert bridged.hf.config._attn_implementation == "eager"  # as the bridge wants it
 
 
 # ------------------------------------------------------------------------------------------------- the log-odds
@@ -294,8 +355,8 @@ def test_foil_log_odds_are_a_difference_of_logits(
     np.testing.assert_allclose(found.curve[0], own.log_odds.sel(readout="foil").transpose("seq", "shot"))
 
 
-def test_a_single_token_answer_has_the_curve_of_its_token(tiny: Model) -> None:
-    """Of an answer and its terminator, where the foil differs in the answer alone, or the terminator is nearly sure."""
+def test_tokens_of_an_answer_make_its_curve(tiny: Model) -> None:
+    """A label and its terminator, in the model built by hand."""
     model = counting_model(tiny)
     curves = collect_curves(model, [class_task()], n_shots=3, n_seqs=4)
     first, last = (attribute_task(model, curves, "classes", token=i).log_odds for i in (0, 1))
@@ -314,12 +375,12 @@ def test_a_path_that_is_not_known_is_stated(
     model, curves = model_of("llama"), curves_of("llama")
     right = attribute_task(model, curves, "past_tense", by_source=False)
     wrong = copy.copy(model)  # a model of its own, with the same weights
-    anatomy = dataclasses.replace(model.anatomy, w_out=[w * (1.5 if i == layer else 1) for i, w in enumerate(model.anatomy.w_out)])
-    wrong.__dict__["anatomy"] = anatomy
+    w_out = [w * (1.5 if i == layer else 1) for i, w in enumerate(model.anatomy.w_out)]
+    wrong.__dict__["anatomy"] = dataclasses.replace(model.anatomy, w_out=w_out)
     missing = 0.5 * np.abs(right.effect.sel(layer=layer).sum("head")) / np.maximum(1, np.abs(right.log_odds))
     _, seq, shot = np.unravel_index(int(missing.values.argmax()), missing.shape)
     assert missing.max() > 1e-2
-    says = rf"do not add up to the log-odds: task 'past_tense', sequence {seq}, n = {shot}: .*of the layers, {layer} is off"
+    says = rf"add up to the log-odds: task 'past_tense', sequence {seq}, n = {shot}: .*of the layers, {layer} is off"
     with pytest.raises(StatedError, match=says):
         attribute_task(wrong, curves, "past_tense", batch_size=3)
 
@@ -341,11 +402,12 @@ def test_values_that_are_not_those_attended_to_are_stated(
         attribute_task(model, curves, "past_tense")
 
 
-def test_a_nan_is_not_complete(model_of: Callable[..., Model], curves_of: Callable[[str], xr.Dataset]) -> None:
+def test_a_nan_is_stated(model_of: Callable[..., Model], curves_of: Callable[[str], xr.Dataset]) -> None:
+    """And not torch's error about its tolerance."""
     model = Model(copy.deepcopy(model_of("llama").hf), model_of("llama").tokenizer, "llama")
     with torch.no_grad():
         model.hf.model.layers[0].mlp.down_proj.weight[0, 0] = torch.nan
-    with pytest.raises(StatedError, match=r"changes its logits|do not add up"):
+    with pytest.raises(StatedError):
         attribute_task(model, curves_of("llama"), "past_tense")
 
 
@@ -393,6 +455,7 @@ def test_heads_are_those_of_transformer_lens(
     model_of: Callable[..., Model], curves_of: Callable[[str], xr.Dataset], name: str
 ) -> None:
     """On a copy that it has rewritten: norms folded, biases of values in those of outputs, weights centred."""
+    # Fails for GPT-2 and GPT-NeoX where the bias of the norm before attention is left to the heads.
     model = model_of(name)
     episode = recorded_episodes(model, curves_of(name), "past_tense", readout="foil")[1]
     parts = direct_effects(model.anatomy, [episode])
@@ -470,11 +533,11 @@ def merging_tokenizer(lower: bool) -> Any:
 
     vocabulary = {token: i for i, token in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     merges = []
-    for word in ("Paris", "\u0120Paris", "\u0120->", "\u0120Rome", "Rome", "city", "capital"):
-        for i in range(2, len(word) + 1):
-            if word[:i] not in vocabulary:
-                merges.append((word[: i - 1], word[i - 1]))
-                vocabulary[word[:i]] = len(vocabulary)
+    for word in ("Paris", "Rome", "city", "->"):
+        pieces = [(word[:i], word[i]) for i in range(1, len(word))] + [("\u0120", word)]
+        for left, right in pieces:
+            merges.append((left, right))
+            vocabulary[left + right] = len(vocabulary)
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     if lower:
         tokenizer.normalizer = normalizers.Lowercase()
@@ -483,15 +546,11 @@ def merging_tokenizer(lower: bool) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
-def test_places_where_tokens_have_many_letters(tiny: Model) -> None:
-    """A query in the middle of its text keeps the space in front; words of two bytes a letter count as they are read."""
-    from types import SimpleNamespace
-
-    tokenizer = merging_tokenizer(lower=False)
-    model: Any = SimpleNamespace(tokenizer=tokenizer, token_texts=_texts(tokenizer))
+def test_places_where_tokens_have_many_letters() -> None:
+    """A query in the middle of its text keeps the space in front."""
+    model = reader(merging_tokenizer(lower=False))
     task = Task("cities", (Example("Paris", "Rome"),), template="city Paris {query} -> {answer}\n")
-    examples = [Example("Rome", "Paris"), Example("\u00e9\u00e0", "Rome")]
-    places = places_of(model, task, examples)
+    places = places_of(model, task, [Example("Rome", "Paris"), Example("Rome", "Rome")])
     # No token stands before the text here, so that the first token of the text is the sink.
     assert [(t, s, r) for t, s, r, _ in places[:7]] == [
         ("city", -1, "s"),
@@ -502,22 +561,27 @@ def test_places_where_tokens_have_many_letters(tiny: Model) -> None:
         ("\n", 0, "a"),
         ("city", 1, "s"),
     ]
-    assert "".join(r for _, _, r, _ in places[7:]) == "s" + "sqqqq" + "s" + "aa"
 
 
-def _texts(tokenizer: Any) -> list[str]:
-    return [t.replace("\u0120", " ") for t in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))]
+def test_places_where_letters_have_many_tokens(tiny: Model) -> None:
+    """Letters of two and three bytes, each byte a token: all of them are the query's, the last one too."""
+    # Fails where a token counts by the letters that it completes or begins alone.
+    task = Task("cities", (Example("Paris", "Rome"),))
+    for query, n_bytes in (("\u00e9\u00e0", 4), ("\u6771\u4eac", 6), ("a\u00e9b", 4)):
+        places = places_of(tiny, task, [Example(query, "x"), Example("b", "y")])
+        assert "".join(r for _, s, r, _ in places if s == 0) == "q" * n_bytes + "sss" + "aaa"
 
 
-def test_a_query_that_cannot_be_found_is_the_whole_text(tiny: Model) -> None:
-    from types import SimpleNamespace
+def reader(tokenizer: Any) -> Any:
+    """What of a model the places need."""
+    texts = [t.replace("\u0120", " ") for t in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))]
+    return SimpleNamespace(tokenizer=tokenizer, token_texts=texts)
 
+
+def test_a_query_that_cannot_be_found_is_the_whole_text() -> None:
     task = Task("cities", (Example("Paris", "rome"),))
-    found, lost = [], []
-    for lower, into in ((False, found), (True, lost)):
-        tokenizer = merging_tokenizer(lower)
-        model: Any = SimpleNamespace(tokenizer=tokenizer, token_texts=_texts(tokenizer))
-        into += places_of(model, task, [Example("Paris", "rome"), Example("Rome", "x")])
+    examples = [Example("Paris", "rome"), Example("Rome", "x")]
+    found, lost = (places_of(reader(merging_tokenizer(lower)), task, examples) for lower in (False, True))
     assert "".join(r for _, s, r, _ in found if s == 1) == "qs" + "aaa"  # the control
     assert {r for t, s, r, o in lost if s == 1 and o < 0} == {"q"}
     assert "".join(r for _, s, r, o in lost if s == 1 and o >= 0) == "aaa"
@@ -543,7 +607,7 @@ def test_sources_add_up_wherever_they_are_read(model_of: Callable[..., Model], d
     episodes = []
     for seq in range(2):
         length = data.draw(st.integers(4, 40))
-        some = lambda low, high, n: np.array(data.draw(st.lists(st.integers(low, high), min_size=n, max_size=n)))  # noqa: B023, E731
+        some = lambda low, high, n: np.array(data.draw(st.lists(st.integers(low, high), min_size=n, max_size=n)))  # noqa: E731
         tokens = some(0, len(model.tokenizer) - 1, length)
         positions = some(0, length - 1, n_shots)
         shots, roles = some(-1, n_shots - 1, length), some(0, 2, length)
@@ -652,7 +716,8 @@ def test_a_permutation_of_shots_destroys_the_slope(counting: Known) -> None:
     shuffled = counting.effects.drop_vars(["effect_by_role", "attention_by_role"])
     orders = [rng.permutation(np.arange(1, N_SHOTS + 1)) for _ in range(N_SEQS)]
     rows = [
-        shuffled.isel(seq=i, shot=[0, *order]).assign_coords(shot=shuffled.shot.values) for i, order in enumerate(orders)
+        shuffled.isel(seq=i, shot=[0, *order]).assign_coords(shot=shuffled.shot.values)
+        for i, order in enumerate(orders)
     ]
     table = head_table(xr.concat(rows, "seq"), workers=1)
     assert not table.stands_out.any()
@@ -668,10 +733,10 @@ def test_a_head_that_counts_labels_says_nothing_of_random_ones(tiny: Model) -> N
     assert np.abs(own).max() > 2  # the control: it writes as much as ever
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_no_head_of_a_random_model_stands_out(tiny: Model, seed: int) -> None:
+@pytest.mark.parametrize("name", ["tiny", "gpt2"])
+def test_no_head_of_a_random_model_stands_out(tiny: Model, name: str) -> None:
     """Labels drawn at random, against each other: there is nothing to learn and nothing to write."""
-    model = tiny if seed == 0 else random_model("gpt2", tiny)
+    model = tiny if name == "tiny" else random_model(name, tiny)
     found = known(model, class_task("null", shuffled=True), "foil")
     assert not found.table.stands_out.any()
     assert np.abs(found.effects.effect).max() > 0.01  # its heads do write

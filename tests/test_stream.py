@@ -84,6 +84,16 @@ def test_a_direction_goes_back_through_a_norm(kind: str) -> None:
     assert not torch.allclose((x * direction * norm.scale(x, y)).sum(-1), expected.double(), atol=1e-2)
 
 
+@pytest.mark.parametrize("kind", ["rms", "layer", "gemma"])
+def test_nothing_has_a_finite_scale(kind: str) -> None:
+    """Attention that writes nothing, as with all its heads ablated to 0, or of padding, whose embedding is 0."""
+    # Fails where 0 is divided by 0.
+    module = some_norms()[kind]
+    norm, nothing = Norm.of(module, 24, torch.device("cpu")), torch.zeros(2, 24)
+    scale = norm.scale(nothing, module(nothing).detach())
+    assert norm.back(torch.ones(2, 24), scale).isfinite().all()
+
+
 # ------------------------------------------------------------------------------------------------- anatomy
 
 
@@ -93,6 +103,7 @@ def test_the_bias_of_values_is_the_modules_own(model_of: Callable[[str], Model],
 
     GPT-2 and GPT-NeoX join queries, keys and values, each in its own order; Qwen's heads share values.
     """
+    # Fails for both where only the projection's own bias is taken.
     model = model_of(name)
     for layer, found in enumerate(model.anatomy.value_bias):
         if name == "qwen2":
@@ -148,9 +159,9 @@ def test_a_pass_keeps_what_an_eager_run_computes(model_of: Callable[[str], Model
         values: list[torch.Tensor] = []
         handles = []
         for attention, out in attention_of(eager):
-            handles.append(out.register_forward_pre_hook(lambda _, args: z.append(args[0][0])))
+            handles.append(out.register_forward_pre_hook(lambda _, args, z=z: z.append(args[0][0])))
             projection = {"gpt2": "c_attn", "gpt_neox": "query_key_value"}.get(name, "v_proj")
-            keep = lambda _, __, y: values.append(values_of(name, y))  # noqa: E731
+            keep = lambda _, __, y, values=values: values.append(values_of(name, y))  # noqa: E731
             handles.append(getattr(attention, projection).register_forward_hook(keep))
         with torch.inference_mode():
             run = eager.hf(torch.from_numpy(own)[None], output_attentions=True, output_hidden_states=True)
