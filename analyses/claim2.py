@@ -1,7 +1,7 @@
 """Claim 2 of the post on SmolLM2-135M: does each example add the same, and do heads that attend to examples write it?
 
-``python analyses/claim2.py`` (about 15 minutes): curves, fits, heads, intervention; then docs/claim2.md, whose sentences
-are made from the numbers found. It goes on where it stopped.
+``python analyses/claim2.py`` (about 20 minutes): curves, fits, heads, intervention; then docs/claim2.md, whose
+sentences are made from the numbers found. It goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ earlier examples add it to the residual stream. That is four questions, and the 
 
 What is attributed is the log-odds of the answer's first token; the curves that `fit` judges are those of the whole
 answer. Direct effect: logit(correct) less the mean logit of all other tokens, weighted by their probability, through
-the final norm as it was in the run; what heads, MLPs, embedding, biases and the others' entropy add comes to the log-odds
-itself, here within {completeness:.0e} relative.
+the final norm as it was in the run; what heads, MLPs, embedding, biases and the others' entropy add comes to the
+log-odds itself, here within {completeness:.0e} relative.
 """
 
 
@@ -39,7 +39,13 @@ def run() -> None:
     collect.main(collect.CollectSettings(tasks=TASKS, n_seqs=32, out=CURVES))
     fit.main(
         fit.FitSettings(
-            curves=CURVES, readout=("complement",), n_min=(1,), engine="fast", sensitivity=False, out=FITS, figures=FIGURES
+            curves=CURVES,
+            readout=("complement",),
+            n_min=(1,),
+            engine="fast",
+            sensitivity=False,
+            out=FITS,
+            figures=FIGURES,
         )
     )
     attribute.main(attribute.AttributeSettings(curves=CURVES, out=EFFECTS, figures=FIGURES / "heads"))
@@ -92,7 +98,13 @@ class Found:
         for task in TASKS:
             kinds.setdefault(self.verdicts[task]["verdict"], []).append(task)
         constant = "; ".join(f"additive is {kind} on {listed(tasks)}" for kind, tasks in kinds.items())
-        shares = listed([f"{self.facts[task]['share_head']:.0%} on {task}" for task in TASKS])
+        shares = listed(
+            [
+                f"{three(self.facts[task]['slope_head'])} of {self.facts[task]['delta']['mean']:.3f} nats per example "
+                f"on {task} ({self.facts[task]['share_head']:.0%})"
+                for task in TASKS
+            ]
+        )
         flat = []
         for task in TASKS:
             early, x, late, y = self.per_example(task)
@@ -106,10 +118,9 @@ class Found:
         return "\n".join(
             [
                 f"1. *Is the update constant?* {constant}.",
-                f"2. *Do heads write it?* The heads' direct effects are {shares} of delta; MLPs and the rest write what is "
-                "left.",
-                f"3. *Does every example add the same?* By all heads together, one earlier example adds {listed(flat)}.",
-                f"4. *Does the update go with the heads?* Taking away those that write half of what heads write removes "
+                f"2. *Do heads write it?* Their direct effects add {shares}; MLPs and the rest add what is left.",
+                f"3. *Does every example add the same?* By all heads together one earlier example adds {listed(flat)}.",
+                f"4. *Does it go with the heads?* Taking away those that write half of what heads write removes "
                 f"{listed(removed)}. "
                 + (
                     f"That is more than placebo sets of the same number and norm remove on {listed(sure)}"
@@ -134,8 +145,8 @@ class Found:
                 + (f": {', '.join(names)}{more}" if names else "")
             )
         return (
-            "Share of delta that each head writes, after partial pooling over heads a head stands out if it surely writes "
-            f"more than 5 % of delta, for or against it: {'; '.join(parts)}."
+            "Share of delta that each head writes. After partial pooling over heads, a head stands out if it surely "
+            f"writes more than 5 % of delta, for or against it: {'; '.join(parts)}."
         )
 
     def cumulative_paragraph(self) -> str:
@@ -146,7 +157,7 @@ class Found:
             n_top = len(facts["top"])
             parts.append(
                 f"on {task} heads add {three(facts['slope_head'])} nats per example, MLPs {three(facts['slope_mlp'])}, "
-                f"embedding, biases and entropy {three(facts['slope_rest'])}, and {n_top} heads make half of what heads add"
+                f"embedding, biases and entropy {three(facts['slope_rest'])}; {n_top} heads make half of what heads add"
             )
         return f"Shares added up, the largest first: {'; '.join(parts)}."
 
@@ -158,7 +169,7 @@ class Found:
         kinds = listed([f"{n} {kind}" for kind, n in counts.items()])
         lead = first.iloc[0]
         return (
-            f"Effects of the six heads of the largest slope against n. How they accumulate: {kinds} (linear is n delta, "
+            f"Effects of the six heads of the largest slope against n. Their accumulation: {kinds} (linear is n delta, "
             f"averaging A n/(n + c)). The largest, {lead.component}, adds {lead.slope:.4f} [{lead.slope_low:.4f}, "
             f"{lead.slope_high:.4f}] nats per example and has {lead.attention:.0%} of its attention on examples at the "
             "last shot."
@@ -192,8 +203,8 @@ class Found:
             top, placebo, p = self.lost(task)
             numbers = f"{top.lost:.3f} [{top.lost_low:.3f}, {top.lost_high:.3f}]"
             parts.append(
-                f"on {task} the top {top.n_heads} heads take {numbers} of {self.facts[task]['delta']['mean']:.3f} nats per "
-                f"example with them, where their direct effects say {top.predicted:.3f}, and placebo sets "
+                f"on {task} the top {top.n_heads} heads take {numbers} of {self.facts[task]['delta']['mean']:.3f} nats "
+                f"per example with them, where their direct effects say {top.predicted:.3f}, and placebo sets "
                 f"{placebo.lost.mean():.3f} ({placebo.lost.min():.3f} to {placebo.lost.max():.3f}; p = {p:.2g})"
             )
         return f"Heads mean-ablated at the same shot and place: {'; '.join(parts)}."
@@ -230,8 +241,8 @@ class Found:
                 f"## {task}",
                 "",
                 f"`fit`: additive is {verdict['verdict']} ({verdict['reasons'][0]}); delta of the whole answer "
-                f"{three(verdict['delta'])}, of its first token {three(self.facts[task]['delta'])} nats per example; the "
-                f"simplest law that survives is {verdict['named']}.",
+                f"{three(verdict['delta'])}, of its first token {three(self.facts[task]['delta'])} nats per example; "
+                f"the simplest law that survives is {verdict['named']}.",
                 "",
                 self.effects_paragraph(task),
                 "",

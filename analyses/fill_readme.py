@@ -1,4 +1,7 @@
-"""Put what `fit` and `attribute` printed into the README: ``python analyses/fill_readme.py`` after ``make demo claim2``."""
+"""Put what `fit` and `attribute` printed into the README.
+
+``python analyses/fill_readme.py`` after ``make demo claim2``.
+"""
 
 import re
 from pathlib import Path

@@ -173,7 +173,8 @@ def agreement(settings: BenchmarkSettings, theirs: np.ndarray) -> str:
     ours = attribute_task(model, curves, settings.task, readout="foil", by_source=False)
     own = ours.effect.isel(task=0).stack(component=("layer", "head")).values
     gap = np.abs(own - theirs[..., : own.shape[-1]]).max()
-    return f"against the foil, {own.size} effects of heads: at most {gap:.1e} nats apart, the largest {np.abs(own).max():.1f}"
+    largest = np.abs(own).max()
+    return f"against the foil, {own.size} effects of heads: at most {gap:.1e} nats apart, the largest {largest:.1f}"
 
 
 def print_table(settings: BenchmarkSettings, found: dict[str, dict[str, Any]]) -> None:
@@ -184,8 +185,8 @@ def print_table(settings: BenchmarkSettings, found: dict[str, dict[str, Any]]) -
 
     collect = statistics.median(found["collect"]["seconds"])
     table = Table(
-        title=f"{settings.model}, {settings.task}, {settings.n_seqs} episodes of {settings.n_shots} shots; median (least "
-        f"to most) of {settings.rounds} rounds",
+        title=f"{settings.model}, {settings.task}, {settings.n_seqs} episodes of {settings.n_shots} shots; median "
+        f"(least to most) of {settings.rounds} rounds",
         title_justify="left",
     )
     table.add_column("way")
