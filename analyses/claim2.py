@@ -12,6 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from bayes_icl import attribute, collect, fit
+from bayes_icl.heads import placebo_share
+from bayes_icl.summary import TAKEN
 
 ROOT = Path(__file__).parent.parent
 TASKS = ("copy", "past_tense", "category")
@@ -84,13 +86,11 @@ class Found:
         early, late = "2", list(numbers)[-1]
         return int(early), numbers[early], int(late), numbers[late]
 
-    def lost(self, task: str) -> tuple[pd.Series, pd.DataFrame, float]:
+    def lost(self, task: str, kind: str) -> tuple[pd.Series, pd.DataFrame, float]:
         """The row of the top set, those of placebo sets, and the share of sets that lose as much."""
-        own = self.ablation[self.ablation.task == task]
+        own = self.ablation[(self.ablation.task == task) & (self.ablation.kind == kind)]
         top, placebo = own[own.set == "top"].iloc[0], own[own.set.str.startswith("placebo ")]
-        toward = 1 if self.facts[task]["delta"]["mean"] > 0 else -1
-        beyond = int((toward * placebo.lost >= toward * top.lost).sum())
-        return top, placebo, (1 + beyond) / (1 + len(placebo))
+        return top, placebo, placebo_share(own, kind, self.facts[task]["delta"]["mean"])
 
     def answers(self) -> str:
         """The four questions and their answers."""
@@ -109,26 +109,28 @@ class Found:
         for task in TASKS:
             early, x, late, y = self.per_example(task)
             flat.append(f"{three(x)} nats at n = {early} and {three(y)} at n = {late} on {task}")
-        removed = []
+        removed, common = [], []
         for task in TASKS:
-            top, _, p = self.lost(task)
+            top, _, p = self.lost(task, "held")
             share = top.lost / self.facts[task]["delta"]["mean"]
             removed.append(f"{share:.0%} of delta on {task} ({top.n_heads} heads; p = {p:.2g} beside placebo sets)")
-        sure = [task for task in TASKS if self.lost(task)[2] <= 0.05]
+            repair = self.repair[(self.repair.task == task) & (self.repair.kind == "mean")].iloc[0]
+            common.append(f"{repair.left / repair.predicted:.0%} on {task}")
+        sure = [task for task in TASKS if self.lost(task, "held")[2] <= 0.05]
+        beyond = (
+            f"That is more than placebo sets of the same number and norm lose on {listed(sure)}"
+            + ("" if len(sure) == len(TASKS) else " only")
+            if sure
+            else "On no task is that more than placebo sets of the same number and norm lose"
+        )
         return "\n".join(
             [
                 f"1. *Is the update constant?* {constant}.",
                 f"2. *Do heads write it?* Their direct effects add {shares}; MLPs and the rest add what is left.",
                 f"3. *Does every example add the same?* By all heads together one earlier example adds {listed(flat)}.",
-                f"4. *Does it go with the heads?* Taking away those that write half of what heads write removes "
-                f"{listed(removed)}. "
-                + (
-                    f"That is more than placebo sets of the same number and norm remove on {listed(sure)}"
-                    + ("" if len(sure) == len(TASKS) else " only")
-                    + "."
-                    if sure
-                    else "On no task is that more than placebo sets of the same number and norm remove."
-                ),
+                f"4. *Does it go with the heads?* Those that write half of what heads write, held at their mean over "
+                f"episodes and shots, take with them {listed(removed)}. {beyond}. Of what these heads write with n, "
+                f"{listed(common)} is the same in all episodes, whatever their examples.",
             ]
         )
 
@@ -196,30 +198,30 @@ class Found:
             + f". {falls}; a constant update written from examples would leave it as it is."
         )
 
-    def ablation_paragraph(self) -> str:
+    def ablation_paragraph(self, kind: str) -> str:
         """Of the intervention."""
         parts = []
         for task in TASKS:
-            top, placebo, p = self.lost(task)
+            top, placebo, p = self.lost(task, kind)
             numbers = f"{top.lost:.3f} [{top.lost_low:.3f}, {top.lost_high:.3f}]"
             parts.append(
                 f"on {task} the top {top.n_heads} heads take {numbers} of {self.facts[task]['delta']['mean']:.3f} nats "
-                f"per example with them, where their direct effects say {top.predicted:.3f}, and placebo sets "
+                f"per example with them, where their direct effects are {top.predicted:.3f}, and placebo sets "
                 f"{placebo.lost.mean():.3f} ({placebo.lost.min():.3f} to {placebo.lost.max():.3f}; p = {p:.2g})"
             )
-        return f"Heads mean-ablated at the same shot and place: {'; '.join(parts)}."
+        return f"Heads {TAKEN[kind]}: {'; '.join(parts)}."
 
-    def repair_paragraph(self) -> str:
+    def repair_paragraph(self, kind: str) -> str:
         """Of what made up for the loss."""
         parts = []
-        for row in self.repair.itertuples():
-            moves = {"the ablated heads' mean output": row.left, "other heads": row.other_heads, "MLPs": row.mlps}
+        for row in self.repair[self.repair.kind == kind].itertuples():
+            moves = {"the heads' mean output": row.left, "other heads": row.other_heads, "MLPs": row.mlps}
             moves["the rest"] = row.rest
             made_up = [f"{name} {x:+.3f}" for name, x in moves.items()]
             parts.append(f"on {row.task} {row.predicted:.3f} was to go and {row.lost:.3f} went: {', '.join(made_up)}")
         return (
-            "From the loss that direct effects predict to the loss found (nats per example; plus: kept or made up for, "
-            f"minus: lost as well): {'; '.join(parts)}."
+            "From the direct effects to the loss found (nats per example; plus: kept or made up for, minus: lost as "
+            f"well): {'; '.join(parts)}."
         )
 
     def page(self) -> str:
@@ -251,8 +253,10 @@ class Found:
                 "",
                 figure(f"sources_{task}", f"effects of heads on {task} by source example"),
             ]
-        lines += ["## Taking the heads away", "", self.ablation_paragraph(), "", figure("ablation", "delta lost")]
-        lines += [self.repair_paragraph(), "", figure("repair", "predicted and found loss")]
+        lines += ["## Taking the heads away", ""]
+        for kind in ("held", "mean"):
+            lines += [self.ablation_paragraph(kind), "", figure(f"ablation_{kind}", f"delta lost, heads {TAKEN[kind]}")]
+            lines += [self.repair_paragraph(kind), "", figure(f"repair_{kind}", "predicted and found loss")]
         return "\n".join(lines)
 
 

@@ -1,8 +1,9 @@
 """What goes when heads are taken away: mean-ablation of sets of heads, the curves collected again.
 
-An ablated head hands on its mean output over the episodes of the task at the same shot and place: what it says of this
-episode's examples and query is gone, and what it writes in all of them at that shot is not. Ablating to zero would
-change the norm of the residual stream as well.
+Two kinds, since they ask two questions. ``mean``: a head hands on its mean output over the episodes of the task at the
+same shot and place, so what it says of this episode's examples and query is gone, and what it writes in all of them at
+that shot is not. ``held``: the mean is over shots too, so that what grows with the number of examples in all episodes
+alike is gone as well. Ablating to zero would change the norm of the residual stream besides.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Heads = Sequence[tuple[int, int]]
 """(layer, head) of each."""
 
 
-def edits_of(heads: Heads, means: MeanOutputs, seq: int) -> Edits:
+def edits_of(heads: Heads, means: MeanOutputs, seq: int, kind: str = "mean") -> Edits:
     """Edits that mean-ablate some heads in a sequence.
 
     Raises
@@ -39,15 +40,25 @@ def edits_of(heads: Heads, means: MeanOutputs, seq: int) -> Edits:
     by_layer: dict[int, list[int]] = {}
     for layer, head in heads:
         by_layer.setdefault(layer, []).append(head)
-    return {layer: (own, means.at(seq, layer, own)) for layer, own in by_layer.items()}
+    return {layer: (own, means.at(seq, layer, own, kind)) for layer, own in by_layer.items()}
 
 
 def ablate_episode(
-    model: Model, episode: Episode, sets: Mapping[str, Heads], means: MeanOutputs, vocabulary: Vocabulary
+    model: Model,
+    episode: Episode,
+    sets: Mapping[str, Heads],
+    means: MeanOutputs,
+    vocabulary: Vocabulary,
+    kind: str = "mean",
 ) -> dict[str, dict[str, list[float]]]:
     """An episode read again without each set of heads.
 
     Layers below the first head of a set are taken from a run without any ablation.
+
+    Parameters
+    ----------
+    kind
+        ``mean`` or ``held``.
 
     Returns
     -------
@@ -63,7 +74,7 @@ def ablate_episode(
         for x in (episode.target.correct, episode.target.foil)
     )
     assert correct is not None
-    edits = {name: edits_of(heads, means, episode.seq) for name, heads in sets.items()}
+    edits = {name: edits_of(heads, means, episode.seq, kind) for name, heads in sets.items()}
     begins = {name: min(own) for name, own in edits.items()}
     read: Callable[[], torch.Tensor] = lambda: plain.logits_at(  # noqa: E731
         [prompt.tokens], [reading.positions], [prompt.branches], [()]
@@ -82,9 +93,9 @@ def ablate_episode(
     return found
 
 
-def ablated_effects(model: Model, episode: Episode, heads: Heads, means: MeanOutputs) -> Parts:
+def ablated_effects(model: Model, episode: Episode, heads: Heads, means: MeanOutputs, kind: str = "mean") -> Parts:
     """Direct effects on an episode with some heads mean-ablated: what the others make up for."""
-    with heads_replaced(model.anatomy, edits_of(heads, means, episode.seq)):
+    with heads_replaced(model.anatomy, edits_of(heads, means, episode.seq, kind)):
         return direct_effects(model.anatomy, [episode], by_source=False)
 
 

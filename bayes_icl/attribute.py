@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -276,12 +277,12 @@ def attribute_curves(
 
 NUMBERS = ("delta", "lost", "lost_curve")
 ABLATION = [
-    *("task", "set", "heads", "n_heads", "norm", "n_seqs"),
+    *("task", "kind", "set", "heads", "n_heads", "norm", "n_seqs"),
     *(f"{name}{end}" for name in NUMBERS for end in ("", "_low", "_high")),
     "predicted",
 ]
 REPAIRED = ("predicted", "left", "other_heads", "mlps", "rest", "lost")
-REPAIR = ["task", *(f"{name}{end}" for name in REPAIRED for end in ("", "_low", "_high"))]
+REPAIR = ["task", "kind", *(f"{name}{end}" for name in REPAIRED for end in ("", "_low", "_high"))]
 
 
 def _curves(effects: xr.Dataset, log_odds: np.ndarray, n_min: int) -> Any:
@@ -370,7 +371,7 @@ def _intervene(
     from tqdm import tqdm
 
     from bayes_icl.ablate import ablate_episode, ablated_effects, parts_by_kind
-    from bayes_icl.effects import recorded_episodes
+    from bayes_icl.effects import KINDS, recorded_episodes
     from bayes_icl.heads import choose_top, delta_weights, fit_delta, paired_loss, placebo_sets, t_interval
     from bayes_icl.noise import summarise
     from bayes_icl.readouts import Vocabulary
@@ -393,12 +394,15 @@ def _intervene(
     before = journal.finished() if journal else {}
     read: list[dict[str, Any]] = []
     with tqdm(episodes, unit="seq", disable=not progress, dynamic_ncols=True) as bar:
-        bar.set_description(f"{task}: {len(sets)} sets of heads taken away")
+        bar.set_description(f"{task}: {len(sets)} sets of heads taken away in {len(KINDS)} ways")
         for episode in bar:
             values = before.get((task, episode.seq))
             if values is None or values[0]["sets"] != wanted:
-                one: dict[str, Any] = {"sets": wanted, "read": ablate_episode(model, episode, sets, means, vocabulary)}
-                one["parts"] = parts_by_kind(ablated_effects(model, episode, chosen, means), chosen)
+                one: dict[str, Any] = {"sets": wanted}
+                for kind in KINDS:
+                    one[kind] = ablate_episode(model, episode, sets, means, vocabulary, kind)
+                    parts = ablated_effects(model, episode, chosen, means, kind)
+                    one[f"{kind} parts"] = parts_by_kind(parts, chosen)
                 values = [one]
                 if journal:
                     journal.add(task, episode.seq, values)
@@ -409,10 +413,10 @@ def _intervene(
     fitted = _curves(effects, clean, n_min)
     weights = delta_weights(fit_delta(fitted, seed)[0], summarise(fitted))
     slope = {(int(r.layer), int(r.head)): float(r.slope) for r in own_rows.itertuples()}
-    rows = []
-    for name, heads in sets.items():
-        ablated = np.array([one["read"][name]["log_odds"] for one in read])
-        answer = np.array([one["read"][name]["curve"] for one in read])
+    rows, repairs = [], []
+    for kind, (name, heads) in itertools.product(KINDS, sets.items()):
+        ablated = np.array([one[kind][name]["log_odds"] for one in read])
+        answer = np.array([one[kind][name]["curve"] for one in read])
         numbers = {
             "delta": fit_delta(_curves(effects, ablated, n_min), seed)[1],
             "lost": paired_loss(clean[:, since], ablated[:, since], weights),
@@ -421,6 +425,7 @@ def _intervene(
         rows.append(
             {
                 "task": task,
+                "kind": kind,
                 "set": name,
                 "heads": " ".join(map(name_of, heads)),
                 "n_heads": len(heads),
@@ -433,15 +438,18 @@ def _intervene(
         if len(heads) == 1:
             layer, head = heads[0]
             at = (table.task == task) & (table.layer == layer) & (table["head"] == head)
-            table.loc[at, ["lost", "lost_low", "lost_high"]] = numbers["lost"]
+            column = {"mean": "lost", "held": "lost_held"}[kind]
+            table.loc[at, [column, f"{column}_low", f"{column}_high"]] = numbers["lost"]
     for layer, head in chosen:
         table.loc[(table.task == task) & (table.layer == layer) & (table["head"] == head), "top"] = True
-    per_seq = _repair(effects, read, chosen, since, weights)
-    return rows, [{"task": task, **_flat({name: t_interval(x) for name, x in per_seq.items()})}]
+    for kind in KINDS:
+        per_seq = _repair(effects, [one[f"{kind} parts"] for one in read], chosen, since, weights)
+        repairs.append({"task": task, "kind": kind, **_flat({name: t_interval(x) for name, x in per_seq.items()})})
+    return rows, repairs
 
 
 def _repair(
-    effects: xr.Dataset, read: Sequence[Mapping[str, Any]], chosen: Heads, since: np.ndarray, weights: np.ndarray
+    effects: xr.Dataset, parts: Sequence[Mapping[str, Any]], chosen: Heads, since: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
     """What the top heads were to take with them, and what became of it, shape (seq,), nats per example.
 
@@ -457,7 +465,7 @@ def _repair(
     rest = (effects.rest + effects.error).transpose("seq", "shot").values
     mlp = effects.mlp.transpose("seq", "shot", "layer").values.sum(-1)
     clean = {"set": mine, "other_heads": effect.sum((2, 3)) - mine, "mlps": mlp, "rest": rest}
-    ablated = {name: [one["parts"][name] for one in read] for name in clean}
+    ablated = {name: [one[name] for one in parts] for name in clean}
     change = {name: slope(ablated[name]) - slope(clean[name]) for name in clean}
     return {
         "predicted": slope(clean["set"]),
@@ -611,9 +619,10 @@ def _draw(out: Path, figures: Path) -> None:
             drawn[file_name(f"effects_{task}")] = head_plots.effect_curves_figure(effects, table, task, n_min)
             if "effect_by_source" in effects:
                 drawn[file_name(f"sources_{task}")] = head_plots.source_map_figure(effects, table, task)
-    if len(ablation):
-        drawn["ablation"] = head_plots.ablation_figure(ablation, table, deltas)
-        drawn["repair"] = head_plots.repair_figure(repair)
+    for kind in dict.fromkeys(ablation.kind):
+        table.attrs["kind"] = repair.attrs["kind"] = kind
+        drawn[f"ablation_{kind}"] = head_plots.ablation_figure(ablation[ablation.kind == kind], table, deltas)
+        drawn[f"repair_{kind}"] = head_plots.repair_figure(repair[repair.kind == kind])
     save_figures(drawn, figures)
 
 

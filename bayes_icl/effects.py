@@ -446,11 +446,15 @@ def _check_split(split: np.ndarray, parts: Parts, episodes: Sequence[Episode], t
     return float(error[worst])
 
 
+KINDS = ("mean", "held")
+"""Ablations: a head's mean output over episodes at the same shot and place, or over shots as well."""
+
+
 class MeanOutputs:
-    """Mean output of every head over the episodes of a task, at the same shot and place within it.
+    """Mean output of every head over the episodes of a task: at the same shot and place within it, or over shots too.
 
     Tokens are aligned by how far they stand from the answer of their shot, so queries of unequal length meet at their
-    ends. A place that one episode alone has keeps its own output.
+    ends. A place that one episode alone has keeps its own output. The sink is a place of its own.
 
     Attributes
     ----------
@@ -469,6 +473,9 @@ class MeanOutputs:
         for groups in self.of_token.values():
             self._counts += torch.bincount(groups, minlength=n)
         self._d_head = anatomy.w_out[0].shape[1]
+        # Groups that differ by shot only, for means over shots.
+        held: dict[tuple[bool, int], int] = {}
+        self._held = torch.tensor([held.setdefault((shot < 0, offset), len(held)) for shot, offset in self._groups])
 
     def _number(self, places: Places) -> np.ndarray:
         pairs = zip(places.shot.tolist(), places.offset.tolist())
@@ -488,8 +495,16 @@ class MeanOutputs:
 
         return take
 
-    def at(self, seq: int, layer: int, heads: Sequence[int]) -> Float[Tensor, "1 pos chosen d_head"]:
-        """Mean outputs of some heads where a sequence's tokens stand."""
+    def at(
+        self, seq: int, layer: int, heads: Sequence[int], kind: str = "mean"
+    ) -> Float[Tensor, "1 pos chosen d_head"]:
+        """Mean outputs of some heads where a sequence's tokens stand; `kind` is one of `KINDS`."""
         groups = self.of_token[seq]
-        means = self.sums[layer][groups] / self._counts[groups][:, None]
+        sums, counts = self.sums[layer], self._counts
+        if kind == "held":
+            n = int(self._held.max()) + 1
+            sums = torch.zeros(n, sums.shape[1]).index_add_(0, self._held, sums)
+            counts = torch.zeros(n).index_add_(0, self._held, counts)
+            groups = self._held[groups]
+        means = sums[groups] / counts[groups][:, None]
         return means.unflatten(1, (-1, self._d_head))[None, :, list(heads)]

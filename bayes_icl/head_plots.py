@@ -27,6 +27,11 @@ from scipy.stats import t as student
 from bayes_icl.plots import COLUMN, FAINT, INK, _figure, _styled, colour_of
 
 Deltas = Mapping[str, Sequence[float]]
+TAKEN = {
+    "": "mean-ablated heads",
+    "mean": "heads at their mean over episodes",
+    "held": "heads held at their mean over shots",
+}
 DIVERGING = "RdBu_r"
 BLUE, ORANGE, GREEN, VERMILION, PINK, BROWN = sns.color_palette("colorblind")[:6]
 TASK_COLOURS = (BLUE, VERMILION, GREEN, PINK, BROWN, ORANGE)
@@ -261,7 +266,7 @@ def ablation_figure(
         Line2D([], [], lw=1.2, color=GREEN),
     ]
     words = ["lost, 95 %", "predicted by direct effects", "placebo set", "all of delta, 95 %"]
-    title = f"mean-ablated heads ({_context(table)})"
+    title = f"{TAKEN[table.attrs.get('kind', '')]} ({_context(table)})"
     figure.legend(handles, words, loc="outside upper center", ncols=2 * columns, title=title, title_fontsize=8)
     return _titled(figure, "", "delta lost (nats per example)")
 
@@ -348,6 +353,8 @@ def repair_figure(repair: pd.DataFrame) -> Figure:
     title = ["predicted loss to loss found, 95 %", "green: stays, or is made up for; pink: goes as well"]
     if context := _context(repair):
         title[0] += f" ({context})"
+    if kind := repair.attrs.get("kind"):
+        title.insert(0, TAKEN[kind])
     return _titled(figure, "\n".join(title), "delta lost (nats per example)")
 
 

@@ -255,7 +255,7 @@ COLUMNS = [
     *("slope", "slope_low", "slope_high", "share", "share_low", "share_high"),
     *("pooled", "pooled_low", "pooled_high", "false_sign", "stands_out"),
     *("delta", "delta_low", "delta_high", "accumulation", "c", "c_low", "c_high", "attention"),
-    *("top", "lost", "lost_low", "lost_high"),
+    *("top", "lost", "lost_low", "lost_high", "lost_held", "lost_held_low", "lost_held_high"),
 ]
 
 
@@ -413,3 +413,21 @@ def placebo_sets(
             drawn.append(others[one])
         sets.setdefault(frozenset(drawn), drawn)
     return list(sets.values())
+
+
+def placebo_share(ablation: pd.DataFrame, kind: str, delta: float) -> float:
+    """Share of sets, the top one among them, that lose as much of delta as the top one: p of a permutation test.
+
+    Parameters
+    ----------
+    ablation
+        Rows of one task in ablation.csv.
+    kind
+        ``mean`` or ``held``.
+    delta
+        Its sign says which way a loss is.
+    """
+    own = ablation[ablation.kind == kind]
+    lost = own.lost * np.sign(delta)
+    placebo = lost[own["set"].str.startswith("placebo ")]
+    return float((1 + (placebo >= lost[own["set"] == "top"].iloc[0]).sum()) / (1 + len(placebo)))

@@ -251,22 +251,25 @@ def head_sentences(facts: dict, heads: pd.DataFrame, ablation: pd.DataFrame, rep
     return lines + (_ablation_sentences(delta, ablation, repair) if len(ablation) else [])
 
 
+TAKEN = {
+    "mean": "at their mean over episodes, shot by shot",
+    "held": "held at their mean over episodes and shots",
+}
+
+
 def _ablation_sentences(delta: dict, ablation: pd.DataFrame, repair: pd.DataFrame) -> list[str]:
-    top = ablation[ablation.set == "top"].iloc[0]
-    placebo = ablation[ablation.set.str.startswith("placebo ")]
-    toward = 1 if delta["mean"] > 0 else -1
-    beyond = int((toward * placebo.lost >= toward * top.lost).sum())
-    mended = repair.iloc[0]
-    share = top.lost / delta["mean"]
-    return [
-        f"taking away the top {top.n_heads} heads ({top['heads']}) loses "
-        f"{_three((top.lost, top.lost_low, top.lost_high))} ({share:.0%} of delta); "
-        f"their direct effects say {top.predicted:.3f}",
-        f"{len(placebo)} placebo sets lose {placebo.lost.mean():.3f} on average, {placebo.lost.min():.3f} to "
-        f"{placebo.lost.max():.3f}; {beyond} of them as much as the top heads "
-        f"(p = {(1 + beyond) / (1 + len(placebo)):.2g})",
-        "the difference: "
-        + ", ".join(
+    from bayes_icl.heads import placebo_share
+
+    first = ablation[ablation.set == "top"].iloc[0]
+    lines = [
+        f"taken away: the top {first.n_heads} heads ({first['heads']}), whose direct effects are "
+        f"{first.predicted:.3f} of delta ({first.predicted / delta['mean']:.0%})"
+    ]
+    for kind in dict.fromkeys(ablation.kind):
+        own = ablation[ablation.kind == kind]
+        top, placebo = own[own.set == "top"].iloc[0], own[own.set.str.startswith("placebo ")]
+        mended = repair[repair.kind == kind].iloc[0]
+        moves = ", ".join(
             f"{name} {_three((mended[part], mended[f'{part}_low'], mended[f'{part}_high']))}"
             for part, name in (
                 ("left", "still written by them"),
@@ -274,9 +277,16 @@ def _ablation_sentences(delta: dict, ablation: pd.DataFrame, repair: pd.DataFram
                 ("mlps", "by MLPs"),
                 ("rest", "by the rest"),
             )
-        ),
-        f"of the whole answer's delta {_three((top.lost_curve, top.lost_curve_low, top.lost_curve_high))} is lost",
-    ]
+        )
+        lines += [
+            f"{TAKEN[kind]}: {_three((top.lost, top.lost_low, top.lost_high))} is lost "
+            f"({top.lost / delta['mean']:.0%} of delta), of the whole answer's "
+            f"{_three((top.lost_curve, top.lost_curve_low, top.lost_curve_high))}",
+            f"    {len(placebo)} placebo sets lose {placebo.lost.mean():.3f} on average, {placebo.lost.min():.3f} to "
+            f"{placebo.lost.max():.3f} (p = {placebo_share(ablation, kind, delta['mean']):.2g})",
+            f"    {moves}",
+        ]
+    return lines
 
 
 def _three(numbers: Iterable[float]) -> str:
@@ -288,12 +298,13 @@ def _head_table(heads: pd.DataFrame, shares: bool, most: int = 10) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, title="heads of the largest slope", title_justify="left")
-    headings = ("head", "slope", "95 %", "share", "stands out", "accumulation", "attention", "lost alone")
+    headings = ("head", "slope", "95 %", "share", "stands out", "accumulation", "attention", "lost if held")
     for heading in headings:
         left = heading in ("head", "stands out", "accumulation")
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for row in heads.loc[heads.slope.abs().nlargest(most).index].itertuples():
-        alone = "" if row.lost != row.lost else f"{row.lost:.4f} [{row.lost_low:.4f}, {row.lost_high:.4f}]"
+        low, high = row.lost_held_low, row.lost_held_high
+        alone = "" if row.lost_held != row.lost_held else f"{row.lost_held:.4f} [{low:.4f}, {high:.4f}]"
         table.add_row(
             f"{row.component}{'*' if row.top else ''}",
             f"{row.slope:.4f}",
@@ -304,6 +315,6 @@ def _head_table(heads: pd.DataFrame, shares: bool, most: int = 10) -> Table:
             "" if row.attention != row.attention else f"{row.attention:.2f}",
             alone.replace("[", "\\["),
         )
-    table.caption = "*: among those taken away"
+    table.caption = "*: among those taken away; lost if held: this head alone"
     table.caption_justify = "left"
     return table

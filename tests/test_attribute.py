@@ -20,6 +20,7 @@ from bayes_icl.attribute import ABLATION, REPAIR, REPAIRED, TABLES, AttributeSet
 from bayes_icl.collect import CollectSettings, collect_curves
 from bayes_icl.collect import main as collect_main
 from bayes_icl.curves import read_curves, write_netcdf
+from bayes_icl.effects import KINDS
 from bayes_icl.errors import StatedError
 from bayes_icl.models import Model
 from bayes_icl.summary import head_sentences
@@ -122,20 +123,26 @@ def test_tables_of_the_intervention(finished: Path) -> None:
     done = [task for task in own if own[task]["top"]]
     assert done, "the random model should drift on one task at least, or nothing is tested here"
     for task in done:
-        rows = found["ablation"][found["ablation"].task == task].set_index("set")
         heads = found["heads"][(found["heads"].task == task) & (found["heads"].kind == "head")].set_index("component")
-        assert rows.loc["top", "heads"].split() == own[task]["top"] == list(dict.fromkeys(own[task]["top"]))
         assert set(heads.index[heads.top]) == set(own[task]["top"])
-        for name, row in rows.iterrows():
-            assert row.predicted == pytest.approx(heads.slope[row["heads"].split()].sum(), abs=1e-9)
-            if str(name).startswith("placebo"):
-                assert not set(row["heads"].split()) & set(own[task]["top"]) and row.n_heads == len(own[task]["top"])
-            elif name != "top":
-                assert heads.lost[name] == pytest.approx(row.lost)
-        repair = found["repair"].set_index("task").loc[task]
-        assert repair.lost == pytest.approx(rows.loc["top", "lost"], abs=1e-5)
-        assert repair.predicted == pytest.approx(rows.loc["top", "predicted"], abs=1e-5)
-        assert repair.predicted == pytest.approx(sum(repair[name] for name in REPAIRED[1:]), abs=1e-6)
+        for kind, column in (("mean", "lost"), ("held", "lost_held")):
+            rows = found["ablation"][(found["ablation"].task == task) & (found["ablation"].kind == kind)].set_index(
+                "set"
+            )
+            assert rows.loc["top", "heads"].split() == own[task]["top"] == list(dict.fromkeys(own[task]["top"]))
+            for name, row in rows.iterrows():
+                assert row.predicted == pytest.approx(heads.slope[row["heads"].split()].sum(), abs=1e-9)
+                if str(name).startswith("placebo"):
+                    assert not set(row["heads"].split()) & set(own[task]["top"])
+                    assert row.n_heads == len(own[task]["top"])
+                elif name != "top":
+                    assert heads[column][name] == pytest.approx(row.lost)
+            (repair,) = found["repair"][(found["repair"].task == task) & (found["repair"].kind == kind)].itertuples()
+            assert repair.lost == pytest.approx(rows.loc["top", "lost"], abs=1e-5)
+            assert repair.predicted == pytest.approx(rows.loc["top", "predicted"], abs=1e-5)
+            assert repair.predicted == pytest.approx(sum(getattr(repair, name) for name in REPAIRED[1:]), abs=1e-6)
+            if kind == "held":  # what is held at one value can hardly grow
+                assert abs(repair.left) < 0.2 * abs(repair.predicted)
 
 
 def test_nothing_is_taken_away_where_there_is_no_update(tiny: Model) -> None:
@@ -153,7 +160,7 @@ def test_files_and_figures_of_a_run(finished: Path) -> None:
         *(f"effects.{name}.csv" for name in TABLES),
     }
     drawn = {path.name for path in (finished.parent / "figures").iterdir()}
-    names = ["share_map", "cumulative", "ablation", "repair"]
+    names = ["share_map", "cumulative", *(f"{name}_{kind}" for name in ("ablation", "repair") for kind in KINDS)]
     names += [f"{kind}_{task}" for kind in ("effects", "sources") for task in ("category", "copy")]
     assert drawn == {f"{name}.{end}" for name in names for end in ("png", "pdf")} | {"summary.txt"}
 
@@ -164,10 +171,10 @@ def test_the_summary_follows_the_numbers(finished: Path) -> None:
     parts = [table[table.task == task] for table in found.values()]
     before = head_sentences(own[task], *parts)
     moved = parts[1].copy()
-    moved.loc[moved.set == "top", "lost"] = 2 * own[task]["delta"]["mean"]
+    moved.loc[(moved.set == "top") & (moved.kind == "held"), "lost"] = 2 * own[task]["delta"]["mean"]
     after = head_sentences(own[task], parts[0], moved, parts[2])
     changed = [(a, b) for a, b in zip(before, after) if a != b]
-    assert len(changed) == 2 and "200%" in changed[0][1] and "0 of them as much" in changed[1][1]
+    assert len(changed) == 2 and "200%" in changed[0][1] and "p = 0.25" in changed[1][1]
     none = own[task] | {"delta": {"mean": 0.0, "hdi_low": -1.0, "hdi_high": 1.0}}
     assert "no update" in head_sentences(none, *parts)[-1] and "%" not in " ".join(head_sentences(none, *parts))
 
@@ -209,7 +216,7 @@ def test_a_killed_run_goes_on_where_it_stopped(
 
     def dying(*args: Any) -> Any:
         calls.append(1)
-        if len(calls) == 4:
+        if len(calls) == 8:
             raise KeyboardInterrupt
         return real(*args)
 
@@ -219,7 +226,7 @@ def test_a_killed_run_goes_on_where_it_stopped(
     assert not out.exists() and out.with_name("effects.nc.part").is_dir()
     assert main(settings) == 0
     n_seqs, done = 10, sum(bool(own["top"]) for own in facts(out).values())
-    assert len(calls) == 4 + n_seqs * done - 3  # three episodes were kept
+    assert len(calls) == 8 + 2 * (n_seqs * done - 3)  # three episodes were kept; two kinds each
     assert "kept from an unfinished run" in capsys.readouterr().err
     for name, table in tables(finished).items():
         pd.testing.assert_frame_equal(tables(out)[name], table)
