@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from bayes_icl import attribute, collect, fit
-from bayes_icl.heads import placebo_share
+from bayes_icl.curves import beside
+from bayes_icl.heads import placebo_rank
 from bayes_icl.summary import TAKEN
 
 ROOT = Path(__file__).parent.parent
@@ -22,7 +23,8 @@ FIGURES = ROOT / "figures/claim2"
 OPENING = """# Claim 2: constant updates, written by heads that attend to examples
 
 *Written by `analyses/claim2.py` (`make claim2`) from its output; SmolLM2-135M-Instruct, {n_seqs} sequences of {n_shots}
-examples, n >= {n_min}. Numbers in brackets are 95 % intervals over sequences.*
+examples, n >= {n_min}. Brackets hold 95 % intervals: of delta those of its posterior under `additive`, which
+counts curvature as noise; of everything else t-intervals over sequences.*
 
 The post says that log P(correct)/P(incorrect) gains a constant with every example, and that heads which attend from
 earlier examples add it to the residual stream. That is four questions, and the model's answers are:
@@ -32,7 +34,11 @@ earlier examples add it to the residual stream. That is four questions, and the 
 What is attributed is the log-odds of the answer's first token; the curves that `fit` judges are those of the whole
 answer. Direct effect: logit(correct) less the mean logit of all other tokens, weighted by their probability, through
 the final norm as it was in the run; what heads, MLPs, embedding, biases and the others' entropy add comes to the
-log-odds itself, here within {completeness:.0e} relative.
+log-odds itself, here within {completeness:.0e} relative. A component's slope is the linear form of its updates that is
+delta's posterior mean when applied to the log-odds; where the update is not constant, that form weighs shots by the
+noise of the task, and shares of two tasks are not alike. A slope is not only what a component writes more: the
+direction in which its writes count moves with n as well. Ablation acts at every token, direct effects at the answer's
+position; heads are chosen on half of the sequences and taken away on the other half.
 """
 
 
@@ -75,9 +81,9 @@ class Found:
 
     def __init__(self) -> None:
         self.verdicts = json.loads((FITS / "verdict.json").read_text())
-        self.facts = json.loads(EFFECTS.with_suffix(".json").read_text())
+        self.facts = json.loads(beside(EFFECTS, "json").read_text())
         self.heads, self.ablation, self.repair = (
-            pd.read_csv(EFFECTS.with_name(f"{EFFECTS.stem}.{name}.csv")) for name in attribute.TABLES
+            pd.read_csv(beside(EFFECTS, f"{name}.csv")) for name in attribute.TABLES
         )
 
     def per_example(self, task: str) -> tuple[int, dict, int, dict]:
@@ -86,11 +92,12 @@ class Found:
         early, late = "2", list(numbers)[-1]
         return int(early), numbers[early], int(late), numbers[late]
 
-    def lost(self, task: str, kind: str) -> tuple[pd.Series, pd.DataFrame, float]:
-        """The row of the top set, those of placebo sets, and the share of sets that lose as much."""
-        own = self.ablation[(self.ablation.task == task) & (self.ablation.kind == kind)]
+    def lost(self, task: str, way: str) -> tuple[pd.Series, pd.DataFrame, str]:
+        """The row of the top set, those of placebo sets, and how many of these lose as much, in words."""
+        own = self.ablation[(self.ablation.task == task) & (self.ablation.way == way)]
         top, placebo = own[own.set == "top"].iloc[0], own[own.set.str.startswith("placebo ")]
-        return top, placebo, placebo_share(own, kind, self.facts[task]["delta"]["mean"])
+        beyond, n_sets = placebo_rank(own, way, self.facts[task]["delta"]["mean"])
+        return top, placebo, f"{beyond} of {n_sets} placebo sets lose as much"
 
     def answers(self) -> str:
         """The four questions and their answers."""
@@ -111,26 +118,25 @@ class Found:
             flat.append(f"{three(x)} nats at n = {early} and {three(y)} at n = {late} on {task}")
         removed, common = [], []
         for task in TASKS:
-            top, _, p = self.lost(task, "held")
+            top, _, beside_placebos = self.lost(task, "held")
             share = top.lost / self.facts[task]["delta"]["mean"]
-            removed.append(f"{share:.0%} of delta on {task} ({top.n_heads} heads; p = {p:.2g} beside placebo sets)")
-            repair = self.repair[(self.repair.task == task) & (self.repair.kind == "mean")].iloc[0]
-            common.append(f"{repair.left / repair.predicted:.0%} on {task}")
-        sure = [task for task in TASKS if self.lost(task, "held")[2] <= 0.05]
-        beyond = (
-            f"That is more than placebo sets of the same number and norm lose on {listed(sure)}"
-            + ("" if len(sure) == len(TASKS) else " only")
-            if sure
-            else "On no task is that more than placebo sets of the same number and norm lose"
-        )
+            removed.append(f"{share:.0%} of delta on {task} ({top.n_heads} heads; {beside_placebos})")
+            kept = 1 - self.lost(task, "mean")[0].predicted / top.predicted
+            common.append(f"{kept:.0%} on {task}")
+        weak = []
+        for task in TASKS:
+            own = self.heads[(self.heads.task == task) & (self.heads.kind == "head")]
+            first = own.loc[own.pooled.idxmax() if self.facts[task]["delta"]["mean"] > 0 else own.pooled.idxmin()]
+            weak.append(f"{first.component} on {task} ({first.attention:.0%})")
         return "\n".join(
             [
                 f"1. *Is the update constant?* {constant}.",
-                f"2. *Do heads write it?* Their direct effects add {shares}; MLPs and the rest add what is left.",
+                f"2. *Do heads write it?* Their direct effects add {shares}; MLPs and the rest add what is left. "
+                f"Attention on examples, at the last shot, of the head that writes most: {listed(weak)}.",
                 f"3. *Does every example add the same?* By all heads together one earlier example adds {listed(flat)}.",
                 f"4. *Does it go with the heads?* Those that write half of what heads write, held at their mean over "
-                f"episodes and shots, take with them {listed(removed)}. {beyond}. Of what these heads write with n, "
-                f"{listed(common)} is the same in all episodes, whatever their examples.",
+                f"episodes and shots, take with them {listed(removed)}. Of the direct effect that goes, "
+                f"{listed(common)} is in the heads' mean over episodes at each shot: the same whatever the examples.",
             ]
         )
 
@@ -172,8 +178,9 @@ class Found:
         lead = first.iloc[0]
         return (
             f"Effects of the six heads of the largest slope against n. Their accumulation: {kinds} (linear is n delta, "
-            f"averaging A n/(n + c)). The largest, {lead.component}, adds {lead.slope:.4f} [{lead.slope_low:.4f}, "
-            f"{lead.slope_high:.4f}] nats per example and has {lead.attention:.0%} of its attention on examples at the "
+            f"averaging A n/(n + c)). The largest, {lead.component}, writes {lead.slope:.4f} [{lead.slope_low:.4f}, "
+            f"{lead.slope_high:.4f}] nats per example, {'for' if lead.share > 0 else 'against'} the update, and has "
+            f"{lead.attention:.0%} of its attention on examples at the "
             "last shot."
         )
 
@@ -198,29 +205,29 @@ class Found:
             + f". {falls}; a constant update written from examples would leave it as it is."
         )
 
-    def ablation_paragraph(self, kind: str) -> str:
+    def ablation_paragraph(self, way: str) -> str:
         """Of the intervention."""
         parts = []
         for task in TASKS:
-            top, placebo, p = self.lost(task, kind)
-            numbers = f"{top.lost:.3f} [{top.lost_low:.3f}, {top.lost_high:.3f}]"
+            top, placebo, beside_placebos = self.lost(task, way)
+            lost = f"{top.lost:.3f} [{top.lost_low:.3f}, {top.lost_high:.3f}]"
+            predicted = f"{top.predicted:.3f} [{top.predicted_low:.3f}, {top.predicted_high:.3f}]"
             parts.append(
-                f"on {task} the top {top.n_heads} heads take {numbers} of {self.facts[task]['delta']['mean']:.3f} nats "
-                f"per example with them, where their direct effects are {top.predicted:.3f}, and placebo sets "
-                f"{placebo.lost.mean():.3f} ({placebo.lost.min():.3f} to {placebo.lost.max():.3f}; p = {p:.2g})"
+                f"on {task} the {top.n_heads} heads take {lost} of {self.facts[task]['delta']['mean']:.3f} nats per "
+                f"example with them, where direct effects of {predicted} go; {beside_placebos}, which lose "
+                f"{placebo.lost.mean():.3f} on average ({placebo.lost.min():.3f} to {placebo.lost.max():.3f})"
             )
-        return f"Heads {TAKEN[kind]}: {'; '.join(parts)}."
+        return f"Heads {TAKEN[way]}: {'; '.join(parts)}."
 
-    def repair_paragraph(self, kind: str) -> str:
+    def repair_paragraph(self, way: str) -> str:
         """Of what made up for the loss."""
         parts = []
-        for row in self.repair[self.repair.kind == kind].itertuples():
-            moves = {"the heads' mean output": row.left, "other heads": row.other_heads, "MLPs": row.mlps}
-            moves["the rest"] = row.rest
+        for row in self.repair[self.repair.way == way].itertuples():
+            moves = {"other heads": row.other_heads, "MLPs": row.mlps, "the final norm and rival tokens": row.norm}
             made_up = [f"{name} {x:+.3f}" for name, x in moves.items()]
             parts.append(f"on {row.task} {row.predicted:.3f} was to go and {row.lost:.3f} went: {', '.join(made_up)}")
         return (
-            "From the direct effects to the loss found (nats per example; plus: kept or made up for, minus: lost as "
+            "From the direct effects that go to the loss found (nats per example; plus: made up for, minus: lost as "
             f"well): {'; '.join(parts)}."
         )
 
@@ -254,9 +261,9 @@ class Found:
                 figure(f"sources_{task}", f"effects of heads on {task} by source example"),
             ]
         lines += ["## Taking the heads away", ""]
-        for kind in ("held", "mean"):
-            lines += [self.ablation_paragraph(kind), "", figure(f"ablation_{kind}", f"delta lost, heads {TAKEN[kind]}")]
-            lines += [self.repair_paragraph(kind), "", figure(f"repair_{kind}", "predicted and found loss")]
+        for way in TAKEN:
+            lines += [self.ablation_paragraph(way), "", figure(f"ablation_{way}", f"delta lost, heads {TAKEN[way]}")]
+            lines += [self.repair_paragraph(way), "", figure(f"repair_{way}", "predicted and found loss")]
         return "\n".join(lines)
 
 

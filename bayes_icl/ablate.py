@@ -1,21 +1,22 @@
 """What goes when heads are taken away: mean-ablation of sets of heads, the curves collected again.
 
-Two kinds, since they ask two questions. ``mean``: a head hands on its mean output over the episodes of the task at the
-same shot and place, so what it says of this episode's examples and query is gone, and what it writes in all of them at
-that shot is not. ``held``: the mean is over shots too, so that what grows with the number of examples in all episodes
-alike is gone as well. Ablating to zero would change the norm of the residual stream besides.
+Two ways, since they ask two questions. ``held``: a head hands on its mean output over the task's episodes and shots, so
+that nothing it does can grow with the number of examples. ``mean``: the mean is over episodes at the same shot, so what
+it says of this episode's examples and query is gone, and what it writes in all of them at that shot is not. Both act at
+every token, on what later heads read too, where a direct effect is of the answer's position alone. Ablating to zero
+would change the norm of the residual stream besides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from bayes_icl.effects import Episode, MeanOutputs, Parts, direct_effects, token_log_odds
+from bayes_icl.effects import WAYS, Episode, MeanOutputs, Parts, direct_effects, token_log_odds
 from bayes_icl.errors import StatedError
 from bayes_icl.readouts import EpisodeReading, Vocabulary
 from bayes_icl.stream import Edits, blocks_kept, heads_replaced, starting_at
@@ -27,8 +28,8 @@ Heads = Sequence[tuple[int, int]]
 """(layer, head) of each."""
 
 
-def edits_of(heads: Heads, means: MeanOutputs, seq: int, kind: str = "mean") -> Edits:
-    """Edits that mean-ablate some heads in a sequence.
+def edits_of(heads: Heads, means: MeanOutputs, seq: int, way: str = "mean") -> Edits:
+    """Edits that mean-ablate some heads in a sequence, at every token.
 
     Raises
     ------
@@ -40,7 +41,7 @@ def edits_of(heads: Heads, means: MeanOutputs, seq: int, kind: str = "mean") -> 
     by_layer: dict[int, list[int]] = {}
     for layer, head in heads:
         by_layer.setdefault(layer, []).append(head)
-    return {layer: (own, means.at(seq, layer, own, kind)) for layer, own in by_layer.items()}
+    return {layer: (own, means.at(seq, layer, own, way)) for layer, own in by_layer.items()}
 
 
 def ablate_episode(
@@ -49,21 +50,26 @@ def ablate_episode(
     sets: Mapping[str, Heads],
     means: MeanOutputs,
     vocabulary: Vocabulary,
-    kind: str = "mean",
-) -> dict[str, dict[str, list[float]]]:
+    *,
+    ways: Sequence[str] = WAYS,
+    apart: Collection[str] = (),
+) -> dict[str, dict[str, Any]]:
     """An episode read again without each set of heads.
 
     Layers below the first head of a set are taken from a run without any ablation.
 
     Parameters
     ----------
-    kind
-        ``mean`` or ``held``.
+    ways
+        ``mean``, ``held`` or both.
+    apart
+        Sets whose loss is taken apart as well, which takes a run of all layers.
 
     Returns
     -------
-    By set, ``log_odds`` of the token attributed, and ``curve``, the `complement` of the whole answer; shape (shot,),
-    nats.
+    By way and set, each of shape (shot,), nats: ``log_odds`` of the token attributed; ``curve``, the `complement` of
+    the whole answer; ``taken``, the direct effect that goes with the heads, along the clean run's direction; and for
+    sets in `apart` what `loss_apart` gives.
     """
     plain = replace(model, hf=model.plain)
     anatomy, prompt = model.anatomy, episode.prompt
@@ -74,36 +80,67 @@ def ablate_episode(
         for x in (episode.target.correct, episode.target.foil)
     )
     assert correct is not None
-    edits = {name: edits_of(heads, means, episode.seq, kind) for name, heads in sets.items()}
-    begins = {name: min(own) for name, own in edits.items()}
-    read: Callable[[], torch.Tensor] = lambda: plain.logits_at(  # noqa: E731
-        [prompt.tokens], [reading.positions], [prompt.branches], [()]
-    )[0]
+    edits = {way: {name: edits_of(heads, means, episode.seq, way) for name, heads in sets.items()} for way in ways}
+    begins = {name: min(layer for layer, _ in heads) for name, heads in sets.items()}
     with blocks_kept(anatomy, sorted(set(begins.values()))) as kept:
-        read()
-    found = {}
-    for name, begin in begins.items():
-        with starting_at(anatomy, begin, kept[begin]), heads_replaced(anatomy, edits[name]):
-            logits = read()
-        buckets, _ = reading.read(logits)
-        found[name] = {
-            "log_odds": token_log_odds(logits[rows], correct, foil).tolist(),
-            "curve": (buckets[0, :, 0] - buckets[0, :, 1]).tolist(),
-        }
+        clean = direct_effects(anatomy, [episode], by_source=False)
+    found: dict[str, dict[str, Any]] = {way: {} for way in ways}
+    for way in ways:
+        for name, begin in begins.items():
+            own = edits[way][name]
+            with starting_at(anatomy, begin, kept[begin]), heads_replaced(anatomy, own):
+                logits, _ = plain.logits_at([prompt.tokens], [reading.positions], [prompt.branches], [()])
+            buckets, _ = reading.read(logits)
+            found[way][name] = {
+                "log_odds": token_log_odds(logits[rows], correct, foil).tolist(),
+                "curve": (buckets[0, :, 0] - buckets[0, :, 1]).tolist(),
+                "taken": _taken(model, episode, clean, own).tolist(),
+            }
+            if name in apart:
+                ablated = ablated_effects(model, episode, sets[name], means, way, along=clean.direction)
+                found[way][name] |= {k: x.tolist() for k, x in loss_apart(clean, ablated, sets[name]).items()}
     return found
 
 
-def ablated_effects(model: Model, episode: Episode, heads: Heads, means: MeanOutputs, kind: str = "mean") -> Parts:
-    """Direct effects on an episode with some heads mean-ablated: what the others make up for."""
-    with heads_replaced(model.anatomy, edits_of(heads, means, episode.seq, kind)):
-        return direct_effects(model.anatomy, [episode], by_source=False)
+def _taken(model: Model, episode: Episode, clean: Parts, edits: Edits) -> np.ndarray:
+    """Direct effect of some heads in the clean run less that of what stands in for them, shape (shot,)."""
+    total = np.zeros(len(episode.target.positions))
+    for layer, (heads, values) in edits.items():
+        seen = clean.seen[layer][:, list(heads)]
+        instead = values[0, episode.target.positions].to(seen.device) - model.anatomy.value_bias[layer][list(heads)]
+        total += clean.head[:, layer, list(heads)].sum(1) - (seen * instead).sum((1, 2)).cpu().numpy()
+    return total
 
 
-def parts_by_kind(parts: Parts, heads: Heads) -> dict[str, list[float]]:
-    """Effects of the heads named, all other heads, MLPs and the rest, shape (shot,): they add up to the log-odds."""
+def ablated_effects(
+    model: Model,
+    episode: Episode,
+    heads: Heads,
+    means: MeanOutputs,
+    way: str = "mean",
+    *,
+    along: torch.Tensor | None = None,
+) -> Parts:
+    """Direct effects on an episode with some heads mean-ablated; `along` as in `effects.direct_effects`."""
+    with heads_replaced(model.anatomy, edits_of(heads, means, episode.seq, way)):
+        return direct_effects(model.anatomy, [episode], by_source=False, along=along)
+
+
+def loss_apart(clean: Parts, ablated: Parts, heads: Heads) -> dict[str, np.ndarray]:
+    """What becomes of the direct effect that goes with some heads, shape (shot,), nats.
+
+    lost = taken - other_heads - mlps - norm: what the other heads and the MLPs write more than before, along the clean
+    run's direction (self-repair as Rushing and Nanda 2024, arXiv 2402.15390, take it apart), and what the final norm's
+    scale and the competing tokens change.
+
+    Parameters
+    ----------
+    ablated
+        Along the direction of `clean`.
+    """
     layers, numbers = np.array(heads).T
-    named = parts.head[:, layers, numbers].sum(1, dtype=np.float64)
-    every = parts.head.sum((1, 2), dtype=np.float64)
-    rest: Any = parts.embedding + parts.bias - parts.entropy + parts.error
-    kinds = {"set": named, "other_heads": every - named, "mlps": parts.mlp.sum(1), "rest": rest}
-    return {name: x.tolist() for name, x in kinds.items()}
+    change = ablated.head.astype(np.float64) - clean.head
+    own = change[:, layers, numbers].sum(1)
+    others, mlps = change.sum((1, 2)) - own, (ablated.mlp - clean.mlp).sum(1)
+    norm = ablated.log_odds - clean.log_odds - own - others - mlps
+    return {"other_heads": others, "mlps": mlps, "norm": norm}

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import shutil
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from bayes_icl.ablate import Heads
     from bayes_icl.collect import Journal
+    from bayes_icl.effects import Episode, MeanOutputs
     from bayes_icl.models import Model
 
 
@@ -72,6 +72,7 @@ class AttributeSettings:
     """Replace an output that was made from other curves or settings."""
 
 
+SAME = 1e-3  # nats by which an episode read again may differ from the curves file
 SINGLES = 12  # heads of the top set that are also taken away one by one
 PLACEBOS_LEAST = 2
 TABLES = ("heads", "ablation", "repair")
@@ -104,7 +105,7 @@ def main(settings: AttributeSettings) -> int:
     from dataclasses import asdict
     from datetime import UTC, datetime
 
-    from bayes_icl.curves import newest_curves, read_curves, replacing, write_netcdf
+    from bayes_icl.curves import beside, newest_curves, read_curves, replacing, write_netcdf
     from bayes_icl.models import load_model
     from bayes_icl.provenance import provenance, to_attribute
     from bayes_icl.summary import summarise_heads
@@ -114,6 +115,10 @@ def main(settings: AttributeSettings) -> int:
     dataset = read_curves(path)
     tasks = _check(settings, dataset)
     out = settings.out or Path("data/effects") / f"{path.stem}.nc"
+    if out.suffix != ".nc":
+        raise StatedError(f"--out {out}: a netCDF file is written, with tables beside it: give a name that ends in .nc")
+    if out.exists() and path.exists() and out.samefile(path):
+        raise StatedError(f"--out {out} is the curves file itself: give another")
     figures = settings.figures or Path("figures") / f"{path.stem}-heads"
     for folder in (out.parent, figures):
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,9 +129,10 @@ def main(settings: AttributeSettings) -> int:
     decisive |= {"curves": hashlib.sha256(path.read_bytes()).hexdigest(), "tasks": tasks}
     key = hashlib.sha256(to_attribute(decisive).encode()).hexdigest()
     found = _key_of(out)
-    if found == key and not settings.force:
+    whole = all(beside(out, end).exists() for end in (*(f"{name}.csv" for name in TABLES), "json"))
+    if found == key and whole and not settings.force:
         print(f"{out} was made from these curves with these settings; drawing and printing it again", file=sys.stderr)
-    elif found and not settings.force:
+    elif found not in (None, key) and not settings.force:
         raise StatedError(f"{out} holds effects of other curves or settings: give another --out, or --force")
     elif out.exists() and not found and not settings.force:
         raise StatedError(f"{out} exists and holds no effects: give another --out, or --force to replace it")
@@ -152,9 +158,9 @@ def main(settings: AttributeSettings) -> int:
             progress=True,
         )
         for name in TABLES:
-            with replacing(_beside(out, f"{name}.csv")) as temporary:
+            with replacing(beside(out, f"{name}.csv")) as temporary:
                 getattr(result, name).to_csv(temporary, index=False)
-        with replacing(_beside(out, "json")) as temporary:
+        with replacing(beside(out, "json")) as temporary:
             temporary.write_text(json.dumps(result.facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         record = provenance(settings, started=started, model=identity, inputs=[path])
         # The key comes with the file that is written last: with it the output is whole.
@@ -214,17 +220,24 @@ def attribute_curves(
     import xarray as xr
     from tqdm import tqdm
 
-    from bayes_icl.effects import MeanOutputs, attribute_task, recorded_episodes
+    from bayes_icl.effects import VARIABLES, MeanOutputs, attribute_task, recorded_episodes
     from bayes_icl.heads import head_table
 
     tasks = list(tasks) or [str(name) for name in curves.task.values]
+    n_all = model.anatomy.n_layers * model.anatomy.n_heads
+    if placebos and top > n_all // 2:
+        raise StatedError(
+            f"--top {top}: at most {n_all // 2} of the model's {n_all} heads, as many others being needed beside them"
+        )
+    of_task = {task: recorded_episodes(model, curves, task, readout=readout, token=token) for task in tasks}
+    for task in tasks:
+        _check_same_numbers(model, curves, task, of_task[task][0])
     found, means = [], {}
     n_seqs = curves.sizes["seq"]
     with tqdm(total=len(tasks) * n_seqs, unit="seq", disable=not progress, dynamic_ncols=True) as bar:
         for task in tasks:
             bar.set_description(f"{task}: effects")
-            episodes = recorded_episodes(model, curves, task, readout=readout, token=token)
-            own = MeanOutputs(model.anatomy, episodes) if placebos else None
+            own = MeanOutputs(model.anatomy, of_task[task]) if placebos else None
             means[task] = own
             before = kept.effects(task, own) if kept else None
             if before is None:
@@ -259,30 +272,35 @@ def attribute_curves(
     heads = pd.concat(tables, ignore_index=True)
     ablation: list[dict] = []
     repair: list[dict] = []
+    ablated: list[xr.DataArray] = []
     if placebos:
         for task in tasks:
             own = means[task]
             assert own is not None
-            rows, repaired = _intervene(
-                model, curves, effects.sel(task=task), heads, facts[task], own, task,
-                readout=readout, token=token, n_min=n_min, top=top, placebos=placebos, seed=seed,
+            rows, repaired, read = _intervene(
+                model, curves, effects.sel(task=task), heads, facts[task], own, of_task[task],
+                n_min=n_min, top=top, placebos=placebos, seed=seed,
                 journal=kept.journal() if kept else None, progress=progress,
             )  # fmt: skip
             ablation += rows
             repair += repaired
+            if read is not None:
+                ablated.append(read)
+    if ablated:
+        effects["ablated_log_odds"] = xr.concat(ablated, dim="task", join="outer")
+        effects["ablated_log_odds"].attrs = {"description": VARIABLES["ablated_log_odds"], "units": "nats"}
     return Attribution(
         effects, heads, pd.DataFrame(ablation, columns=ABLATION), pd.DataFrame(repair, columns=REPAIR), facts
     )
 
 
-NUMBERS = ("delta", "lost", "lost_curve")
+NUMBERS = ("delta", "lost", "delta_curve", "lost_curve", "predicted")
 ABLATION = [
-    *("task", "kind", "set", "heads", "n_heads", "norm", "n_seqs"),
+    *("task", "way", "set", "heads", "n_heads", "norm", "n_seqs"),
     *(f"{name}{end}" for name in NUMBERS for end in ("", "_low", "_high")),
-    "predicted",
 ]
-REPAIRED = ("predicted", "left", "other_heads", "mlps", "rest", "lost")
-REPAIR = ["task", "kind", *(f"{name}{end}" for name in REPAIRED for end in ("", "_low", "_high"))]
+REPAIRED = ("predicted", "other_heads", "mlps", "norm", "lost")
+REPAIR = ["task", "way", *(f"{name}{end}" for name in REPAIRED for end in ("", "_low", "_high"))]
 
 
 def _curves(effects: xr.Dataset, log_odds: np.ndarray, n_min: int) -> Any:
@@ -309,6 +327,7 @@ def _facts(effects: xr.Dataset, heads: pd.DataFrame, n_min: int, seed: int) -> d
         posterior, interval = fit_delta(fitted, seed)
         if name == "delta":
             weights = delta_weights(posterior, summarise(fitted))
+            facts["weights"] = weights.tolist()
         facts[name] = dict(zip(("mean", "hdi_low", "hdi_high"), interval))
     since = effects.shot.values >= n_min
 
@@ -316,10 +335,12 @@ def _facts(effects: xr.Dataset, heads: pd.DataFrame, n_min: int, seed: int) -> d
         """Slope of what some components add, with its interval; dims seq and shot."""
         return _three(t_interval(np.diff(part.transpose("seq", "shot").values[:, since], axis=1) @ weights))
 
+    facts["delta_seqs"] = slope(effects.log_odds)
     totals = {"head": effects.effect.sum(("layer", "head"), dtype=float), "mlp": effects.mlp.sum("layer")}
-    for kind, part in {**totals, "rest": effects.rest}.items():
+    totals |= {"rest": effects.rest, "entropy": -effects.entropy}
+    for kind, part in totals.items():
         facts[f"slope_{kind}"] = slope(part)
-        facts[f"share_{kind}"] = float(heads.share[heads.kind == kind].sum())
+        facts[f"share_{kind}"] = facts[f"slope_{kind}"]["mean"] / facts["delta"]["mean"]
     if "effect_by_source" in effects:
         examples = [name for name in effects.source.values.tolist() if name not in ("sink", "query")]
         by_source = effects.effect_by_source.sum(("layer", "head"), dtype=float)
@@ -330,6 +351,9 @@ def _facts(effects: xr.Dataset, heads: pd.DataFrame, n_min: int, seed: int) -> d
         last = len(since) - 1
         shown = sorted({n for n in (1, 2, 4, 8, 16) if n < last} | {last})
         facts["per_example"] = {str(n): _three(t_interval(per_example[:, n] / n)) for n in shown}
+        roles = effects.effect_by_role.sel(source=examples).sum(("layer", "head", "source"), dtype=float)
+        by_role = weights @ np.diff(roles.transpose("shot", "role").values[since], axis=0)
+        facts["slope_by_role"] = dict(zip(effects.role.values.tolist(), by_role.tolist()))
         # The weights are linear, so the order of the sums is free.
         mean = effects.effect_by_source.mean("seq").transpose("shot", "layer", "head", "source").values[since]
         own = np.nansum(mean[..., 1:-1], axis=-1)
@@ -345,134 +369,136 @@ def _three(numbers: Sequence[Any]) -> dict[str, float]:
     return dict(zip(("mean", "low", "high"), map(float, numbers)))
 
 
+def _check_same_numbers(model: Model, curves: xr.Dataset, task: str, episode: Episode) -> None:
+    """Read one episode again: the model must give what the file has."""
+    import numpy as np
+
+    from bayes_icl.readouts import EpisodeReading, Vocabulary
+
+    if "complement" not in curves.readout.values:
+        return
+    reading = EpisodeReading(None, episode.prompt, ("complement",), Vocabulary(model.token_texts))
+    logits, _ = model.logits_at([episode.prompt.tokens], [reading.positions], [episode.prompt.branches], [()])
+    buckets, _ = reading.read(logits)
+    recorded = curves.log_odds.sel(task=task, readout="complement", seq=episode.seq).values
+    gap = np.abs(buckets[0, :, 0] - buckets[0, :, 1] - recorded).max()
+    if gap > SAME:
+        raise StatedError(
+            f"{model.name!r} does not give what the curves have: sequence {episode.seq} of {task!r} is off by {gap:.2g}"
+            " nats; give the model that they were collected from"
+        )
+
+
 def _intervene(
     model: Model,
     curves: xr.Dataset,
     effects: xr.Dataset,
     table: pd.DataFrame,
     facts: dict[str, Any],
-    means: Any,
-    task: str,
+    means: MeanOutputs,
+    episodes: Sequence[Episode],
     *,
-    readout: str,
-    token: int,
     n_min: int,
     top: int,
     placebos: int,
     seed: int,
     journal: Journal | None,
     progress: bool,
-) -> tuple[list[dict], list[dict]]:
+) -> tuple[list[dict], list[dict], xr.DataArray | None]:
     """Take the top heads of a task away, placebo sets of other heads, and the top heads one by one.
 
-    Fills `top` and `lost` of the table. Nothing is done where delta's interval has 0 in it.
+    The heads are chosen on every other sequence, and what goes with them is measured on the others, so that no head is
+    judged by the luck that it was chosen for. Fills `top`, `lost` and `lost_held` of the table. Nothing is done where
+    delta's interval has 0 in it, or where no head writes in its direction.
+
+    Returns
+    -------
+    Rows of the ablation table and of the repair table, and the log-odds read, dims way, set, seq, shot.
     """
     import numpy as np
+    import xarray as xr
     from tqdm import tqdm
 
-    from bayes_icl.ablate import ablate_episode, ablated_effects, parts_by_kind
-    from bayes_icl.effects import KINDS, recorded_episodes
-    from bayes_icl.heads import choose_top, delta_weights, fit_delta, paired_loss, placebo_sets, t_interval
+    from bayes_icl.ablate import ablate_episode
+    from bayes_icl.effects import WAYS
+    from bayes_icl.heads import choose_top, delta_weights, fit_delta, placebo_sets, slope_table, t_interval
     from bayes_icl.noise import summarise
     from bayes_icl.readouts import Vocabulary
 
-    delta = facts["delta"]
+    task, delta = str(effects.task.item()), facts["delta"]
+    facts["top"] = []
     if delta["hdi_low"] <= 0 <= delta["hdi_high"]:
-        facts["top"] = []
-        return [], []
-    own_rows = table[(table.task == task) & (table.kind == "head")]
-    chosen = choose_top(own_rows, top)
+        return [], [], None
+    chosen = choose_top(slope_table(effects.isel(seq=slice(0, None, 2)), task, n_min, seed)[0], top, delta["mean"])
+    measured = episodes[1::2]
+    norms = means.taken_norm(model.anatomy, episodes, effects["norm"].transpose("layer", "head").values.astype(float))
+    if not chosen or 2 * len(chosen) > norms.size or len(measured) < 2:
+        facts["note"] = "nothing is taken away: it needs heads that write the update, as many others, and 4 sequences"
+        return [], [], None
     facts["top"] = [name_of(head) for head in chosen]
-    norms = effects["norm"].transpose("layer", "head").values.astype(float)
     sets: dict[str, Heads] = {"top": chosen}
     sets |= {f"placebo {i + 1}": heads for i, heads in enumerate(placebo_sets(norms, chosen, placebos, seed))}
     if len(chosen) > 1:
         sets |= {name_of(head): [head] for head in chosen[:SINGLES]}
-    episodes = recorded_episodes(model, curves, task, readout=readout, token=token)
     vocabulary = Vocabulary(model.token_texts)
     wanted = {name: [list(head) for head in heads] for name, heads in sets.items()}
     before = journal.finished() if journal else {}
     read: list[dict[str, Any]] = []
-    with tqdm(episodes, unit="seq", disable=not progress, dynamic_ncols=True) as bar:
-        bar.set_description(f"{task}: {len(sets)} sets of heads taken away in {len(KINDS)} ways")
+    with tqdm(measured, unit="seq", disable=not progress, dynamic_ncols=True) as bar:
+        bar.set_description(f"{task}: {len(sets)} sets of heads taken away in {len(WAYS)} ways")
         for episode in bar:
             values = before.get((task, episode.seq))
             if values is None or values[0]["sets"] != wanted:
-                one: dict[str, Any] = {"sets": wanted}
-                for kind in KINDS:
-                    one[kind] = ablate_episode(model, episode, sets, means, vocabulary, kind)
-                    parts = ablated_effects(model, episode, chosen, means, kind)
-                    one[f"{kind} parts"] = parts_by_kind(parts, chosen)
-                values = [one]
+                found = ablate_episode(model, episode, sets, means, vocabulary, apart=["top"])
+                values = [{"sets": wanted, **found}]
                 if journal:
                     journal.add(task, episode.seq, values)
             read.append(values[0])
-    clean = effects.log_odds.transpose("seq", "shot").values.astype(float)
-    whole = curves.log_odds.sel(task=task, readout="complement").transpose("seq", "shot").values
+
     since = effects.shot.values >= n_min
-    fitted = _curves(effects, clean, n_min)
-    weights = delta_weights(fit_delta(fitted, seed)[0], summarise(fitted))
-    slope = {(int(r.layer), int(r.head)): float(r.slope) for r in own_rows.itertuples()}
-    rows, repairs = [], []
-    for kind, (name, heads) in itertools.product(KINDS, sets.items()):
-        ablated = np.array([one[kind][name]["log_odds"] for one in read])
-        answer = np.array([one[kind][name]["curve"] for one in read])
+    seqs = [episode.seq for episode in measured]
+    clean = effects.log_odds.transpose("seq", "shot")
+    whole = curves.log_odds.sel(task=task, readout="complement").transpose("seq", "shot")
+    weights = np.array(facts["weights"])
+    fitted = _curves(effects, whole.values.astype(float), n_min)
+    weights_whole = delta_weights(fit_delta(fitted, seed)[0], summarise(fitted))
+    clean_here, whole_here = clean.sel(seq=seqs).values.astype(float), whole.sel(seq=seqs).values.astype(float)
+
+    def slope(x: Any, by: np.ndarray = weights) -> np.ndarray:
+        return np.diff(np.asarray(x, float)[:, since], axis=1) @ by
+
+    def row(way: str, name: str, heads: Heads, odds: Any, answer: Any, taken: Any) -> dict[str, Any]:
         numbers = {
-            "delta": fit_delta(_curves(effects, ablated, n_min), seed)[1],
-            "lost": paired_loss(clean[:, since], ablated[:, since], weights),
-            "lost_curve": paired_loss(whole[:, since], answer[:, since], weights),
+            "delta": fit_delta(_curves(effects, np.asarray(odds, float), n_min), seed)[1],
+            "lost": t_interval(slope(clean_here - odds)),
+            "delta_curve": fit_delta(_curves(effects, np.asarray(answer, float), n_min), seed)[1],
+            "lost_curve": t_interval(slope(whole_here - answer, weights_whole)),
+            "predicted": t_interval(slope(taken)),
         }
-        rows.append(
-            {
-                "task": task,
-                "kind": kind,
-                "set": name,
-                "heads": " ".join(map(name_of, heads)),
-                "n_heads": len(heads),
-                "norm": float(sum(norms[head] for head in heads)),
-                "n_seqs": len(read),
-                **_flat(numbers),
-                "predicted": sum(slope[head] for head in heads),
-            }
-        )
-        if len(heads) == 1:
-            layer, head = heads[0]
-            at = (table.task == task) & (table.layer == layer) & (table["head"] == head)
-            column = {"mean": "lost", "held": "lost_held"}[kind]
-            table.loc[at, [column, f"{column}_low", f"{column}_high"]] = numbers["lost"]
+        about = {"task": task, "way": way, "set": name, "heads": " ".join(map(name_of, heads)), "n_heads": len(heads)}
+        return {**about, "norm": float(sum(norms[head] for head in heads)), "n_seqs": len(read), **_flat(numbers)}
+
+    rows, repairs, odds = [], [], []
+    for way in WAYS:
+        rows.append(row(way, "none", [], clean_here, whole_here, 0 * clean_here))
+        for name, heads in sets.items():
+            ablated, answer, taken = ([one[way][name][key] for one in read] for key in ("log_odds", "curve", "taken"))
+            rows.append(row(way, name, heads, ablated, answer, taken))
+            odds.append(ablated)
+            if name in facts["top"] or (name == "top" and len(heads) == 1):
+                layer, head = heads[0]
+                at = (table.task == task) & (table.layer == layer) & (table["head"] == head)
+                column = {"mean": "lost", "held": "lost_held"}[way]
+                table.loc[at, [column, f"{column}_low", f"{column}_high"]] = t_interval(slope(clean_here - ablated))
+        parts = {key: slope([one[way]["top"][key] for one in read]) for key in ("taken", "other_heads", "mlps", "norm")}
+        moves = {"predicted": parts.pop("taken"), **parts}
+        moves["lost"] = slope(clean_here - [one[way]["top"]["log_odds"] for one in read])
+        repairs.append({"task": task, "way": way, **_flat({name: t_interval(x) for name, x in moves.items()})})
     for layer, head in chosen:
         table.loc[(table.task == task) & (table.layer == layer) & (table["head"] == head), "top"] = True
-    for kind in KINDS:
-        per_seq = _repair(effects, [one[f"{kind} parts"] for one in read], chosen, since, weights)
-        repairs.append({"task": task, "kind": kind, **_flat({name: t_interval(x) for name, x in per_seq.items()})})
-    return rows, repairs
-
-
-def _repair(
-    effects: xr.Dataset, parts: Sequence[Mapping[str, Any]], chosen: Heads, since: np.ndarray, weights: np.ndarray
-) -> dict[str, np.ndarray]:
-    """What the top heads were to take with them, and what became of it, shape (seq,), nats per example.
-
-    predicted = left + other_heads + mlps + rest + lost: what the set still writes when ablated, what other components
-    write more than before, and what is lost.
-    """
-    import numpy as np
-
-    slope = lambda x: np.diff(np.asarray(x, float)[:, since], axis=1) @ weights  # noqa: E731
-    layers, numbers = np.array(chosen).T
-    effect = effects.effect.transpose("seq", "shot", "layer", "head").values.astype(float)
-    mine = effect[:, :, layers, numbers].sum(-1)
-    rest = (effects.rest + effects.error).transpose("seq", "shot").values
-    mlp = effects.mlp.transpose("seq", "shot", "layer").values.sum(-1)
-    clean = {"set": mine, "other_heads": effect.sum((2, 3)) - mine, "mlps": mlp, "rest": rest}
-    ablated = {name: [one[name] for one in parts] for name in clean}
-    change = {name: slope(ablated[name]) - slope(clean[name]) for name in clean}
-    return {
-        "predicted": slope(clean["set"]),
-        "left": slope(ablated["set"]),
-        **{name: change[name] for name in ("other_heads", "mlps", "rest")},
-        "lost": -sum(change.values()),  # type: ignore[dict-item]
-    }
+    numbers = np.reshape(odds, (len(WAYS), len(sets), len(read), len(since)))
+    coords = {"way": list(WAYS), "set": list(sets), "seq": seqs, "shot": effects.shot.values}
+    return rows, repairs, xr.DataArray(numbers, coords, ("way", "set", "seq", "shot")).expand_dims(task=[task])
 
 
 def _flat(numbers: Mapping[str, Sequence[Any]]) -> dict[str, float]:
@@ -492,6 +518,8 @@ class Kept:
         self.folder, self._key = folder, key
         mark = folder / "key"
         if not mark.exists() or mark.read_text() != key:
+            if folder.is_file():
+                raise StatedError(f"{folder} is in the way of what a run keeps: remove it")
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             mark.write_text(key)
@@ -507,11 +535,16 @@ class Kept:
         file = self._file(task, "nc")
         if not file.exists():
             return None
-        if means is not None:
-            with np.load(self._file(task, "npz")) as sums:
-                means.restore(sums["sums"])
+        try:
+            found = xr.load_dataset(file, engine="h5netcdf")
+            if means is not None:
+                with np.load(self._file(task, "npz")) as sums:
+                    means.restore(sums["sums"])
+        except Exception:  # cut short by a crash of the machine, or altered
+            print(f"what was kept of {task} is damaged and is made again", file=sys.stderr)
+            return None
         print(f"going on: the effects on {task} are kept from an unfinished run", file=sys.stderr)
-        return xr.load_dataset(file, engine="h5netcdf")
+        return found
 
     def keep_effects(self, task: str, effects: xr.Dataset, means: Any) -> None:
         """Keep a finished task."""
@@ -536,6 +569,7 @@ def _check(settings: AttributeSettings, dataset: xr.Dataset) -> list[str]:
     from bayes_icl.curves import readouts_of
 
     known = [str(name) for name in dataset.task.values]
+    known_readouts = [str(name) for name in dataset.readout.values]
     tasks = list(dict.fromkeys(settings.tasks)) or known
     for task in tasks:
         if task not in known:
@@ -548,6 +582,11 @@ def _check(settings: AttributeSettings, dataset: xr.Dataset) -> list[str]:
         if getattr(settings, name) < least:
             flag = "--" + name.replace("_", "-")
             raise StatedError(f"{flag} must be {least} or more, got {getattr(settings, name)}")
+    if settings.ablate and "complement" not in known_readouts:
+        raise StatedError(
+            "the intervention reads the complement of whole answers, which the file lacks: collect it too, or give "
+            "--no-ablate"
+        )
     if settings.ablate and settings.placebos < PLACEBOS_LEAST:
         raise StatedError(f"--placebos must be {PLACEBOS_LEAST} or more, got {settings.placebos}; or give --no-ablate")
     return tasks
@@ -578,17 +617,12 @@ def _provenance_of(dataset: xr.Dataset) -> dict[str, Any]:
         return {}
 
 
-def _beside(out: Path, end: str) -> Path:
-    """A file with the name of the effects file and another ending."""
-    return out.with_name(f"{out.stem}.{end}")
-
-
 def _key_of(out: Path) -> str | None:
     import xarray as xr
 
     try:
         with xr.open_dataset(out, engine="h5netcdf") as dataset:
-            return dataset.attrs.get("key")
+            return dataset.attrs.get("key") if "effect" in dataset else None
     except Exception:  # damaged or foreign: not ours to go on with
         return None
 
@@ -599,12 +633,12 @@ def _draw(out: Path, figures: Path) -> None:
     import xarray as xr
 
     from bayes_icl import head_plots
-    from bayes_icl.curves import file_name
+    from bayes_icl.curves import beside, file_name
     from bayes_icl.plots import save_figures
 
-    table, ablation, repair = (pd.read_csv(_beside(out, f"{name}.csv"), keep_default_na=True) for name in TABLES)
+    table, ablation, repair = (pd.read_csv(beside(out, f"{name}.csv"), keep_default_na=True) for name in TABLES)
     table["accumulation"] = table.accumulation.fillna("")
-    facts = json.loads(_beside(out, "json").read_text())
+    facts = json.loads(beside(out, "json").read_text())
     deltas = {task: tuple(own["delta"].values()) for task, own in facts.items()}
     first = next(iter(facts.values()))
     for one in (table, repair):
@@ -619,10 +653,10 @@ def _draw(out: Path, figures: Path) -> None:
             drawn[file_name(f"effects_{task}")] = head_plots.effect_curves_figure(effects, table, task, n_min)
             if "effect_by_source" in effects:
                 drawn[file_name(f"sources_{task}")] = head_plots.source_map_figure(effects, table, task)
-    for kind in dict.fromkeys(ablation.kind):
-        table.attrs["kind"] = repair.attrs["kind"] = kind
-        drawn[f"ablation_{kind}"] = head_plots.ablation_figure(ablation[ablation.kind == kind], table, deltas)
-        drawn[f"repair_{kind}"] = head_plots.repair_figure(repair[repair.kind == kind])
+    for way in dict.fromkeys(ablation.way):
+        table.attrs["way"] = repair.attrs["way"] = way
+        drawn[f"ablation_{way}"] = head_plots.ablation_figure(ablation[ablation.way == way], table, deltas)
+        drawn[f"repair_{way}"] = head_plots.repair_figure(repair[repair.way == way])
     save_figures(drawn, figures)
 
 

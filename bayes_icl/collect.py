@@ -287,7 +287,10 @@ class Journal:
         if len(lines) > 1 and lines[0] == self.key:
             good = len(lines[0].encode()) + 1
             for line in lines[1:-1]:  # what follows the last newline was cut short
-                entry = json.loads(line)
+                try:
+                    entry = json.loads(line)
+                except ValueError:  # damaged: this and what follows is read again
+                    break
                 done[entry["task"], entry["first"]] = entry["values"]
                 good += len(line.encode()) + 1
         self.path.parent.mkdir(parents=True, exist_ok=True)

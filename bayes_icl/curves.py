@@ -240,3 +240,8 @@ def file_name(name: str) -> str:
     """A task's name; what a file system might not take becomes a hyphen, and a hash keeps such names apart."""
     plain = re.sub("[^A-Za-z0-9_.=,+-]", "-", name)
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def beside(path: Path, end: str) -> Path:
+    """A file with the name of a netCDF file and another ending: a table that belongs to it."""
+    return path.with_name(f"{path.name.removesuffix('.nc')}.{end}")

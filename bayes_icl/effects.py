@@ -53,6 +53,7 @@ VARIABLES = {
     "rest": "embedding + bias - entropy",
     "log_odds": "the quantity that effect, mlp and rest add up to: of one token of the answer",
     "curve": "log_odds of the whole answer, from the curves file",
+    "ablated_log_odds": "log_odds without a set of heads, by way and set of ablation.csv",
     "error": "log_odds less the sum of its parts",
     "norm": "root mean square norm of what a head writes into the residual stream, at the positions read",
 }
@@ -117,9 +118,8 @@ def recorded_episodes(
             ahead = one.fork.values.astype(np.int64)
             if (ahead < 0).any():
                 raise StatedError(f"task {task!r} was collected without foils: attribute --readout complement")
-        elif short := int((stop - start).min()):
-            if not 0 <= token < short:
-                raise StatedError(f"--token {token}: answers of {task!r} have {short} tokens at least, counted from 0")
+        elif not 0 <= token < (short := int((stop - start).min())):
+            raise StatedError(f"--token {token}: an answer of {task!r} has the tokens 0 to {short - 1} only")
         at = start + ahead
         foil = one.foil_token.values.astype(np.int64) if readout == "foil" else None
         places = token_places(prompt, [str(q) for q in one["query"].values], model.tokenizer)
@@ -144,6 +144,10 @@ class Parts(NamedTuple):
         Shape (row, layer, head).
     gap
         Shape (row, layer): what a block adds less what its parts add; where an error comes from.
+    direction
+        Shape (row, d_model): what a write into the residual stream is multiplied with.
+    seen
+        By layer, shape (row, head, d_head): the same for what heads hand to the output projection.
     """
 
     head: np.ndarray
@@ -157,9 +161,18 @@ class Parts(NamedTuple):
     error: np.ndarray
     norm: np.ndarray
     gap: np.ndarray
+    direction: Tensor
+    seen: list[Tensor]
 
 
-def direct_effects(anatomy: Anatomy, episodes: Sequence[Episode], *, by_source: bool = True, on_z: Any = None) -> Parts:
+def direct_effects(
+    anatomy: Anatomy,
+    episodes: Sequence[Episode],
+    *,
+    by_source: bool = True,
+    on_z: Any = None,
+    along: Float[Tensor, "row d_model"] | None = None,
+) -> Parts:
     """Run some episodes and take the log-odds apart.
 
     Parameters
@@ -168,14 +181,19 @@ def direct_effects(anatomy: Anatomy, episodes: Sequence[Episode], *, by_source: 
         Split heads over the tokens attended to.
     on_z
         As in `stream.watch`.
+    along
+        Take effects along the direction of another run (`Parts.direction`), so that what differs is what was written;
+        they do not add up to this run's log-odds then.
     """
     positions = np.stack([e.target.positions for e in episodes])
     stream = watch(anatomy, [e.prompt.tokens for e in episodes], positions, on_z=on_z)
     with torch.inference_mode():
-        return _take_apart(anatomy, stream, episodes, by_source)
+        return _take_apart(anatomy, stream, episodes, by_source, along)
 
 
-def _take_apart(anatomy: Anatomy, stream: Stream, episodes: Sequence[Episode], by_source: bool) -> Parts:
+def _take_apart(
+    anatomy: Anatomy, stream: Stream, episodes: Sequence[Episode], by_source: bool, along: Tensor | None
+) -> Parts:
     batch, n_read = len(episodes), len(episodes[0].target.positions)
     device = stream.logits.device
     correct = torch.from_numpy(np.concatenate([e.target.correct for e in episodes])).to(device)
@@ -186,9 +204,9 @@ def _take_apart(anatomy: Anatomy, stream: Stream, episodes: Sequence[Episode], b
     log_odds, entropy, read, bias = _direction(anatomy, stream, correct, foil)
     norm = anatomy.final_norm
     bias = bias + (read * norm.bias).sum(-1, dtype=torch.float64)
-    direction = norm.back(read, norm.scale(stream.residual[-1], stream.normed)).float()
+    direction = norm.back(read, norm.scale(stream.residual[-1], stream.normed)).float() if along is None else along
     places = _place_matrix(episodes, stream.values[0].shape[2], device) if by_source else None
-    heads, mlps, norms, splits, masses, gaps = [], [], [], [], [], []
+    heads, mlps, norms, splits, masses, gaps, all_seen = [], [], [], [], [], [], []
     for layer in range(anatomy.n_layers):
         d, after = direction * anatomy.multiplier, anatomy.after_attention[layer]
         own_bias = torch.zeros_like(log_odds)
@@ -209,6 +227,7 @@ def _take_apart(anatomy: Anatomy, stream: Stream, episodes: Sequence[Episode], b
         gaps.append(written - head.sum(-1, dtype=torch.float64) - own_bias - mlp)
         bias = bias + own_bias
         heads.append(head)
+        all_seen.append(seen)
         mlps.append(mlp)
         squares = torch.einsum("rhk,hkj->rhj", stream.z[layer], anatomy.gram[layer]) * stream.z[layer]
         norms.append(squares.sum(-1).clamp(min=0).sqrt())
@@ -224,7 +243,8 @@ def _take_apart(anatomy: Anatomy, stream: Stream, episodes: Sequence[Episode], b
     head_, mlp_, embedding_, bias_, entropy_, log_odds_, error_, norm_, gap_ = (x.cpu().numpy() for x in numbers)
     by_place = stack(splits).cpu().numpy() if splits else None
     attention = stack(masses).cpu().numpy() if masses else None
-    return Parts(head_, by_place, attention, mlp_, embedding_, bias_, entropy_, log_odds_, error_, norm_, gap_)
+    more = (norm_, gap_, direction, all_seen)
+    return Parts(head_, by_place, attention, mlp_, embedding_, bias_, entropy_, log_odds_, error_, *more)
 
 
 def token_log_odds(
@@ -446,15 +466,16 @@ def _check_split(split: np.ndarray, parts: Parts, episodes: Sequence[Episode], t
     return float(error[worst])
 
 
-KINDS = ("mean", "held")
+WAYS = ("mean", "held")
 """Ablations: a head's mean output over episodes at the same shot and place, or over shots as well."""
 
 
 class MeanOutputs:
     """Mean output of every head over the episodes of a task: at the same shot and place within it, or over shots too.
 
-    Tokens are aligned by how far they stand from the answer of their shot, so queries of unequal length meet at their
-    ends. A place that one episode alone has keeps its own output. The sink is a place of its own.
+    A place is a role and a distance from the answer of the shot, so queries of unequal length meet at their ends. A
+    mean includes the episode it stands in for, and a place that one episode alone has keeps its own output. Means over
+    shots weigh all shots alike, n = 0 too. The sink is a place of its own.
 
     Attributes
     ----------
@@ -465,7 +486,7 @@ class MeanOutputs:
     """
 
     def __init__(self, anatomy: Anatomy, episodes: Sequence[Episode]) -> None:
-        self._groups: dict[tuple[int, int], int] = {}
+        self._groups: dict[tuple[int, int, int], int] = {}
         self.of_token = {e.seq: torch.from_numpy(self._number(e.places)) for e in episodes}
         n, width = len(self._groups), anatomy.w_out[0].shape[:2].numel()
         self.sums = torch.zeros(anatomy.n_layers, n, width)
@@ -474,15 +495,18 @@ class MeanOutputs:
             self._counts += torch.bincount(groups, minlength=n)
         self._d_head = anatomy.w_out[0].shape[1]
         # Groups that differ by shot only, for means over shots.
-        held: dict[tuple[bool, int], int] = {}
-        self._held = torch.tensor([held.setdefault((shot < 0, offset), len(held)) for shot, offset in self._groups])
+        held: dict[tuple[bool, int, int], int] = {}
+        numbers = [held.setdefault((s < 0, role, offset), len(held)) for s, role, offset in self._groups]
+        self._held = torch.tensor(numbers)
 
     def _number(self, places: Places) -> np.ndarray:
-        pairs = zip(places.shot.tolist(), places.offset.tolist())
-        return np.array([self._groups.setdefault(pair, len(self._groups)) for pair in pairs])
+        found = zip(places.shot.tolist(), places.role.tolist(), places.offset.tolist())
+        return np.array([self._groups.setdefault(place, len(self._groups)) for place in found])
 
     def restore(self, sums: np.ndarray) -> None:
         """Take the sums of a run before."""
+        if sums.shape != tuple(self.sums.shape):
+            raise ValueError(f"sums of shape {tuple(self.sums.shape)} expected, got {sums.shape}")
         self.sums = torch.from_numpy(sums)
 
     def taking(self, episodes: Sequence[Episode]) -> Any:
@@ -495,16 +519,36 @@ class MeanOutputs:
 
         return take
 
-    def at(
-        self, seq: int, layer: int, heads: Sequence[int], kind: str = "mean"
-    ) -> Float[Tensor, "1 pos chosen d_head"]:
-        """Mean outputs of some heads where a sequence's tokens stand; `kind` is one of `KINDS`."""
+    def taken_norm(
+        self, anatomy: Anatomy, episodes: Sequence[Episode], norm: Float[np.ndarray, "layer head"]
+    ) -> Float[np.ndarray, "layer head"]:
+        """Root mean square norm of what holding a head at its mean takes from the residual stream, at the answers.
+
+        Parameters
+        ----------
+        norm
+            Of what heads write there, as in the effects format.
+        """
+        at = torch.cat([self._held[self.of_token[e.seq][e.target.positions]] for e in episodes])
+        share = torch.bincount(at, minlength=int(self._held.max()) + 1) / len(at)
+        squares = []
+        for layer in range(anatomy.n_layers):
+            means = self._held_means(layer).unflatten(1, (-1, self._d_head))
+            size = torch.einsum("ghk,hkj,ghj->gh", means, anatomy.gram[layer].cpu(), means)
+            squares.append((share[:, None] * size).sum(0).numpy())
+        return np.sqrt(np.maximum(norm**2 - np.stack(squares), 0))
+
+    def _held_means(self, layer: int) -> Float[Tensor, "place width"]:
+        """Mean outputs over episodes and shots."""
+        n = int(self._held.max()) + 1
+        sums = torch.zeros(n, self.sums.shape[2]).index_add_(0, self._held, self.sums[layer])
+        return sums / torch.zeros(n).index_add_(0, self._held, self._counts)[:, None]
+
+    def at(self, seq: int, layer: int, heads: Sequence[int], way: str = "mean") -> Float[Tensor, "1 pos chosen d_head"]:
+        """Mean outputs of some heads where a sequence's tokens stand; `way` is one of `WAYS`."""
         groups = self.of_token[seq]
-        sums, counts = self.sums[layer], self._counts
-        if kind == "held":
-            n = int(self._held.max()) + 1
-            sums = torch.zeros(n, sums.shape[1]).index_add_(0, self._held, sums)
-            counts = torch.zeros(n).index_add_(0, self._held, counts)
-            groups = self._held[groups]
-        means = sums[groups] / counts[groups][:, None]
+        if way == "held":
+            means = self._held_means(layer)[self._held[groups]]
+        else:
+            means = self.sums[layer][groups] / self._counts[groups][:, None]
         return means.unflatten(1, (-1, self._d_head))[None, :, list(heads)]

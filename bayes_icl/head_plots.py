@@ -40,10 +40,9 @@ DASHES = (0, (3, 1.2))
 PARTS = {"heads": "head", "MLPs": "mlp", "rest": "rest"}
 STEPS = {
     "predicted": "predicted loss",
-    "left": f"{MINUS} left in the set",
     "other_heads": f"{MINUS} other heads",
     "mlps": f"{MINUS} MLPs",
-    "rest": f"{MINUS} rest",
+    "norm": f"{MINUS} norm, rivals",
     "lost": "= lost",
 }
 
@@ -227,7 +226,7 @@ def ablation_figure(
     for task in known:
         own = ablation[ablation.task == task]
         is_top, is_placebo = own["set"] == "top", own["set"].str.startswith("placebo")
-        single = own[~is_top & ~is_placebo]
+        single = own[~is_top & ~is_placebo & (own["set"] != "none")]
         single = single.loc[single.lost.abs().nlargest(most).index].sort_values("lost", ascending=False)
         panels.append((task, own[is_top], own[is_placebo], single))
     rows, columns = -(-len(panels) // 2), min(len(panels), 2)
@@ -266,7 +265,7 @@ def ablation_figure(
         Line2D([], [], lw=1.2, color=GREEN),
     ]
     words = ["lost, 95 %", "predicted by direct effects", "placebo set", "all of delta, 95 %"]
-    title = f"{TAKEN[table.attrs.get('kind', '')]} ({_context(table)})"
+    title = f"{TAKEN[table.attrs.get('way', '')]} ({_context(table)})"
     figure.legend(handles, words, loc="outside upper center", ncols=2 * columns, title=title, title_fontsize=8)
     return _titled(figure, "", "delta lost (nats per example)")
 
@@ -353,8 +352,8 @@ def repair_figure(repair: pd.DataFrame) -> Figure:
     title = ["predicted loss to loss found, 95 %", "green: stays, or is made up for; pink: goes as well"]
     if context := _context(repair):
         title[0] += f" ({context})"
-    if kind := repair.attrs.get("kind"):
-        title.insert(0, TAKEN[kind])
+    if way := repair.attrs.get("way"):
+        title.insert(0, TAKEN[way])
     return _titled(figure, "\n".join(title), "delta lost (nats per example)")
 
 
@@ -373,7 +372,7 @@ def _top(table: pd.DataFrame, task: str, most: int) -> pd.DataFrame:
 
 def _deltas(table: pd.DataFrame, deltas: Deltas | None) -> dict[str, tuple[float, float, float]]:
     given = table.attrs.get("deltas", {}) if deltas is None else deltas
-    sums = table.groupby("task", sort=False).slope.sum()
+    sums = table[table.kind != "all"].groupby("task", sort=False).slope.sum()
     known = {str(task): given.get(task, (total, np.nan, np.nan)) for task, total in sums.items()}
     return {task: (float(mean), float(low), float(high)) for task, (mean, low, high) in known.items()}
 

@@ -36,7 +36,8 @@ Interval = tuple[float, float, float]  # mean, low, high
 Head = tuple[int, int]  # layer, head
 
 LINEAR_LEAST = 0.5  # the last update over the first; 1 is a straight line, 0 a ceiling reached
-NEAREST = 20  # heads that a placebo is drawn from
+NEAREST = (5, 10, 20, 40)  # heads that a placebo is drawn from, in turn
+MATCHED = 0.1  # a placebo set's sum of norms may be off by this share
 TRIES = 200  # at another placebo set that differs from all before
 BATCH = 8  # heads a job
 NOTHING: Interval = (np.nan, np.nan, np.nan)
@@ -124,9 +125,10 @@ def accumulation(curves: Curves, seed: int = 0) -> Accumulation:
         `pooling` survives and the others do not.
     other
         One mean for each shot (`freeform`) predicts better than all three by more than a survivor may be worse, as it
-        does where a curve speeds up or jumps; or the fits cannot be relied on.
+        does where a curve speeds up or jumps.
 
-    With fewer than 8 sequences or updates it is ``"undecided"``, as such curves are refused a verdict.
+    With fewer than 8 sequences or updates it is ``"undecided"``, as such curves are refused a verdict, and so it is
+    where the fits cannot be relied on. ``"none"`` says that no change is not excluded, not that there is none.
 
     Parameters
     ----------
@@ -140,7 +142,7 @@ def accumulation(curves: Curves, seed: int = 0) -> Accumulation:
     levelled = curves._replace(log_odds=curves.log_odds - curves.log_odds.mean(1, keepdims=True))
     stats = summarise(curves)
     if too_little(levelled) or not stats.scale > 0:
-        return Accumulation("undecided" if few else "other", (float(updates.mean()), np.nan, np.nan), NOTHING)
+        return Accumulation("undecided", (float(updates.mean()), np.nan, np.nan), NOTHING)
     scores, posteriors = {}, {}
     for name in ("constant", "additive", "pooling", "freeform"):
         scores[name], posteriors[name] = _score(name, curves, stats, seed)
@@ -156,7 +158,7 @@ def _kind(scores: dict[str, Score], least: float) -> str:
     """The kind of accumulation, given the lower bound of the last update over the first under `pooling`."""
     sound = {name for name, s in scores.items() if not s.faults and s.pareto_k_max <= PARETO_K_MOST}
     if not {"constant", "additive"} <= sound:
-        return "other"
+        return "undecided"
     alive, distance = survivors(list(scores.values()), "elpd_logo")
     if "freeform" in sound:
         gap, se = distance["freeform"]
@@ -196,7 +198,8 @@ def head_table(
 ) -> pd.DataFrame:
     """What every component adds to delta, and how each head does it: a row for each task and component.
 
-    The heads first, by layer; then the MLPs, the embedding, the biases, and minus the entropy of the incorrect answers.
+    The heads first, by layer; then the MLPs, the embedding, the biases, minus the entropy of the incorrect tokens;
+    last, all of them together.
 
     Parameters
     ----------
@@ -212,7 +215,8 @@ def head_table(
     -------
     table
         slope (nats per example) and share of delta, with 95 % t-intervals over sequences in which the weights of
-        `delta_weights` are taken as known. The slopes of a task add up to the posterior mean of delta. Heads have
+        `delta_weights` are taken as known. The slopes of a task add up to the posterior mean of delta, which is the row
+        "all". Beside it, free of any law, `rise`: the effect at the last shot less that at n_min, nats. Heads have
         besides: `pooled`, `false_sign`, `stands_out` (`pool_heads`), `accumulation`, `delta`, `c` (`accumulation`)
         and `attention` at the last shot. `top` and `lost` are for an intervention to fill in.
 
@@ -229,7 +233,7 @@ def head_table(
     jobs: list[tuple[list[Curves], int]] = []
     places: list[tuple[int, int]] = []  # table and first row of each job
     for i, task in enumerate(effects.task.values):
-        table, curves = _slopes_of(effects.sel(task=task), str(task), n_min, seed)
+        table, curves = slope_table(effects.sel(task=task), str(task), n_min, seed)
         tables.append(table)
         starts = range(0, len(curves), BATCH)
         jobs += [(curves[start : start + BATCH], seed) for start in starts]
@@ -252,15 +256,15 @@ def head_table(
 
 COLUMNS = [
     *("task", "component", "kind", "layer", "head", "n_min"),
-    *("slope", "slope_low", "slope_high", "share", "share_low", "share_high"),
+    *("slope", "slope_low", "slope_high", "share", "share_low", "share_high", "rise", "rise_low", "rise_high"),
     *("pooled", "pooled_low", "pooled_high", "false_sign", "stands_out"),
     *("delta", "delta_low", "delta_high", "accumulation", "c", "c_low", "c_high", "attention"),
     *("top", "lost", "lost_low", "lost_high", "lost_held", "lost_held_low", "lost_held_high"),
 ]
 
 
-def _slopes_of(effects: xr.Dataset, task: str, n_min: int, seed: int) -> tuple[pd.DataFrame, list[Curves]]:
-    """One task's rows without the heads' own fits, and the curves of its heads in the order of the rows."""
+def slope_table(effects: xr.Dataset, task: str, n_min: int, seed: int) -> tuple[pd.DataFrame, list[Curves]]:
+    """One task's rows of `head_table` without the heads' own fits, and the curves of its heads in the same order."""
     effects = effects.isel(shot=effects.shot.values >= n_min)
     effects = effects.isel(seq=effects.log_odds.notnull().all("shot").values)
     shots = effects.shot.values.astype(float)
@@ -286,11 +290,12 @@ def _slopes_of(effects: xr.Dataset, task: str, n_min: int, seed: int) -> tuple[p
     ]
     rows += [{"component": f"MLP {layer}", "kind": "mlp", "layer": layer} for layer in layers]
     rows += [{"component": name, "kind": "rest"} for name in ("embedding", "bias", "entropy")]
+    rows.append({"component": "all", "kind": "all"})
     rest = [
         sign * effects[name].transpose("seq", "shot").values
         for name, sign in (("embedding", 1.0), ("bias", 1.0), ("entropy", -1.0))
     ]
-    components = np.concatenate([heads.reshape(-1, *log_odds.shape), mlps, np.stack(rest)])
+    components = np.concatenate([heads.reshape(-1, *log_odds.shape), mlps, np.stack([*rest, log_odds])])
 
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)
     table["task"], table["n_min"] = task, n_min
@@ -303,6 +308,8 @@ def _slopes_of(effects: xr.Dataset, task: str, n_min: int, seed: int) -> tuple[p
         share = slope / delta[0]
         _, low, high = t_interval((slopes - share * total[:, None]) / delta[0])
     table["share"], table["share_low"], table["share_high"] = share, share + low, share + high
+    rise = (components[:, :, -1] - components[:, :, 0]).T
+    table["rise"], table["rise_low"], table["rise_high"] = t_interval(rise)
 
     n = n_layers * n_heads
     errors = slopes[:, :n].std(0, ddof=1) / np.sqrt(len(slopes))
@@ -327,51 +334,39 @@ def t_interval(x: Float[np.ndarray, "seq ..."]) -> tuple[np.ndarray, np.ndarray,
     return mean, mean - half, mean + half
 
 
-def paired_loss(
-    clean: Float[np.ndarray, "seq shot"], ablated: Float[np.ndarray, "seq shot"], weights: Float[np.ndarray, " update"]
-) -> Interval:
-    """Delta that an intervention takes away, paired over sequences: mean and 95 % t-interval, nats per example.
-
-    Parameters
-    ----------
-    clean, ablated
-        The same sequences without and with it, from n_min on, nats.
-    weights
-        Of `delta_weights`.
-    """
-    mean, low, high = t_interval(np.diff(clean - ablated, axis=1) @ weights)
-    return float(mean), float(low), float(high)
-
-
-def choose_top(table: pd.DataFrame, top: int = 0) -> list[Head]:
+def choose_top(table: pd.DataFrame, top: int = 0, toward: float = 1.0) -> list[Head]:
     """The heads that write most of the update: as many as make half of what all heads write together, or `top`.
 
-    They come in order of slope, in delta's direction. Where heads that write against delta outweigh those that write
-    it, there is no such half, and half of what the latter write is taken.
+    They come in order of their pooled slope, in delta's direction. Where heads that write against delta leave less than
+    half of what the others write, half of what those others write is taken instead.
 
     Parameters
     ----------
     table
-        Rows of `head_table` of one task; only those of heads count.
+        Rows of `slope_table` or `head_table` of one task; only those of heads count.
     top
         How many, if not 0.
+    toward
+        Delta, whose sign is its direction.
 
     Returns
     -------
     heads
         (layer, head); none where no head writes in delta's direction.
+
+    Raises
+    ------
+    StatedError
+        The model has fewer heads.
     """
     heads = table[table.kind == "head"]
     if top > len(heads):
         raise StatedError(f"--top {top}: the model has {len(heads)} heads")
-    slope, share = heads["slope"].to_numpy(float), heads["share"].to_numpy(float)
-    # The share's sign is the slope's times delta's.
-    largest = int(np.argmax(np.abs(slope)))
-    slope = slope * (-1.0 if np.sign(slope[largest]) == -np.sign(share[largest]) else 1.0)
+    slope = heads["pooled"].to_numpy(float) * (1.0 if toward >= 0 else -1.0)
     order = np.argsort(-slope, kind="stable")
     helping = np.maximum(slope, 0)
     if not top and helping.any():
-        goal = (slope.sum() if slope.sum() > 0 else helping.sum()) / 2
+        goal = (slope.sum() if slope.sum() >= helping.sum() / 2 else helping.sum()) / 2
         top = int(np.searchsorted(np.cumsum(helping[order]), goal * (1 - 1e-12))) + 1
     chosen = heads.iloc[order[:top]]
     return [(int(layer), int(head)) for layer, head in zip(chosen["layer"], chosen["head"])]
@@ -380,10 +375,11 @@ def choose_top(table: pd.DataFrame, top: int = 0) -> list[Head]:
 def placebo_sets(
     norms: Float[np.ndarray, "layer head"], chosen: Sequence[Head], n_sets: int = 20, seed: int = 0
 ) -> list[list[Head]]:
-    """Random sets of other heads, as many and as large in norm as the chosen ones.
+    """Random sets of other heads, as many as the chosen ones and with as large a sum of norms, within 10 %.
 
-    Each chosen head, the largest first, is stood in for by one of the 20 heads nearest to it in norm that are neither
-    chosen nor in the set already. No two sets are the same; of few heads there may be fewer than `n_sets`.
+    Each chosen head is stood in for by one of the heads near it in norm, and the set kept where the sum is near enough.
+    No two are the same. Where there are not enough such sets, those nearest in sum are taken, and there may be fewer
+    than `n_sets`.
 
     Raises
     ------
@@ -397,37 +393,41 @@ def placebo_sets(
             f"{len(chosen)} of {norms.size} heads are chosen, so that {len(others)} are left to compare them with; "
             "choose at most half"
         )
+    if not chosen:
+        return []
     rng = np.random.default_rng([seed, 11])
     sizes = np.array([norms[head] for head in others])
     order = sorted(chosen, key=lambda head: -norms[head])
-    sets: dict[frozenset[Head], list[Head]] = {}
-    for _ in range(n_sets * TRIES):
-        if len(sets) == n_sets or not chosen:
-            break
+    goal = sum(norms[head] for head in chosen)
+    sets: dict[frozenset[int], float] = {}
+    for i in range(n_sets * TRIES):
+        width = NEAREST[i % len(NEAREST)]
         free = np.full(len(others), True)
-        drawn = []
         for head in order:
             near = np.argsort(np.where(free, np.abs(sizes - norms[head]), np.inf), kind="stable")
-            one = rng.choice(near[: min(NEAREST, free.sum())])
-            free[one] = False
-            drawn.append(others[one])
-        sets.setdefault(frozenset(drawn), drawn)
-    return list(sets.values())
+            free[rng.choice(near[: min(width, free.sum())])] = False
+        drawn = frozenset(np.flatnonzero(~free).tolist())
+        sets[drawn] = abs(sizes[list(drawn)].sum() - goal)
+        if sum(off <= MATCHED * goal for off in sets.values()) >= n_sets:
+            break
+    near_enough = [drawn for drawn, off in sets.items() if off <= MATCHED * goal]
+    further = sorted((drawn for drawn in sets if drawn not in set(near_enough)), key=lambda drawn: sets[drawn])
+    return [[others[i] for i in sorted(drawn)] for drawn in [*near_enough, *further][:n_sets]]
 
 
-def placebo_share(ablation: pd.DataFrame, kind: str, delta: float) -> float:
-    """Share of sets, the top one among them, that lose as much of delta as the top one: p of a permutation test.
+def placebo_rank(ablation: pd.DataFrame, way: str, delta: float) -> tuple[int, int]:
+    """How many placebo sets lose as much of delta as the top set, and how many there are.
 
     Parameters
     ----------
     ablation
         Rows of one task in ablation.csv.
-    kind
+    way
         ``mean`` or ``held``.
     delta
         Its sign says which way a loss is.
     """
-    own = ablation[ablation.kind == kind]
-    lost = own.lost * np.sign(delta)
+    own = ablation[ablation.way == way]
+    lost = own.lost * (1.0 if delta >= 0 else -1.0)
     placebo = lost[own["set"].str.startswith("placebo ")]
-    return float((1 + (placebo >= lost[own["set"] == "top"].iloc[0]).sum()) / (1 + len(placebo)))
+    return int((placebo >= lost[own["set"] == "top"].iloc[0]).sum()), len(placebo)

@@ -228,14 +228,19 @@ def head_sentences(facts: dict, heads: pd.DataFrame, ablation: pd.DataFrame, rep
         )
 
     lines = [
-        f"{facts['readout']}, {token}, n >= {facts['n_min']}: delta {_three(delta.values())} nats/example; of the "
-        f"whole answer, as fit has it, {_three(whole.values())}",
-        "adding up to it: " + slopes({"head": "heads", "mlp": "MLPs", "rest": "embedding, biases, entropy"}),
+        f"{facts['readout']}, {token}, n >= {facts['n_min']}: delta {_three(delta.values())} nats/example under "
+        "additive, "
+        f"{_three(facts['delta_seqs'].values())} over sequences; of the whole answer, as fit has it, "
+        f"{_three(whole.values())}",
+        "adding up to it: "
+        + slopes({"head": "heads", "mlp": "MLPs", "rest": "embedding, biases and entropy"})
+        + f"; of the last, entropy of the other tokens {_three(facts['slope_entropy'].values())}",
     ]
     if "per_example" in facts:
         names = {"examples": "earlier examples", "query": "the query", "sink": "the first token"}
+        by_role = ", ".join(f"{name} {x:.3f}" for name, x in facts["slope_by_role"].items())
         lines += [
-            "what heads write of it, by where they attend: " + slopes(names),
+            f"what heads write of it, by where they attend: {slopes(names)}; within examples: {by_role}",
             "an earlier example adds, by all heads together, "
             + ", ".join(f"{_three(x.values())} nats at n = {n}" for n, x in facts["per_example"].items()),
         ]
@@ -248,43 +253,45 @@ def head_sentences(facts: dict, heads: pd.DataFrame, ablation: pd.DataFrame, rep
         f"{len(standing)} of {len(own)} heads stand out (surely more than 5 % of delta, for or against it)"
         + (f": {kinds}" if kinds else "")
     )
+    if facts.get("note"):
+        lines.append(facts["note"])
     return lines + (_ablation_sentences(delta, ablation, repair) if len(ablation) else [])
 
 
 TAKEN = {
-    "mean": "at their mean over episodes, shot by shot",
     "held": "held at their mean over episodes and shots",
+    "mean": "at their mean over episodes, shot by shot",
 }
 
 
 def _ablation_sentences(delta: dict, ablation: pd.DataFrame, repair: pd.DataFrame) -> list[str]:
-    from bayes_icl.heads import placebo_share
+    from bayes_icl.heads import placebo_rank
 
     first = ablation[ablation.set == "top"].iloc[0]
     lines = [
-        f"taken away: the top {first.n_heads} heads ({first['heads']}), whose direct effects are "
-        f"{first.predicted:.3f} of delta ({first.predicted / delta['mean']:.0%})"
+        f"taken away: the {first.n_heads} heads that write most ({first['heads']}), chosen on every other sequence and "
+        f"measured on the other {first.n_seqs}"
     ]
-    for kind in dict.fromkeys(ablation.kind):
-        own = ablation[ablation.kind == kind]
+    for way in TAKEN:
+        own = ablation[ablation.way == way]
         top, placebo = own[own.set == "top"].iloc[0], own[own.set.str.startswith("placebo ")]
-        mended = repair[repair.kind == kind].iloc[0]
+        clean, ablated = own[own.set == "none"].iloc[0], (top.delta, top.delta_low, top.delta_high)
+        mended = repair[repair.way == way].iloc[0]
         moves = ", ".join(
             f"{name} {_three((mended[part], mended[f'{part}_low'], mended[f'{part}_high']))}"
-            for part, name in (
-                ("left", "still written by them"),
-                ("other_heads", "made up for by other heads"),
-                ("mlps", "by MLPs"),
-                ("rest", "by the rest"),
-            )
+            for part, name in (("other_heads", "other heads"), ("mlps", "MLPs"), ("norm", "norm and rivals"))
         )
+        beyond, n_sets = placebo_rank(own, way, delta["mean"])
         lines += [
-            f"{TAKEN[kind]}: {_three((top.lost, top.lost_low, top.lost_high))} is lost "
-            f"({top.lost / delta['mean']:.0%} of delta), of the whole answer's "
-            f"{_three((top.lost_curve, top.lost_curve_low, top.lost_curve_high))}",
-            f"    {len(placebo)} placebo sets lose {placebo.lost.mean():.3f} on average, {placebo.lost.min():.3f} to "
-            f"{placebo.lost.max():.3f} (p = {placebo_share(ablation, kind, delta['mean']):.2g})",
-            f"    {moves}",
+            f"{TAKEN[way]}: {_three((top.lost, top.lost_low, top.lost_high))} is lost "
+            f"({top.lost / delta['mean']:.0%} of delta), where direct effects of "
+            f"{_three((top.predicted, top.predicted_low, top.predicted_high))} go; delta fitted again "
+            f"{_three(ablated)}, from {clean.delta:.3f}; of the whole answer "
+            f"{_three((top.lost_curve, top.lost_curve_low, top.lost_curve_high))} is lost",
+            f"    {beyond} of {n_sets} placebo sets lose as much; they lose {placebo.lost.mean():.3f} on average, "
+            f"{placebo.lost.min():.3f} to {placebo.lost.max():.3f} (norm {placebo.norm.min():.3g} to "
+            f"{placebo.norm.max():.3g}, that of the heads {top.norm:.3g})",
+            f"    made up for by {moves}",
         ]
     return lines
 

@@ -13,9 +13,9 @@ import xarray as xr
 from handmade import AMOUNT, WRITER, class_task, counting_model, random_model
 from test_stream import attention_of
 
-from bayes_icl.ablate import Heads, ablate_episode, ablated_effects, edits_of, parts_by_kind
+from bayes_icl.ablate import Heads, ablate_episode, ablated_effects, edits_of, loss_apart
 from bayes_icl.collect import collect_curves
-from bayes_icl.effects import Episode, MeanOutputs, attribute_task, direct_effects, recorded_episodes
+from bayes_icl.effects import WAYS, Episode, MeanOutputs, attribute_task, direct_effects, recorded_episodes
 from bayes_icl.errors import StatedError
 from bayes_icl.models import Model
 from bayes_icl.readouts import Vocabulary
@@ -129,7 +129,7 @@ def test_ablated_log_odds_are_those_of_a_plain_hooked_run(
     vocabulary = Vocabulary(model.token_texts)
     for episode in episodes[:2]:
         clean = direct_effects(model.anatomy, [episode]).log_odds
-        found = ablate_episode(model, episode, SETS, means, vocabulary)
+        found = ablate_episode(model, episode, SETS, means, vocabulary)["mean"]
         target, prompt = episode.target, episode.prompt
         for key, heads in SETS.items():
             expected = log_odds_by_hand(model, episode, heads, means, target.positions, target.correct)
@@ -152,7 +152,7 @@ def test_ablated_foil_log_odds_are_differences_of_logits(
 ) -> None:
     model = model_of("llama")
     episodes, means = with_means(model, curves_of("llama"), readout="foil")
-    found = ablate_episode(model, episodes[0], SETS, means, Vocabulary(model.token_texts))
+    found = ablate_episode(model, episodes[0], SETS, means, Vocabulary(model.token_texts))["mean"]
     for key, heads in SETS.items():
         parts = ablated_effects(model, episodes[0], heads, means)
         np.testing.assert_allclose(found[key]["log_odds"], parts.log_odds, atol=2e-5)
@@ -165,7 +165,7 @@ def test_means_of_one_episode_change_nothing(
 ) -> None:
     model, curves = model_of(name), curves_of(name)
     episodes, means = with_means(model, curves.isel(seq=[1]))
-    found = ablate_episode(model, episodes[0], SETS, means, Vocabulary(model.token_texts))
+    found = ablate_episode(model, episodes[0], SETS, means, Vocabulary(model.token_texts))["mean"]
     clean = attribute_task(model, curves, "past_tense").isel(task=0, seq=1)
     curve = curves.log_odds.sel(task="past_tense", readout="complement").values[1]
     for one in found.values():
@@ -182,9 +182,10 @@ def test_the_order_of_heads_and_of_sets_does_not_matter(
     episodes, means = with_means(model, curves_of("llama"))
     vocabulary = Vocabulary(model.token_texts)
     heads: list[tuple[int, int]] = [(1, 3), (0, 2), (1, 0), (0, 1)]
-    found = ablate_episode(model, episodes[0], {"a": heads, "b": heads[::-1], "c": [(1, 3)]}, means, vocabulary)
-    assert found["a"] == found["b"] != found["c"]
-    alone = ablate_episode(model, episodes[0], {"c": [(1, 3)]}, means, vocabulary)
+    found = ablate_episode(model, episodes[0], {"a": heads, "b": heads[::-1], "c": [(1, 3)]}, means, vocabulary)["mean"]
+    assert found["a"]["log_odds"] == found["b"]["log_odds"] != found["c"]["log_odds"]
+    np.testing.assert_allclose(found["a"]["taken"], found["b"]["taken"], atol=1e-6)
+    alone = ablate_episode(model, episodes[0], {"c": [(1, 3)]}, means, vocabulary)["mean"]
     np.testing.assert_allclose(alone["c"]["log_odds"], found["c"]["log_odds"], atol=1e-6)
 
 
@@ -221,21 +222,53 @@ def test_an_ablated_head_says_nothing_of_its_episode(
     assert (ablated[0][1][:, 0] - clean[0][1][:, 0]).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("readout", ["complement", "foil"])
 @pytest.mark.parametrize("name", KINDS)
-def test_kinds_add_up_to_the_log_odds(
-    model_of: Callable[[str], Model], curves_of: Callable[[str], xr.Dataset], name: str, readout: str
+def test_a_loss_is_taken_apart(
+    model_of: Callable[[str], Model], curves_of: Callable[[str], xr.Dataset], name: str, readout: str, way: str
 ) -> None:
+    """lost = taken - made up for; heads that cannot react do not, which another direction would hide."""
     model = model_of(name)
     episodes, means = with_means(model, curves_of(name), readout=readout)
-    for heads in SETS.values():
-        parts = ablated_effects(model, episodes[2], heads, means)
-        kinds = parts_by_kind(parts, heads)
-        assert {len(x) for x in kinds.values()} == {4}
-        np.testing.assert_allclose(np.sum(list(kinds.values()), axis=0), parts.log_odds, atol=1e-12)
-        np.testing.assert_allclose(kinds["set"], sum(parts.head[:, i, j] for i, j in heads), atol=1e-6)
-        np.testing.assert_allclose(kinds["mlps"], parts.mlp.sum(1), atol=1e-12)
-        assert np.abs(kinds["other_heads"]).max() > 1e-3
+    episode = episodes[2]
+    clean = direct_effects(model.anatomy, [episode], by_source=False)
+    sets: dict[str, Heads] = {**SETS, "last": [(1, 0), (1, 2)]}
+    found = ablate_episode(model, episode, sets, means, Vocabulary(model.token_texts), apart=list(sets))[way]
+    for key, heads in sets.items():
+        ablated = ablated_effects(model, episode, heads, means, way, along=clean.direction)
+        apart = loss_apart(clean, ablated, heads)
+        taken = sum(clean.head[:, i, j] - ablated.head[:, i, j] for i, j in heads)
+        lost = clean.log_odds - np.array(found[key]["log_odds"])
+        np.testing.assert_allclose(lost, taken - sum(apart.values()), atol=1e-4)
+        # With a norm after attention, taking heads away changes its scale too.
+        if name != "gemma3":
+            np.testing.assert_allclose(found[key]["taken"], taken, atol=1e-5)
+        for part, expected in apart.items():
+            np.testing.assert_allclose(found[key][part], expected, atol=1e-6)
+    if name != "gemma3":
+        np.testing.assert_allclose(found["last"]["other_heads"], 0, atol=1e-5)
+        own = ablated_effects(model, episode, sets["last"], means, way)  # the control: along its own direction
+        others = [(i, j) for i in (0, 1) for j in range(4) if (i, j) not in sets["last"]]
+        assert np.abs(sum(own.head[:, i, j] - clean.head[:, i, j] for i, j in others)).max() > 1e-4
+
+
+def test_held_heads_have_one_output_at_every_shot(
+    model_of: Callable[[str], Model], curves_of: Callable[[str], xr.Dataset]
+) -> None:
+    """The mean over episodes and shots by hand; at the mean over episodes they differ between shots."""
+    model = model_of("llama")
+    episodes, means = with_means(model, curves_of("llama"))
+    outs = {e.seq: outputs(model, e) for e in episodes}
+    at = [e.target.positions for e in episodes]
+    expected = torch.cat([outs[e.seq][1][p][:, 2] for e, p in zip(episodes, at)]).mean(0)
+    held = means.at(0, 1, [2], "held")[0, at[0], 0]
+    torch.testing.assert_close(held, expected.expand_as(held), atol=1e-5, rtol=1e-5)
+    assert means.at(0, 1, [2])[0, at[0], 0].std(0).max() > 1e-3
+    norm = attribute_task(model, curves_of("llama"), "past_tense")["norm"].values[0]
+    off = torch.stack([outs[e.seq][1][p][:, 2] for e, p in zip(episodes, at)]).flatten(0, 1) - expected
+    by_hand = float(((off @ model.anatomy.w_out[1][2]) ** 2).sum(-1).mean().sqrt())
+    assert means.taken_norm(model.anatomy, episodes, norm)[1, 2] == pytest.approx(by_hand, rel=1e-3)
 
 
 def test_ablating_the_head_that_counts_takes_the_update(tiny: Model) -> None:
@@ -246,7 +279,7 @@ def test_ablating_the_head_that_counts_takes_the_update(tiny: Model) -> None:
     clean = attribute_task(model, curves, "classes")
     sets: dict[str, Heads] = {"writer": [WRITER], "other": [(WRITER[0], 0)]}
     vocabulary = Vocabulary(model.token_texts)
-    found = [ablate_episode(model, episode, sets, means, vocabulary) for episode in episodes]
+    found = [ablate_episode(model, episode, sets, means, vocabulary)["mean"] for episode in episodes]
     log_odds = {key: np.array([one[key]["log_odds"] for one in found]) for key in sets}
     effect = clean.effect.sel(layer=WRITER[0], head=WRITER[1]).values[0]
     lost = clean.log_odds.values[0] - log_odds["writer"]

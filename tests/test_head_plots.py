@@ -150,7 +150,7 @@ def made_repair(ablation: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for i, own in enumerate(ablation[ablation["set"] == "top"].itertuples()):
         p = own.predicted
-        parts = {"left": 0.05 * p, "other_heads": 0.2 * p, "mlps": (0.15 if i % 2 == 0 else -0.2) * p, "rest": 0.02 * p}
+        parts = {"other_heads": 0.2 * p, "mlps": (0.15 if i % 2 == 0 else -0.2) * p, "norm": 0.07 * p}
         row = {"predicted": p, **parts, "lost": p - sum(parts.values())}
         limits = {f"{k}_{side}": v + s * 0.006 for k, v in row.items() for side, s in (("low", -1), ("high", 1))}
         rows.append({"task": own.task} | row | limits)
@@ -502,14 +502,17 @@ def test_the_repair_adds_up(table: pd.DataFrame, figures: dict[str, Figure]) -> 
     repair = made_repair(made_ablation(table))
     for row, ax in zip(repair.itertuples(), panels(figures["repair"]), strict=True):
         bars = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in ax.patches]
-        assert len(bars) == 6
+        assert len(bars) == 5
         assert bars[0] == (0, pytest.approx(row.predicted)) and bars[-1] == (0, pytest.approx(row.lost))
         assert all(above[1] == pytest.approx(below[0]) for above, below in itertools.pairwise(bars[:-1]))
         assert bars[-2][1] == pytest.approx(row.lost)
         made_up = [patch.get_facecolor() for patch in list(ax.patches)[1:-1]]
         assert (made_up[2] == made_up[1]) == (row.mlps * row.other_heads > 0)
         whiskers = [np.asarray(line.get_xdata(), float) for line in ax.lines]
-        for values in ([row.lost_low, row.lost_high], [row.predicted - row.left_low, row.predicted - row.left_high]):
+        for values in (
+            [row.lost_low, row.lost_high],
+            [bars[0][1] - row.other_heads_low, bars[0][1] - row.other_heads_high],
+        ):
             assert any(np.allclose(line, values) for line in whiskers)
     words = words_of(figures["repair"])
     assert re.search(r"predicted loss\b", words) and "= lost" in words
