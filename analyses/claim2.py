@@ -162,7 +162,9 @@ class Found:
         parts = []
         for task in TASKS:
             facts = self.facts[task]
-            n_top = len(facts["top"])
+            own = self.heads[(self.heads.task == task) & (self.heads.kind == "head")]
+            share = own.share.sort_values(ascending=False).cumsum()
+            n_top = int((share < facts["share_head"] / 2).to_numpy().argmin()) + 1
             parts.append(
                 f"on {task} heads add {three(facts['slope_head'])} nats per example, MLPs {three(facts['slope_mlp'])}, "
                 f"embedding, biases and entropy {three(facts['slope_rest'])}; {n_top} heads make half of what heads add"

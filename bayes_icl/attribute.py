@@ -340,7 +340,7 @@ def _facts(effects: xr.Dataset, heads: pd.DataFrame, n_min: int, seed: int) -> d
     totals |= {"rest": effects.rest, "entropy": -effects.entropy}
     for kind, part in totals.items():
         facts[f"slope_{kind}"] = slope(part)
-        facts[f"share_{kind}"] = facts[f"slope_{kind}"]["mean"] / facts["delta"]["mean"]
+        facts[f"share_{kind}"] = facts[f"slope_{kind}"]["mean"] / (facts["delta"]["mean"] or np.nan)
     if "effect_by_source" in effects:
         examples = [name for name in effects.source.values.tolist() if name not in ("sink", "query")]
         by_source = effects.effect_by_source.sum(("layer", "head"), dtype=float)
@@ -657,6 +657,9 @@ def _draw(out: Path, figures: Path) -> None:
         table.attrs["way"] = repair.attrs["way"] = way
         drawn[f"ablation_{way}"] = head_plots.ablation_figure(ablation[ablation.way == way], table, deltas)
         drawn[f"repair_{way}"] = head_plots.repair_figure(repair[repair.way == way])
+    for name in {f"{kind}_{way}" for kind in ("ablation", "repair") for way in ("mean", "held")} - set(drawn):
+        for suffix in (".png", ".pdf"):  # of an earlier run
+            (figures / (name + suffix)).unlink(missing_ok=True)
     save_figures(drawn, figures)
 
 

@@ -313,7 +313,7 @@ def slope_table(effects: xr.Dataset, task: str, n_min: int, seed: int) -> tuple[
 
     n = n_layers * n_heads
     errors = slopes[:, :n].std(0, ddof=1) / np.sqrt(len(slopes))
-    pooled = pool_heads(slope[:n], errors, len(slopes) - 1)
+    pooled = pool_heads(slope[:n], errors, len(slopes) - 1, by_noise=True)
     for name in ("mean", "low", "high", "false_sign"):
         column = {"mean": "pooled", "false_sign": name}.get(name, f"pooled_{name}")
         table.loc[: n - 1, column] = getattr(pooled, name)

@@ -53,7 +53,11 @@ class Pooled:
 
 
 def pool_heads(
-    estimates: Float[np.ndarray, " head"], standard_errors: Float[np.ndarray, " head"], dof: float = np.inf
+    estimates: Float[np.ndarray, " head"],
+    standard_errors: Float[np.ndarray, " head"],
+    dof: float = np.inf,
+    *,
+    by_noise: bool = False,
 ) -> Pooled:
     """Adaptive shrinkage (Stephens 2017, "False discovery rates: a new deal", Biostatistics 18(2), 275-294).
 
@@ -68,9 +72,19 @@ def pool_heads(
     dof
         Degrees of freedom of the standard errors: an estimate has Student's t about the truth, as a mixture of normals
         of several widths. Normal, if none is given.
+    by_noise
+        Pool values in units of their standard errors, as suits heads, since those that write more vary more (Stephens's
+        alpha = 1). `sds` are in those units then.
     """
     x, s = np.asarray(estimates, float), np.asarray(standard_errors, float)
     exact = s <= 0
+    if by_noise:
+        unit = np.where(exact, 1.0, s)
+        own = pool_heads(x / unit, s / unit, dof)
+        unit = unit[:, None]
+        scaled = replace(own, centres=own.centres * unit, spreads=own.spreads * unit)
+        ends = {name: getattr(own, name) * unit[:, 0] for name in ("mean", "low", "high")}
+        return replace(scaled, **ends)
     sds = np.zeros(1)
     if not exact.all():
         least, most = s[~exact].min() / 10, 2 * np.abs(x[~exact]).max()

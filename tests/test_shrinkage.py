@@ -167,3 +167,18 @@ def test_a_head_stands_out_when_it_surely_writes_a_twentieth() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- accumulation
+
+
+def test_pooling_by_noise_pools_what_is_in_units_of_the_errors() -> None:
+    rng = np.random.default_rng(8)
+    errors = rng.lognormal(0, 1, 200)
+    truth = errors * np.where(rng.uniform(size=200) < 0.2, rng.normal(0, 5, 200), 0)
+    estimates = truth + errors * rng.normal(size=200)
+    plain, scaled = pool_heads(estimates, errors, 15), pool_heads(estimates, errors, 15, by_noise=True)
+    units = pool_heads(estimates / errors, np.ones(200), 15)
+    np.testing.assert_allclose(scaled.mean, units.mean * errors)
+    np.testing.assert_allclose(scaled.not_above(1e-12), units.not_above(1e-12), atol=1e-6)
+    assert ((scaled.mean - truth) ** 2 / errors**2).mean() < ((plain.mean - truth) ** 2 / errors**2).mean()
+    # With equal errors there is no difference.
+    same = pool_heads(estimates, np.ones(200), 15), pool_heads(estimates, np.ones(200), 15, by_noise=True)
+    np.testing.assert_allclose(same[0].mean, same[1].mean, atol=1e-9)
