@@ -47,7 +47,7 @@ class Norm:
     def of(cls, module: nn.Module, d_model: int, device: torch.device) -> Norm:
         """Read gain and bias off the module's answers, so that RMSNorm, LayerNorm and gains of 1 + w are one case.
 
-        Of a vector of alternating signs, mean and root mean square are 0 and 1.
+        Of a vector of alternating signs, mean and root mean square are 0 and 1, if it has an even number of entries.
         """
         signs = torch.ones(d_model, device=device)
         signs[1::2] = -1
@@ -461,10 +461,19 @@ def blocks_kept(anatomy: Anatomy, layers: Sequence[int]) -> Iterator[dict[int, F
 @contextlib.contextmanager
 def starting_at(anatomy: Anatomy, layer: int, residual: Float[Tensor, "batch pos d_model"]) -> Iterator[None]:
     """Run from a block on, with what went into it in a run before; the blocks below are not computed."""
-    for block in anatomy.blocks[:layer]:
-        block.forward = lambda *args, **kwargs: residual
+    with contextlib.ExitStack() as stack:
+        for block in anatomy.blocks[:layer]:
+            stack.enter_context(_standing_in(block, residual))
+        yield
+
+
+@contextlib.contextmanager
+def _standing_in(block: nn.Module, residual: Tensor) -> Iterator[None]:
+    own = vars(block).get("forward")  # some libraries put one there
+    block.forward = lambda *args, **kwargs: residual
     try:
         yield
     finally:
-        for block in anatomy.blocks[:layer]:
-            del block.forward
+        del block.forward
+        if own is not None:
+            block.forward = own
