@@ -118,8 +118,10 @@ def recorded_episodes(
             ahead = one.fork.values.astype(np.int64)
             if (ahead < 0).any():
                 raise StatedError(f"task {task!r} was collected without foils: attribute --readout complement")
-        elif not 0 <= token < (short := int((stop - start).min())):
-            raise StatedError(f"--token {token}: an answer of {task!r} has the tokens 0 to {short - 1} only")
+        else:
+            short = int((stop - start).min())
+            if not 0 <= token < short:
+                raise StatedError(f"--token {token}: an answer of {task!r} has the tokens 0 to {short - 1} only")
         at = start + ahead
         foil = one.foil_token.values.astype(np.int64) if readout == "foil" else None
         places = token_places(prompt, [str(q) for q in one["query"].values], model.tokenizer)
