@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from bayes_icl import attribute, collect, fit
+from bayes_icl.compare import read_table
 from bayes_icl.curves import beside
 from bayes_icl.heads import placebo_rank
 from bayes_icl.summary import TAKEN
@@ -70,12 +71,6 @@ def listed(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
-def excludes_zero(x: dict) -> bool:
-    """Whether an interval is clear of 0."""
-    _, low, high = x.values()
-    return not low <= 0 <= high
-
-
 class Found:
     """What the stages wrote, and sentences about it."""
 
@@ -83,14 +78,21 @@ class Found:
         self.verdicts = json.loads((FITS / "verdict.json").read_text())
         self.facts = json.loads(beside(EFFECTS, "json").read_text())
         self.heads, self.ablation, self.repair = (
-            pd.read_csv(beside(EFFECTS, f"{name}.csv")) for name in attribute.TABLES
+            read_table(beside(EFFECTS, f"{name}.csv")) for name in attribute.TABLES
         )
 
-    def per_example(self, task: str) -> tuple[int, dict, int, dict]:
-        """What an example adds by all heads together, early and late."""
-        numbers = self.facts[task]["per_example"]
-        early, late = "2", list(numbers)[-1]
-        return int(early), numbers[early], int(late), numbers[late]
+    def further(self, task: str) -> tuple[str, dict, str, dict]:
+        """What a further example adds, by what all heads write from examples, early and late."""
+        numbers = self.facts[task]["further_example"]
+        first, *_, last = numbers
+        return first, numbers[first], last, numbers[last]
+
+    def in_words(self, task: str) -> str:
+        """Whether it falls."""
+        first, x, last, y = self.further(task)
+        apart = x["low"] > y["high"] or x["high"] < y["low"]
+        words = "so it falls" if apart and abs(y["mean"]) < abs(x["mean"]) else "which cannot be told apart"
+        return f"{three(x)} nats from n = {first} and {three(y)} from n = {last}, {words}"
 
     def lost(self, task: str, way: str) -> tuple[pd.Series, pd.DataFrame, str]:
         """The row of the top set, those of placebo sets, and how many of these lose as much, in words."""
@@ -112,31 +114,30 @@ class Found:
                 for task in TASKS
             ]
         )
-        flat = []
+        flat = listed([f"on {task} {self.in_words(task)}" for task in TASKS])
+        attending, taken = [], []
         for task in TASKS:
-            early, x, late, y = self.per_example(task)
-            flat.append(f"{three(x)} nats at n = {early} and {three(y)} at n = {late} on {task}")
-        removed, common = [], []
-        for task in TASKS:
+            facts, own = self.facts[task], self.heads[(self.heads.task == task) & (self.heads.kind == "head")]
+            mostly = own.slope[own.attention > 0.5].sum()
+            attending.append(
+                f"{mostly:.3f} on {task} (from examples by any head: {three(facts['slope_examples'])} nats per example)"
+            )
             top, _, beside_placebos = self.lost(task, "held")
-            share = top.lost / self.facts[task]["delta"]["mean"]
-            removed.append(f"{share:.0%} of delta on {task} ({top.n_heads} heads; {beside_placebos})")
-            kept = 1 - self.lost(task, "mean")[0].predicted / top.predicted
-            common.append(f"{kept:.0%} on {task}")
-        weak = []
-        for task in TASKS:
-            own = self.heads[(self.heads.task == task) & (self.heads.kind == "head")]
-            first = own.loc[own.pooled.idxmax() if self.facts[task]["delta"]["mean"] > 0 else own.pooled.idxmin()]
-            weak.append(f"{first.component} on {task} ({first.attention:.0%})")
+            here = facts["delta_measured"]["mean"]
+            still = self.lost(task, "mean")[0].lost / top.lost
+            taken.append(
+                f"{top.lost / here:.0%} of delta on {task} ({top.n_heads} heads; {beside_placebos}; with their mean "
+                f"over episodes at each shot left in, {still:.0%} of that loss still goes)"
+            )
         return "\n".join(
             [
                 f"1. *Is the update constant?* {constant}.",
-                f"2. *Do heads write it?* Their direct effects add {shares}; MLPs and the rest add what is left. "
-                f"Attention on examples, at the last shot, of the head that writes most: {listed(weak)}.",
-                f"3. *Does every example add the same?* By all heads together one earlier example adds {listed(flat)}.",
-                f"4. *Does it go with the heads?* Those that write half of what heads write, held at their mean over "
-                f"episodes and shots, take with them {listed(removed)}. Of the direct effect that goes, "
-                f"{listed(common)} is in the heads' mean over episodes at each shot: the same whatever the examples.",
+                f"2. *Do heads that attend to examples write it?* Heads add {shares}; MLPs and the rest add what is "
+                f"left. Heads with most of their attention on examples at the last shot add {listed(attending)}.",
+                f"3. *Does every example add the same?* By what all heads write from examples, a further example adds "
+                f"{flat}.",
+                f"4. *Does it go with the heads?* Heads that write half of what heads write, held at their mean over "
+                f"episodes and shots, take with them {listed(taken)}.",
             ]
         )
 
@@ -189,22 +190,17 @@ class Found:
     def sources_paragraph(self, task: str) -> str:
         """Of the source maps."""
         facts = self.facts[task]
-        early, x, late, y = self.per_example(task)
-        ratio = y["mean"] / x["mean"]
-        falls = (
-            f"An example's effect changes sign or size: {three(x)} nats at n = {early}, {three(y)} at n = {late}"
-            if not 0 < ratio < 1
-            else f"An example adds {three(x)} nats at n = {early} and {three(y)} at n = {late}, {ratio:.0%} as much"
-        )
-        most = max(("examples", "query", "sink"), key=lambda part: facts[f"slope_{part}"]["mean"])
+        parts = ("examples", "query", "sink")
         words = {"examples": "earlier examples", "query": "the query itself", "sink": "the first token"}
-        clear = excludes_zero(facts["slope_examples"])
+        order = sorted(parts, key=lambda part: -abs(facts[f"slope_{part}"]["mean"]))
+        first, second = (facts[f"slope_{part}"] for part in order[:2])
+        sure = first["low"] > second["high"] or first["high"] < second["low"]
         return (
             f"What heads write, by the token that they attend to: of delta, {three(facts['slope_examples'])} nats per "
             f"example come from earlier examples, {three(facts['slope_query'])} from the query and "
-            f"{three(facts['slope_sink'])} from the first token; the largest part is from {words[most]}"
-            + ("" if clear else ", and that from examples may be nothing")
-            + f". {falls}; a constant update written from examples would leave it as it is."
+            f"{three(facts['slope_sink'])} from the first token; "
+            + (f"most is from {words[order[0]]}" if sure else "which part is the largest cannot be told")
+            + f". A further example adds {self.in_words(task)}; under a constant update the two would be alike."
         )
 
     def ablation_paragraph(self, way: str) -> str:
@@ -212,25 +208,35 @@ class Found:
         parts = []
         for task in TASKS:
             top, placebo, beside_placebos = self.lost(task, way)
-            lost = f"{top.lost:.3f} [{top.lost_low:.3f}, {top.lost_high:.3f}]"
-            predicted = f"{top.predicted:.3f} [{top.predicted_low:.3f}, {top.predicted_high:.3f}]"
-            parts.append(
-                f"on {task} the {top.n_heads} heads take {lost} of {self.facts[task]['delta']['mean']:.3f} nats per "
-                f"example with them, where direct effects of {predicted} go; {beside_placebos}, which lose "
-                f"{placebo.lost.mean():.3f} on average ({placebo.lost.min():.3f} to {placebo.lost.max():.3f})"
+            lost, direct, predicted = (
+                f"{top[name]:.3f} [{top[f'{name}_low']:.3f}, {top[f'{name}_high']:.3f}]"
+                for name in ("lost", "direct", "predicted")
             )
-        return f"Heads {TAKEN[way]}: {'; '.join(parts)}."
+            own = self.ablation[(self.ablation.task == task) & (self.ablation.way == way)]
+            single = own[own.set.isin(self.facts[task]["top"])]
+            largest = single.loc[single.lost.abs().idxmax()] if len(single) else None
+            parts.append(
+                f"on {task} the {top.n_heads} heads take {lost} of {self.facts[task]['delta_measured']['mean']:.3f} "
+                f"nats per example with them; they write {direct}, of which {predicted} goes; {beside_placebos}, which lose "
+                f"{placebo.lost.mean():.3f} on average ({placebo.lost.min():.3f} to {placebo.lost.max():.3f})"
+                + (
+                    f"; alone, {largest.set} loses most, {largest.lost:.3f} where {largest.predicted:.3f} goes directly"
+                    if largest is not None
+                    else ""
+                )
+            )
+        return f"Heads {TAKEN[way]}: {'; '.join(parts)}. What does not go is their mean, along a direction that moves with n."
 
     def repair_paragraph(self, way: str) -> str:
         """Of what made up for the loss."""
         parts = []
         for row in self.repair[self.repair.way == way].itertuples():
-            moves = {"other heads": row.other_heads, "MLPs": row.mlps, "the final norm and rival tokens": row.norm}
+            moves = {"other heads": row.other_heads, "MLPs": row.mlps, "norms and rival tokens": row.norm}
             made_up = [f"{name} {x:+.3f}" for name, x in moves.items()]
             parts.append(f"on {row.task} {row.predicted:.3f} was to go and {row.lost:.3f} went: {', '.join(made_up)}")
         return (
-            "From the direct effects that go to the loss found (nats per example; plus: made up for, minus: lost as "
-            f"well): {'; '.join(parts)}."
+            "From the direct effects that go to the loss found, by what others change (nats per example; plus: made up "
+            f"for, minus: lost as well): {'; '.join(parts)}."
         )
 
     def page(self) -> str:

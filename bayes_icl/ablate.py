@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from bayes_icl.effects import WAYS, Episode, MeanOutputs, Parts, direct_effects, token_log_odds
 from bayes_icl.errors import StatedError
@@ -98,7 +99,8 @@ def ablate_episode(
             }
             if name in apart:
                 ablated = ablated_effects(model, episode, sets[name], means, way, along=clean.direction)
-                found[way][name] |= {k: x.tolist() for k, x in loss_apart(clean, ablated, sets[name]).items()}
+                apart_ = loss_apart(clean, ablated, sets[name], np.array(found[way][name]["taken"]))
+                found[way][name] |= {k: x.tolist() for k, x in apart_.items()}
     return found
 
 
@@ -126,21 +128,23 @@ def ablated_effects(
         return direct_effects(model.anatomy, [episode], by_source=False, along=along)
 
 
-def loss_apart(clean: Parts, ablated: Parts, heads: Heads) -> dict[str, np.ndarray]:
+def loss_apart(clean: Parts, ablated: Parts, heads: Heads, taken: Float[np.ndarray, " shot"]) -> dict[str, np.ndarray]:
     """What becomes of the direct effect that goes with some heads, shape (shot,), nats.
 
     lost = taken - other_heads - mlps - norm: what the other heads and the MLPs write more than before, along the clean
-    run's direction (self-repair as Rushing and Nanda 2024, arXiv 2402.15390, take it apart), and what the final norm's
-    scale and the competing tokens change.
+    run's direction (self-repair as Rushing and Nanda 2024, arXiv 2402.15390, take it apart), and what the scales of
+    norms and the competing tokens change. Where a norm follows attention, its scale is in what other heads write.
 
     Parameters
     ----------
     ablated
         Along the direction of `clean`.
+    taken
+        The direct effect that goes with the heads.
     """
     layers, numbers = np.array(heads).T
     change = ablated.head.astype(np.float64) - clean.head
     own = change[:, layers, numbers].sum(1)
     others, mlps = change.sum((1, 2)) - own, (ablated.mlp - clean.mlp).sum(1)
-    norm = ablated.log_odds - clean.log_odds - own - others - mlps
+    norm = ablated.log_odds - clean.log_odds + taken - others - mlps
     return {"other_heads": others, "mlps": mlps, "norm": norm}

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -157,6 +158,7 @@ def main(settings: AttributeSettings) -> int:
             kept=kept,
             progress=True,
         )
+        out.unlink(missing_ok=True)  # lest old effects stand beside new tables; what is finished is kept
         for name in TABLES:
             with replacing(beside(out, f"{name}.csv")) as temporary:
                 getattr(result, name).to_csv(temporary, index=False)
@@ -294,7 +296,7 @@ def attribute_curves(
     )
 
 
-NUMBERS = ("delta", "lost", "delta_curve", "lost_curve", "predicted")
+NUMBERS = ("delta", "lost", "delta_curve", "lost_curve", "direct", "predicted")
 ABLATION = [
     *("task", "way", "set", "heads", "n_heads", "norm", "n_seqs"),
     *(f"{name}{end}" for name in NUMBERS for end in ("", "_low", "_high")),
@@ -351,6 +353,11 @@ def _facts(effects: xr.Dataset, heads: pd.DataFrame, n_min: int, seed: int) -> d
         last = len(since) - 1
         shown = sorted({n for n in (1, 2, 4, 8, 16) if n < last} | {last})
         facts["per_example"] = {str(n): _three(t_interval(per_example[:, n] / n)) for n in shown}
+        ends = [n for n in shown if n >= max(n_min, 1)]
+        facts["further_example"] = {
+            f"{a} to {b}": _three(t_interval((per_example[:, b] - per_example[:, a]) / (b - a)))
+            for a, b in itertools.pairwise(ends)
+        }
         roles = effects.effect_by_role.sel(source=examples).sum(("layer", "head", "source"), dtype=float)
         by_role = weights @ np.diff(roles.transpose("shot", "role").values[since], axis=0)
         facts["slope_by_role"] = dict(zip(effects.role.values.tolist(), by_role.tolist()))
@@ -370,19 +377,20 @@ def _three(numbers: Sequence[Any]) -> dict[str, float]:
 
 
 def _check_same_numbers(model: Model, curves: xr.Dataset, task: str, episode: Episode) -> None:
-    """Read one episode again: the model must give what the file has."""
+    """Read one episode again: the model must give what the file has, where it has whole answers against all else."""
     import numpy as np
 
+    from bayes_icl.curves import readouts_of
     from bayes_icl.readouts import EpisodeReading, Vocabulary
 
-    if "complement" not in curves.readout.values:
+    if "complement" not in readouts_of(curves, task):
         return
     reading = EpisodeReading(None, episode.prompt, ("complement",), Vocabulary(model.token_texts))
     logits, _ = model.logits_at([episode.prompt.tokens], [reading.positions], [episode.prompt.branches], [()])
     buckets, _ = reading.read(logits)
     recorded = curves.log_odds.sel(task=task, readout="complement", seq=episode.seq).values
     gap = np.abs(buckets[0, :, 0] - buckets[0, :, 1] - recorded).max()
-    if gap > SAME:
+    if not gap <= SAME:
         raise StatedError(
             f"{model.name!r} does not give what the curves have: sequence {episode.seq} of {task!r} is off by {gap:.2g}"
             " nats; give the model that they were collected from"
@@ -429,8 +437,9 @@ def _intervene(
     facts["top"] = []
     if delta["hdi_low"] <= 0 <= delta["hdi_high"]:
         return [], [], None
-    chosen = choose_top(slope_table(effects.isel(seq=slice(0, None, 2)), task, n_min, seed)[0], top, delta["mean"])
-    measured = episodes[1::2]
+    measured, chosen = episodes[1::2], []
+    if len(measured) >= 2:
+        chosen = choose_top(slope_table(effects.isel(seq=slice(0, None, 2)), task, n_min, seed)[0], top, delta["mean"])
     norms = means.taken_norm(model.anatomy, episodes, effects["norm"].transpose("layer", "head").values.astype(float))
     if not chosen or 2 * len(chosen) > norms.size or len(measured) < 2:
         facts["note"] = "nothing is taken away: it needs heads that write the update, as many others, and 4 sequences"
@@ -467,8 +476,12 @@ def _intervene(
     def slope(x: Any, by: np.ndarray = weights) -> np.ndarray:
         return np.diff(np.asarray(x, float)[:, since], axis=1) @ by
 
+    facts["delta_measured"] = _three(t_interval(slope(clean_here)))
+    effect = effects.effect.sel(seq=seqs).transpose("layer", "head", "seq", "shot").values.astype(float)
+
     def row(way: str, name: str, heads: Heads, odds: Any, answer: Any, taken: Any) -> dict[str, Any]:
         numbers = {
+            "direct": t_interval(slope(sum((effect[head] for head in heads), 0 * clean_here))),
             "delta": fit_delta(_curves(effects, np.asarray(odds, float), n_min), seed)[1],
             "lost": t_interval(slope(clean_here - odds)),
             "delta_curve": fit_delta(_curves(effects, np.asarray(answer, float), n_min), seed)[1],
@@ -569,7 +582,6 @@ def _check(settings: AttributeSettings, dataset: xr.Dataset) -> list[str]:
     from bayes_icl.curves import readouts_of
 
     known = [str(name) for name in dataset.task.values]
-    known_readouts = [str(name) for name in dataset.readout.values]
     tasks = list(dict.fromkeys(settings.tasks)) or known
     for task in tasks:
         if task not in known:
@@ -578,15 +590,17 @@ def _check(settings: AttributeSettings, dataset: xr.Dataset) -> list[str]:
             raise StatedError(
                 f"task {task!r} has no readout {settings.readout!r} in this file: leave it out with --tasks"
             )
+        if settings.ablate and "complement" not in readouts_of(dataset, task):
+            raise StatedError(
+                f"the intervention reads the complement of whole answers, which task {task!r} lacks here: collect it "
+                "too, or give --no-ablate"
+            )
+    if settings.readout == "foil" and settings.token:
+        raise StatedError("--token is for --readout complement: answer and foil are compared where they fork")
     for name, least in (("token", 0), ("n_min", 0), ("top", 0), ("placebos", 0), ("batch_size", 0), ("seed", 0)):
         if getattr(settings, name) < least:
             flag = "--" + name.replace("_", "-")
             raise StatedError(f"{flag} must be {least} or more, got {getattr(settings, name)}")
-    if settings.ablate and "complement" not in known_readouts:
-        raise StatedError(
-            "the intervention reads the complement of whole answers, which the file lacks: collect it too, or give "
-            "--no-ablate"
-        )
     if settings.ablate and settings.placebos < PLACEBOS_LEAST:
         raise StatedError(f"--placebos must be {PLACEBOS_LEAST} or more, got {settings.placebos}; or give --no-ablate")
     return tasks
@@ -629,18 +643,20 @@ def _key_of(out: Path) -> str | None:
 
 def _draw(out: Path, figures: Path) -> None:
     """Write the figures, all of them from the files."""
-    import pandas as pd
     import xarray as xr
 
     from bayes_icl import head_plots
+    from bayes_icl.compare import read_table
     from bayes_icl.curves import beside, file_name
     from bayes_icl.plots import save_figures
 
-    table, ablation, repair = (pd.read_csv(beside(out, f"{name}.csv"), keep_default_na=True) for name in TABLES)
+    table, ablation, repair = (read_table(beside(out, f"{name}.csv")) for name in TABLES)
     table["accumulation"] = table.accumulation.fillna("")
     facts = json.loads(beside(out, "json").read_text())
     deltas = {task: tuple(own["delta"].values()) for task, own in facts.items()}
     first = next(iter(facts.values()))
+    measured = {task: own["delta_measured"]["mean"] for task, own in facts.items() if "delta_measured" in own}
+    table.attrs["delta_measured"] = measured
     for one in (table, repair):
         one.attrs |= {"readout": first["readout"], "n_min": first["n_min"]}
     drawn = {
@@ -657,8 +673,9 @@ def _draw(out: Path, figures: Path) -> None:
         table.attrs["way"] = repair.attrs["way"] = way
         drawn[f"ablation_{way}"] = head_plots.ablation_figure(ablation[ablation.way == way], table, deltas)
         drawn[f"repair_{way}"] = head_plots.repair_figure(repair[repair.way == way])
-    for name in {f"{kind}_{way}" for kind in ("ablation", "repair") for way in ("mean", "held")} - set(drawn):
-        for suffix in (".png", ".pdf"):  # of an earlier run
+    ours = {f"{kind}_{way}" for kind in ("ablation", "repair") for way in ("mean", "held")}
+    for name in (ours | {file_name(f"sources_{task}") for task in facts}) - set(drawn):  # of an earlier run
+        for suffix in (".png", ".pdf"):
             (figures / (name + suffix)).unlink(missing_ok=True)
     save_figures(drawn, figures)
 

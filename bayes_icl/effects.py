@@ -530,6 +530,9 @@ class MeanOutputs:
         ----------
         norm
             Of what heads write there, as in the effects format.
+
+        Exact where all tokens at the places read are read, as with a fixed `token`; with forks at several depths the
+        mean is over other tokens too.
         """
         at = torch.cat([self._held[self.of_token[e.seq][e.target.positions]] for e in episodes])
         share = torch.bincount(at, minlength=int(self._held.max()) + 1) / len(at)

@@ -217,11 +217,13 @@ def ablation_figure(
     ablation
         ablation.csv.
     table
-        heads.csv, for delta, the whole of what can be lost.
+        heads.csv, for delta, the whole of what can be lost; `attrs["delta_measured"]` has by task that of the sequences
+        measured.
     most
         How many single heads are shown in a panel, those of the largest loss.
     """
     known = {task: delta for task, delta in _deltas(table, deltas).items() if task in set(ablation.task)}
+    own_delta = table.attrs.get("delta_measured", {})
     panels = []
     for task in known:
         own = ablation[ablation.task == task]
@@ -255,7 +257,8 @@ def ablation_figure(
         ax.set_ylim(-1.7 - len(single) - 0.5 * bool(len(single)), 0.6)
         ax.tick_params(axis="y", length=0)
         ax.xaxis.set_major_locator(MaxNLocator(5))
-        lost = f"; lost {_number(100 * top.lost.iloc[0] / mean, 0)} %" if len(top) and _clear(known[task]) else ""
+        here = own_delta.get(task, mean)
+        lost = f"; lost {_number(100 * top.lost.iloc[0] / here, 0)} %" if len(top) and _clear(known[task]) else ""
         ax.set_title(f"{task}\n{_delta_words(known[task])}{lost}", loc="left", pad=3)
     _hide_unused(axes, len(panels))
     handles = [

@@ -218,7 +218,8 @@ def head_table(
         `delta_weights` are taken as known. The slopes of a task add up to the posterior mean of delta, which is the row
         "all". Beside it, free of any law, `rise`: the effect at the last shot less that at n_min, nats. Heads have
         besides: `pooled`, `false_sign`, `stands_out` (`pool_heads`), `accumulation`, `delta`, `c` (`accumulation`)
-        and `attention` at the last shot. `top` and `lost` are for an intervention to fill in.
+        and `attention` at the last shot.
+        `slope_examples`, `top`, `lost` and `lost_held` are `attribute`'s to fill in.
 
     Raises
     ------
@@ -258,7 +259,7 @@ COLUMNS = [
     *("task", "component", "kind", "layer", "head", "n_min"),
     *("slope", "slope_low", "slope_high", "share", "share_low", "share_high", "rise", "rise_low", "rise_high"),
     *("pooled", "pooled_low", "pooled_high", "false_sign", "stands_out"),
-    *("delta", "delta_low", "delta_high", "accumulation", "c", "c_low", "c_high", "attention"),
+    *("delta", "delta_low", "delta_high", "accumulation", "c", "c_low", "c_high", "attention", "slope_examples"),
     *("top", "lost", "lost_low", "lost_high", "lost_held", "lost_held_low", "lost_held_high"),
 ]
 
@@ -364,6 +365,7 @@ def choose_top(table: pd.DataFrame, top: int = 0, toward: float = 1.0) -> list[H
         raise StatedError(f"--top {top}: the model has {len(heads)} heads")
     slope = heads["pooled"].to_numpy(float) * (1.0 if toward >= 0 else -1.0)
     order = np.argsort(-slope, kind="stable")
+    order = order[slope[order] > 0]
     helping = np.maximum(slope, 0)
     if not top and helping.any():
         goal = (slope.sum() if slope.sum() >= helping.sum() / 2 else helping.sum()) / 2

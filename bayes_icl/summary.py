@@ -189,15 +189,15 @@ def summarise_heads(out: Path) -> str:
     """
     import io
 
-    import pandas as pd
     from rich.console import Console
     from rich.markup import escape
 
+    from bayes_icl.compare import read_table
+    from bayes_icl.curves import beside
+
     console = Console(file=io.StringIO(), highlight=False, width=110)
-    facts = json.loads(out.with_name(f"{out.stem}.json").read_text())
-    heads, ablation, repair = (
-        pd.read_csv(out.with_name(f"{out.stem}.{name}.csv")) for name in ("heads", "ablation", "repair")
-    )
+    facts = json.loads(beside(out, "json").read_text())
+    heads, ablation, repair = (read_table(beside(out, f"{name}.csv")) for name in ("heads", "ablation", "repair"))
     for task, own in facts.items():
         console.rule(f"[bold]{escape(task)}", align="left")
         for sentence in head_sentences(
@@ -241,8 +241,8 @@ def head_sentences(facts: dict, heads: pd.DataFrame, ablation: pd.DataFrame, rep
         by_role = ", ".join(f"{name} {x:.3f}" for name, x in facts["slope_by_role"].items())
         lines += [
             f"what heads write of it, by where they attend: {slopes(names)}; within examples: {by_role}",
-            "an earlier example adds, by all heads together, "
-            + ", ".join(f"{_three(x.values())} nats at n = {n}" for n, x in facts["per_example"].items()),
+            "a further example adds, by what all heads write from examples, "
+            + ", ".join(f"{_three(x.values())} nats from n = {n}" for n, x in facts["further_example"].items()),
         ]
     if not clear:
         return [*lines, "delta's interval has 0 in it: there is no update to share out, and nothing is taken away"]
@@ -255,7 +255,7 @@ def head_sentences(facts: dict, heads: pd.DataFrame, ablation: pd.DataFrame, rep
     )
     if facts.get("note"):
         lines.append(facts["note"])
-    return lines + (_ablation_sentences(delta, ablation, repair) if len(ablation) else [])
+    return lines + (_ablation_sentences(facts, ablation, repair) if len(ablation) else [])
 
 
 TAKEN = {
@@ -264,13 +264,14 @@ TAKEN = {
 }
 
 
-def _ablation_sentences(delta: dict, ablation: pd.DataFrame, repair: pd.DataFrame) -> list[str]:
+def _ablation_sentences(facts: dict, ablation: pd.DataFrame, repair: pd.DataFrame) -> list[str]:
     from bayes_icl.heads import placebo_rank
 
-    first = ablation[ablation.set == "top"].iloc[0]
+    first, here = ablation[ablation.set == "top"].iloc[0], facts["delta_measured"]["mean"]
     lines = [
-        f"taken away: the {first.n_heads} heads that write most ({first['heads']}), chosen on every other sequence and "
-        f"measured on the other {first.n_seqs}"
+        f"taken away: the {first.n_heads} heads that write most ({first['heads']}), chosen on every other sequence; on "
+        f"the other {first.n_seqs}, of delta {here:.3f}, they write "
+        f"{_three((first.direct, first.direct_low, first.direct_high))}"
     ]
     for way in TAKEN:
         own = ablation[ablation.way == way]
@@ -279,19 +280,18 @@ def _ablation_sentences(delta: dict, ablation: pd.DataFrame, repair: pd.DataFram
         mended = repair[repair.way == way].iloc[0]
         moves = ", ".join(
             f"{name} {_three((mended[part], mended[f'{part}_low'], mended[f'{part}_high']))}"
-            for part, name in (("other_heads", "other heads"), ("mlps", "MLPs"), ("norm", "norm and rivals"))
+            for part, name in (("other_heads", "other heads"), ("mlps", "MLPs"), ("norm", "norms and rivals"))
         )
-        beyond, n_sets = placebo_rank(own, way, delta["mean"])
+        beyond, n_sets = placebo_rank(own, way, here)
         lines += [
-            f"{TAKEN[way]}: {_three((top.lost, top.lost_low, top.lost_high))} is lost "
-            f"({top.lost / delta['mean']:.0%} of delta), where direct effects of "
-            f"{_three((top.predicted, top.predicted_low, top.predicted_high))} go; delta fitted again "
-            f"{_three(ablated)}, from {clean.delta:.3f}; of the whole answer "
+            f"{TAKEN[way]}: {_three((top.lost, top.lost_low, top.lost_high))} is lost ({top.lost / here:.0%}), "
+            f"where direct effects of {_three((top.predicted, top.predicted_low, top.predicted_high))} go; delta fitted "
+            f"again {_three(ablated)}, from {clean.delta:.3f}; of the whole answer (complement) "
             f"{_three((top.lost_curve, top.lost_curve_low, top.lost_curve_high))} is lost",
             f"    {beyond} of {n_sets} placebo sets lose as much; they lose {placebo.lost.mean():.3f} on average, "
             f"{placebo.lost.min():.3f} to {placebo.lost.max():.3f} (norm {placebo.norm.min():.3g} to "
             f"{placebo.norm.max():.3g}, that of the heads {top.norm:.3g})",
-            f"    made up for by {moves}",
+            f"    from what goes to what is lost, by the change of {moves}",
         ]
     return lines
 
@@ -309,7 +309,9 @@ def _head_table(heads: pd.DataFrame, shares: bool, most: int = 10) -> Table:
     for heading in headings:
         left = heading in ("head", "stands out", "accumulation")
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)
-    for row in heads.loc[heads.slope.abs().nlargest(most).index].itertuples():
+    shown = heads.slope.abs().rank(ascending=False) <= most
+    shown |= heads.top.astype(bool)
+    for row in heads[shown].sort_values("slope", key=abs, ascending=False).head(2 * most).itertuples():
         low, high = row.lost_held_low, row.lost_held_high
         alone = "" if row.lost_held != row.lost_held else f"{row.lost_held:.4f} [{low:.4f}, {high:.4f}]"
         table.add_row(

@@ -237,15 +237,16 @@ def test_a_loss_is_taken_apart(
     found = ablate_episode(model, episode, sets, means, Vocabulary(model.token_texts), apart=list(sets))[way]
     for key, heads in sets.items():
         ablated = ablated_effects(model, episode, heads, means, way, along=clean.direction)
-        apart = loss_apart(clean, ablated, heads)
-        taken = sum(clean.head[:, i, j] - ablated.head[:, i, j] for i, j in heads)
+        taken = np.array(found[key]["taken"])
+        apart = loss_apart(clean, ablated, heads, taken)
         lost = clean.log_odds - np.array(found[key]["log_odds"])
         np.testing.assert_allclose(lost, taken - sum(apart.values()), atol=1e-4)
         # With a norm after attention, taking heads away changes its scale too.
         if name != "gemma3":
-            np.testing.assert_allclose(found[key]["taken"], taken, atol=1e-5)
-        for part, expected in apart.items():
-            np.testing.assert_allclose(found[key][part], expected, atol=1e-6)
+            expected = sum(clean.head[:, i, j] - ablated.head[:, i, j] for i, j in heads)
+            np.testing.assert_allclose(taken, expected, atol=1e-5)
+        for part, x in apart.items():
+            np.testing.assert_allclose(found[key][part], x, atol=1e-6)
     if name != "gemma3":
         np.testing.assert_allclose(found["last"]["other_heads"], 0, atol=1e-5)
         own = ablated_effects(model, episode, sets["last"], means, way)  # the control: along its own direction

@@ -171,7 +171,7 @@ def test_the_summary_follows_the_numbers(finished: Path) -> None:
     parts = [table[table.task == task] for table in found.values()]
     before = head_sentences(own[task], *parts)
     moved = parts[1].copy()
-    moved.loc[(moved.set == "top") & (moved.way == "held"), "lost"] = 2 * own[task]["delta"]["mean"]
+    moved.loc[(moved.set == "top") & (moved.way == "held"), "lost"] = 2 * own[task]["delta_measured"]["mean"]
     after = head_sentences(own[task], parts[0], moved, parts[2])
     changed = [(a, b) for a, b in zip(before, after) if a != b]
     assert len(changed) == 2 and "200%" in changed[0][1] and "0 of 3 placebo sets" in changed[1][1]

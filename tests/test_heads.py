@@ -359,7 +359,7 @@ def test_top_heads_make_half_of_the_total() -> None:
     assert choose_top(rows([0.5, 0.4, 0.3, -0.5, -0.69])) == choose_top(rows([0.5, 0.4, 0.3, -0.5, -0.71]))
     assert choose_top(rows([0.3, 0.2, -0.9, 0.1, 0.0])) == [(0, 0)]
     assert choose_top(rows([-0.3, -0.2])) == []
-    assert choose_top(rows([-0.3, -0.2]), top=1) == [(0, 1)]
+    assert choose_top(rows([-0.3, -0.2]), top=1) == []
     with pytest.raises(StatedError, match="has 2 heads"):
         choose_top(rows([0.1, 0.2]), top=3)
 
