@@ -217,15 +217,16 @@ class Found:
             largest = single.loc[single.lost.abs().idxmax()] if len(single) else None
             parts.append(
                 f"on {task} the {top.n_heads} heads take {lost} of {self.facts[task]['delta_measured']['mean']:.3f} "
-                f"nats per example with them; they write {direct}, of which {predicted} goes; {beside_placebos}, which lose "
-                f"{placebo.lost.mean():.3f} on average ({placebo.lost.min():.3f} to {placebo.lost.max():.3f})"
+                f"nats per example with them; they write {direct}, of which {predicted} goes; {beside_placebos}, which "
+                f"lose {placebo.lost.mean():.3f} on average ({placebo.lost.min():.3f} to {placebo.lost.max():.3f})"
                 + (
                     f"; alone, {largest.set} loses most, {largest.lost:.3f} where {largest.predicted:.3f} goes directly"
                     if largest is not None
                     else ""
                 )
             )
-        return f"Heads {TAKEN[way]}: {'; '.join(parts)}. What does not go is their mean, along a direction that moves with n."
+        left = "What does not go is their mean, along a direction that moves with n."
+        return f"Heads {TAKEN[way]}: {'; '.join(parts)}. {left}"
 
     def repair_paragraph(self, way: str) -> str:
         """Of what made up for the loss."""

@@ -349,13 +349,12 @@ def _facts(effects: xr.Dataset, heads: pd.DataFrame, n_min: int, seed: int) -> d
         for name, source in (("sink", "sink"), ("examples", examples), ("query", "query")):
             part = by_source.sel(source=source)
             facts[f"slope_{name}"] = slope(part.sum("source") if name == "examples" else part)
-        per_example = by_source.sel(source=examples).sum("source").transpose("seq", "shot").values
+        written = by_source.sel(source=examples).sum("source").transpose("seq", "shot").values
         last = len(since) - 1
         shown = sorted({n for n in (1, 2, 4, 8, 16) if n < last} | {last})
-        facts["per_example"] = {str(n): _three(t_interval(per_example[:, n] / n)) for n in shown}
         ends = [n for n in shown if n >= max(n_min, 1)]
         facts["further_example"] = {
-            f"{a} to {b}": _three(t_interval((per_example[:, b] - per_example[:, a]) / (b - a)))
+            f"{a} to {b}": _three(t_interval((written[:, b] - written[:, a]) / (b - a)))
             for a, b in itertools.pairwise(ends)
         }
         roles = effects.effect_by_role.sel(source=examples).sum(("layer", "head", "source"), dtype=float)

@@ -236,7 +236,7 @@ def head_sentences(facts: dict, heads: pd.DataFrame, ablation: pd.DataFrame, rep
         + slopes({"head": "heads", "mlp": "MLPs", "rest": "embedding, biases and entropy"})
         + f"; of the last, entropy of the other tokens {_three(facts['slope_entropy'].values())}",
     ]
-    if "per_example" in facts:
+    if "further_example" in facts:
         names = {"examples": "earlier examples", "query": "the query", "sink": "the first token"}
         by_role = ", ".join(f"{name} {x:.3f}" for name, x in facts["slope_by_role"].items())
         lines += [
@@ -285,8 +285,8 @@ def _ablation_sentences(facts: dict, ablation: pd.DataFrame, repair: pd.DataFram
         beyond, n_sets = placebo_rank(own, way, here)
         lines += [
             f"{TAKEN[way]}: {_three((top.lost, top.lost_low, top.lost_high))} is lost ({top.lost / here:.0%}), "
-            f"where direct effects of {_three((top.predicted, top.predicted_low, top.predicted_high))} go; delta fitted "
-            f"again {_three(ablated)}, from {clean.delta:.3f}; of the whole answer (complement) "
+            f"where direct effects of {_three((top.predicted, top.predicted_low, top.predicted_high))} go; delta "
+            f"fitted again {_three(ablated)}, from {clean.delta:.3f}; of the whole answer (complement) "
             f"{_three((top.lost_curve, top.lost_curve_low, top.lost_curve_high))} is lost",
             f"    {beyond} of {n_sets} placebo sets lose as much; they lose {placebo.lost.mean():.3f} on average, "
             f"{placebo.lost.min():.3f} to {placebo.lost.max():.3f} (norm {placebo.norm.min():.3g} to "

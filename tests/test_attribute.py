@@ -188,7 +188,7 @@ def test_batches_and_sources_change_no_effect(tiny: Model, curves: Path) -> None
     for other in (dict(batch_size=4), dict(by_source=False)):
         again = attribute_curves(tiny, dataset, ["copy"], placebos=0, workers=1, **other)
         np.testing.assert_allclose(again.effects.effect, one.effects.effect, atol=1e-5)
-    assert "effect_by_source" not in again.effects and "per_example" not in again.facts["copy"]
+    assert "effect_by_source" not in again.effects and "further_example" not in again.facts["copy"]
 
 
 def test_against_a_foil_nothing_is_left_over(tiny: Model, curves: Path) -> None:
