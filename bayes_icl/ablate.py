@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from bayes_icl.effects import WAYS, Episode, MeanOutputs, Parts, direct_effects, token_log_odds
 from bayes_icl.errors import StatedError
+from bayes_icl.prompts import Prompt
 from bayes_icl.readouts import EpisodeReading, Vocabulary
 from bayes_icl.stream import Edits, blocks_kept, heads_replaced, starting_at
 
@@ -43,6 +44,15 @@ def edits_of(heads: Heads, means: MeanOutputs, seq: int, way: str = "mean") -> E
     for layer, head in heads:
         by_layer.setdefault(layer, []).append(head)
     return {layer: (own, means.at(seq, layer, own, way)) for layer, own in by_layer.items()}
+
+
+def read_answers(
+    model: Model, prompt: Prompt, reading: EpisodeReading
+) -> tuple[torch.Tensor, Float[np.ndarray, " shot"]]:
+    """Logits at the positions of a reading, and the `complement` of whole answers, nats."""
+    logits, _ = model.logits_at([prompt.tokens], [reading.positions], [prompt.branches], [()])
+    buckets, _ = reading.read(logits)
+    return logits, buckets[0, :, 0] - buckets[0, :, 1]
 
 
 def ablate_episode(
@@ -90,11 +100,10 @@ def ablate_episode(
         for name, begin in begins.items():
             own = edits[way][name]
             with starting_at(anatomy, begin, kept[begin]), heads_replaced(anatomy, own):
-                logits, _ = plain.logits_at([prompt.tokens], [reading.positions], [prompt.branches], [()])
-            buckets, _ = reading.read(logits)
+                logits, curve = read_answers(plain, prompt, reading)
             found[way][name] = {
                 "log_odds": token_log_odds(logits[rows], correct, foil).tolist(),
-                "curve": (buckets[0, :, 0] - buckets[0, :, 1]).tolist(),
+                "curve": curve.tolist(),
                 "taken": _taken(model, episode, clean, own).tolist(),
             }
             if name in apart:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bayes_icl.errors import DONE, StatedError, exit_stating, unknown
+from bayes_icl.errors import DONE, StatedError, check_least, exit_stating, unknown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,7 +106,7 @@ def main(settings: AttributeSettings) -> int:
     from dataclasses import asdict
     from datetime import UTC, datetime
 
-    from bayes_icl.curves import beside, newest_curves, read_curves, replacing, write_netcdf
+    from bayes_icl.curves import beside, newest_curves, read_curves, recorded_key, replacing, write_netcdf
     from bayes_icl.models import load_model
     from bayes_icl.provenance import provenance, to_attribute
     from bayes_icl.summary import summarise_heads
@@ -129,7 +129,7 @@ def main(settings: AttributeSettings) -> int:
     decisive = {k: v for k, v in asdict(settings).items() if k not in elsewhere}
     decisive |= {"curves": hashlib.sha256(path.read_bytes()).hexdigest(), "tasks": tasks}
     key = hashlib.sha256(to_attribute(decisive).encode()).hexdigest()
-    found = _key_of(out)
+    found = recorded_key(out, "effect")
     whole = all(beside(out, end).exists() for end in (*(f"{name}.csv" for name in TABLES), "json"))
     if found == key and whole and not settings.force:
         print(f"{out} was made from these curves with these settings; drawing and printing it again", file=sys.stderr)
@@ -253,6 +253,7 @@ def attribute_curves(
                     batch_size=batch_size,
                     on_batch=bar.update,
                     means=own,
+                    episodes=of_task[task],
                 )
                 if kept:
                     kept.keep_effects(task, before, own)
@@ -379,16 +380,16 @@ def _check_same_numbers(model: Model, curves: xr.Dataset, task: str, episode: Ep
     """Read one episode again: the model must give what the file has, where it has whole answers against all else."""
     import numpy as np
 
+    from bayes_icl.ablate import read_answers
     from bayes_icl.curves import readouts_of
     from bayes_icl.readouts import EpisodeReading, Vocabulary
 
     if "complement" not in readouts_of(curves, task):
         return
     reading = EpisodeReading(None, episode.prompt, ("complement",), Vocabulary(model.token_texts))
-    logits, _ = model.logits_at([episode.prompt.tokens], [reading.positions], [episode.prompt.branches], [()])
-    buckets, _ = reading.read(logits)
+    _, found = read_answers(model, episode.prompt, reading)
     recorded = curves.log_odds.sel(task=task, readout="complement", seq=episode.seq).values
-    gap = np.abs(buckets[0, :, 0] - buckets[0, :, 1] - recorded).max()
+    gap = np.abs(found - recorded).max()
     if not gap <= SAME:
         raise StatedError(
             f"{model.name!r} does not give what the curves have: sequence {episode.seq} of {task!r} is off by {gap:.2g}"
@@ -596,10 +597,7 @@ def _check(settings: AttributeSettings, dataset: xr.Dataset) -> list[str]:
             )
     if settings.readout == "foil" and settings.token:
         raise StatedError("--token is for --readout complement: answer and foil are compared where they fork")
-    for name, least in (("token", 0), ("n_min", 0), ("top", 0), ("placebos", 0), ("batch_size", 0), ("seed", 0)):
-        if getattr(settings, name) < least:
-            flag = "--" + name.replace("_", "-")
-            raise StatedError(f"{flag} must be {least} or more, got {getattr(settings, name)}")
+    check_least(settings, token=0, n_min=0, top=0, placebos=0, batch_size=0, seed=0)
     if settings.ablate and settings.placebos < PLACEBOS_LEAST:
         raise StatedError(f"--placebos must be {PLACEBOS_LEAST} or more, got {settings.placebos}; or give --no-ablate")
     return tasks
@@ -628,16 +626,6 @@ def _provenance_of(dataset: xr.Dataset) -> dict[str, Any]:
         return json.loads(dataset.attrs.get("provenance", "{}"))
     except ValueError:
         return {}
-
-
-def _key_of(out: Path) -> str | None:
-    import xarray as xr
-
-    try:
-        with xr.open_dataset(out, engine="h5netcdf") as dataset:
-            return dataset.attrs.get("key") if "effect" in dataset else None
-    except Exception:  # damaged or foreign: not ours to go on with
-        return None
 
 
 def _draw(out: Path, figures: Path) -> None:

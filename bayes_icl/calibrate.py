@@ -17,7 +17,6 @@ Curves are simulated the plain way, every random effect on its own; the likeliho
 from __future__ import annotations
 
 import json
-import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayes_icl.errors import DONE, FAILED, StatedError, exit_stating, unknown
+from bayes_icl.errors import DONE, FAILED, check_least, exit_stating, unknown
 from bayes_icl.hypotheses import HYPOTHESES, Hypothesis, Prior
 
 if TYPE_CHECKING:
@@ -352,7 +351,9 @@ def calibrate(settings: CalibrateSettings) -> dict[str, pd.DataFrame]:
     """All tables: sbc, recovery, confusion, averaging."""
     import pandas as pd
 
-    workers = settings.workers or min(4, os.cpu_count() or 1)
+    from bayes_icl.parallel import one_a_core
+
+    workers = settings.workers or one_a_core()
     size = settings.n_seqs, settings.n_shots
     plan = [(name, "sound") for name in settings.hypotheses] + [("additive", "student")]
     plan += [(SHIFTED[0], "shifted prior"), ("additive", "wrong noise")]
@@ -469,9 +470,7 @@ def main(settings: CalibrateSettings) -> int:
     for name in settings.hypotheses:
         if name not in HYPOTHESES or HYPOTHESES[name].ceiling:
             raise unknown("hypothesis", name, [n for n, h in HYPOTHESES.items() if not h.ceiling])
-    for name, least in (("n_seqs", 32), ("n_shots", 10), ("sims", 50), ("confusion_sims", 2), ("coverage_sims", 30)):
-        if getattr(settings, name) < least:
-            raise StatedError(f"--{name.replace('_', '-')} must be {least} or more, got {getattr(settings, name)}")
+    check_least(settings, n_seqs=32, n_shots=10, sims=50, confusion_sims=2, coverage_sims=30)
     tables = calibrate(settings)
     bounds = Bounds()
     checked = outcomes(tables, settings, bounds)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bayes_icl.errors import DONE, StatedError, exit_stating, unknown
+from bayes_icl.errors import DONE, StatedError, check_least, exit_stating, unknown
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -54,14 +54,14 @@ def main(settings: CollectSettings) -> int:
     """Run the command: the only place here that touches the disk."""
     from datetime import UTC, datetime
 
-    from bayes_icl.curves import write_netcdf
+    from bayes_icl.curves import recorded_key, write_netcdf
     from bayes_icl.models import load_model
     from bayes_icl.provenance import provenance, to_attribute
     from bayes_icl.tasks import load_tasks
 
     started = datetime.now(UTC)
     tasks = load_tasks(settings.tasks)
-    _check_numbers(settings)
+    check_least(settings, n_shots=1, n_seqs=1, seed=0, batch_size=0)
     for task in tasks:
         task.episode(settings.n_shots, settings.seed, 0)  # too few examples: say so before a model is loaded
     model = load_model(settings.model, settings.device)
@@ -72,7 +72,7 @@ def main(settings: CollectSettings) -> int:
     decisive = {**{k: chosen[k] for k in decides}, "tasks": [asdict(t) for t in tasks], "model": identity}
     key = hashlib.sha256(to_attribute(decisive).encode()).hexdigest()
     if settings.out.exists() and not settings.force:
-        if _key_of(settings.out) == key:
+        if recorded_key(settings.out, "log_odds") == key:
             print(f"nothing to do: {settings.out} was made with these settings", file=sys.stderr)
             print(settings.out)
             return DONE
@@ -306,23 +306,6 @@ class Journal:
         """Keep one finished batch."""
         with self.path.open("a") as file:
             file.write(json.dumps({"task": task, "first": first, "values": values}) + "\n")
-
-
-def _check_numbers(settings: CollectSettings) -> None:
-    for name, least in (("n_shots", 1), ("n_seqs", 1), ("seed", 0), ("batch_size", 0)):
-        if getattr(settings, name) < least:
-            flag = "--" + name.replace("_", "-")
-            raise StatedError(f"{flag} must be {least} or more, got {getattr(settings, name)}")
-
-
-def _key_of(path: Path) -> str | None:
-    import xarray as xr
-
-    try:
-        with xr.open_dataset(path, engine="h5netcdf") as dataset:
-            return dataset.attrs.get("key")
-    except Exception:  # damaged or foreign: not ours to go on with
-        return None
 
 
 def _print_summary(dataset: xr.Dataset) -> None:

@@ -213,6 +213,15 @@ def write_netcdf(dataset: xr.Dataset, path: Path) -> None:
         dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
 
 
+def recorded_key(path: Path, variable: str) -> str | None:
+    """The key of the settings that a file was made with; None where it lacks the variable or cannot be read."""
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as dataset:
+            return dataset.attrs.get("key") if variable in dataset else None
+    except Exception:  # damaged or foreign: not ours to go on with
+        return None
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place when the block ends well, and vanishes when it does not."""

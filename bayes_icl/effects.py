@@ -332,6 +332,7 @@ def attribute_task(
     batch_size: int = 0,
     on_batch: Any = None,
     means: MeanOutputs | None = None,
+    episodes: Sequence[Episode] | None = None,
 ) -> xr.Dataset:
     """Direct effects on every sequence and shot of a task in a curves file.
 
@@ -347,6 +348,8 @@ def attribute_task(
         Called with the number of episodes done.
     means
         Takes the mean outputs of heads, for mean-ablation.
+    episodes
+        What `recorded_episodes` gives for the same, where it is at hand.
 
     Returns
     -------
@@ -357,7 +360,7 @@ def attribute_task(
     StatedError
         The parts do not add up to the log-odds: names the worst place.
     """
-    episodes = recorded_episodes(model, curves, task, readout=readout, token=token)
+    episodes = episodes or recorded_episodes(model, curves, task, readout=readout, token=token)
     batch_size = batch_size or (1 if model.device.type == "cpu" else 16)
     anatomy = model.anatomy
     n_seqs, n_shots = len(episodes), len(episodes[0].target.positions)

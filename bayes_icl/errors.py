@@ -22,6 +22,14 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> StatedError:
     return StatedError(f"unknown {kind} {name!r}: {hint}known: {', '.join(known)}")
 
 
+def check_least(settings: object, **least: int) -> None:
+    """State the first setting of a command that is below its bound, by the name of its flag."""
+    for name, bound in least.items():
+        if getattr(settings, name) < bound:
+            flag = "--" + name.replace("_", "-")
+            raise StatedError(f"{flag} must be {bound} or more, got {getattr(settings, name)}")
+
+
 def exit_stating(run: Callable[[], int]) -> None:
     """Run a command's body; a `StatedError` ends it with one line on stderr and exit code 1."""
     try:

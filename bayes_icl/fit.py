@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bayes_icl.errors import DONE, REFUSED, StatedError, exit_stating, unknown
+from bayes_icl.errors import DONE, REFUSED, StatedError, check_least, exit_stating, unknown
 from bayes_icl.hypotheses import HYPOTHESES, Hypothesis, load_hypotheses
 
 if TYPE_CHECKING:
@@ -260,10 +260,10 @@ def fit_curves(
 
     from bayes_icl.compare import judge
     from bayes_icl.nuts import SamplerSettings
-    from bayes_icl.parallel import run_jobs
+    from bayes_icl.parallel import one_a_core, run_jobs
 
     sampler = sampler or SamplerSettings()
-    workers = workers or min(4, os.cpu_count() or 1)
+    workers = workers or one_a_core()
     scores: list[dict[str, Score]] = [{} for _ in cases]
     posteriors: dict[tuple[int, str], Posterior] = {}
     agreement: list[dict[str, Any]] = []
@@ -566,10 +566,7 @@ def _pooled(out: Path) -> dict | None:
 
 
 def _check_numbers(settings: FitSettings) -> None:
-    least = {"draws": 100, "tune": 100, "chains": 2, "seed": 0, "workers": 0}
-    for name, bound in least.items():
-        if getattr(settings, name) < bound:
-            raise StatedError(f"--{name} must be {bound} or more, got {getattr(settings, name)}")
+    check_least(settings, draws=100, tune=100, chains=2, seed=0, workers=0)
     if not settings.readout or not settings.n_min or not settings.hypotheses:
         raise StatedError("--readout, --n-min and --hypotheses each need at least one value")
 

@@ -11,9 +11,9 @@ itself grows.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from bayes_icl.hypotheses import HYPOTHESES
 from bayes_icl.importance import sample_fast
 from bayes_icl.noise import Statistics, summarise, variances
 from bayes_icl.posterior import PARETO_K_MOST, Posterior, mean_and_interval
-from bayes_icl.scores import Score, leave_sequences_out
+from bayes_icl.scores import Score, score_curves
 from bayes_icl.shrinkage import pool_heads, stands_out
 
 Interval = tuple[float, float, float]  # mean, low, high
@@ -144,8 +144,9 @@ def accumulation(curves: Curves, seed: int = 0) -> Accumulation:
     if too_little(levelled) or not stats.scale > 0:
         return Accumulation("undecided", (float(updates.mean()), np.nan, np.nan), NOTHING)
     scores, posteriors = {}, {}
+    engine = partial(sample_fast, seed=seed)
     for name in ("constant", "additive", "pooling", "freeform"):
-        scores[name], posteriors[name] = _score(name, curves, stats, seed)
+        scores[name], posteriors[name] = score_curves(HYPOTHESES[name], curves, engine, future=False, checks=False)
     pooling = posteriors["pooling"]
     c = pooling.params["c"][:, 0]
     first, last = stats.shots[:2, None] + c, stats.shots[-2:, None] + c
@@ -169,24 +170,6 @@ def _kind(scores: dict[str, Score], least: float) -> str:
     if "additive" in alive:
         return "linear" if "pooling" in sound and least > LINEAR_LEAST else "undecided"
     return "averaging"
-
-
-def _score(name: str, curves: Curves, stats: Statistics, seed: int) -> tuple[Score, Posterior]:
-    """A fit and its score with each sequence left out; the future is not left out, which would take a second fit."""
-    posterior = sample_fast(HYPOTHESES[name], stats, seed=seed)
-    left_out = leave_sequences_out(HYPOTHESES[name], stats, posterior, sample_fast)
-    return Score(
-        task=curves.task,
-        readout=curves.readout,
-        n_min=int(curves.shots[0]),
-        hypothesis=name,
-        elpd_lfo=np.full(len(stats.x), np.nan),
-        intervals=posterior.intervals(stats),
-        rhat_max=posterior.rhat_max,
-        ess_bulk_min=posterior.ess,
-        divergences=posterior.divergences,
-        **left_out,
-    ), posterior
 
 
 def _accumulations(curves: Sequence[Curves], seed: int) -> list[Accumulation]:
@@ -228,7 +211,7 @@ def head_table(
     """
     from tqdm import tqdm
 
-    from bayes_icl.parallel import run_jobs
+    from bayes_icl.parallel import one_a_core, run_jobs
 
     tables: list[pd.DataFrame] = []
     jobs: list[tuple[list[Curves], int]] = []
@@ -240,7 +223,7 @@ def head_table(
         jobs += [(curves[start : start + BATCH], seed) for start in starts]
         places += [(i, start) for start in starts]
     found: list[dict[int, Accumulation]] = [{} for _ in tables]
-    workers = min(workers or min(4, os.cpu_count() or 1), max(len(jobs), 1))
+    workers = min(workers or one_a_core(), max(len(jobs), 1))
     bar = tqdm(total=sum(len(job[0]) for job in jobs), unit="head", disable=not progress, dynamic_ncols=True)
     with run_jobs(workers) as run, bar:
         for j, results in run(_accumulations, jobs):

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from typing import Any
 
 Run = Callable[[Callable[..., Any], Sequence[tuple]], Iterator[tuple[int, Any]]]
+
+
+def one_a_core() -> int:
+    """How many processes are used where no number is given: one a core, 4 at most."""
+    return min(4, os.cpu_count() or 1)
 
 
 @contextmanager

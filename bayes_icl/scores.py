@@ -110,7 +110,12 @@ def sequence_log_likelihood(posterior: Posterior, stats: Statistics) -> Float[np
 
 
 def score_curves(
-    hypothesis: Hypothesis, curves: Curves, engine: Engine = sample_fast, *, checks: bool = True
+    hypothesis: Hypothesis,
+    curves: Curves,
+    engine: Engine = sample_fast,
+    *,
+    future: bool = True,
+    checks: bool = True,
 ) -> tuple[Score, Posterior]:
     """Fit a hypothesis to some curves and score it.
 
@@ -118,12 +123,14 @@ def score_curves(
     ----------
     engine
         What fits; exact refits are the fast engine's whenever it can be relied on.
+    future
+        Leave the future out too, which takes a second fit.
     checks
         Take NRMSE and replicates too.
     """
     stats = summarise(curves)
     posterior = engine(hypothesis, stats)
-    score = leave_sequences_out(hypothesis, stats, posterior, engine)
+    score = _leave_sequences_out(hypothesis, stats, posterior, engine)
     score["intervals"] = posterior.intervals(stats)
     if hypothesis.by_sequence:
         # 1 is an ideal observer.
@@ -134,7 +141,7 @@ def score_curves(
     n_past = int((curves.shots <= middle).sum()) - 1
     rng = np.random.default_rng(5)
     n_draws = int(np.clip(REPLICATES // len(stats.x), LEAST_REPLICATES, 200))
-    if n_past >= 2 and not hypothesis.ceiling:
+    if future and n_past >= 2 and not hypothesis.ceiling:
         half = summarise(curves, until=middle, scale=stats.scale)  # under the same priors
         first = engine(hypothesis, half)
         if first.faults:
@@ -175,7 +182,7 @@ def score_curves(
     ), posterior
 
 
-def leave_sequences_out(hypothesis: Hypothesis, stats: Statistics, posterior: Posterior, engine: Engine) -> dict:
+def _leave_sequences_out(hypothesis: Hypothesis, stats: Statistics, posterior: Posterior, engine: Engine) -> dict:
     """The fields of a score that leaving out each sequence gives."""
     n_seqs = len(stats.x)
     faults = tuple(posterior.faults)

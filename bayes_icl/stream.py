@@ -318,12 +318,10 @@ def watch(
         chosen = query[rows, :, at].transpose(1, 2)  # (batch, head, read, d_head)
         scores = _scores(chosen, key, scaling, cap)
         if mask is None:
-            later = torch.arange(width, device=ids.device)[None, None] > at[..., None]
-            scores.masked_fill_(later[:, None], -torch.inf)
+            own = (torch.arange(width, device=ids.device) <= at[..., None])[:, None]
         else:
             own = mask.expand(batch, -1, -1, -1)[rows, :, at].transpose(1, 2)[..., : key.shape[2]]
-            scores = scores.masked_fill(~own, -torch.inf) if own.dtype == torch.bool else scores + own
-        stream.pattern.append(scores.softmax(-1))
+        stream.pattern.append(_masked(scores, own).softmax(-1))
         stream.values.append(value)
 
     handles = []
@@ -377,6 +375,11 @@ def _scores(query: Tensor, key: Tensor, scaling: float, cap: float) -> Float[Ten
     return torch.tanh(scores / cap) * cap if cap else scores
 
 
+def _masked(scores: Tensor, mask: Tensor) -> Tensor:
+    """Scores under a mask of what is seen (bool), or one that is added."""
+    return scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+
+
 @contextlib.contextmanager
 def attention_through(anatomy: Anatomy, keep: Any) -> Iterator[None]:
     """Let every attention of the model tell `keep` its queries, keys, values and mask; it is computed by SDPA."""
@@ -399,11 +402,8 @@ def attention_through(anatomy: Anatomy, keep: Any) -> Iterator[None]:
             return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, **kwargs)
         scores = _scores(query, key, scaling, cap)
         if mask is None:
-            shape = scores.shape[-2:]
-            scores = scores.masked_fill(torch.ones(shape, device=scores.device).triu(1).bool(), -torch.inf)
-        else:
-            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-        weights = scores.softmax(-1).view(key.shape[0], key.shape[1], -1, key.shape[2])
+            mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        weights = _masked(scores, mask).softmax(-1).view(key.shape[0], key.shape[1], -1, key.shape[2])
         out = (weights @ value).view(*query.shape[:3], -1)
         return out.transpose(1, 2).contiguous(), None
 

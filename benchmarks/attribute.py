@@ -10,7 +10,6 @@ model. TransformerLens is run as its documentation says: a copy of the model in 
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import statistics
 import sys
@@ -21,7 +20,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from collect import peak_mb
+from collect import measure, peak_mb
 
 if TYPE_CHECKING:
     from bayes_icl.models import Model
@@ -52,20 +51,25 @@ WAYS = {
 }
 
 
+def collected(model: Model, settings: BenchmarkSettings) -> Any:
+    """The curves whose episodes every way takes."""
+    from bayes_icl.collect import collect_curves
+    from bayes_icl.tasks import load_tasks
+
+    tasks = load_tasks([settings.task])
+    return collect_curves(model, tasks, n_shots=settings.n_shots, n_seqs=settings.n_seqs, readouts=("foil",))
+
+
 def worker(model: Model, way: str, settings: BenchmarkSettings) -> Callable[[], np.ndarray]:
     """What a way does in one round; it returns effects of heads (episode, shot, head of all layers) or log-odds."""
     import copy
 
     import torch
 
-    from bayes_icl.collect import collect_curves
     from bayes_icl.effects import MeanOutputs, direct_effects, recorded_episodes
     from bayes_icl.readouts import EpisodeReading, Vocabulary
-    from bayes_icl.tasks import load_tasks
 
-    curves = collect_curves(
-        model, load_tasks([settings.task]), n_shots=settings.n_shots, n_seqs=settings.n_seqs, readouts=("foil",)
-    )
+    curves = collected(model, settings)
     episodes = recorded_episodes(model, curves, settings.task, readout="foil")
     if way == "collect":
         vocabulary = Vocabulary(model.token_texts)
@@ -128,49 +132,21 @@ def child(way: str, settings: BenchmarkSettings, line: Connection) -> None:
 
     torch.set_num_threads(1)
     run = worker(load_model(settings.model, "cpu"), way, settings)
-    line.send(peak_mb())
+    line.send({"loaded": peak_mb()})
     while line.recv():
         start = time.process_time()
         values = run()
-        line.send((time.process_time() - start, values))
+        line.send(((time.process_time() - start) / settings.n_seqs, values))
     line.send(peak_mb())
-
-
-def measure(settings: BenchmarkSettings) -> dict[str, dict[str, Any]]:
-    """CPU seconds of every round, memory and values of every way."""
-    fresh = multiprocessing.get_context("spawn")
-    found: dict[str, dict[str, Any]] = {}
-    lines, children = {}, {}
-    for way in WAYS:
-        lines[way], theirs = fresh.Pipe()
-        children[way] = fresh.Process(target=child, args=(way, settings, theirs))
-        children[way].start()
-        found[way] = {"loaded": lines[way].recv(), "seconds": []}
-    for i in range(settings.rounds):
-        for way in list(WAYS)[:: 1 if i % 2 == 0 else -1]:
-            lines[way].send(True)
-            seconds, found[way]["values"] = lines[way].recv()
-            found[way]["seconds"].append(seconds / settings.n_seqs)
-            print(f"round {i + 1}: {WAYS[way]}: {seconds:.1f} CPU s", file=sys.stderr)
-    for way, line in lines.items():
-        line.send(False)
-        found[way]["peak"] = line.recv()
-        children[way].join()
-    return found
 
 
 def agreement(settings: BenchmarkSettings, theirs: np.ndarray) -> str:
     """Our effects against the foil beside TransformerLens's, head by head."""
-    from bayes_icl.collect import collect_curves
     from bayes_icl.effects import attribute_task
     from bayes_icl.models import load_model
-    from bayes_icl.tasks import load_tasks
 
     model = load_model(settings.model, "cpu")
-    curves = collect_curves(
-        model, load_tasks([settings.task]), n_shots=settings.n_shots, n_seqs=settings.n_seqs, readouts=("foil",)
-    )
-    ours = attribute_task(model, curves, settings.task, readout="foil", by_source=False)
+    ours = attribute_task(model, collected(model, settings), settings.task, readout="foil", by_source=False)
     own = ours.effect.isel(task=0).stack(component=("layer", "head")).values
     gap = np.abs(own - theirs[..., : own.shape[-1]]).max()
     largest = np.abs(own).max()
@@ -213,4 +189,4 @@ if __name__ == "__main__":
     import tyro
 
     chosen = tyro.cli(BenchmarkSettings, prog="python benchmarks/attribute.py")
-    print_table(chosen, measure(chosen))
+    print_table(chosen, measure(chosen, WAYS, child))

@@ -113,7 +113,7 @@ def child(way: str, settings: BenchmarkSettings, line: Connection) -> None:
     warm_up, _ = reader(model, way, dataclasses.replace(settings, n_seqs=1, n_shots=2))
     warm_up()
     read, n_tokens = reader(model, way, settings)
-    line.send((n_tokens, loaded))
+    line.send({"tokens": n_tokens, "loaded": loaded})
     while line.recv():
         start = time.perf_counter()
         values = read()
@@ -121,23 +121,30 @@ def child(way: str, settings: BenchmarkSettings, line: Connection) -> None:
     line.send(peak_mb())
 
 
-def measure(settings: BenchmarkSettings) -> dict[str, dict[str, Any]]:
-    """Seconds of every round, tokens, peak memory and values of every way."""
+def measure(settings: Any, ways: dict[str, str], child: Callable[..., None]) -> dict[str, dict[str, Any]]:
+    """Seconds and values of every round, peak memory, and what each child says of itself, by way.
+
+    Parameters
+    ----------
+    ways
+        Names, and what they are in words.
+    child
+        What runs in a process: ``child(way, settings, line)``.
+    """
     fresh = multiprocessing.get_context("spawn")
     found: dict[str, dict[str, Any]] = {}
     lines, children = {}, {}
-    for way in WAYS:
+    for way in ways:
         lines[way], theirs = fresh.Pipe()
         children[way] = fresh.Process(target=child, args=(way, settings, theirs))
         children[way].start()
-        n_tokens, loaded = lines[way].recv()
-        found[way] = {"tokens": n_tokens, "loaded": loaded, "seconds": []}
+        found[way] = {**lines[way].recv(), "seconds": []}
     for i in range(settings.rounds):
-        for way in list(WAYS)[:: 1 if i % 2 == 0 else -1]:  # there and back, lest an order favour one
+        for way in list(ways)[:: 1 if i % 2 == 0 else -1]:  # there and back, lest an order favour one
             lines[way].send(True)
             seconds, found[way]["values"] = lines[way].recv()
             found[way]["seconds"].append(seconds)
-            print(f"round {i + 1}: {WAYS[way]}: {seconds:.1f} s", file=sys.stderr)
+            print(f"round {i + 1}: {ways[way]}: {seconds:.1f} s", file=sys.stderr)
     for way, line in lines.items():
         line.send(False)
         found[way]["peak"] = line.recv()
@@ -196,4 +203,4 @@ if __name__ == "__main__":
     import tyro
 
     chosen = tyro.cli(BenchmarkSettings, prog="python benchmarks/collect.py")
-    print_table(chosen, measure(chosen))
+    print_table(chosen, measure(chosen, WAYS, child))
