@@ -1,33 +1,54 @@
-"""What goes when heads are taken away: mean-ablation of sets of heads, the curves collected again.
+"""What goes when heads are taken away: sets of heads, what stands in for them, the curves collected again.
 
-Two ways, since they ask two questions. ``held``: a head hands on its mean output over the task's episodes and shots, so
-that nothing it does can grow with the number of examples. ``mean``: the mean is over episodes at the same shot, so what
-it says of this episode's examples and query is gone, and what it writes in all of them at that shot is not. Both act at
-every token, on what later heads read too, where a direct effect is of the answer's position alone. Ablating to zero
-would change the norm of the residual stream besides.
+`ablate_episode` ablates to means over the task's episodes, in two ways, since they ask two questions. ``held``: a head
+hands on its mean output over the task's episodes and shots, so that nothing it does can grow with the number of
+examples. ``mean``: the mean is over episodes at the same shot, so what it says of this episode's examples and query is
+gone, and what it writes in all of them at that shot is not. Both act at every token, on what later heads read too,
+where a direct effect is of the answer's position alone. Ablating to zero would change the norm of the residual stream
+besides.
+
+`StandIns` serve the experiments on one number of examples, where the question is the task itself. A mean over episodes
+of the task holds the task (it is what a task vector is made of), so the reference there are the same episodes with
+their answers permuted among the examples, which show the form and no rule.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from bayes_icl.effects import WAYS, Episode, MeanOutputs, Parts, direct_effects, token_log_odds
-from bayes_icl.errors import StatedError
-from bayes_icl.prompts import Prompt
+from bayes_icl.errors import StatedError, unknown
+from bayes_icl.prompts import ROLES, Prompt
 from bayes_icl.readouts import EpisodeReading, Vocabulary
-from bayes_icl.stream import Edits, blocks_kept, heads_replaced, starting_at
+from bayes_icl.stream import Anatomy, Edits, blocks_kept, heads_replaced, outputs_of, starting_at
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bayes_icl.models import Model
 
 Heads = Sequence[tuple[int, int]]
 """(layer, head) of each."""
+
+
+def name_of(head: tuple[int, int]) -> str:
+    """A head's name in tables and figures."""
+    return f"L{head[0]}H{head[1]}"
+
+
+def by_layer(heads: Heads) -> dict[int, list[int]]:
+    """The heads of each layer."""
+    found: dict[int, list[int]] = {}
+    for layer, head in heads:
+        found.setdefault(layer, []).append(head)
+    return found
 
 
 def edits_of(heads: Heads, means: MeanOutputs, seq: int, way: str = "mean") -> Edits:
@@ -40,10 +61,7 @@ def edits_of(heads: Heads, means: MeanOutputs, seq: int, way: str = "mean") -> E
     """
     if not heads:
         raise StatedError("no heads to ablate")
-    by_layer: dict[int, list[int]] = {}
-    for layer, head in heads:
-        by_layer.setdefault(layer, []).append(head)
-    return {layer: (own, means.at(seq, layer, own, way)) for layer, own in by_layer.items()}
+    return {layer: (own, means.at(seq, layer, own, way)) for layer, own in by_layer(heads).items()}
 
 
 def read_answers(
@@ -157,3 +175,120 @@ def loss_apart(clean: Parts, ablated: Parts, heads: Heads, taken: Float[np.ndarr
     others, mlps = change.sum((1, 2)) - own, (ablated.mlp - clean.mlp).sum(1)
     norm = ablated.log_odds - clean.log_odds + taken - others - mlps
     return {"other_heads": others, "mlps": mlps, "norm": norm}
+
+
+KINDS = ("zero", "mean", "resample")
+"""What stands in for a head: nothing, its mean output over reference episodes at the same place, or one of theirs."""
+
+
+class StandIns:
+    """What heads and MLPs put out in reference episodes, where the tokens of given episodes stand.
+
+    A place is a shot, a role and a distance from the answer, as in `MeanOutputs`.
+
+    Parameters
+    ----------
+    episodes
+        Those to be ablated.
+    references
+        One for each, which `resample` takes; `mean` averages over all of them. A token whose place that one does not
+        have (a longer answer) gets the mean.
+    """
+
+    def __init__(self, anatomy: Anatomy, episodes: Sequence[Episode], references: Sequence[Episode]) -> None:
+        self._anatomy = anatomy
+        self._reference = {e.seq: reference for e, reference in zip(episodes, references)}
+        self._places = {e.seq: e.places for e in episodes}
+        width = anatomy.unembedding.shape[1]
+        self._heads = MeanOutputs(anatomy, episodes, over=references)
+        self._mlps = MeanOutputs(anatomy, episodes, over=references, width=width)
+        for reference in references:
+            z, mlp = outputs_of(anatomy, reference.prompt.tokens)
+            for layer in range(anatomy.n_layers):
+                self._heads.add(reference.places, layer, z[layer].flatten(1))
+                self._mlps.add(reference.places, layer, mlp[layer])
+
+    def of(
+        self, seq: int, kind: str
+    ) -> tuple[Float[torch.Tensor, "layer pos head d_head"], Float[torch.Tensor, "layer pos d_model"]]:
+        """Stand-ins for all heads and all MLPs of an episode; `kind` is one of `KINDS`."""
+        layers, n_heads = range(self._anatomy.n_layers), self._anatomy.n_heads
+        z, mlp = (torch.stack([means.rows(seq, layer) for layer in layers]) for means in (self._heads, self._mlps))
+        z = z.unflatten(-1, (n_heads, -1))
+        if kind == "zero":
+            return torch.zeros_like(z), torch.zeros_like(mlp)
+        if kind == "resample":
+            reference = self._reference[seq]
+            at = {place: i for i, place in enumerate(zip(*(x.tolist() for x in reference.places)))}
+            found = [at.get(place, -1) for place in zip(*(x.tolist() for x in self._places[seq]))]
+            here = np.flatnonzero(np.array(found) >= 0)
+            theirs = outputs_of(self._anatomy, reference.prompt.tokens)
+            for own, other in zip((z, mlp), theirs):
+                own[:, here] = other[:, np.array(found)[here]].to(own.device)
+        return z, mlp
+
+
+def edits_from(heads: Heads, z: Float[torch.Tensor, "layer pos head d_head"], at: Bool[np.ndarray, " pos"]) -> Edits:
+    """Edits that put what `StandIns.of` gives in the place of some heads, at some positions."""
+    edits = {}
+    for layer, own in by_layer(heads).items():
+        values = z[layer][:, own].clone()
+        values[torch.from_numpy(~at)] = torch.nan
+        edits[layer] = (own, values[None])
+    return edits
+
+
+PLACES = ("everywhere", "last", *ROLES)
+
+
+def places_ablated(episode: Episode, where: str) -> Bool[np.ndarray, " pos"]:
+    """Tokens of a cut episode: everywhere, the last, or those of a role in its examples and its query."""
+    if where == "everywhere":
+        return np.ones(len(episode.places.shot), bool)
+    if where == "last":
+        return np.arange(len(episode.places.shot)) == len(episode.places.shot) - 1
+    return (episode.places.role == ROLES.index(where)) & (episode.places.shot >= 0)
+
+
+def heads_named(
+    specs: Sequence[str], n_layers: int, n_heads: int, ranks: pd.DataFrame | None = None, rank_by: str = ""
+) -> list[tuple[int, int]]:
+    """Heads that a command line names.
+
+    Parameters
+    ----------
+    specs
+        Each a head (``L12H3``), a layer (``12``), a range of layers (``10-11``), or ``top8``: the eight heads with the
+        largest `rank_by` in a table.
+    ranks
+        A table with the columns layer, head and `rank_by`.
+
+    Raises
+    ------
+    StatedError
+        A name of another form, a head or layer that the model has not, or no table to rank by.
+    """
+    found: list[tuple[int, int]] = []
+    for spec in specs:
+        if match := re.fullmatch(r"L(\d+)H(\d+)", spec):
+            found.append((int(match[1]), int(match[2])))
+        elif match := re.fullmatch(r"(\d+)(?:-(\d+))?", spec):
+            first, last = int(match[1]), int(match[2] or match[1])
+            if last < first:
+                raise StatedError(f"--ablate {spec}: a range of layers goes up, as in {last}-{first}")
+            found += [(layer, head) for layer in range(first, last + 1) for head in range(n_heads)]
+        elif match := re.fullmatch(r"top(\d+)", spec):
+            if ranks is None:
+                raise StatedError(f"--ablate {spec}: give the table to rank by with --ranks")
+            if missing := [name for name in ("layer", "head", rank_by) if name not in ranks]:
+                raise unknown("column in the table of --ranks:", missing[0], list(ranks))
+            rows = ranks[ranks["head"].notna() & ranks["layer"].notna()].nlargest(int(match[1]), rank_by)
+            found += [(int(layer), int(head)) for layer, head in zip(rows["layer"], rows["head"])]
+        else:
+            raise StatedError(f"--ablate {spec}: expected a head (L12H3), a layer (12), layers (10-11) or top8")
+    for layer, head in found:
+        if layer >= n_layers or head >= n_heads:
+            raise StatedError(
+                f"the model has no head L{layer}H{head}: it has layers 0 to {n_layers - 1} and heads 0 to {n_heads - 1}"
+            )
+    return list(dict.fromkeys(found))

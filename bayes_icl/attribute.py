@@ -106,7 +106,7 @@ def main(settings: AttributeSettings) -> int:
     from dataclasses import asdict
     from datetime import UTC, datetime
 
-    from bayes_icl.curves import beside, newest_curves, read_curves, recorded_key, replacing, write_netcdf
+    from bayes_icl.curves import newest_curves, read_curves, replacing
     from bayes_icl.models import load_model
     from bayes_icl.provenance import provenance, to_attribute
     from bayes_icl.summary import summarise_heads
@@ -116,31 +116,18 @@ def main(settings: AttributeSettings) -> int:
     dataset = read_curves(path)
     tasks = _check(settings, dataset)
     out = settings.out or Path("data/effects") / f"{path.stem}.nc"
-    if out.suffix != ".nc":
-        raise StatedError(f"--out {out}: a netCDF file is written, with tables beside it: give a name that ends in .nc")
-    if out.exists() and path.exists() and out.samefile(path):
-        raise StatedError(f"--out {out} is the curves file itself: give another")
     figures = settings.figures or Path("figures") / f"{path.stem}-heads"
-    for folder in (out.parent, figures):
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise StatedError(f"cannot write into {folder}: give another --out or --figures")
+    check_outputs(path, out, figures)
     elsewhere = ("curves", "model", "tasks", "batch_size", "device", "workers", "out", "figures", "force")
     decisive = {k: v for k, v in asdict(settings).items() if k not in elsewhere}
     decisive |= {"curves": hashlib.sha256(path.read_bytes()).hexdigest(), "tasks": tasks}
     key = hashlib.sha256(to_attribute(decisive).encode()).hexdigest()
-    found = recorded_key(out, "effect")
-    whole = all(beside(out, end).exists() for end in (*(f"{name}.csv" for name in TABLES), "json"))
-    if found == key and whole and not settings.force:
+    if made_before(out, key, TABLES, settings.force):
         print(f"{out} was made from these curves with these settings; drawing and printing it again", file=sys.stderr)
-    elif found not in (None, key) and not settings.force:
-        raise StatedError(f"{out} holds effects of other curves or settings: give another --out, or --force")
-    elif out.exists() and not found and not settings.force:
-        raise StatedError(f"{out} exists and holds no effects: give another --out, or --force to replace it")
     else:
-        model = load_model(*_recorded_model(dataset, settings))
+        model = load_model(recorded_model(dataset, settings.model), settings.device)
         identity = model.provenance()
-        _check_same_model(dataset, identity)
+        check_same_model(dataset, identity)
         kept = Kept(out.with_name(out.name + ".part"), key)
         result = attribute_curves(
             model,
@@ -158,17 +145,9 @@ def main(settings: AttributeSettings) -> int:
             kept=kept,
             progress=True,
         )
-        out.unlink(missing_ok=True)  # lest old effects stand beside new tables; what is finished is kept
-        for name in TABLES:
-            with replacing(beside(out, f"{name}.csv")) as temporary:
-                getattr(result, name).to_csv(temporary, index=False)
-        with replacing(beside(out, "json")) as temporary:
-            temporary.write_text(json.dumps(result.facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         record = provenance(settings, started=started, model=identity, inputs=[path])
-        # The key comes with the file that is written last: with it the output is whole.
         result.effects.attrs |= {"key": key, "provenance": to_attribute(record)}
-        write_netcdf(result.effects, out)
-        shutil.rmtree(kept.folder, ignore_errors=True)
+        write_result(kept, out, {name: getattr(result, name) for name in TABLES}, result.facts, result.effects)
     _draw(out, figures)
     summary = summarise_heads(out)
     with replacing(figures / "summary.txt") as temporary:
@@ -177,6 +156,55 @@ def main(settings: AttributeSettings) -> int:
     print(figures)
     print(out)
     return DONE
+
+
+def check_outputs(curves: Path, out: Path, figures: Path) -> None:
+    """Make the folders of the outputs; raises `StatedError` where they cannot be written."""
+    if out.suffix != ".nc":
+        raise StatedError(f"--out {out}: a netCDF file is written, with tables beside it: give a name that ends in .nc")
+    if out.exists() and curves.exists() and out.samefile(curves):
+        raise StatedError(f"--out {out} is the curves file itself: give another")
+    for folder in (out.parent, figures):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise StatedError(f"cannot write into {folder}: give another --out or --figures")
+
+
+def made_before(out: Path, key: str, tables: Sequence[str], force: bool) -> bool:
+    """Whether the very same run has written its file and tables already.
+
+    Raises
+    ------
+    StatedError
+        Something else stands there, and is not to be replaced.
+    """
+    from bayes_icl.curves import beside, recorded_key
+
+    found = recorded_key(out, "effect")
+    whole = all(beside(out, end).exists() for end in (*(f"{name}.csv" for name in tables), "json"))
+    if force or (found is None and not out.exists()):
+        return False
+    if found == key:
+        return whole
+    if found:
+        raise StatedError(f"{out} holds effects of other curves or settings: give another --out, or --force")
+    raise StatedError(f"{out} exists and holds no effects: give another --out, or --force to replace it")
+
+
+def write_result(
+    kept: Kept, out: Path, tables: Mapping[str, pd.DataFrame], facts: Mapping[str, Any], effects: xr.Dataset
+) -> None:
+    """Write tables, facts and effects, the effects last: with them the output is whole, and what was kept can go."""
+    from bayes_icl.curves import beside, replacing, write_netcdf
+
+    out.unlink(missing_ok=True)  # lest old effects stand beside new tables; what is finished is kept
+    for name, table in tables.items():
+        with replacing(beside(out, f"{name}.csv")) as temporary:
+            table.to_csv(temporary, index=False)
+    with replacing(beside(out, "json")) as temporary:
+        temporary.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_netcdf(effects, out)
+    shutil.rmtree(kept.folder, ignore_errors=True)
 
 
 def attribute_curves(
@@ -233,7 +261,7 @@ def attribute_curves(
         )
     of_task = {task: recorded_episodes(model, curves, task, readout=readout, token=token) for task in tasks}
     for task in tasks:
-        _check_same_numbers(model, curves, task, of_task[task][0])
+        check_same_numbers(model, curves, task, of_task[task][0])
     found, means = [], {}
     n_seqs = curves.sizes["seq"]
     with tqdm(total=len(tasks) * n_seqs, unit="seq", disable=not progress, dynamic_ncols=True) as bar:
@@ -336,7 +364,7 @@ def _facts(effects: xr.Dataset, heads: pd.DataFrame, n_min: int, seed: int) -> d
 
     def slope(part: xr.DataArray) -> dict[str, float]:
         """Slope of what some components add, with its interval; dims seq and shot."""
-        return _three(t_interval(np.diff(part.transpose("seq", "shot").values[:, since], axis=1) @ weights))
+        return three(t_interval(np.diff(part.transpose("seq", "shot").values[:, since], axis=1) @ weights))
 
     facts["delta_seqs"] = slope(effects.log_odds)
     totals = {"head": effects.effect.sum(("layer", "head"), dtype=float), "mlp": effects.mlp.sum("layer")}
@@ -355,7 +383,7 @@ def _facts(effects: xr.Dataset, heads: pd.DataFrame, n_min: int, seed: int) -> d
         shown = sorted({n for n in (1, 2, 4, 8, 16) if n < last} | {last})
         ends = [n for n in shown if n >= max(n_min, 1)]
         facts["further_example"] = {
-            f"{a} to {b}": _three(t_interval((written[:, b] - written[:, a]) / (b - a)))
+            f"{a} to {b}": three(t_interval((written[:, b] - written[:, a]) / (b - a)))
             for a, b in itertools.pairwise(ends)
         }
         roles = effects.effect_by_role.sel(source=examples).sum(("layer", "head", "source"), dtype=float)
@@ -371,12 +399,12 @@ def _facts(effects: xr.Dataset, heads: pd.DataFrame, n_min: int, seed: int) -> d
     return facts
 
 
-def _three(numbers: Sequence[Any]) -> dict[str, float]:
+def three(numbers: Sequence[Any]) -> dict[str, float]:
     """A mean and its 95 % interval, by name."""
     return dict(zip(("mean", "low", "high"), map(float, numbers)))
 
 
-def _check_same_numbers(model: Model, curves: xr.Dataset, task: str, episode: Episode) -> None:
+def check_same_numbers(model: Model, curves: xr.Dataset, task: str, episode: Episode) -> None:
     """Read one episode again: the model must give what the file has, where it has whole answers against all else."""
     import numpy as np
 
@@ -427,7 +455,7 @@ def _intervene(
     import xarray as xr
     from tqdm import tqdm
 
-    from bayes_icl.ablate import ablate_episode
+    from bayes_icl.ablate import ablate_episode, name_of
     from bayes_icl.effects import WAYS
     from bayes_icl.heads import choose_top, delta_weights, fit_delta, placebo_sets, slope_table, t_interval
     from bayes_icl.noise import summarise
@@ -476,7 +504,7 @@ def _intervene(
     def slope(x: Any, by: np.ndarray = weights) -> np.ndarray:
         return np.diff(np.asarray(x, float)[:, since], axis=1) @ by
 
-    facts["delta_measured"] = _three(t_interval(slope(clean_here)))
+    facts["delta_measured"] = three(t_interval(slope(clean_here)))
     effect = effects.effect.sel(seq=seqs).transpose("layer", "head", "seq", "shot").values.astype(float)
 
     def row(way: str, name: str, heads: Heads, odds: Any, answer: Any, taken: Any) -> dict[str, Any]:
@@ -489,7 +517,7 @@ def _intervene(
             "predicted": t_interval(slope(taken)),
         }
         about = {"task": task, "way": way, "set": name, "heads": " ".join(map(name_of, heads)), "n_heads": len(heads)}
-        return {**about, "norm": float(sum(norms[head] for head in heads)), "n_seqs": len(read), **_flat(numbers)}
+        return {**about, "norm": float(sum(norms[head] for head in heads)), "n_seqs": len(read), **flat(numbers)}
 
     rows, repairs, odds = [], [], []
     for way in WAYS:
@@ -506,7 +534,7 @@ def _intervene(
         parts = {key: slope([one[way]["top"][key] for one in read]) for key in ("taken", "other_heads", "mlps", "norm")}
         moves = {"predicted": parts.pop("taken"), **parts}
         moves["lost"] = slope(clean_here - [one[way]["top"]["log_odds"] for one in read])
-        repairs.append({"task": task, "way": way, **_flat({name: t_interval(x) for name, x in moves.items()})})
+        repairs.append({"task": task, "way": way, **flat({name: t_interval(x) for name, x in moves.items()})})
     for layer, head in chosen:
         table.loc[(table.task == task) & (table.layer == layer) & (table["head"] == head), "top"] = True
     numbers = np.reshape(odds, (len(WAYS), len(sets), len(read), len(since)))
@@ -514,14 +542,9 @@ def _intervene(
     return rows, repairs, xr.DataArray(numbers, coords, ("way", "set", "seq", "shot")).expand_dims(task=[task])
 
 
-def _flat(numbers: Mapping[str, Sequence[Any]]) -> dict[str, float]:
+def flat(numbers: Mapping[str, Sequence[Any]]) -> dict[str, float]:
     """A mean and interval each as three columns."""
     return {f"{name}{end}": float(x) for name, three in numbers.items() for end, x in zip(("", "_low", "_high"), three)}
-
-
-def name_of(head: tuple[int, int]) -> str:
-    """A head's name in tables and figures."""
-    return f"L{head[0]}H{head[1]}"
 
 
 class Kept:
@@ -570,6 +593,25 @@ class Kept:
                 np.savez(file, sums=means.sums)
         write_netcdf(effects, self._file(task, "nc"))
 
+    def stage(self, task: str, name: str, compute: Any) -> dict[str, np.ndarray]:
+        """What `compute()` gives, by name; kept, and taken from there in a later run."""
+        import numpy as np
+
+        from bayes_icl.curves import replacing
+
+        file = self._file(f"{task}/{name}", "npz")
+        try:
+            with np.load(file) as arrays:
+                return dict(arrays)
+        except FileNotFoundError:
+            pass
+        except Exception:  # cut short by a crash of the machine, or altered
+            print(f"what was kept of {task} ({name}) is damaged and is made again", file=sys.stderr)
+        found = compute()
+        with replacing(file) as temporary, temporary.open("wb") as opened:
+            np.savez(opened, **found)
+        return found
+
     def journal(self) -> Journal:
         """Finished episodes of the intervention."""
         from bayes_icl.collect import Journal
@@ -603,16 +645,16 @@ def _check(settings: AttributeSettings, dataset: xr.Dataset) -> list[str]:
     return tasks
 
 
-def _recorded_model(dataset: xr.Dataset, settings: AttributeSettings) -> tuple[str, str]:
-    """Name and device of the model to load."""
-    name = settings.model or _provenance_of(dataset).get("settings", {}).get("model", "")
-    if not name:
-        raise StatedError("the curves do not say which model they are of: give --model")
-    return name, settings.device
+def recorded_model(dataset: xr.Dataset, given: str) -> str:
+    """Name of the model that curves were collected from; `given`, if the user gives one."""
+    if name := given or provenance_of(dataset).get("settings", {}).get("model", ""):
+        return name
+    raise StatedError("the curves do not say which model they are of: give --model")
 
 
-def _check_same_model(dataset: xr.Dataset, identity: Mapping[str, str]) -> None:
-    recorded = _provenance_of(dataset).get("model", {})
+def check_same_model(dataset: xr.Dataset, identity: Mapping[str, str]) -> None:
+    """The weights and the tokenizer must be those that the curves were collected from."""
+    recorded = provenance_of(dataset).get("model", {})
     for part, words in (("weights_sha256", "weights"), ("tokenizer_sha256", "tokenizer")):
         if part in recorded and recorded[part] != identity[part]:
             raise StatedError(
@@ -621,7 +663,8 @@ def _check_same_model(dataset: xr.Dataset, identity: Mapping[str, str]) -> None:
             )
 
 
-def _provenance_of(dataset: xr.Dataset) -> dict[str, Any]:
+def provenance_of(dataset: xr.Dataset) -> dict[str, Any]:
+    """What a curves file says of its making."""
     try:
         return json.loads(dataset.attrs.get("provenance", "{}"))
     except ValueError:

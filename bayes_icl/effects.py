@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 COMPLETE = 1e-4  # parts and log-odds may differ by this share of the larger of 1 nat and the log-odds
 SPLIT = 1e-5  # sources and a head's effect, as a share of what the sources add in all
+VOCABULARY_AT_ONCE = 1024  # tokens added up in float32
 READOUTS = ("complement", "foil")
 METHOD = {
     "complement": "direct effect on logit(correct) - sum_v q_v logit(v), scale of the final norm as run; entropy apart",
@@ -278,7 +279,9 @@ def _direction(
         q[rows, correct] = 0
         q /= q.sum(-1, keepdim=True, dtype=torch.float64).float()
         entropy = own.double() - log_odds - (q * logits).sum(-1, dtype=torch.float64)
-        wrong = q @ unembed
+        # By parts of the vocabulary: of one row, a float32 product over all of it is off by 1e-3.
+        parts = zip(q.split(VOCABULARY_AT_ONCE, dim=1), unembed.split(VOCABULARY_AT_ONCE))
+        wrong = sum((x @ w).double() for x, w in parts).float()  # type: ignore[union-attr]
     else:
         entropy = torch.zeros_like(log_odds)
         wrong = unembed[foil]
@@ -312,7 +315,7 @@ def _by_place(
 
 def _place_matrix(episodes: Sequence[Episode], width: int, device: torch.device) -> Float[Tensor, "batch pos place"]:
     """1 where a token is at a place: the sink first, then each role of each shot."""
-    n_shots = len(episodes[0].target.positions)
+    n_shots = 1 + int(episodes[0].places.shot.max())
     matrix = torch.zeros(len(episodes), width, 1 + n_shots * len(ROLES))
     for i, episode in enumerate(episodes):
         shot, role, _ = episode.places
@@ -490,13 +493,23 @@ class MeanOutputs:
         Shape (layer, group, head * d_head).
     """
 
-    def __init__(self, anatomy: Anatomy, episodes: Sequence[Episode]) -> None:
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        episodes: Sequence[Episode],
+        *,
+        over: Sequence[Episode] | None = None,
+        width: int = 0,
+    ) -> None:
+        """`over`: the episodes whose outputs are averaged, if not these; `width` of an output, if not that of heads."""
+        over = episodes if over is None else over
         self._groups: dict[tuple[int, int, int], int] = {}
         self.of_token = {e.seq: torch.from_numpy(self._number(e.places)) for e in episodes}
-        n, width = len(self._groups), anatomy.w_out[0].shape[:2].numel()
+        averaged = [torch.from_numpy(self._number(e.places)) for e in over]
+        n, width = len(self._groups), width or anatomy.w_out[0].shape[:2].numel()
         self.sums = torch.zeros(anatomy.n_layers, n, width)
         self._counts = torch.zeros(n)
-        for groups in self.of_token.values():
+        for groups in averaged:
             self._counts += torch.bincount(groups, minlength=n)
         self._d_head = anatomy.w_out[0].shape[1]
         # Groups that differ by shot only, for means over shots.
@@ -519,10 +532,13 @@ class MeanOutputs:
 
         def take(layer: int, z: Tensor) -> None:
             for i, episode in enumerate(episodes):
-                groups = self.of_token[episode.seq]
-                self.sums[layer].index_add_(0, groups, z[i, : len(groups)].flatten(1).cpu())
+                self.add(episode.places, layer, z[i, : len(episode.places.shot)].flatten(1))
 
         return take
+
+    def add(self, places: Places, layer: int, outputs: Float[Tensor, "pos width"]) -> None:
+        """Count an episode's outputs."""
+        self.sums[layer].index_add_(0, torch.from_numpy(self._number(places)), outputs.cpu())
 
     def taken_norm(
         self, anatomy: Anatomy, episodes: Sequence[Episode], norm: Float[np.ndarray, "layer head"]
@@ -550,13 +566,17 @@ class MeanOutputs:
         """Mean outputs over episodes and shots."""
         n = int(self._held.max()) + 1
         sums = torch.zeros(n, self.sums.shape[2]).index_add_(0, self._held, self.sums[layer])
-        return sums / torch.zeros(n).index_add_(0, self._held, self._counts)[:, None]
+        return sums / torch.zeros(n).index_add_(0, self._held, self._counts)[:, None].clamp(min=1)
+
+    def rows(self, seq: int, layer: int, way: str = "mean") -> Float[Tensor, "pos width"]:
+        """Mean outputs where a sequence's tokens stand; over shots where no episode averaged has that shot's place."""
+        groups = self.of_token[seq]
+        counts = self._counts[groups][:, None]
+        if way == "mean" and counts.all():
+            return self.sums[layer][groups] / counts
+        held = self._held_means(layer)[self._held[groups]]
+        return held if way == "held" else torch.where(counts > 0, self.sums[layer][groups] / counts.clamp(min=1), held)
 
     def at(self, seq: int, layer: int, heads: Sequence[int], way: str = "mean") -> Float[Tensor, "1 pos chosen d_head"]:
         """Mean outputs of some heads where a sequence's tokens stand; `way` is one of `WAYS`."""
-        groups = self.of_token[seq]
-        if way == "held":
-            means = self._held_means(layer)[self._held[groups]]
-        else:
-            means = self.sums[layer][groups] / self._counts[groups][:, None]
-        return means.unflatten(1, (-1, self._d_head))[None, :, list(heads)]
+        return self.rows(seq, layer, way).unflatten(1, (-1, self._d_head))[None, :, list(heads)]

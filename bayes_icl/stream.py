@@ -12,7 +12,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -126,6 +126,11 @@ class Anatomy:
         """Number of query heads in a layer."""
         return self.w_out[0].shape[0]
 
+    def mlp_output(self, layer: int) -> nn.Module:
+        """The module whose output is what a layer's MLP adds, before `multiplier`."""
+        after = self.after_mlp[layer]
+        return after.module if after else self.mlps[layer]
+
 
 def anatomy_of(hf: PreTrainedModel) -> Anatomy:
     """Find the parts of a plain transformers model.
@@ -209,12 +214,10 @@ def _value_bias(anatomy: Anatomy) -> list[Tensor]:
             return (torch.zeros_like(args[0]), *args[1:]), kwargs
         return args, kwargs | {"hidden_states": torch.zeros_like(kwargs["hidden_states"])}
 
-    handles = [block.register_forward_pre_hook(empty, with_kwargs=True) for block in anatomy.blocks]
-    try:
+    with contextlib.ExitStack() as stack:
+        for block in anatomy.blocks:
+            stack.enter_context(block.register_forward_pre_hook(empty, with_kwargs=True))
         stream = watch(anatomy, [np.zeros(1, dtype=np.int64)], np.zeros((1, 1), dtype=np.int64))
-    finally:
-        for handle in handles:
-            handle.remove()
     repeats = [anatomy.n_heads // v.shape[1] for v in stream.values]
     return [v[0, :, 0].repeat_interleave(n, dim=0) for v, n in zip(stream.values, repeats)]
 
@@ -312,42 +315,34 @@ def watch(
         stream.normed = read(hidden)
         return (stream.normed[None], *rest), kwargs
 
-    def attend(
-        layer: int, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, cap: float
-    ) -> None:
-        chosen = query[rows, :, at].transpose(1, 2)  # (batch, head, read, d_head)
-        scores = _scores(chosen, key, scaling, cap)
-        if mask is None:
+    def keep_attention(one: Attention) -> None:
+        chosen = one.query[rows, :, at].transpose(1, 2)  # (batch, head, read, d_head)
+        if one.mask is None:
             own = (torch.arange(width, device=ids.device) <= at[..., None])[:, None]
         else:
-            own = mask.expand(batch, -1, -1, -1)[rows, :, at].transpose(1, 2)[..., : key.shape[2]]
-        stream.pattern.append(_masked(scores, own).softmax(-1))
-        stream.values.append(value)
+            own = one.mask.expand(batch, -1, -1, -1)[rows, :, at].transpose(1, 2)[..., : one.key.shape[2]]
+        stream.pattern.append(masked(one.scores(chosen, one.key), own).softmax(-1))
+        stream.values.append(one.value)
 
-    handles = []
-    for layer, block in enumerate(anatomy.blocks):
+    with contextlib.ExitStack() as stack:
+        for layer, block in enumerate(anatomy.blocks):
+            keep = into(lambda x: stream.residual.append(read(x)))
+            stack.enter_context(block.register_forward_pre_hook(keep, with_kwargs=True))
+            stack.enter_context(anatomy.outs[layer].register_forward_pre_hook(into(keep_z(layer)), with_kwargs=True))
+            if norm := anatomy.after_attention[layer]:
+                stack.enter_context(norm.module.register_forward_hook(keep_scale(norm)))
+            else:
+                stream.attention_scale.append(None)
+            written = anatomy.mlp_output(layer)
+            keep_mlp = lambda _, args, y: stream.mlp.append(read(y) * anatomy.multiplier)  # noqa: E731
+            stack.enter_context(written.register_forward_hook(keep_mlp))
         keep = into(lambda x: stream.residual.append(read(x)))
-        handles.append(block.register_forward_pre_hook(keep, with_kwargs=True))
-        handles.append(anatomy.outs[layer].register_forward_pre_hook(into(keep_z(layer)), with_kwargs=True))
-        if norm := anatomy.after_attention[layer]:
-            handles.append(norm.module.register_forward_hook(keep_scale(norm)))
-        else:
-            stream.attention_scale.append(None)
-        after = anatomy.after_mlp[layer]
-        written = after.module if after else anatomy.mlps[layer]
-        handles.append(
-            written.register_forward_hook(lambda _, args, y: stream.mlp.append(read(y) * anatomy.multiplier))
-        )
-    final = anatomy.final_norm.module
-    handles.append(final.register_forward_pre_hook(into(lambda x: stream.residual.append(read(x))), with_kwargs=True))
-    handles.append(anatomy.unembed.register_forward_pre_hook(gather, with_kwargs=True))
-    handles.append(anatomy.unembed.register_forward_hook(keep_logits))
-    try:
-        with torch.inference_mode(), attention_through(anatomy, attend):
-            logits = anatomy.hf(input_ids=ids, use_cache=False).logits[0]
-    finally:
-        for handle in handles:
-            handle.remove()
+        stack.enter_context(anatomy.final_norm.module.register_forward_pre_hook(keep, with_kwargs=True))
+        stack.enter_context(anatomy.unembed.register_forward_pre_hook(gather, with_kwargs=True))
+        stack.enter_context(anatomy.unembed.register_forward_hook(keep_logits))
+        stack.enter_context(torch.inference_mode())
+        stack.enter_context(attention_through(anatomy, keep_attention))
+        logits = anatomy.hf(input_ids=ids, use_cache=False).logits[0]
     if len(stream.pattern) != anatomy.n_layers:
         raise StatedError(
             f"the attention of {type(anatomy.hf).__name__} does not run through transformers' attention interface: "
@@ -375,14 +370,62 @@ def _scores(query: Tensor, key: Tensor, scaling: float, cap: float) -> Float[Ten
     return torch.tanh(scores / cap) * cap if cap else scores
 
 
-def _masked(scores: Tensor, mask: Tensor) -> Tensor:
+def masked(scores: Tensor, mask: Tensor) -> Tensor:
     """Scores under a mask of what is seen (bool), or one that is added."""
     return scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
 
 
+def weighed(
+    weights: Float[Tensor, "batch head query key"], value: Float[Tensor, "kv_batch kv_head key d_head"]
+) -> Float[Tensor, "batch head query d_head"]:
+    """Values weighed by attention; a batch of values of 1 serves all."""
+    batch, n_heads, n, width = weights.shape
+    if value.shape[0] == 1 < batch:
+        flat = weights.transpose(0, 1).reshape(1, value.shape[1], -1, width)
+        return (flat @ value).view(n_heads, batch, n, -1).transpose(0, 1)
+    together = weights.reshape(batch, value.shape[1], -1, width)
+    return (together @ value).view(batch, n_heads, n, -1)
+
+
+class Attention(NamedTuple):
+    """One layer's attention on its way: what it is given, after rotation of queries and keys.
+
+    Attributes
+    ----------
+    query, key, value
+        Shapes (batch, head, pos, d_head) and (batch, kv_head, pos, d_head).
+    mask
+        What is seen (bool) or is added to scores, shape (batch or 1, head or 1, pos, pos); None if causal.
+    scaling, cap
+        Of scores; a cap of 0 is none.
+    window
+        Length of a sliding window; 0 for none.
+    """
+
+    layer: int
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    scaling: float
+    cap: float
+    window: int
+
+    def scores(self, query: Tensor, key: Tensor) -> Float[Tensor, "batch head query key"]:
+        """Scores of some queries and keys; heads that share a key are taken together, and a batch of keys of 1."""
+        if key.shape[0] == 1 < query.shape[0]:
+            batch, n_heads, n, d_head = query.shape
+            flat = query.transpose(0, 1).reshape(1, n_heads, batch * n, d_head)
+            return _scores(flat, key, self.scaling, self.cap).view(n_heads, batch, n, -1).transpose(0, 1)
+        return _scores(query, key, self.scaling, self.cap)
+
+
 @contextlib.contextmanager
-def attention_through(anatomy: Anatomy, keep: Any) -> Iterator[None]:
-    """Let every attention of the model tell `keep` its queries, keys, values and mask; it is computed by SDPA."""
+def attention_through(anatomy: Anatomy, attend: Any) -> Iterator[None]:
+    """Show every `Attention` of the model to `attend`.
+
+    It is computed by SDPA, unless `attend` gives the heads' output itself, shape (batch, head, pos, d_head).
+    """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import sdpa_mask
@@ -396,16 +439,18 @@ def attention_through(anatomy: Anatomy, keep: Any) -> Iterator[None]:
             raise StatedError("this model's attention has a learned sink: its heads cannot be attributed")
         scaling, cap = kwargs.pop("scaling", None) or query.shape[-1] ** -0.5, kwargs.pop("softcap", None) or 0.0
         if id(module) in layer_of:
-            keep(layer_of[id(module)], query, key, value, mask, scaling, cap)
+            window = kwargs.get("sliding_window") or getattr(module, "sliding_window", None) or 0
+            one = Attention(layer_of[id(module)], query, key, value, mask, scaling, cap, window)
+            if (out := attend(one)) is not None:
+                return out.transpose(1, 2).contiguous(), None
         kwargs["dropout"] = 0.0
         if not cap:
             return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, **kwargs)
         scores = _scores(query, key, scaling, cap)
         if mask is None:
             mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        weights = _masked(scores, mask).softmax(-1).view(key.shape[0], key.shape[1], -1, key.shape[2])
-        out = (weights @ value).view(*query.shape[:3], -1)
-        return out.transpose(1, 2).contiguous(), None
+        weights = masked(scores, mask).softmax(-1)
+        return weighed(weights, value).transpose(1, 2).contiguous(), None
 
     AttentionInterface.register(ATTENTION, forward)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
@@ -417,29 +462,73 @@ def attention_through(anatomy: Anatomy, keep: Any) -> Iterator[None]:
         anatomy.hf.set_attn_implementation(before)
 
 
-# By layer: which heads, and what they hand to the output projection instead, shape (batch, pos, chosen head, d_head).
+# By layer: which heads, and what they hand to the output projection instead, shape (batch, pos, chosen head, d_head);
+# where that is NaN, their own output stays.
 Edits = Mapping[int, tuple[Sequence[int], Tensor]]
 
 
 @contextlib.contextmanager
-def heads_replaced(anatomy: Anatomy, edits: Edits) -> Iterator[None]:
-    """Run with some heads' output (TransformerLens's ``blocks.{layer}.attn.hook_z``) replaced at every position."""
+def heads_replaced(anatomy: Anatomy, edits: Edits) -> Iterator[set[int]]:
+    """Run with some heads' output (TransformerLens's ``blocks.{layer}.attn.hook_z``) replaced.
 
-    def replace(heads: Sequence[int], values: Tensor) -> Any:
+    Yields
+    ------
+    The layers at which that has changed anything, so far.
+    """
+    changed: set[int] = set()
+
+    def replace(layer: int, heads: Sequence[int], values: Tensor) -> Any:
         def hook(_: nn.Module, args: tuple) -> tuple:
             z, *rest = args
             edited = z.clone().view(*z.shape[:2], anatomy.n_heads, -1)
-            edited[:, :, list(heads)] = values.to(z.device)
-            return (edited.view(z.shape), *rest)
+            put(edited, heads, values.to(z.device))
+            edited = edited.view(z.shape)
+            if layer not in changed and not torch.equal(edited, z):
+                changed.add(layer)
+            return (edited, *rest)
 
         return hook
 
-    handles = [anatomy.outs[i].register_forward_pre_hook(replace(*edit)) for i, edit in edits.items()]
-    try:
+    with contextlib.ExitStack() as stack:
+        for layer, edit in edits.items():
+            stack.enter_context(anatomy.outs[layer].register_forward_pre_hook(replace(layer, *edit)))
+        yield changed
+
+
+def put(z: Float[Tensor, "batch pos head d_head"], heads: Sequence[int], values: Tensor) -> None:
+    """Replace some heads' output in place, but for NaN."""
+    own = z[:, :, list(heads)]
+    z[:, :, list(heads)] = torch.where(values.isnan(), own, values)
+
+
+def outputs_of(
+    anatomy: Anatomy, tokens: Int[np.ndarray, " pos"]
+) -> tuple[Float[Tensor, "layer pos head d_head"], Float[Tensor, "layer pos d_model"]]:
+    """What every head hands on and every MLP adds, at every token of a prompt."""
+    z: list[Tensor] = []
+    mlps: list[Tensor] = []
+    n = len(tokens)
+    with contextlib.ExitStack() as stack:
+        for layer in range(anatomy.n_layers):
+            keep_z = lambda _, args: z.append(args[0].view(n, anatomy.n_heads, -1))  # noqa: E731
+            keep_mlp = lambda _, args, y: mlps.append(y.view(n, -1) * anatomy.multiplier)  # noqa: E731
+            stack.enter_context(anatomy.outs[layer].register_forward_pre_hook(keep_z))
+            stack.enter_context(anatomy.mlp_output(layer).register_forward_hook(keep_mlp))
+        stack.enter_context(torch.inference_mode())
+        stack.enter_context(unembedding(anatomy, [0]))
+        anatomy.hf(input_ids=torch.from_numpy(tokens)[None].to(anatomy.unembedding.device), use_cache=False)
+    return torch.stack(z), torch.stack(mlps)
+
+
+@contextlib.contextmanager
+def unembedding(anatomy: Anatomy, positions: Sequence[int]) -> Iterator[None]:
+    """Unembed some positions only: logits come with shape (1, batch * position, vocab)."""
+
+    def gather(_: nn.Module, args: tuple) -> tuple:
+        return (args[0][:, list(positions)].flatten(0, 1)[None], *args[1:])
+
+    with anatomy.unembed.register_forward_pre_hook(gather):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextlib.contextmanager
@@ -450,12 +539,10 @@ def blocks_kept(anatomy: Anatomy, layers: Sequence[int]) -> Iterator[dict[int, F
     def hook(layer: int) -> Any:
         return lambda _, args, kwargs: kept.update({layer: args[0] if args else kwargs["hidden_states"]})
 
-    handles = [anatomy.blocks[i].register_forward_pre_hook(hook(i), with_kwargs=True) for i in layers]
-    try:
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(anatomy.blocks[layer].register_forward_pre_hook(hook(layer), with_kwargs=True))
         yield kept
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextlib.contextmanager

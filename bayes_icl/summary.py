@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bayes_icl.hypotheses import HYPOTHESES
 
@@ -325,5 +325,129 @@ def _head_table(heads: pd.DataFrame, shares: bool, most: int = 10) -> Table:
             alone.replace("[", "\\["),
         )
     table.caption = "*: among those taken away; lost if held: this head alone"
+    table.caption_justify = "left"
+    return table
+
+
+def summarise_patch(out: Path) -> str:
+    """Text for people: where each task comes across, who takes over, how many heads can go, and the post's steps.
+
+    Parameters
+    ----------
+    out
+        The effects file of `patch`; its tables stand beside it.
+    """
+    import io
+
+    from rich.console import Console
+    from rich.markup import escape
+
+    from bayes_icl.compare import read_table
+    from bayes_icl.curves import beside
+
+    console = Console(file=io.StringIO(), highlight=False, width=110)
+    facts = json.loads(beside(out, "json").read_text())
+    names = ("rounds", "backups", "halves", "heads", "steps")
+    tables = {name: read_table(beside(out, f"{name}.csv")) for name in names}
+    for task, own in facts.items():
+        console.rule(f"[bold]{escape(task)}", align="left")
+        for sentence in patch_sentences(own, {name: table[table.task == task] for name, table in tables.items()}):
+            console.print(escape(sentence))
+        console.print(_round_table(tables["rounds"][tables["rounds"].task == task]))
+        console.print(_costly_table(tables["heads"][tables["heads"].task == task], own["other_kind"]))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def patch_sentences(facts: dict, tables: dict[str, pd.DataFrame]) -> list[str]:
+    """What was found on one task, from its part of the tables."""
+    rounds, backups, halves, steps = (tables[name] for name in ("rounds", "backups", "halves", "steps"))
+    first = rounds[(rounds["round"] == 0) & (rounds.kind == facts["kind"])].iloc[0]
+    where = {"last": "the last position", "query": "the last token of the query", "separator": "the separator"}
+    lines = [
+        f"A shows {facts['n_examples']} examples, B none; token {facts['token']} of the answer against all others, "
+        f"{facts['n_pairs']} pairs: A {_range(first, 'a_own')} nats, B {_range(first, 'b_own')}; examples add "
+        f"{_three(facts['gain'].values())}",
+        f"A's stream at {where.get(facts['position'], 'the answers of examples')} put into B: "
+        + _came_across(first)
+        + f"; most at point {first.peak_point:.0f}, {_range(first, 'peak')} nats",
+    ]
+    lines += [f"rounds end: {facts['ended']}"]
+    for row in backups.itertuples():
+        lines.append(
+            f"    round {row.round}: {row.component} takes over ({row.mode}): its ablation costs "
+            f"{_range(row, 'effect_before')} before and {_range(row, 'effect_after')} after, growth "
+            f"{_range(row, 'growth')} (placebo sets {row.growth_placebo:.3f}); its direct effect rises by "
+            f"{_range(row, 'direct_rise')}, its attention to examples by {_range(row, 'attention_rise')}"
+        )
+    for row in halves.itertuples():
+        order = "the most costly first" if row.order == "best first" else "in random order"
+        text = f"half of what examples add is gone with {row.share:.1%} [{row.share_low:.1%}, {row.share_high:.1%}]"
+        if row.share != row.share:
+            text = "half of what examples add is never gone"
+        lines.append(f"heads ablated {order}: {text} of {row.n_heads_all} heads")
+    if len(steps):
+        from bayes_icl.steps import STEPS
+
+        for step, words in STEPS.items():
+            lines.append(f"step {step}, {words}: {facts['steps'][str(step)].upper()}")
+            for row in steps[steps.step == step].itertuples():
+                beyond = "" if row.beyond != row.beyond else f"; beyond its control {_range(row, 'beyond')}"
+                lines.append(f"    {row.what} ({row.kind}): takes {_range(row, 'share')} of what examples add{beyond}")
+    return lines
+
+
+def _range(row: Any, name: str) -> str:
+    """A mean and its interval from the columns of a table."""
+    return _three(getattr(row, name + end) for end in ("", "_low", "_high"))
+
+
+def _came_across(row: Any) -> str:
+    """Where half of what A has over B came across."""
+    words = []
+    for name, what in (("transfer_layer", "the task"), ("answer_layer", "A's answer")):
+        point, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
+        interval = f" [{low:.0f}, {high:.0f}]" if low == low else ""
+        words.append(
+            f"{what} comes across from point {point:.0f}{interval} on" if point == point else f"{what} does not"
+        )
+    return ", ".join(words)
+
+
+def _round_table(rounds: pd.DataFrame) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, title="rounds of ablation in A", title_justify="left")
+    for heading in ("round", "ablated", "kind", "A's log-odds", "transfer layer", "of clean A", "answer layer", "peak"):
+        left = heading in ("ablated", "kind")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "ablated")
+    for row in rounds.itertuples():
+        if row.round == 0 and row.Index != rounds.index[0]:
+            continue
+        name = "placebo" if str(row.set).startswith("placebo") else str(row.layers_text if row.n_heads else "nothing")
+        cells = [_point(row, name) for name in ("transfer_layer", "transfer_layer_kept", "answer_layer")]
+        numbers = (f"{row.a_own:.2f} [{row.a_own_low:.2f}, {row.a_own_high:.2f}]", *cells, f"{row.peak:.2f}")
+        kind = row.kind if row.n_heads else ""
+        table.add_row(str(row.round), name, kind, *(x.replace("[", "\\[") for x in numbers))
+    return table
+
+
+def _point(row: Any, name: str) -> str:
+    point, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
+    return "never" if point != point else f"{point:.0f} [{low:.0f}, {high:.0f}]"
+
+
+def _costly_table(heads: pd.DataFrame, other_kind: str, most: int = 8) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, title="heads whose ablation costs most, alone", title_justify="left")
+    roles = [name for name in ("bring", "to_answers", "to_sink", "induction") if name in heads]
+    parts = ("taken", "other_heads", "mlps", "norm")
+    for heading in ("head", "lost", f"lost ({other_kind})", *parts, *(name.replace("_", " ") for name in roles)):
+        table.add_column(heading.replace("_", " "), justify="left" if heading == "head" else "right", no_wrap=True)
+    for row in heads.nlargest(most, "lost").itertuples():
+        lost = f"{row.lost:.2f} [{row.lost_low:.2f}, {row.lost_high:.2f}]".replace("[", "\\[")
+        cells = [f"{getattr(row, name):.2f}" for name in (f"lost_{other_kind}", *parts, *roles)]
+        table.add_row(str(row.component), lost, *cells)
+    table.caption = "lost = taken - other heads - MLPs - norm, nats; attention by role"
     table.caption_justify = "left"
     return table

@@ -1,0 +1,779 @@
+"""How a task forms and how redundant the heads are that form it: patching, ablation in rounds, the post's three steps.
+
+``python -m bayes_icl.patch --curves data/curves/demo.nc``
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bayes_icl.errors import DONE, StatedError, check_least, exit_stating, unknown
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import xarray as xr
+
+    from bayes_icl.ablate import Heads, StandIns
+    from bayes_icl.attribute import Kept
+    from bayes_icl.models import Model
+    from bayes_icl.redundancy import Singles
+    from bayes_icl.transfer import Pair
+
+
+@dataclass(frozen=True)
+class PatchSettings:
+    """Say at which layer a task that examples show comes across into a prompt without them, which heads take over when
+    those before it are ablated, how many can go, and whether the model works in the post's three steps."""
+
+    curves: Path | None = None
+    """A curves file of `collect` (.nc), whose very episodes are run again; the newest in data/curves, if none is
+    named."""
+    tasks: tuple[str, ...] = ()
+    """Tasks of the file; all, if none is named."""
+    n_examples: int = 8
+    """Examples that run A shows before its query; run B shows none."""
+    n_seqs: int = 0
+    """Sequences, each paired with another one's query; 0 takes all."""
+    token: int | None = None
+    """Which token of the answer is read, counted from 0; else the first that tells the task's answers apart."""
+    position: Literal["last", "query", "separator", "answers"] = "last"
+    """Where A's residual stream is put into B: at the last position before the answer, the last token of the query, the
+    tokens between query and answer; or at the answers of earlier examples, B then showing them permuted."""
+    kind: Literal["zero", "mean", "resample"] = "mean"
+    """What stands in for an ablated head: nothing, its mean output over reference episodes at the same role, or one of
+    theirs. Rounds are led by this kind, and read in all three."""
+    reference: Literal["shuffled", "task"] = "shuffled"
+    """Reference episodes: these with their answers permuted among the examples, which show no rule; or the task's other
+    episodes, whose mean holds the task as well."""
+    ablate: tuple[str, ...] = ()
+    """Heads to ablate in round 1, in place of all in the layers before the transfer layer: L12H3, 12, 10-11, top8."""
+    ablate_at: Literal["everywhere", "last", "query", "separator", "answer"] = "everywhere"
+    """Tokens at which heads are ablated in rounds: all, the last, or those of a role."""
+    ranks: Path | None = None
+    """A table of heads for `--ablate top8`, as heads.csv of `attribute` or `patch`."""
+    rank_by: str = "slope"
+    """Its column to rank by."""
+    before: int = 2
+    """How many layers just before the transfer layer round 1 ablates."""
+    rounds: int = 4
+    """Most rounds of ablation; 0 for none."""
+    backups: int = 8
+    """Most backup heads to name, and to ablate, in a round."""
+    placebos: int = 3
+    """Random sets of as many heads and as large norms for each round, and random orders for the redundancy curve."""
+    everywhere: bool = False
+    """Ablate single heads at every token, not only at the last: some forty times as long."""
+    steps: bool = True
+    """Test the post's three steps."""
+    model: str = ""
+    """The model that the curves were collected from, if it is now somewhere else; its weights must be the same."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, ..."""
+    seed: int = 0
+    """Decides permuted references, placebo sets, random orders and bootstrap resamples."""
+    out: Path | None = None
+    """The effects file to write (netCDF), with tables beside it; data/patch/NAME.nc of the curves, if none is named."""
+    figures: Path | None = None
+    """Folder for the figures (PNG and PDF); figures/NAME-patch of the curves if none is named."""
+    force: bool = False
+    """Replace an output that was made from other curves or settings."""
+
+
+TABLES = ("transfer", "rounds", "backups", "redundancy", "halves", "heads", "mlps", "steps")
+SETS_OF_FEW = 20  # placebo sets for the heads of steps 1 and 3
+MOST_IN_STEP = 8  # heads that steps 1 and 3 ablate
+
+
+@dataclass(frozen=True)
+class Patched:
+    """What `patch_curves` finds.
+
+    Attributes
+    ----------
+    effects
+        The effects format, at one shot, with the transfer of every pair and the ablation of every head.
+    tables
+        By name, as in `TABLES`.
+    facts
+        By task.
+    """
+
+    effects: xr.Dataset
+    tables: dict[str, pd.DataFrame]
+    facts: dict[str, dict[str, Any]]
+
+
+def main(settings: PatchSettings) -> int:
+    """Run the command: the only place here that touches the disk."""
+    from datetime import UTC, datetime
+
+    from bayes_icl.attribute import (
+        Kept,
+        check_outputs,
+        check_same_model,
+        made_before,
+        recorded_model,
+        write_result,
+    )
+    from bayes_icl.curves import newest_curves, read_curves, replacing
+    from bayes_icl.models import load_model
+    from bayes_icl.provenance import provenance, to_attribute
+    from bayes_icl.summary import summarise_patch
+
+    started = datetime.now(UTC)
+    path = settings.curves or newest_curves()
+    dataset = read_curves(path)
+    tasks = _check(settings, dataset)
+    out = settings.out or Path("data/patch") / f"{path.stem}.nc"
+    figures = settings.figures or Path("figures") / f"{path.stem}-patch"
+    check_outputs(path, out, figures)
+    elsewhere = ("curves", "model", "tasks", "device", "ranks", "out", "figures", "force")
+    decisive = {k: v for k, v in asdict(settings).items() if k not in elsewhere}
+    decisive |= {"curves": hashlib.sha256(path.read_bytes()).hexdigest(), "tasks": tasks}
+    if settings.ranks:
+        decisive["ranks"] = hashlib.sha256(settings.ranks.read_bytes()).hexdigest()
+    key = hashlib.sha256(to_attribute(decisive).encode()).hexdigest()
+    if made_before(out, key, TABLES, settings.force):
+        print(f"{out} was made from these curves with these settings; drawing and printing it again", file=sys.stderr)
+    else:
+        model = load_model(recorded_model(dataset, settings.model), settings.device)
+        identity = model.provenance()
+        check_same_model(dataset, identity)
+        kept = Kept(out.with_name(out.name + ".part"), key)
+        result = patch_curves(model, dataset, tasks, settings, kept=kept, progress=True)
+        inputs = [path, *([settings.ranks] if settings.ranks else [])]
+        record = provenance(settings, started=started, model=identity, inputs=inputs)
+        result.effects.attrs |= {"key": key, "provenance": to_attribute(record)}
+        write_result(kept, out, result.tables, result.facts, result.effects)
+    _draw(out, figures)
+    summary = summarise_patch(out)
+    with replacing(figures / "summary.txt") as temporary:
+        temporary.write_text(summary, encoding="utf-8")
+    print(summary, file=sys.stderr)
+    print(figures)
+    print(out)
+    return DONE
+
+
+def patch_curves(
+    model: Model,
+    curves: xr.Dataset,
+    tasks: Sequence[str] = (),
+    settings: PatchSettings | None = None,
+    *,
+    kept: Kept | None = None,
+    progress: bool = False,
+) -> Patched:
+    """Run the experiments on some tasks of a curves file.
+
+    Parameters
+    ----------
+    model
+        The one that the curves were collected from.
+    curves
+        As `collect_curves` gives them.
+    tasks
+        All, if empty.
+    settings
+        Those of the command; its paths are not read, but for `ranks`.
+    kept
+        Keeps what is finished on disk, so that a killed run goes on where it stopped.
+
+    Raises
+    ------
+    StatedError
+        The curves lack what is needed, or the model is of an unknown kind.
+    """
+    import pandas as pd
+    import xarray as xr
+
+    from bayes_icl.attribute import check_same_numbers
+    from bayes_icl.effects import recorded_episodes
+
+    settings = settings or PatchSettings()
+    tasks = list(tasks) or [str(name) for name in curves.task.values]
+    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+    facts, found = {}, []
+    for task in tasks:
+        check_same_numbers(model, curves, task, recorded_episodes(model, curves, task)[0])
+    for task in tasks:
+        one = _OneTask(model, curves, task, settings, kept, progress)
+        one.run()
+        for name in TABLES:
+            tables[name] += one.rows[name]
+        facts[task] = one.facts
+        found.append(one.dataset)
+    effects = xr.concat(found, dim="task", combine_attrs="override", join="outer")
+    frames = {name: pd.DataFrame(rows, columns=None if rows else COLUMNS[name]) for name, rows in tables.items()}
+    return Patched(effects, frames, facts)
+
+
+COLUMNS: dict[str, list[str]] = {
+    "backups": ["task", "round", "component", "layer", "head", "p_holm", "growth", "mode", "n_seqs"],
+    "mlps": ["task", "layer", "place", "readout", "kind", "lost", "lost_low", "lost_high"],
+    "steps": ["task", "step", "verdict", "what", "kind", "main", "share", "share_low", "share_high"],
+}
+"""Of tables that may have no row."""
+
+
+class _OneTask:
+    """The experiments on one task, each a stage whose numbers are kept; rows of the tables as they come."""
+
+    def __init__(
+        self,
+        model: Model,
+        curves: xr.Dataset,
+        task: str,
+        settings: PatchSettings,
+        kept: Kept | None,
+        progress: bool,
+    ) -> None:
+        from bayes_icl.ablate import heads_named
+        from bayes_icl.effects import recorded_episodes
+        from bayes_icl.transfer import pairs_of, token_read
+
+        self.model, self.curves, self.task, self.settings = model, curves, task, settings
+        self.anatomy = model.anatomy
+        self._kept, self._progress = kept, progress
+        episodes = recorded_episodes(model, curves, task)
+        self.token = token_read(episodes) if settings.token is None else settings.token
+        pairs = pairs_of(
+            model, curves, task, n_examples=settings.n_examples, token=self.token,
+            position=settings.position, seed=settings.seed,
+        )  # fmt: skip
+        # Run A and a bare query, whatever else is patched: what A has over it is the yardstick of all losses.
+        bare = pairs
+        if settings.position == "answers":
+            bare = pairs_of(
+                model, curves, task, n_examples=settings.n_examples, token=self.token, seed=settings.seed
+            )  # fmt: skip
+        common = {pair.a.seq for pair in pairs} & {pair.a.seq for pair in bare}
+        both = [[pair for pair in some if pair.a.seq in common] for some in (pairs, bare)]
+        self.pairs, self.bare = (some[: settings.n_seqs or None] for some in both)
+        self.chosen: Heads = heads_named(
+            settings.ablate, self.anatomy.n_layers, self.anatomy.n_heads, _ranks(settings, task), settings.rank_by
+        )
+        self.rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+        self.facts: dict[str, Any] = {}
+        self.dataset: xr.Dataset
+
+    def run(self) -> None:
+        """All stages."""
+        from bayes_icl.ablate import KINDS, StandIns
+        from bayes_icl.heads import t_interval
+        from bayes_icl.rounds import norms_taken
+        from bayes_icl.transfer import permuted
+
+        settings = self.settings
+        runs = [pair.a for pair in self.pairs]
+        if settings.reference == "shuffled":
+            references = [permuted(run, settings.n_examples, settings.seed) for run in runs]
+        else:
+            references = runs[1:] + runs[:1]
+        self.stand_ins: StandIns = StandIns(self.anatomy, runs, references)
+        self.norms: np.ndarray = self._stage(
+            "norms", lambda _: {"norms": norms_taken(self.anatomy, self.pairs, self.stand_ins, settings.kind)}, 1
+        )["norms"]
+        self.other_kind = "zero" if settings.kind != "zero" else "mean"
+        self.clean = self._carried("round 0", [], settings.kind)
+        self.gain = self.clean["a"] - self._bare()
+        self.alone = self._singles("alone", settings.kind, [])
+        self.alone_other = self._singles(f"alone {self.other_kind}", self.other_kind, [])
+        gain = t_interval(self.gain)
+        self.facts |= {
+            "n_examples": settings.n_examples,
+            "n_pairs": len(self.pairs),
+            "token": self.token,
+            "position": settings.position,
+            "kind": settings.kind,
+            "other_kind": self.other_kind,
+            "kinds": list(KINDS),
+            "reference": settings.reference,
+            "gain": dict(zip(("mean", "low", "high"), map(float, gain))),
+            "everywhere": settings.everywhere,
+        }
+        self._rounds()
+        self._redundancy()
+        roles = self._steps() if settings.steps else {}
+        self._heads(roles)
+        self._effects()
+
+    def _stage(self, name: str, compute: Any, n: int | None = None) -> dict[str, np.ndarray]:
+        """Compute a stage with a progress bar of `n` steps (pairs, if None), or take it from an unfinished run."""
+        from tqdm import tqdm
+
+        def run() -> dict[str, np.ndarray]:
+            total = len(self.pairs) if n is None else n
+            with tqdm(total=total, unit="pair", disable=not self._progress or n == 1, dynamic_ncols=True) as bar:
+                bar.set_description(f"{self.task}: {name}")
+                return compute(bar.update)
+
+        return self._kept.stage(self.task, name, run) if self._kept else run()
+
+    def _carried(self, name: str, heads: Heads, kind: str) -> dict[str, np.ndarray]:
+        from bayes_icl.rounds import carried
+
+        return self._stage(
+            name,
+            lambda step: carried(
+                self.anatomy, self.pairs, heads, self.stand_ins, kind,
+                where=self.settings.ablate_at, position=self.settings.position, on_pair=step,
+            ),
+        )  # fmt: skip
+
+    def _bare(self) -> np.ndarray:
+        """Log-odds of the bare queries, shape (pair,)."""
+        if self.settings.position != "answers":
+            return self.clean["b"]
+        from bayes_icl.rounds import bare_log_odds
+
+        return self._stage("bare", lambda step: {"b": bare_log_odds(self.anatomy, self.bare, step)})["b"]
+
+    def _singles(self, name: str, kind: str, gone: Heads, heads: Heads | None = None) -> Singles:
+        from bayes_icl.redundancy import Singles
+        from bayes_icl.rounds import singles_of
+
+        found = self._stage(
+            name,
+            lambda step: singles_of(
+                self.anatomy, self.pairs, self.stand_ins, kind, gone, where=self.settings.ablate_at, heads=heads,
+                everywhere=self.settings.everywhere, on_pair=step,
+            )._asdict(),
+        )  # fmt: skip
+        return Singles(**found)
+
+    def _rounds(self) -> None:
+        """The post's sequence."""
+        import numpy as np
+
+        from bayes_icl.ablate import KINDS, name_of
+        from bayes_icl.heads import placebo_sets
+        from bayes_icl.redundancy import Singles
+        from bayes_icl.rounds import backup_rows, describe
+
+        settings = self.settings
+        self.round_of: dict[tuple[int, int], int] = {}
+        self.transfers: dict[str, dict[str, np.ndarray]] = {}
+        gone: list[tuple[int, int]] = []
+        ended = "round 0 is all that was asked for"
+        for number in itertools.count():
+            own: dict[str, float] = {}
+            for kind in KINDS:
+                found = self._carried(f"round {number}, {kind}", gone, kind) if number else self.clean
+                self.transfers[f"round {number}, {kind}"] = found
+                row = describe(found, self.clean, settings.seed)
+                own = row if kind == settings.kind else own
+                self._add_round(number, kind, "ablated", gone, found, row)
+            if number and settings.placebos:
+                sets = placebo_sets(self.norms, gone, settings.placebos, settings.seed) if self._room(gone) else []
+                for i, placebo in enumerate(sets, 1):
+                    found = self._carried(f"round {number}, placebo {i}", placebo, settings.kind)
+                    row = describe(found, self.clean, settings.seed)
+                    self._add_round(number, settings.kind, f"placebo {i}", placebo, found, row)
+            point = own["transfer_layer"]
+            if number == 0:
+                self.point = None if np.isnan(point) else int(point)
+            if number >= settings.rounds:
+                ended = f"{settings.rounds} rounds were asked for"
+                break
+            if np.isnan(point) and not (number == 0 and self.chosen):
+                ended = "the task does not come across" + (" any more" if number else "")
+                break
+            if number == 0:
+                layers = range(max(int(point) - settings.before, 0), int(point)) if not self.chosen else ()
+                new = self.chosen or [(layer, head) for layer in layers for head in range(self.anatomy.n_heads)]
+                if not new:
+                    ended = "the task comes across from the embedding on: there is no layer before it"
+                    break
+            else:
+                after = self._singles(f"round {number}, alone", settings.kind, gone)
+                lost = self.clean["a"] - self.transfers[f"round {number}, {settings.kind}"]["a"]
+                named = backup_rows(self.alone, after, lost, None, gone, settings.backups)
+                if not named:
+                    ended = "no head takes over"
+                    break
+                new = [(row["layer"], row["head"]) for row in named]
+                if sets := placebo_sets(self.norms, gone, settings.placebos, settings.seed) if self._room(gone) else []:
+                    beside = [
+                        self._singles(f"round {number}, alone, placebo {i}", settings.kind, placebo, new)
+                        for i, placebo in enumerate(sets, 1)
+                    ]
+                    with np.errstate(invalid="ignore"):
+                        mean = Singles(*(np.nanmean(parts, axis=0) for parts in zip(*beside)))
+                    named = backup_rows(self.alone, after, lost, mean, gone, settings.backups)
+                self.rows["backups"] += [{"task": self.task, "round": number, **row} for row in named]
+            for head in new:
+                self.round_of.setdefault((head[0], head[1]), number + 1)
+            gone = [*gone, *(head for head in new if head not in gone)]
+        self.facts |= {"ended": ended, "ablated": [name_of(head) for head in gone], "transfer_point": self.point}
+
+    def _room(self, heads: Heads) -> bool:
+        """Whether there are as many other heads."""
+        return 2 * len(heads) <= self.norms.size
+
+    def _add_round(
+        self,
+        number: int,
+        kind: str,
+        name: str,
+        heads: Heads,
+        found: dict[str, np.ndarray],
+        row: dict[str, float],
+    ) -> None:
+        from bayes_icl.ablate import name_of
+        from bayes_icl.heads import t_interval
+
+        about = {"task": self.task, "round": number, "kind": kind, "set": name}
+        words = _layers_text(heads, self.anatomy.n_heads)
+        names = " ".join(map(name_of, heads))
+        self.rows["rounds"].append({**about, "n_heads": len(heads), "heads": names, "layers_text": words, **row})
+        three = {key: t_interval(found[key]) for key in ("own", "other")}
+        for point in range(found["own"].shape[1]):
+            numbers = {
+                f"{key}{end}": float(x[point]) for key, t in three.items() for end, x in zip(("", "_low", "_high"), t)
+            }
+            self.rows["transfer"].append({**about, "point": point, **numbers})
+
+    def _redundancy(self) -> None:
+        """How many heads can go."""
+        import numpy as np
+
+        from bayes_icl.heads import t_interval
+        from bayes_icl.redundancy import ablate_sets, counts_ablated, half_gone, orders
+
+        settings = self.settings
+        n_heads = self.norms.size
+        counts = counts_ablated(n_heads)
+        measured = self.pairs[1::2]
+        in_turn = orders(self.alone.lost, settings.placebos, settings.seed)
+        sets = [order[:n] for order in in_turn.values() for n in counts]
+
+        def compute(step: Any) -> dict[str, np.ndarray]:
+            found = []
+            for pair in measured:
+                z = self.stand_ins.of(pair.a.seq, settings.kind)[0]
+                found.append(ablate_sets(self.anatomy, pair.a, z, sets))
+                step()
+            return {"curves": np.reshape(found, (len(measured), len(in_turn), len(counts)))}
+
+        curves = self._stage("heads gone", compute, len(measured))["curves"]
+        full, without = self.clean["a"][1::2], (self.clean["a"] - self.gain)[1::2]
+        for i, name in enumerate(in_turn):
+            for count, x in zip([0, *counts], [full, *curves[:, i].T]):
+                three = dict(zip(("log_odds", "log_odds_low", "log_odds_high"), map(float, t_interval(x))))
+                about = {"task": self.task, "order": name, "n_heads": count, "share": count / n_heads}
+                self.rows["redundancy"].append(about | three)
+        kinds = {"best first": curves[:, 0]}
+        if settings.placebos:
+            kinds["random"] = curves[:, 1:].mean(1)
+        for name, x in kinds.items():
+            gone = half_gone(x, counts, without, full, seed=settings.seed)
+            row = dict(zip(("share", "share_low", "share_high"), (k / n_heads for k in gone)))
+            self.rows["halves"].append({"task": self.task, "order": name, **row, "n_heads_all": n_heads})
+
+    def _steps(self) -> dict[str, np.ndarray]:
+        """The post's three steps; gives attention by role, shape (pair, layer, head)."""
+        import numpy as np
+        import pandas as pd
+
+        from bayes_icl.ablate import name_of
+        from bayes_icl.heads import placebo_sets
+        from bayes_icl.redundancy import ablate_sets
+        from bayes_icl.steps import (
+            KNOCKOUTS,
+            ROLES_OF_HEADS,
+            attending,
+            attention_by_role,
+            experiment_row,
+            induction_scores,
+            judge,
+            shut_ways,
+        )
+        from bayes_icl.transfer import ANSWER
+
+        settings, rows = self.settings, []
+
+        def look(step: Any) -> dict[str, np.ndarray]:
+            found = []
+            for pair in self.pairs:
+                found.append(attention_by_role(self.anatomy, pair.a))
+                step()
+            return {name: np.stack([one[name] for one in found]) for name in ROLES_OF_HEADS}
+
+        masses = self._stage("attention by role", look)
+
+        def shut(step: Any) -> dict[str, np.ndarray]:
+            found = []
+            for pair in self.pairs:
+                found.append(shut_ways(self.anatomy, pair.a))
+                step()
+            return {name: np.array([one[name] for one in found]) for name in found[0]}
+
+        closed = self._stage("ways shut", shut)
+        lost = {name: closed["clean"] - closed[name] for name in KNOCKOUTS}
+        controls = {"bring": ["bring_other"], "to_answers": ["to_before", "to_queries"]}
+        for name, about in KNOCKOUTS.items():
+            beside = [lost[other] for other in controls.get(name, ())]
+            rows.append(experiment_row(lost[name], self.gain, beside, **about._asdict(), kind="attention shut"))
+
+        acting: dict[int, Heads] = {}
+        for number, role, place in ((1, "bring", "answers"), (3, "to_answers", "last position")):
+            heads = acting[number] = attending(masses, role, MOST_IN_STEP)
+            self.facts[f"heads_of_step_{number}"] = [name_of(head) for head in heads]
+            if not heads:
+                continue
+            sets = [heads, *placebo_sets(self.norms, heads, SETS_OF_FEW, settings.seed)]
+            for kind in (settings.kind, self.other_kind):
+
+                def without(step: Any, kind: str = kind, number: int = number, sets: Any = sets) -> dict[str, Any]:
+                    found = []
+                    for pair in self.pairs[1::2]:
+                        shot, role_, _ = pair.a.places
+                        at = np.arange(len(shot)) == len(shot) - 1
+                        if number == 1:
+                            at = (role_ == ANSWER) & (shot >= 0) & (shot < shot.max())
+                        z = self.stand_ins.of(pair.a.seq, kind)[0]
+                        found.append(ablate_sets(self.anatomy, pair.a, z, sets, at))
+                        step()
+                    return {"left": np.array(found)}
+
+                left = self._stage(f"heads of step {number}, {kind}", without, len(self.pairs[1::2]))["left"]
+                gone = self.clean["a"][1::2, None] - left
+                rows.append(
+                    experiment_row(
+                        gone[:, 0], self.gain[1::2], list(gone[:, 1:].T),
+                        step=number, what=f"{len(heads)} heads that attend so, at the {place}", main=True,
+                        kind=kind, n_controls=gone.shape[1] - 1, heads=" ".join(map(name_of, heads)),
+                    )
+                )  # fmt: skip
+        rows += self._mlps(acting)
+        table = pd.DataFrame(rows)
+        verdicts = judge(table)
+        self.rows["steps"] += [{"task": self.task, "verdict": verdicts[row["step"]], **row} for row in rows]
+        self.facts["steps"] = {str(step): verdict for step, verdict in verdicts.items()}
+        scores = self._stage("induction", lambda _: induction_scores(self.anatomy, settings.seed), 1)
+        return masses | {name: x[None] for name, x in scores.items()}
+
+    def _mlps(self, acting: dict[int, Heads]) -> list[dict[str, Any]]:
+        """MLPs by layer and place, and those between the heads of steps 1 and 3 together."""
+        import numpy as np
+
+        from bayes_icl.curves import readouts_of
+        from bayes_icl.heads import t_interval
+        from bayes_icl.steps import ablate_mlps, experiment_row, form_of
+
+        settings, measured = self.settings, self.pairs[1::2]
+        answers = self.curves.answer.sel(task=self.task)
+        starts = self.curves.answer_start.sel(task=self.task)
+        stops = self.curves.answer_stop.sel(task=self.task)
+        tokens = self.curves.tokens.sel(task=self.task)
+        known = readouts_of(self.curves, self.task)
+        labelled = "format" in known and not all(str(text).isdigit() for text in answers.values.ravel())
+        labels: frozenset[int] = frozenset()
+        if labelled:
+            at = (starts + self.token).values.astype(int)
+            labels = frozenset(np.take_along_axis(tokens.values, at, axis=1).ravel().astype(int).tolist())
+        point = self.point if settings.position == "last" else None
+
+        def form(pair: Pair) -> Any:
+            start = int(starts.sel(seq=pair.a.seq)[settings.n_examples]) + self.token
+            stop = int(stops.sel(seq=pair.a.seq)[settings.n_examples])
+            whole = tokens.sel(seq=pair.a.seq).values[start:stop].astype(np.int64)
+            return form_of(pair.a, whole, self.model.token_texts, labels, "parity" in known)
+
+        def each(step: Any) -> dict[str, np.ndarray]:
+            found: list[dict] = []
+            for pair, other in zip(measured, self.bare[1::2]):
+                mlps = self.stand_ins.of(pair.a.seq, settings.kind)[1]
+                found.append(ablate_mlps(self.anatomy, pair._replace(b=other.b), mlps, form(pair), point))
+                step()
+            return {" ".join(name): np.stack([one[name] for one in found]) for name in found[0]}
+
+        for name, x in self._stage("MLPs", each, len(measured)).items():
+            place, readout = name.split(" ")
+            for layer, three in enumerate(zip(*t_interval(x))):
+                lost = dict(zip(("lost", "lost_low", "lost_high"), map(float, three)))
+                about = {"task": self.task, "layer": layer, "place": place, "readout": readout}
+                self.rows["mlps"].append({**about, "kind": settings.kind, **lost})
+
+        first = min((layer for layer, _ in acting[1]), default=0)
+        last = max((layer for layer, _ in acting[3]), default=self.anatomy.n_layers)
+        layers = list(range(first, last)) or list(range(self.anatomy.n_layers))
+        self.facts["mlp_layers"] = [layers[0], layers[-1]]
+        rows = []
+        for kind in (settings.kind, "resample" if settings.kind != "resample" else "mean"):
+
+            def together(step: Any, kind: str = kind) -> dict[str, np.ndarray]:
+                found = []
+                for pair, other in zip(measured, self.bare[1::2]):
+                    mlps = self.stand_ins.of(pair.a.seq, kind)[1]
+                    swapped = pair._replace(b=other.b)
+                    found.append(
+                        ablate_mlps(
+                            self.anatomy, swapped, mlps, form(pair), None,
+                            layers=layers, places=("answers", "others"), together=True,
+                        )
+                    )  # fmt: skip
+                    step()
+                return {" ".join(name): np.stack([one[name] for one in found]) for name in found[0]}
+
+            found = self._stage(f"MLPs together, {kind}", together, len(measured))
+            gone, control = (found[f"{place} complement"][:, 0] for place in ("answers", "others"))
+            what = f"MLPs {layers[0]} to {layers[-1]} at "
+            for name, x, beside in (("the answers", gone, [control]), ("other tokens", control, [])):
+                row = experiment_row(
+                    x, self.gain[1::2], beside,
+                    step=2, what=f"{what}{name} of examples", main=bool(beside), kind=kind, n_controls=len(beside),
+                )  # fmt: skip
+                rows.append(row)
+        return rows
+
+    def _heads(self, roles: dict[str, np.ndarray]) -> None:
+        """The table that joins roles, effects and repair."""
+        import numpy as np
+
+        from bayes_icl.ablate import name_of
+        from bayes_icl.heads import t_interval
+
+        alone = self.alone._asdict()
+        with np.errstate(invalid="ignore"):
+            numbers = {
+                name: t_interval(alone[name]) for name in ("direct", "lost", "taken", "other_heads", "mlps", "norm")
+            }
+            numbers[f"lost_{self.other_kind}"] = t_interval(self.alone_other.lost)
+        for head in np.ndindex(*self.norms.shape):
+            row: dict[str, Any] = {"task": self.task, "component": name_of(head), "layer": head[0], "head": head[1]}
+            row |= {name: float(x[:, *head].mean()) for name, x in roles.items()}
+            for name, three in numbers.items():
+                row |= {f"{name}{end}": float(x[head]) for end, x in zip(("", "_low", "_high"), three)}
+            self.rows["heads"].append(row | {"round": self.round_of.get(head, np.nan)})
+
+    def _effects(self) -> None:
+        """The effects format at the shot of A's query, with what was found of every pair."""
+        import numpy as np
+        import xarray as xr
+
+        from bayes_icl.effects import attribute_task
+
+        seqs = [pair.a.seq for pair in self.pairs]
+        here = self.curves.sel(seq=seqs).isel(shot=[self.settings.n_examples])
+        runs = [pair.a for pair in self.pairs]
+        dataset = attribute_task(
+            self.model, here, self.task, token=self.token, by_source=False, episodes=runs, batch_size=1
+        )
+        names = list(self.transfers)
+        parts = {key: np.stack([self.transfers[name][key] for name in names]) for key in ("own", "other", "a", "b")}
+        coords = {"run": names, "seq": seqs, "point": np.arange(self.anatomy.n_layers + 1)}
+        more: dict[str, Any] = {
+            "transfer_own": (("run", "seq", "point"), parts["own"]),
+            "transfer_other": (("run", "seq", "point"), parts["other"]),
+            "log_odds_a": (("run", "seq"), parts["a"]),
+            "log_odds_b": (("run", "seq"), parts["b"]),
+            "lost_alone": (
+                ("ablation", "seq", "layer", "head"),
+                np.stack([self.alone.lost, self.alone_other.lost]),
+            ),
+        }
+        coords["ablation"] = [self.settings.kind, self.other_kind]
+        added = xr.Dataset(more, coords).expand_dims(task=[self.task])
+        for name, text in DESCRIBED.items():
+            added[name].attrs |= {"description": text, "units": "nats"}
+        self.dataset = xr.merge([dataset, added], combine_attrs="override")
+
+
+DESCRIBED = {
+    "transfer_own": "log-odds of the right answer to B's own query, A's residual stream being put into B at each point",
+    "transfer_other": "log-odds of A's answer after B, likewise",
+    "log_odds_a": "A's own log-odds",
+    "log_odds_b": "log-odds of B's right answer without a patch",
+    "lost_alone": "what the log-odds lose when one head is ablated",
+}
+
+
+def _layers_text(heads: Heads, n_heads: int) -> str:
+    """Whole layers as ranges, and how many single heads beside them."""
+    from bayes_icl.ablate import by_layer
+
+    whole = sorted(layer for layer, own in by_layer(heads).items() if len(set(own)) == n_heads)
+    runs: list[list[int]] = []
+    for layer in whole:
+        if runs and runs[-1][1] == layer - 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+    words = [f"{a}" if a == b else f"{a}-{b}" for a, b in runs]
+    single = len(heads) - len(whole) * n_heads
+    text = (f"layer{'s' if len(whole) > 1 else ''} " + ", ".join(words)) if words else ""
+    alone = f"{single} head{'s' if single > 1 else ''}" if single else ""
+    return " and ".join(part for part in (text, alone) if part)
+
+
+def _ranks(settings: PatchSettings, task: str) -> pd.DataFrame | None:
+    """The table to rank heads by: its rows of the task, where it says so."""
+    from bayes_icl.compare import read_table
+
+    if not settings.ranks:
+        return None
+    table = read_table(settings.ranks)
+    return table[table.task == task] if "task" in table and (table.task == task).any() else table
+
+
+def _check(settings: PatchSettings, dataset: xr.Dataset) -> list[str]:
+    """The tasks wanted, if the settings make sense for the file."""
+    known = [str(name) for name in dataset.task.values]
+    tasks = list(dict.fromkeys(settings.tasks)) or known
+    for task in tasks:
+        if task not in known:
+            raise unknown("task", task, known)
+    check_least(settings, n_examples=1, n_seqs=0, before=1, rounds=0, backups=1, placebos=1, seed=0)
+    if settings.token is not None and settings.token < 0:
+        raise StatedError(f"--token must be 0 or more, got {settings.token}")
+    if settings.ranks and not settings.ranks.is_file():
+        raise StatedError(f"no table {settings.ranks}: give heads.csv of attribute or patch")
+    return tasks
+
+
+def _draw(out: Path, figures: Path) -> None:
+    """Write the figures, all of them from the tables."""
+    import json
+
+    from bayes_icl import patch_plots
+    from bayes_icl.compare import read_table
+    from bayes_icl.curves import beside, file_name
+    from bayes_icl.plots import save_figures
+
+    table = {name: read_table(beside(out, f"{name}.csv")) for name in TABLES}
+    facts = json.loads(beside(out, "json").read_text())
+    gains = {task: own["gain"]["mean"] for task, own in facts.items()}
+    for one in table.values():
+        one.attrs["kind"] = next(iter(facts.values()))["kind"]
+    drawn = {
+        "rounds": patch_plots.rounds_figure(table["rounds"]),
+        "redundancy": patch_plots.redundancy_figure(table["redundancy"], table["halves"], gains),
+        "repair": patch_plots.repair_figure(table["heads"]),
+        "backups": patch_plots.backups_figure(table["backups"]),
+    }
+    for task in facts:
+        drawn[file_name(f"transfer_{task}")] = patch_plots.transfer_figure(table["transfer"], table["rounds"], task)
+        if "bring" in table["heads"]:
+            drawn[file_name(f"roles_{task}")] = patch_plots.roles_figure(table["heads"], task)
+    if len(table["steps"]):
+        drawn |= {"steps": patch_plots.steps_figure(table["steps"]), "mlps": patch_plots.mlps_figure(table["mlps"])}
+    save_figures(drawn, figures)
+
+
+if __name__ == "__main__":
+    import tyro
+
+    # Under its own name, as in fit.
+    from bayes_icl.patch import PatchSettings, main
+
+    settings = tyro.cli(PatchSettings, prog="python -m bayes_icl.patch")
+    exit_stating(lambda: main(settings))

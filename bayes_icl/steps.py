@@ -1,0 +1,335 @@
+"""The post's three steps: x is brought to y, MLPs make features of the pair, later heads bring these to the answer.
+
+Each is asked twice. Attention kept from certain tokens (Geva et al. 2023, arXiv 2304.14767) says whether the model
+needs the way at all, whichever heads go it; ablating the heads that attend so, beside other heads, says whether it is
+those. Where an MLP matters is asked of its place: at the examples' answers, at their other tokens, at the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from bayes_icl.effects import Episode
+from bayes_icl.heads import t_interval
+from bayes_icl.readouts import SetLogits
+from bayes_icl.stream import Anatomy, Attention, attention_through, masked, unembedding
+from bayes_icl.sweeps import Base, Row, base_run, sweep
+from bayes_icl.transfer import ANSWER, QUERY, Pair, log_odds_of, matched
+
+MATERIAL = 0.1  # share of what A has over B below which a way is not needed
+STEPS = {
+    1: "heads bring x to y",
+    2: "MLPs at y make features of the pair",
+    3: "later heads bring them from y to the answer",
+}
+ROLES_OF_HEADS = ("bring", "bring_other", "to_answers", "to_before", "to_queries", "to_sink")
+
+
+def ways(episode: Episode) -> dict[str, Bool[np.ndarray, "pos pos"]]:
+    """Which token attends to which (row to column), for each role that attention can play in a cut episode.
+
+    bring
+        From an example's answer to its own query.
+    bring_other
+        From there to the query of the example before: as many tokens that do not tell what belongs together.
+    to_answers, to_before, to_queries, to_sink
+        From the last position to the answers of examples, to the tokens just before them, to their queries, and to the
+        first token.
+    """
+    shot, role, offset = episode.places
+    n = int(shot.max())
+    answers, queries = ((role == which) & (shot >= 0) & (shot < n) for which in (ANSWER, QUERY))
+    last = np.arange(len(shot)) == len(shot) - 1
+    own = answers[:, None] & queries[None]
+    return {
+        "bring": own & (shot[:, None] == shot[None]),
+        "bring_other": own & (shot[:, None] == shot[None] + 1),
+        "to_answers": last[:, None] & answers[None],
+        "to_before": last[:, None] & ((offset == -1) & (shot >= 0) & (shot < n))[None],
+        "to_queries": last[:, None] & queries[None],
+        "to_sink": last[:, None] & (np.arange(len(shot)) == 0)[None],
+    }
+
+
+def attention_by_role(anatomy: Anatomy, episode: Episode) -> dict[str, Float[np.ndarray, "layer head"]]:
+    """Attention mass of every head by role, mean over the tokens from which the role looks (`ways`)."""
+    return _attention(anatomy, episode.prompt.tokens, {name: ways(episode)[name] for name in ROLES_OF_HEADS})
+
+
+def induction_scores(anatomy: Anatomy, seed: int = 0, length: int = 64) -> dict[str, Float[np.ndarray, "layer head"]]:
+    """Attention to the token before, and to the token after an earlier occurrence, on random tokens said twice.
+
+    As TransformerLens's head detector does, after Olsson et al. 2022 (arXiv 2209.11895). The first token of the
+    vocabulary that is drawn stands in front.
+    """
+    vocabulary = anatomy.unembedding.shape[0]
+    drawn = np.random.default_rng([seed, 29]).integers(vocabulary, size=length + 1)
+    tokens = np.concatenate([drawn, drawn[1:]])
+    n = len(tokens)
+    row, column = np.indices((n, n))
+    again = row > length
+    edges = {"previous_token": again & (column == row - 1), "induction": again & (column == row - length + 1)}
+    return _attention(anatomy, tokens, edges)
+
+
+def _attention(
+    anatomy: Anatomy, tokens: np.ndarray, edges: Mapping[str, Bool[np.ndarray, "pos pos"]]
+) -> dict[str, np.ndarray]:
+    """Mean attention mass along some edges over the tokens that have any; patterns are contracted as they pass."""
+    device = anatomy.unembedding.device
+    weights = torch.from_numpy(np.stack([e / max(e.any(1).sum(), 1) for e in edges.values()])).float().to(device)
+    n = len(tokens)
+    causal = torch.ones(n, n, dtype=torch.bool, device=device).tril()
+    found: list[Tensor] = []
+
+    def attend(one: Attention) -> None:
+        mask = causal[None, None] if one.mask is None else one.mask[:1, :, :, :n]
+        pattern = masked(one.scores(one.query, one.key), mask).softmax(-1)[0]
+        found.append(torch.einsum("hds,eds->eh", pattern, weights))
+
+    with attention_through(anatomy, attend), unembedding(anatomy, [0]), torch.inference_mode():
+        anatomy.hf(input_ids=torch.from_numpy(tokens)[None].to(device), use_cache=False)
+    by_layer = torch.stack(found, 1).double().cpu().numpy()
+    return dict(zip(edges, by_layer))
+
+
+class Experiment(NamedTuple):
+    """Ways shut or heads ablated: which step it speaks to, and whether it decides."""
+
+    step: int
+    what: str
+    main: bool
+
+
+KNOCKOUTS = {
+    "bring": Experiment(1, "answers cannot attend to their own query", True),
+    "bring_other": Experiment(1, "answers cannot attend to the query before", False),
+    "to_answers": Experiment(3, "last position cannot attend to earlier answers", True),
+    "to_before": Experiment(3, "last position cannot attend to tokens before them", False),
+    "to_queries": Experiment(3, "last position cannot attend to earlier queries", False),
+    "all": Experiment(3, "query and last position cannot attend to examples", False),
+}
+
+
+def shut_ways(anatomy: Anatomy, episode: Episode) -> dict[str, float]:
+    """Log-odds of a cut episode when attention is kept from each way, in all layers; ``clean`` when it is not."""
+    edges = ways(episode)
+    shot = episode.places.shot
+    n, width = int(shot.max()), len(shot)
+    edges["all"] = (shot == n)[:, None] & ((shot >= 0) & (shot < n))[None]
+    found: dict[str, float] = {}
+    # What acts on the last shot only needs nothing before it again.
+    for names in (("bring", "bring_other"), ("to_answers", "to_before", "to_queries", "all")):
+        first = min(int(np.flatnonzero(edges[name].any(1))[0]) if edges[name].any() else width - 1 for name in names)
+        base = base_run(anatomy, episode.prompt.tokens, first)
+        rows = [Row(0, blocked=torch.from_numpy(edges[name][first:])) for name in names]
+        for some in sweep(anatomy, base, rows, [width - 1 - first]):
+            log_odds = _log_odds(some.logits, episode)
+            found |= {names[i]: float(x) for i, x in zip(some.rows, log_odds)}
+        found["clean"] = float(_log_odds(base.logits[:, None], episode)[0])
+    return found
+
+
+def _log_odds(logits: Tensor, episode: Episode) -> Float[np.ndarray, " row"]:
+    return log_odds_of(logits[:, 0], [int(episode.target.correct[0])])[:, 0]
+
+
+class Form(NamedTuple):
+    """Tokens of the right form where one token of the answer stands, and what parity is read from.
+
+    Attributes
+    ----------
+    tokens
+        Those that the form allows there; empty for answers of any form.
+    ahead
+        The tokens of the answer from the one read up to the one whose parity counts; None without parity.
+    same, other
+        Tokens of the answer's parity and of the other, there.
+    """
+
+    tokens: frozenset[int]
+    ahead: np.ndarray | None = None
+    same: frozenset[int] = frozenset()
+    other: frozenset[int] = frozenset()
+
+
+READOUTS = ("complement", "format", "rule", "parity")
+
+
+def form_of(episode: Episode, whole: np.ndarray, texts: Sequence[str], labels: frozenset[int], parity: bool) -> Form:
+    """What `format`, `rule` and `parity` mean for the token read: the readouts of `readouts`, one token at a time.
+
+    Parameters
+    ----------
+    whole
+        The tokens of the answer from the one read on.
+    labels
+        The token read in every answer of a task with labels; empty if answers are numbers or free.
+    parity
+        Whether the task has that readout.
+    """
+    from bayes_icl.readouts import Vocabulary
+
+    vocabulary = Vocabulary(texts)
+    if labels:
+        return Form(labels)
+    digits = [j for j, token in enumerate(whole.tolist()) if texts[token].strip(" ").isdigit()]
+    if not parity or not digits or digits[0] != 0:
+        return Form(frozenset())
+    last = digits[-1]
+    form, true = vocabulary.digits_like(int(whole[last])), int(texts[int(whole[last])][-1])
+    same = frozenset(t for t in form if (int(texts[t][-1]) - true) % 2 == 0)
+    return Form(vocabulary.digits_like(int(whole[0])), whole[:last], same, form - same)
+
+
+def read_token(
+    logits: Float[Tensor, "row read vocab"], correct: int, form: Form
+) -> dict[str, Float[np.ndarray, " row"]]:
+    """Log-odds of the token read, nats: against all others; of its form against all else; against others of its form;
+    and of its last digit's parity, read at the last of the positions."""
+    questions, n = SetLogits(), len(logits)
+    asked: dict[str, list[tuple[int, int]]] = {}
+    sets: dict[str, tuple[frozenset[int], frozenset[int], int]] = {"complement": (frozenset([correct]), frozenset(), 0)}
+    if form.tokens:
+        sets["format"] = (form.tokens, frozenset(), 0)
+        sets["rule"] = (frozenset([correct]), form.tokens - {correct}, 0)
+    if form.ahead is not None:
+        sets["parity"] = (form.same, form.other, logits.shape[1] - 1)
+    for name, (right, wrong, read) in sets.items():
+        at = [row * logits.shape[1] + read for row in range(n)]
+        asked[name] = [(questions.ask(row, right), questions.ask(row, wrong) if wrong else -1) for row in at]
+    inside, outside, _ = questions.answer(logits.flatten(0, 1))
+    return {
+        name: np.array([inside[a] - (outside[a] if b < 0 else inside[b]) for a, b in pairs])
+        for name, pairs in asked.items()
+    }
+
+
+PLACES_OF_MLPS = ("answers", "others", "last")
+
+
+def ablate_mlps(
+    anatomy: Anatomy,
+    pair: Pair,
+    mlps: Float[Tensor, "layer pos d_model"],
+    form: Form,
+    point: int | None,
+    *,
+    layers: Sequence[int] | None = None,
+    places: Sequence[str] = PLACES_OF_MLPS,
+    together: bool = False,
+) -> dict[tuple[str, str], Float[np.ndarray, " layer"]]:
+    """What ablating MLPs of A costs, by place and readout, nats; a layer at a time, or some `together`.
+
+    Parameters
+    ----------
+    mlps
+        What stands in for them (`ablate.StandIns`).
+    point
+        Where A's residual stream is put into B, for the readout ``transfer``: what B's own answer loses.
+    """
+    a = pair.a
+    shot, role, _ = a.places
+    n, last = int(shot.max()), len(shot) - 1
+    answers = (role == ANSWER) & (shot >= 0) & (shot < n)
+    others = ~answers & (shot >= 0) & (shot < n)
+    ahead = np.array([], dtype=np.int64) if form.ahead is None else form.ahead
+    tokens = np.concatenate([a.prompt.tokens, ahead])
+    correct = int(a.target.correct[0])
+    chosen = list(range(anatomy.n_layers) if layers is None else layers)
+    b = base_run(anatomy, pair.b.prompt.tokens, len(pair.b.prompt.tokens) - 1)
+    ((_, at_b),) = matched(pair, "last")
+    found: dict[tuple[str, str], np.ndarray] = {}
+    for place in places:
+        at = {"answers": answers, "others": others, "last": np.arange(len(shot)) == last}[place]
+        at = np.concatenate([at, np.zeros(len(ahead), bool)])
+        first = int(np.flatnonzero(at)[0])
+        base = base_run(anatomy, tokens, first)
+        filled = torch.cat([mlps, mlps[:, :1].expand(-1, len(ahead), -1)], 1)[:, first:]
+        edits: list[Mapping[int, Tensor]] = [{layer: filled[layer]} for layer in chosen]
+        if together:
+            edits = [{layer: filled[layer] for layer in chosen}]
+        rows = [Row(min(edit), mlps=edit, at=at[first:]) for edit in edits]
+        rows.append(Row(anatomy.n_layers))  # the run without edits
+        read = [last - first, len(tokens) - 1 - first]
+        stream = None if point is None else (point, last - first)
+        numbers: dict[str, np.ndarray] = {}
+        streams = torch.zeros(len(rows), anatomy.unembedding.shape[1])
+        for some in sweep(anatomy, base, rows, read, stream=stream):
+            for name, x in read_token(some.logits, correct, form).items():
+                numbers.setdefault(name, np.zeros(len(rows)))[some.rows] = x
+            if some.stream is not None:
+                streams[some.rows] = some.stream.cpu()
+        if point is not None:
+            numbers["transfer"] = _into(anatomy, b, at_b, point, streams, pair.tokens[0])
+        for name, x in numbers.items():
+            found[place, name] = x[-1] - x[:-1]
+    return found
+
+
+def _into(anatomy: Anatomy, b: Base, position: int, point: int, streams: Tensor, token: int) -> np.ndarray:
+    """Log-odds of a token after B, with each of some residual streams put into it at one point."""
+    rows = [Row(point, patch={position - b.first: x}) for x in streams]
+    found = np.zeros(len(rows))
+    for some in sweep(anatomy, b, rows, [len(b.tokens) - 1 - b.first]):
+        found[some.rows] = log_odds_of(some.logits[:, 0], [token])[:, 0]
+    return found
+
+
+def attending(
+    masses: Mapping[str, Float[np.ndarray, "pair layer head"]], role: str, most: int = 8
+) -> list[tuple[int, int]]:
+    """The heads with the most attention of a role, chosen on every other pair: more than a tenth of it, at most `most`.
+
+    For ``bring`` it must be more than to the query of the example before.
+    """
+    mass = masses[role][::2].mean(0)
+    if role == "bring":
+        mass = np.where(mass > masses["bring_other"][::2].mean(0), mass, 0.0)
+    order = np.argsort(-mass, axis=None, kind="stable")[:most]
+    heads = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, mass.shape))]
+    return [head for head in heads if mass[head] > 0.1]
+
+
+def judge(steps: pd.DataFrame) -> dict[int, str]:
+    """Each step's verdict from the experiments on one task.
+
+    A main experiment *counts* if it surely takes at least a tenth of what A has over B (the lower end of its 95 %
+    interval) and more than the controls of its step (the lower end of `beyond`, the paired difference to the largest of
+    them). All count: supported. One surely takes less than a tenth, or less than a control: rejected. Else: not seen.
+
+    Parameters
+    ----------
+    steps
+        Columns step, main, share_low, share_high, beyond_low, beyond_high; NaN in `beyond` where there is no control.
+    """
+    verdicts = {}
+    for step in STEPS:
+        own = steps[(steps.step == step) & steps.main.astype(bool)]
+        counts = (own.share_low >= MATERIAL) & ~(own.beyond_low <= 0)
+        against = (own.share_high < MATERIAL) | (own.beyond_high < 0)
+        verdicts[step] = "rejected" if against.any() else "supported" if len(own) and counts.all() else "not seen"
+    return verdicts
+
+
+def experiment_row(
+    lost: Float[np.ndarray, " pair"],
+    gain: Float[np.ndarray, " pair"],
+    controls: Sequence[Float[np.ndarray, " pair"]] = (),
+    **about: Any,
+) -> dict[str, Any]:
+    """A row of the table of steps: a loss as a share of what A has over B on average, and beyond its controls."""
+    whole = gain.mean()
+    numbers: dict[str, Any] = {"share": t_interval(lost / whole), "beyond": (np.nan,) * 3}
+    if controls:
+        worst = max(controls, key=lambda x: x.mean())
+        numbers["beyond"] = t_interval((lost - worst) / whole)
+    flat = {f"{k}{end}": float(x) for k, three in numbers.items() for end, x in zip(("", "_low", "_high"), three)}
+    return {**about, **flat}
