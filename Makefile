@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo readme calibrate pages claim2 test lint bench clean
+.PHONY: help setup demo readme calibrate pages claim1 claim2 claim3 test lint bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -21,7 +21,7 @@ demo: $(READY)  ## read SmolLM2-135M on four tasks and a null control, fit, draw
 	$(RUN) -m bayes_icl.collect --tasks copy times_ten past_tense category random_labels --n-seqs 32 --out data/curves/demo.nc
 	$(RUN) -m bayes_icl.fit --curves data/curves/demo.nc --out data/fits/demo --figures figures/demo --pool
 
-readme: $(READY)  ## put what the demo and claim2 printed into README.md
+readme: $(READY)  ## put what the demo and the claims printed into README.md
 	$(RUN) analyses/fill_readme.py
 
 calibrate: $(READY)  ## simulate known truths, check ranks, coverage and verdicts: about 15 minutes
@@ -30,8 +30,14 @@ calibrate: $(READY)  ## simulate known truths, check ranks, coverage and verdict
 pages: $(READY)  ## write docs/verdict.md: the four verdicts on simulated data
 	$(RUN) analyses/verdict_page.py
 
+claim1: $(READY)  ## patching, rounds of ablation, backup heads on three tasks; docs/claim1.md: about 25 minutes
+	$(RUN) analyses/claim1.py
+
 claim2: $(READY)  ## curves, fits, heads, intervention on three tasks; docs/claim2.md: about 20 minutes
 	$(RUN) analyses/claim2.py
+
+claim3: $(READY)  ## the post's three steps, from the run of claim1; docs/claim3.md: seconds after claim1
+	$(RUN) analyses/claim3.py
 
 test: $(READY)  ## all tests, those on the real model too
 	$(RUN) -m pytest
@@ -41,10 +47,11 @@ lint: $(READY)  ## ruff and mypy
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-bench: $(READY)  ## what collecting, fitting and attributing cost, beside the plain way
+bench: $(READY)  ## what collecting, fitting, attributing and patching cost, beside the plain way
 	$(RUN) benchmarks/collect.py
 	$(RUN) benchmarks/fit.py
 	$(RUN) benchmarks/attribute.py
+	$(RUN) benchmarks/patch.py
 
 clean:  ## remove .venv and caches, not data or figures
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -7,19 +7,17 @@ sentences are made from the numbers found. It goes on where it stopped.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pandas as pd
+from claims import CURVES, ROOT, TASKS, collect_all, listed, three
 
-from bayes_icl import attribute, collect, fit
+from bayes_icl import attribute, fit
 from bayes_icl.compare import read_table
 from bayes_icl.curves import beside
 from bayes_icl.heads import placebo_rank
 from bayes_icl.summary import TAKEN
 
-ROOT = Path(__file__).parent.parent
-TASKS = ("copy", "past_tense", "category")
-CURVES, FITS, EFFECTS = ROOT / "data/curves/claim2.nc", ROOT / "data/fits/claim2", ROOT / "data/effects/claim2.nc"
+FITS, EFFECTS = ROOT / "data/fits/claim2", ROOT / "data/effects/claim2.nc"
 FIGURES = ROOT / "figures/claim2"
 OPENING = """# Claim 2: constant updates, written by heads that attend to examples
 
@@ -45,7 +43,7 @@ position; heads are chosen on half of the sequences and taken away on the other 
 
 def run() -> None:
     """The stages, each skipped where its output is there already."""
-    collect.main(collect.CollectSettings(tasks=TASKS, n_seqs=32, out=CURVES))
+    collect_all()
     fit.main(
         fit.FitSettings(
             curves=CURVES,
@@ -58,17 +56,6 @@ def run() -> None:
         )
     )
     attribute.main(attribute.AttributeSettings(curves=CURVES, out=EFFECTS, figures=FIGURES / "heads"))
-
-
-def three(x: dict) -> str:
-    """A mean with its interval."""
-    mean, low, high = x.values()
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def listed(parts: list[str]) -> str:
-    """Words in a row."""
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
 class Found:

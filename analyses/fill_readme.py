@@ -1,6 +1,6 @@
-"""Put what `fit` and `attribute` printed into the README.
+"""Put what `fit`, `attribute` and `patch` printed into the README.
 
-``python analyses/fill_readme.py`` after ``make demo claim2``.
+``python analyses/fill_readme.py`` after ``make demo claim1 claim2``.
 """
 
 import re
@@ -9,7 +9,11 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-SUMMARIES = {"summary": "figures/demo/summary.txt", "heads": "figures/claim2/heads/summary.txt"}
+SUMMARIES = {
+    "summary": "figures/demo/summary.txt",
+    "heads": "figures/claim2/heads/summary.txt",
+    "patch": "figures/patch/summary.txt",
+}
 
 
 def filled(readme: str, summaries: dict[str, str]) -> str:
@@ -18,7 +22,7 @@ def filled(readme: str, summaries: dict[str, str]) -> str:
         kind: {part.split(maxsplit=1)[0]: part for part in re.split(r"^(?=\S+ ──)", text, flags=re.MULTILINE) if part}
         for kind, text in summaries.items()
     }
-    marker = re.compile(r"<!-- (summary|heads): ([a-z_ ]+) -->\n.*?<!-- end -->", flags=re.DOTALL)
+    marker = re.compile(r"<!-- (summary|heads|patch): ([a-z_ ]+) -->\n.*?<!-- end -->", flags=re.DOTALL)
 
     def fill(match: re.Match[str]) -> str:
         text = "".join(of_task[match[1]][name] for name in match[2].split())

@@ -242,9 +242,12 @@ PLACES = ("everywhere", "last", *ROLES)
 
 
 def places_ablated(episode: Episode, where: str) -> Bool[np.ndarray, " pos"]:
-    """Tokens of a cut episode: everywhere, the last, or those of a role in its examples and its query."""
+    """Tokens of a cut episode: everywhere but the first, the last, or those of a role in its examples and query.
+
+    What heads hand on at the first token, the sink, is the same in all episodes; without it, later tokens go astray.
+    """
     if where == "everywhere":
-        return np.ones(len(episode.places.shot), bool)
+        return episode.places.shot >= 0
     if where == "last":
         return np.arange(len(episode.places.shot)) == len(episode.places.shot) - 1
     return (episode.places.role == ROLES.index(where)) & (episode.places.shot >= 0)

@@ -310,11 +310,12 @@ def slope_table(effects: xr.Dataset, task: str, n_min: int, seed: int) -> tuple[
     return table, [whole._replace(log_odds=head) for head in components[:n]]
 
 
-def t_interval(x: Float[np.ndarray, "seq ..."]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over sequences, and its 95 % t-interval, each of shape (...); NaN with one sequence."""
+def t_interval(x: Float[np.ndarray, "seq ..."], level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over sequences, and its t-interval, 95 % if not said, each of shape (...); NaN with one sequence."""
     n = len(x)
     mean = x.mean(0)
-    half = distributions.t.ppf(0.975, n - 1) * x.std(0, ddof=1) / np.sqrt(n) if n > 1 else np.full_like(mean, np.nan)
+    quantile = distributions.t.ppf((1 + level) / 2, n - 1) if n > 1 else np.nan
+    half = quantile * x.std(0, ddof=1) / np.sqrt(n) if n > 1 else np.full_like(mean, np.nan)
     return mean, mean - half, mean + half
 
 
@@ -358,13 +359,18 @@ def choose_top(table: pd.DataFrame, top: int = 0, toward: float = 1.0) -> list[H
 
 
 def placebo_sets(
-    norms: Float[np.ndarray, "layer head"], chosen: Sequence[Head], n_sets: int = 20, seed: int = 0
+    norms: Float[np.ndarray, "layer head"],
+    chosen: Sequence[Head],
+    n_sets: int = 20,
+    seed: int = 0,
+    *,
+    besides: Sequence[Head] = (),
 ) -> list[list[Head]]:
     """Random sets of other heads, as many as the chosen ones and with as large a sum of norms, within 10 %.
 
     Each chosen head is stood in for by one of the heads near it in norm, and the set kept where the sum is near enough.
     No two are the same. Where there are not enough such sets, those nearest in sum are taken, and there may be fewer
-    than `n_sets`.
+    than `n_sets`. Heads in `besides` are in none.
 
     Raises
     ------
@@ -372,7 +378,7 @@ def placebo_sets(
         There are fewer other heads than chosen ones.
     """
     norms = np.asarray(norms, float)
-    others = [(int(i), int(j)) for i, j in np.ndindex(*norms.shape) if (i, j) not in set(chosen)]
+    others = [(int(i), int(j)) for i, j in np.ndindex(*norms.shape) if (i, j) not in {*chosen, *besides}]
     if len(others) < len(chosen):
         raise StatedError(
             f"{len(chosen)} of {norms.size} heads are chosen, so that {len(others)} are left to compare them with; "

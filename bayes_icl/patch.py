@@ -40,18 +40,18 @@ class PatchSettings:
     n_examples: int = 8
     """Examples that run A shows before its query; run B shows none."""
     n_seqs: int = 0
-    """Sequences, each paired with another one's query; 0 takes all."""
+    """Sequences, each paired with another one's query; at least 4, and 0 takes all."""
     token: int | None = None
     """Which token of the answer is read, counted from 0; else the first that tells the task's answers apart."""
     position: Literal["last", "query", "separator", "answers"] = "last"
     """Where A's residual stream is put into B: at the last position before the answer, the last token of the query, the
     tokens between query and answer; or at the answers of earlier examples, B then showing them permuted."""
     kind: Literal["zero", "mean", "resample"] = "mean"
-    """What stands in for an ablated head: nothing, its mean output over reference episodes at the same role, or one of
-    theirs. Rounds are led by this kind, and read in all three."""
+    """What stands in for an ablated head: nothing, its mean output over reference episodes at the same role, or that
+    in one of them. Rounds are led by this kind; transfer is read in all three, backup heads and steps in two."""
     reference: Literal["shuffled", "task"] = "shuffled"
-    """Reference episodes: these with their answers permuted among the examples, which show no rule; or the task's other
-    episodes, whose mean holds the task as well."""
+    """Reference episodes: these with their answers permuted among the examples, which show no rule; or the task's
+    episodes as they are (the next one, for resample), whose mean holds the task as well."""
     ablate: tuple[str, ...] = ()
     """Heads to ablate in round 1, in place of all in the layers before the transfer layer: L12H3, 12, 10-11, top8."""
     ablate_at: Literal["everywhere", "last", "query", "separator", "answer"] = "everywhere"
@@ -68,8 +68,8 @@ class PatchSettings:
     """Most backup heads to name, and to ablate, in a round."""
     placebos: int = 3
     """Random sets of as many heads and as large norms for each round, and random orders for the redundancy curve."""
-    everywhere: bool = False
-    """Ablate single heads at every token, not only at the last: some forty times as long."""
+    singles_everywhere: bool = False
+    """Where each head is ablated by itself: at every token, not only at the last; some forty times as long."""
     steps: bool = True
     """Test the post's three steps."""
     model: str = ""
@@ -88,6 +88,7 @@ class PatchSettings:
 
 TABLES = ("transfer", "rounds", "backups", "redundancy", "halves", "heads", "mlps", "steps")
 SETS_OF_FEW = 20  # placebo sets for the heads of steps 1 and 3
+PAIRS_LEAST = 4
 MOST_IN_STEP = 8  # heads that steps 1 and 3 ablate
 
 
@@ -124,7 +125,7 @@ def main(settings: PatchSettings) -> int:
     )
     from bayes_icl.curves import newest_curves, read_curves, replacing
     from bayes_icl.models import load_model
-    from bayes_icl.provenance import provenance, to_attribute
+    from bayes_icl.provenance import code_hash, provenance, to_attribute
     from bayes_icl.summary import summarise_patch
 
     started = datetime.now(UTC)
@@ -146,7 +147,7 @@ def main(settings: PatchSettings) -> int:
         model = load_model(recorded_model(dataset, settings.model), settings.device)
         identity = model.provenance()
         check_same_model(dataset, identity)
-        kept = Kept(out.with_name(out.name + ".part"), key)
+        kept = Kept(out.with_name(out.name + ".part"), key + code_hash())
         result = patch_curves(model, dataset, tasks, settings, kept=kept, progress=True)
         inputs = [path, *([settings.ranks] if settings.ranks else [])]
         record = provenance(settings, started=started, model=identity, inputs=inputs)
@@ -210,7 +211,8 @@ def patch_curves(
             tables[name] += one.rows[name]
         facts[task] = one.facts
         found.append(one.dataset)
-    effects = xr.concat(found, dim="task", combine_attrs="override", join="outer")
+    effects = xr.concat(found, dim="task", combine_attrs="drop_conflicts", join="outer")
+    effects.attrs["completeness"] = max(part.attrs["completeness"] for part in found)
     frames = {name: pd.DataFrame(rows, columns=None if rows else COLUMNS[name]) for name, rows in tables.items()}
     return Patched(effects, frames, facts)
 
@@ -218,7 +220,7 @@ def patch_curves(
 COLUMNS: dict[str, list[str]] = {
     "backups": ["task", "round", "component", "layer", "head", "p_holm", "growth", "mode", "n_seqs"],
     "mlps": ["task", "layer", "place", "readout", "kind", "lost", "lost_low", "lost_high"],
-    "steps": ["task", "step", "verdict", "what", "kind", "main", "share", "share_low", "share_high"],
+    "steps": ["task", "step", "verdict", "what", "kind", "decides", "share", "share_low", "share_high"],
 }
 """Of tables that may have no row."""
 
@@ -248,15 +250,7 @@ class _OneTask:
             model, curves, task, n_examples=settings.n_examples, token=self.token,
             position=settings.position, seed=settings.seed,
         )  # fmt: skip
-        # Run A and a bare query, whatever else is patched: what A has over it is the yardstick of all losses.
-        bare = pairs
-        if settings.position == "answers":
-            bare = pairs_of(
-                model, curves, task, n_examples=settings.n_examples, token=self.token, seed=settings.seed
-            )  # fmt: skip
-        common = {pair.a.seq for pair in pairs} & {pair.a.seq for pair in bare}
-        both = [[pair for pair in some if pair.a.seq in common] for some in (pairs, bare)]
-        self.pairs, self.bare = (some[: settings.n_seqs or None] for some in both)
+        self.pairs: list[Pair] = pairs[: settings.n_seqs or None]
         self.chosen: Heads = heads_named(
             settings.ablate, self.anatomy.n_layers, self.anatomy.n_heads, _ranks(settings, task), settings.rank_by
         )
@@ -266,27 +260,41 @@ class _OneTask:
 
     def run(self) -> None:
         """All stages."""
-        from bayes_icl.ablate import KINDS, StandIns
+        from bayes_icl.ablate import KINDS, StandIns, places_ablated
         from bayes_icl.heads import t_interval
-        from bayes_icl.rounds import norms_taken
+        from bayes_icl.rounds import carried, has_rule, norms_taken
+        from bayes_icl.steps import answers_of
         from bayes_icl.transfer import permuted
 
         settings = self.settings
         runs = [pair.a for pair in self.pairs]
-        if settings.reference == "shuffled":
-            references = [permuted(run, settings.n_examples, settings.seed) for run in runs]
-        else:
-            references = runs[1:] + runs[:1]
+        shuffled = [permuted(run, settings.n_examples, settings.seed) for run in runs]
+        references = shuffled if settings.reference == "shuffled" else runs[1:] + runs[:1]
         self.stand_ins: StandIns = StandIns(self.anatomy, runs, references)
-        self.norms: np.ndarray = self._stage(
-            "norms", lambda _: {"norms": norms_taken(self.anatomy, self.pairs, self.stand_ins, settings.kind)}, 1
-        )["norms"]
-        self.other_kind = "zero" if settings.kind != "zero" else "mean"
+        self.other_kind = "resample" if settings.kind != "resample" else "mean"
+        kinds = (settings.kind, self.other_kind)
+        places = {
+            "rounds": lambda run: places_ablated(run, settings.ablate_at),
+            "everywhere": lambda run: places_ablated(run, "everywhere"),
+            "answers": answers_of,
+            "last": lambda run: places_ablated(run, "last"),
+        }
+        self.norms: dict[str, np.ndarray] = self._stage(
+            "norms", lambda step: norms_taken(self.anatomy, self.pairs, self.stand_ins, kinds, places, step)
+        )
         self.clean = self._carried("round 0", [], settings.kind)
-        self.gain = self.clean["a"] - self._bare()
+        without_rule = [pair._replace(a=run) for pair, run in zip(self.pairs, shuffled)]
+        self.no_rule = self._stage(
+            "round 0, no rule",
+            lambda step: carried(
+                self.anatomy, without_rule, [], None, settings.kind, position=settings.position, on_pair=step
+            ),
+        )  # fmt: skip
+        self.rule = self.clean["a"] - self.no_rule["a"]
+        self.taught = has_rule(self.rule)
         self.alone = self._singles("alone", settings.kind, [])
         self.alone_other = self._singles(f"alone {self.other_kind}", self.other_kind, [])
-        gain = t_interval(self.gain)
+        numbers = {"gain": self.clean["a"] - self.clean["b"], "rule": self.rule, "no_rule": self.no_rule["a"]}
         self.facts |= {
             "n_examples": settings.n_examples,
             "n_pairs": len(self.pairs),
@@ -296,9 +304,11 @@ class _OneTask:
             "other_kind": self.other_kind,
             "kinds": list(KINDS),
             "reference": settings.reference,
-            "gain": dict(zip(("mean", "low", "high"), map(float, gain))),
-            "everywhere": settings.everywhere,
+            "taught": self.taught,
+            "singles_everywhere": settings.singles_everywhere,
         }
+        for name, x in numbers.items():
+            self.facts[name] = dict(zip(("mean", "low", "high"), map(float, t_interval(x))))
         self._rounds()
         self._redundancy()
         roles = self._steps() if settings.steps else {}
@@ -328,14 +338,6 @@ class _OneTask:
             ),
         )  # fmt: skip
 
-    def _bare(self) -> np.ndarray:
-        """Log-odds of the bare queries, shape (pair,)."""
-        if self.settings.position != "answers":
-            return self.clean["b"]
-        from bayes_icl.rounds import bare_log_odds
-
-        return self._stage("bare", lambda step: {"b": bare_log_odds(self.anatomy, self.bare, step)})["b"]
-
     def _singles(self, name: str, kind: str, gone: Heads, heads: Heads | None = None) -> Singles:
         from bayes_icl.redundancy import Singles
         from bayes_icl.rounds import singles_of
@@ -344,7 +346,7 @@ class _OneTask:
             name,
             lambda step: singles_of(
                 self.anatomy, self.pairs, self.stand_ins, kind, gone, where=self.settings.ablate_at, heads=heads,
-                everywhere=self.settings.everywhere, on_pair=step,
+                everywhere=self.settings.singles_everywhere, on_pair=step,
             )._asdict(),
         )  # fmt: skip
         return Singles(**found)
@@ -355,36 +357,44 @@ class _OneTask:
 
         from bayes_icl.ablate import KINDS, name_of
         from bayes_icl.heads import placebo_sets
-        from bayes_icl.redundancy import Singles
-        from bayes_icl.rounds import backup_rows, describe
+        from bayes_icl.rounds import LEFT_LEAST, describe
 
         settings = self.settings
         self.round_of: dict[tuple[int, int], int] = {}
-        self.transfers: dict[str, dict[str, np.ndarray]] = {}
+        self.transfers: dict[str, dict[str, np.ndarray]] = {"no rule": self.no_rule}
         gone: list[tuple[int, int]] = []
-        ended = "round 0 is all that was asked for"
+        ended = f"{settings.rounds} rounds were asked for"
         for number in itertools.count():
-            own: dict[str, float] = {}
+            rows: dict[str, dict[str, float]] = {}
             for kind in KINDS:
-                found = self._carried(f"round {number}, {kind}", gone, kind) if number else self.clean
-                self.transfers[f"round {number}, {kind}"] = found
-                row = describe(found, self.clean, settings.seed)
-                own = row if kind == settings.kind else own
-                self._add_round(number, kind, "ablated", gone, found, row)
-            if number and settings.placebos:
-                sets = placebo_sets(self.norms, gone, settings.placebos, settings.seed) if self._room(gone) else []
-                for i, placebo in enumerate(sets, 1):
+                name = f"round {number}, {kind}"
+                found = self._carried(name, gone, kind) if number else self.clean
+                self.transfers[name] = found
+                rows[kind] = describe(found, self.clean, self.no_rule, settings.seed)
+                self._add_round(number, kind, "ablated", gone, found, rows[kind])
+            if not number:
+                self._add_transfer({"task": self.task, "round": 0, "kind": "", "set": "no rule"}, self.no_rule)
+            if number and settings.placebos and self._room(gone):
+                norms = self.norms[f"{settings.kind} rounds"]
+                for i, placebo in enumerate(placebo_sets(norms, gone, settings.placebos, settings.seed), 1):
                     found = self._carried(f"round {number}, placebo {i}", placebo, settings.kind)
-                    row = describe(found, self.clean, settings.seed)
+                    row = describe(found, self.clean, self.no_rule, settings.seed)
                     self._add_round(number, settings.kind, f"placebo {i}", placebo, found, row)
+            own = rows[settings.kind]
             point = own["transfer_layer"]
             if number == 0:
                 self.point = None if np.isnan(point) else int(point)
             if number >= settings.rounds:
-                ended = f"{settings.rounds} rounds were asked for"
+                break
+            if not self.taught:
+                ended = "the examples teach no rule"
+                break
+            left = own["rule"] / self.rule.mean()
+            if number and not left >= LEFT_LEAST:
+                ended = f"{left:.0%} of what the rule adds is left: too little to tell whether heads take over"
                 break
             if np.isnan(point) and not (number == 0 and self.chosen):
-                ended = "the task does not come across" + (" any more" if number else "")
+                ended = f"no point carries the task{' any more' if number else ''}, though A has {left:.0%} of the rule"
                 break
             if number == 0:
                 layers = range(max(int(point) - settings.before, 0), int(point)) if not self.chosen else ()
@@ -393,30 +403,49 @@ class _OneTask:
                     ended = "the task comes across from the embedding on: there is no layer before it"
                     break
             else:
-                after = self._singles(f"round {number}, alone", settings.kind, gone)
-                lost = self.clean["a"] - self.transfers[f"round {number}, {settings.kind}"]["a"]
-                named = backup_rows(self.alone, after, lost, None, gone, settings.backups)
-                if not named:
-                    ended = "no head takes over"
+                new = self._backups(number, gone)
+                if not new:
+                    ended = "no head could be named that takes over"
                     break
-                new = [(row["layer"], row["head"]) for row in named]
-                if sets := placebo_sets(self.norms, gone, settings.placebos, settings.seed) if self._room(gone) else []:
-                    beside = [
-                        self._singles(f"round {number}, alone, placebo {i}", settings.kind, placebo, new)
-                        for i, placebo in enumerate(sets, 1)
-                    ]
-                    with np.errstate(invalid="ignore"):
-                        mean = Singles(*(np.nanmean(parts, axis=0) for parts in zip(*beside)))
-                    named = backup_rows(self.alone, after, lost, mean, gone, settings.backups)
-                self.rows["backups"] += [{"task": self.task, "round": number, **row} for row in named]
             for head in new:
                 self.round_of.setdefault((head[0], head[1]), number + 1)
             gone = [*gone, *(head for head in new if head not in gone)]
         self.facts |= {"ended": ended, "ablated": [name_of(head) for head in gone], "transfer_point": self.point}
 
+    def _backups(self, number: int, gone: Heads) -> list[tuple[int, int]]:
+        """Heads that take over from those that are gone, beside placebo sets and by another kind of ablation."""
+        import numpy as np
+
+        from bayes_icl.heads import placebo_sets
+        from bayes_icl.redundancy import Singles, name_backups
+        from bayes_icl.rounds import backup_rows
+
+        settings = self.settings
+        after = self._singles(f"round {number}, alone", settings.kind, gone)
+        named = name_backups(self.alone.lost, after.lost, self.rule, settings.backups)
+        if not named:
+            return []
+        heads = [one.head for one in named]
+        placebo = None
+        if settings.placebos and 2 * len(gone) + len(heads) <= self.alone.lost[0].size:
+            norms = self.norms[f"{settings.kind} rounds"]
+            sets = placebo_sets(norms, gone, settings.placebos, settings.seed, besides=heads)
+            beside = [
+                self._singles(f"round {number}, alone, placebo {i}", settings.kind, one, heads)
+                for i, one in enumerate(sets, 1)
+            ]
+            placebo = Singles(*(np.mean(parts, axis=0) for parts in zip(*beside)))
+        others = (
+            self.alone_other,
+            self._singles(f"round {number}, alone, {self.other_kind}", self.other_kind, gone, heads),
+        )
+        rows = backup_rows(named, self.alone, after, placebo, others, gone)
+        self.rows["backups"] += [{"task": self.task, "round": number, **row} for row in rows]
+        return [one.head for one, row in zip(named, rows) if row["backup"]]
+
     def _room(self, heads: Heads) -> bool:
         """Whether there are as many other heads."""
-        return 2 * len(heads) <= self.norms.size
+        return 2 * len(heads) <= self.anatomy.n_layers * self.anatomy.n_heads
 
     def _add_round(
         self,
@@ -428,17 +457,23 @@ class _OneTask:
         row: dict[str, float],
     ) -> None:
         from bayes_icl.ablate import name_of
-        from bayes_icl.heads import t_interval
 
         about = {"task": self.task, "round": number, "kind": kind, "set": name}
         words = _layers_text(heads, self.anatomy.n_heads)
         names = " ".join(map(name_of, heads))
         self.rows["rounds"].append({**about, "n_heads": len(heads), "heads": names, "layers_text": words, **row})
+        self._add_transfer(about, found)
+
+    def _add_transfer(self, about: dict[str, Any], found: dict[str, np.ndarray]) -> None:
+        from bayes_icl.heads import t_interval
+
         three = {key: t_interval(found[key]) for key in ("own", "other")}
+        firsts = {key: found[key].mean(0) for key in ("own_first", "other_first")}
         for point in range(found["own"].shape[1]):
             numbers = {
                 f"{key}{end}": float(x[point]) for key, t in three.items() for end, x in zip(("", "_low", "_high"), t)
             }
+            numbers |= {key: float(x[point]) for key, x in firsts.items()}
             self.rows["transfer"].append({**about, "point": point, **numbers})
 
     def _redundancy(self) -> None:
@@ -449,7 +484,7 @@ class _OneTask:
         from bayes_icl.redundancy import ablate_sets, counts_ablated, half_gone, orders
 
         settings = self.settings
-        n_heads = self.norms.size
+        n_heads = self.anatomy.n_layers * self.anatomy.n_heads
         counts = counts_ablated(n_heads)
         measured = self.pairs[1::2]
         in_turn = orders(self.alone.lost, settings.placebos, settings.seed)
@@ -464,7 +499,7 @@ class _OneTask:
             return {"curves": np.reshape(found, (len(measured), len(in_turn), len(counts)))}
 
         curves = self._stage("heads gone", compute, len(measured))["curves"]
-        full, without = self.clean["a"][1::2], (self.clean["a"] - self.gain)[1::2]
+        full, without = self.clean["a"][1::2], self.no_rule["a"][1::2]
         for i, name in enumerate(in_turn):
             for count, x in zip([0, *counts], [full, *curves[:, i].T]):
                 three = dict(zip(("log_odds", "log_odds_low", "log_odds_high"), map(float, t_interval(x))))
@@ -474,29 +509,36 @@ class _OneTask:
         if settings.placebos:
             kinds["random"] = curves[:, 1:].mean(1)
         for name, x in kinds.items():
-            gone = half_gone(x, counts, without, full, seed=settings.seed)
+            gone = half_gone(x, counts, without, full, seed=settings.seed) if self.taught else (np.nan,) * 3
             row = dict(zip(("share", "share_low", "share_high"), (k / n_heads for k in gone)))
-            self.rows["halves"].append({"task": self.task, "order": name, **row, "n_heads_all": n_heads})
+            left = float(x[:, -1].mean())
+            self.rows["halves"].append(
+                {"task": self.task, "order": name, **row, "n_heads_all": n_heads, "left_without_heads": left}
+            )
 
     def _steps(self) -> dict[str, np.ndarray]:
         """The post's three steps; gives attention by role, shape (pair, layer, head)."""
         import numpy as np
         import pandas as pd
 
-        from bayes_icl.ablate import name_of
+        from bayes_icl.ablate import StandIns, name_of, places_ablated
         from bayes_icl.heads import placebo_sets
         from bayes_icl.redundancy import ablate_sets
+        from bayes_icl.rounds import norms_taken
         from bayes_icl.steps import (
             KNOCKOUTS,
+            OTHER_QUERY,
             ROLES_OF_HEADS,
+            answers_of,
             attending,
             attention_by_role,
             experiment_row,
             induction_scores,
             judge,
             shut_ways,
+            ways_counted,
         )
-        from bayes_icl.transfer import ANSWER
+        from bayes_icl.transfer import permuted
 
         settings, rows = self.settings, []
 
@@ -508,6 +550,7 @@ class _OneTask:
             return {name: np.stack([one[name] for one in found]) for name in ROLES_OF_HEADS}
 
         masses = self._stage("attention by role", look)
+        words = {"answers": "answers", "last": "last position"}
 
         def shut(step: Any) -> dict[str, np.ndarray]:
             found = []
@@ -518,28 +561,43 @@ class _OneTask:
 
         closed = self._stage("ways shut", shut)
         lost = {name: closed["clean"] - closed[name] for name in KNOCKOUTS}
+        edges = ways_counted(self.pairs[0].a)
         controls = {"bring": ["bring_other"], "to_answers": ["to_before", "to_queries"]}
         for name, about in KNOCKOUTS.items():
             beside = [lost[other] for other in controls.get(name, ())]
-            rows.append(experiment_row(lost[name], self.gain, beside, **about._asdict(), kind="attention shut"))
+            row = experiment_row(lost[name], self.rule, beside, **about._asdict(), kind="attention shut")
+            rows.append(row | {"edges": edges[name]})
 
+        # Where answers are permuted, queries are not: a head that brings an answer its query hands on the same.
+        runs = [pair.a for pair in self.pairs]
+        twins = [permuted(run, settings.n_examples, settings.seed, queries=True) for run in runs]
+        self.other_queries = StandIns(self.anatomy, runs, twins)
+        at_answers = {"answers": answers_of}
+        norms_ = self._stage(
+            "norms, other queries",
+            lambda step: norms_taken(self.anatomy, self.pairs, self.other_queries, ("resample",), at_answers, step),
+        )
+        own = {kind: (self.stand_ins, kind, self.norms) for kind in (settings.kind, self.other_kind)}
+        mean = {"mean": own["mean"]} if settings.kind == "resample" else {settings.kind: own[settings.kind]}
+        ways = {1: mean | {OTHER_QUERY: (self.other_queries, "resample", norms_)}, 3: own}
         acting: dict[int, Heads] = {}
-        for number, role, place in ((1, "bring", "answers"), (3, "to_answers", "last position")):
+        for number, role, place in ((1, "bring", "answers"), (3, "to_answers", "last")):
             heads = acting[number] = attending(masses, role, MOST_IN_STEP)
             self.facts[f"heads_of_step_{number}"] = [name_of(head) for head in heads]
             if not heads:
                 continue
-            sets = [heads, *placebo_sets(self.norms, heads, SETS_OF_FEW, settings.seed)]
-            for kind in (settings.kind, self.other_kind):
+            for kind, (stand_ins, by, norms) in ways[number].items():
+                size = norms[f"{by} {place}"]
+                placebos = placebo_sets(size, heads, SETS_OF_FEW, settings.seed) if self._room(heads) else []
+                sets = [heads, *placebos]
 
-                def without(step: Any, kind: str = kind, number: int = number, sets: Any = sets) -> dict[str, Any]:
+                def without(
+                    step: Any, stand_ins: StandIns = stand_ins, by: str = by, number: int = number, sets: Any = sets
+                ) -> dict[str, Any]:
                     found = []
                     for pair in self.pairs[1::2]:
-                        shot, role_, _ = pair.a.places
-                        at = np.arange(len(shot)) == len(shot) - 1
-                        if number == 1:
-                            at = (role_ == ANSWER) & (shot >= 0) & (shot < shot.max())
-                        z = self.stand_ins.of(pair.a.seq, kind)[0]
+                        at = answers_of(pair.a) if number == 1 else places_ablated(pair.a, "last")
+                        z = stand_ins.of(pair.a.seq, by)[0]
                         found.append(ablate_sets(self.anatomy, pair.a, z, sets, at))
                         step()
                     return {"left": np.array(found)}
@@ -548,12 +606,17 @@ class _OneTask:
                 gone = self.clean["a"][1::2, None] - left
                 rows.append(
                     experiment_row(
-                        gone[:, 0], self.gain[1::2], list(gone[:, 1:].T),
-                        step=number, what=f"{len(heads)} heads that attend so, at the {place}", main=True,
-                        kind=kind, n_controls=gone.shape[1] - 1, heads=" ".join(map(name_of, heads)),
+                        gone[:, 0], self.rule[1::2], list(gone[:, 1:].T),
+                        step=number, what=f"{len(heads)} heads that attend so, at the {words[place]}", decides="heads",
+                        kind=kind, heads=" ".join(map(name_of, heads)),
                     )
                 )  # fmt: skip
         rows += self._mlps(acting)
+        # Where the rule adds nothing, shares of it mean nothing.
+        nothing = dict.fromkeys(
+            [f"{name}{end}" for name in ("share", "beyond") for end in ("", "_low", "_high")], np.nan
+        )
+        rows = [row if self.taught else row | nothing for row in rows]
         table = pd.DataFrame(rows)
         verdicts = judge(table)
         self.rows["steps"] += [{"task": self.task, "verdict": verdicts[row["step"]], **row} for row in rows]
@@ -567,7 +630,7 @@ class _OneTask:
 
         from bayes_icl.curves import readouts_of
         from bayes_icl.heads import t_interval
-        from bayes_icl.steps import ablate_mlps, experiment_row, form_of
+        from bayes_icl.steps import OTHER_QUERY, ablate_mlps, experiment_row, form_of
 
         settings, measured = self.settings, self.pairs[1::2]
         answers = self.curves.answer.sel(task=self.task)
@@ -590,9 +653,9 @@ class _OneTask:
 
         def each(step: Any) -> dict[str, np.ndarray]:
             found: list[dict] = []
-            for pair, other in zip(measured, self.bare[1::2]):
+            for pair in measured:
                 mlps = self.stand_ins.of(pair.a.seq, settings.kind)[1]
-                found.append(ablate_mlps(self.anatomy, pair._replace(b=other.b), mlps, form(pair), point))
+                found.append(ablate_mlps(self.anatomy, pair, mlps, form(pair), point))
                 step()
             return {" ".join(name): np.stack([one[name] for one in found]) for name in found[0]}
 
@@ -607,30 +670,35 @@ class _OneTask:
         last = max((layer for layer, _ in acting[3]), default=self.anatomy.n_layers)
         layers = list(range(first, last)) or list(range(self.anatomy.n_layers))
         self.facts["mlp_layers"] = [layers[0], layers[-1]]
+        # With the answers permuted the answer itself is another; with the queries permuted only what it belongs to.
+        ways = {
+            settings.kind: (self.stand_ins, settings.kind),
+            OTHER_QUERY: (self.other_queries, "resample"),
+        }
         rows = []
-        for kind in (settings.kind, "resample" if settings.kind != "resample" else "mean"):
+        for words, (stand_ins, kind) in ways.items():
 
-            def together(step: Any, kind: str = kind) -> dict[str, np.ndarray]:
+            def together(step: Any, stand_ins: StandIns = stand_ins, kind: str = kind) -> dict[str, np.ndarray]:
                 found = []
-                for pair, other in zip(measured, self.bare[1::2]):
-                    mlps = self.stand_ins.of(pair.a.seq, kind)[1]
-                    swapped = pair._replace(b=other.b)
-                    found.append(
-                        ablate_mlps(
-                            self.anatomy, swapped, mlps, form(pair), None,
-                            layers=layers, places=("answers", "others"), together=True,
-                        )
-                    )  # fmt: skip
+                for pair in measured:
+                    at_answers, elsewhere = stand_ins.of(pair.a.seq, kind)[1], self.stand_ins.of(pair.a.seq, kind)[1]
+                    both: dict[str, np.ndarray] = {}
+                    for place, mlps in (("answers", at_answers), ("others", elsewhere)):
+                        one = ablate_mlps(
+                            self.anatomy, pair, mlps, form(pair), None, layers=layers, places=(place,), together=True
+                        )  # fmt: skip
+                        both |= {" ".join(name): x for name, x in one.items()}
+                    found.append(both)
                     step()
-                return {" ".join(name): np.stack([one[name] for one in found]) for name in found[0]}
+                return {name: np.stack([one[name] for one in found]) for name in found[0]}
 
-            found = self._stage(f"MLPs together, {kind}", together, len(measured))
-            gone, control = (found[f"{place} complement"][:, 0] for place in ("answers", "others"))
+            taken = self._stage(f"MLPs together, {words}", together, len(measured))
+            gone, control = (taken[f"{place} complement"][:, 0] for place in ("answers", "others"))
             what = f"MLPs {layers[0]} to {layers[-1]} at "
             for name, x, beside in (("the answers", gone, [control]), ("other tokens", control, [])):
                 row = experiment_row(
-                    x, self.gain[1::2], beside,
-                    step=2, what=f"{what}{name} of examples", main=bool(beside), kind=kind, n_controls=len(beside),
+                    x, self.rule[1::2], beside,
+                    step=2, what=f"{what}{name} of examples", decides="way" if beside else "", kind=words,
                 )  # fmt: skip
                 rows.append(row)
         return rows
@@ -648,7 +716,7 @@ class _OneTask:
                 name: t_interval(alone[name]) for name in ("direct", "lost", "taken", "other_heads", "mlps", "norm")
             }
             numbers[f"lost_{self.other_kind}"] = t_interval(self.alone_other.lost)
-        for head in np.ndindex(*self.norms.shape):
+        for head in np.ndindex(self.anatomy.n_layers, self.anatomy.n_heads):
             row: dict[str, Any] = {"task": self.task, "component": name_of(head), "layer": head[0], "head": head[1]}
             row |= {name: float(x[:, *head].mean()) for name, x in roles.items()}
             for name, three in numbers.items():
@@ -732,7 +800,9 @@ def _check(settings: PatchSettings, dataset: xr.Dataset) -> list[str]:
     for task in tasks:
         if task not in known:
             raise unknown("task", task, known)
-    check_least(settings, n_examples=1, n_seqs=0, before=1, rounds=0, backups=1, placebos=1, seed=0)
+    check_least(settings, n_examples=2, n_seqs=0, before=1, rounds=0, backups=1, placebos=1, seed=0)
+    if 0 < settings.n_seqs < PAIRS_LEAST:
+        raise StatedError(f"--n-seqs must be 0 or at least {PAIRS_LEAST}, got {settings.n_seqs}")
     if settings.token is not None and settings.token < 0:
         raise StatedError(f"--token must be 0 or more, got {settings.token}")
     if settings.ranks and not settings.ranks.is_file():
@@ -751,12 +821,12 @@ def _draw(out: Path, figures: Path) -> None:
 
     table = {name: read_table(beside(out, f"{name}.csv")) for name in TABLES}
     facts = json.loads(beside(out, "json").read_text())
-    gains = {task: own["gain"]["mean"] for task, own in facts.items()}
+    rules = {task: own["rule"]["mean"] for task, own in facts.items() if own["taught"]}
     for one in table.values():
-        one.attrs["kind"] = next(iter(facts.values()))["kind"]
+        one.attrs |= {name: next(iter(facts.values()))[name] for name in ("kind", "position")}
     drawn = {
         "rounds": patch_plots.rounds_figure(table["rounds"]),
-        "redundancy": patch_plots.redundancy_figure(table["redundancy"], table["halves"], gains),
+        "redundancy": patch_plots.redundancy_figure(table["redundancy"], table["halves"], rules),
         "repair": patch_plots.repair_figure(table["heads"]),
         "backups": patch_plots.backups_figure(table["backups"]),
     }

@@ -23,6 +23,7 @@ from bayes_icl.head_plots import (
     DASHES,
     DIVERGING,
     GREEN,
+    PINK,
     TASK_COLOURS,
     VERMILION,
     _few_ticks,
@@ -35,6 +36,7 @@ from bayes_icl.plots import COLUMN, FAINT, INK, _figure, _styled
 
 ROUND_COLOURS = (INK, *TASK_COLOURS)
 KINDS = {"zero": (BLUE, "o"), "mean": (VERMILION, "s"), "resample": (GREEN, "D")}
+OTHERS = {"same y, other x": (PINK, "^")}  # of steps
 PLACES = {"answers": BLUE, "others": GREEN, "last": VERMILION}
 GREY = "0.55"
 ROLES = {
@@ -47,7 +49,13 @@ ROLES = {
     "induction": "induction",
 }
 NATS = {"direct": "direct", "lost": "lost"}
-MATERIAL = 0.1  # of what A has over B
+MATERIAL = 0.1  # of what the rule adds
+PATCHES = {
+    "last": "A (with examples) patched into B (a bare query)",
+    "query": "A (with examples) patched into B at the query",
+    "separator": "A (with examples) patched into B at the separator",
+    "answers": "examples\u2019 answers of A patched into B (permuted)",
+}
 POINT, LOG_ODDS = "point l of the residual stream (input of block l)", "log-odds (nats)"
 
 
@@ -56,12 +64,13 @@ def transfer_figure(transfer: pd.DataFrame, rounds: pd.DataFrame, task: str) -> 
     """The own answer (above) and A's (below) against the point that is patched, a line a round of ablation.
 
     Dashed, where the round's A is above B: half-way between them. Triangles on the lower edge: the first point at which
-    an answer is half-way, with its interval.
+    an answer is half-way, with its interval. Dotted: a run whose examples have their answers permuted, patched alike.
 
     Parameters
     ----------
     transfer
-        transfer.csv; `attrs["kind"]` is the kind of ablation that is drawn, the first of the table if there is none.
+        transfer.csv; `attrs["kind"]` is the kind of ablation that is drawn, the first of the table if there is none;
+        `attrs["position"]` is where A was put into B, the last position if there is none.
     rounds
         rounds.csv; A and B are marked as they are in round 0.
     """
@@ -77,6 +86,9 @@ def transfer_figure(transfer: pd.DataFrame, rounds: pd.DataFrame, task: str) -> 
         own, colour = curves[curves["round"] == row.round].sort_values("point"), _round_colour(row.round)
         for ax, answer in zip(axes.flat, ("own", "other")):
             _line(ax, own.point, own, answer, color=colour, lw=1.2, marker=".", ms=2.5)
+    no_rule = transfer[(transfer.task == task) & (transfer["set"] == "no rule")].sort_values("point")
+    for ax, answer in zip(axes.flat, ("own", "other")):
+        ax.plot(no_rule.point, no_rule[answer], color=INK, lw=1, ls=":", zorder=2)
     start = known.iloc[0]
     levels = {"A": start.a_own, "B": start.b_own}
     for row in known.itertuples():
@@ -95,10 +107,13 @@ def transfer_figure(transfer: pd.DataFrame, rounds: pd.DataFrame, task: str) -> 
     axes[0, 0].set_ylabel(f"own answer\n{LOG_ODDS}")
     axes[1, 0].set(xlabel=POINT, ylabel=f"A\u2019s answer\n{LOG_ODDS}")
     handles = [Line2D([], [], color=_round_colour(row.round), marker="^", ms=4, lw=1.2) for row in known.itertuples()]
+    if len(no_rule):
+        handles.append(Line2D([], [], color=INK, lw=1, ls=":"))
+        words.append("A with permuted answers, nothing ablated")
     figure.legend(handles, words, loc="outside lower left", alignment="left", handlelength=1.6)
     title = (
         task,
-        "A (with examples) patched into B (a bare query)",
+        PATCHES.get(transfer.attrs.get("position", "last"), PATCHES["last"]),
         f"{kind} ablation; bands and bars: 95 %",
         "dashed: half-way from B to the round\u2019s A",
     )
@@ -169,11 +184,11 @@ def rounds_figure(rounds: pd.DataFrame) -> Figure:
 
 @_styled
 def redundancy_figure(
-    redundancy: pd.DataFrame, halves: pd.DataFrame, gains: Mapping[str, float] | None = None
+    redundancy: pd.DataFrame, halves: pd.DataFrame, rules: Mapping[str, float] | None = None
 ) -> Figure:
     """A's log-odds against the number of heads ablated, best first and in random orders, a panel a task.
 
-    Triangles on the lower edge: where half of what A has over B is gone, with its interval.
+    Triangles on the lower edge: where half of what the rule adds is gone, with its interval.
 
     Parameters
     ----------
@@ -181,8 +196,8 @@ def redundancy_figure(
         redundancy.csv.
     halves
         halves.csv.
-    gains
-        What A has over B by task, nats, of the facts; the half-way line is drawn for those named.
+    rules
+        What the rule adds by task, nats, of the facts; the line at half of it is drawn for those named.
     """
     tasks = _unique(redundancy.task)
     rows, columns = _grid(tasks)
@@ -195,8 +210,8 @@ def redundancy_figure(
                 _line(ax, part.n_heads, part, "log_odds", color=VERMILION, lw=1.3, marker=".", ms=3, zorder=4)
             else:
                 ax.plot(part.n_heads, part.log_odds, color=GREY, lw=0.6, zorder=2)
-        if gains and np.isfinite(gains.get(task, np.nan)):
-            level = own.log_odds[own.n_heads == 0].mean() - gains[task] / 2
+        if rules and np.isfinite(rules.get(task, np.nan)):
+            level = own.log_odds[own.n_heads == 0].mean() - rules[task] / 2
             ax.axhline(level, color=INK, lw=0.6, ls=DASHES, zorder=1)
         most = int(own.n_heads.max())
         marks, words = [], [task]
@@ -217,9 +232,9 @@ def redundancy_figure(
     handles = [
         Line2D([], [], color=VERMILION, marker=".", ms=3, lw=1.3),
         Line2D([], [], color=GREY, lw=0.6),
-        *([Line2D([], [], color=INK, lw=0.6, ls=DASHES)] if gains else []),
+        *([Line2D([], [], color=INK, lw=0.6, ls=DASHES)] if rules else []),
     ]
-    names = ["best first, 95 %", "random orders", *(["half-way from A to B"] if gains else [])]
+    names = ["best first, 95 %", "random orders", *(["half of what the rule adds is gone"] if rules else [])]
     figure.legend(handles, names, loc="outside upper center", ncols=3 if columns > 1 else 2, columnspacing=1.2)
     return _titled(figure, "", "heads ablated (log scale from 1)", f"A\u2019s {LOG_ODDS}")
 
@@ -298,7 +313,14 @@ def backups_figure(backups: pd.DataFrame) -> Figure:
         rows.heading(task)
         own = backups[backups.task == task].sort_values(["round", "growth"], ascending=[True, False])
         for row in own.itertuples():
-            places.append((rows.add(f"{row.component}, round {row.round:.0f}, {row.mode}"), row))
+            places.append(
+                (
+                    rows.add(
+                        f"{row.component}, round {row.round:.0f}, {row.mode if row.backup else 'not beyond placebo'}"
+                    ),
+                    row,
+                )
+            )
     figure, axes = _figure(1, 2, 0.16 * rows.end + 1.2, width=2 * COLUMN, sharey=True, width_ratios=[1.1, 1])
     left, right = axes.flat
     for y, row in places:
@@ -324,7 +346,7 @@ def backups_figure(backups: pd.DataFrame) -> Figure:
         place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "borderaxespad": 0.2}
         ax.legend(handles, words, ncols=2, columnspacing=1, **place)
     right.tick_params(axis="y", length=0)
-    return _titled(figure, "backup heads; active: its direct effect rises too; bars: 95 %")
+    return _titled(figure, "heads that take over; active: looks more at examples or writes more; bars: 95 %")
 
 
 @_styled
@@ -373,14 +395,14 @@ def roles_figure(heads: pd.DataFrame, task: str, most: int = 12) -> Figure:
 
 @_styled
 def steps_figure(steps: pd.DataFrame) -> Figure:
-    """The experiments behind each step of the account, as shares of what A has over B, a panel a task.
+    """The experiments behind each step of the account, as shares of what the rule adds, a panel a task.
 
     Parameters
     ----------
     steps
         steps.csv.
     """
-    steps = steps.assign(kind=steps.kind.fillna("").replace("", "no ablation"))
+    steps = steps.assign(kind=steps.kind.fillna("").replace("", "no ablation"), decides=steps.decides.fillna(""))
     tasks, kinds = _unique(steps.task), _unique(steps.kind)
     named: dict[str, _Rows] = {}
     places: dict[str, list[tuple[float, Any]]] = {}
@@ -403,22 +425,25 @@ def steps_figure(steps: pd.DataFrame) -> Figure:
         ax.axvline(0, color=INK, lw=0.6, zorder=0)
         ax.axvline(MATERIAL, color=INK, lw=0.6, ls=DASHES, zorder=0)
         for y, row in places[task]:
-            colour, marker = KINDS.get(row.kind, (INK, "o"))
+            colour, marker = (KINDS | OTHERS).get(row.kind, (INK, "o"))
             ax.plot([row.share_low, row.share_high], [y, y], color=colour, lw=1, zorder=2)
-            ax.plot(row.share, y, marker, color=colour, mfc=colour if row.main else "w", ms=3.2, mew=0.8, zorder=3)
+            ax.plot(row.share, y, marker, color=colour, mfc=colour if row.decides else "w", ms=3.2, mew=0.8, zorder=3)
         named[task].name(ax)
         ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.set_title(task, loc="left", pad=3)
     _hide_unused(axes, len(tasks))
     handles = [
-        *(Line2D([], [], color=c, marker=m, ms=3.2, lw=1) for c, m in (KINDS.get(kind, (INK, "o")) for kind in kinds)),
+        *(
+            Line2D([], [], color=c, marker=m, ms=3.2, lw=1)
+            for c, m in ((KINDS | OTHERS).get(kind, (INK, "o")) for kind in kinds)
+        ),
         Line2D([], [], color=INK, marker="o", mfc="w", ms=3.2, lw=1),
         Line2D([], [], color=INK, lw=0.6, ls=DASHES),
     ]
     words = [*kinds, "open: decides nothing", f"material: {MATERIAL}"]
     ncols = len(words) if columns > 1 else 3
     figure.legend(handles, words, loc="outside upper center", ncols=ncols, columnspacing=1.2)
-    return _titled(figure, "", "share of what A has over B, both in nats (bars: 95 %)")
+    return _titled(figure, "", "share of what the rule adds, both in nats (bars: 95 %)")
 
 
 @_styled

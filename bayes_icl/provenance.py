@@ -20,6 +20,14 @@ PACKAGES = (
 )
 
 
+def code_hash() -> str:
+    """SHA-256 of this package's source, lest a run go on with what other code has left."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def provenance(
     settings: object, *, started: datetime, model: Mapping[str, str] | None = None, inputs: Iterable[Path] = ()
 ) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bayes_icl.ablate import Heads, by_layer
+from bayes_icl.ablate import Heads, by_layer, places_ablated
 from bayes_icl.effects import Episode, direct_effects
 from bayes_icl.prompts import ROLES
 from bayes_icl.stream import Anatomy, Edits, heads_replaced
@@ -23,7 +23,7 @@ from bayes_icl.sweeps import Row, Watched, base_run, sweep
 from bayes_icl.transfer import log_odds_of
 
 ALPHA = 0.05  # chance that a round names any head though none is a backup
-MATERIAL = 0.05  # a backup's growth is at least this share of what the heads ablated before it took
+MATERIAL = 0.05  # a backup's growth is at least this share of what the rule adds
 
 
 class Singles(NamedTuple):
@@ -40,7 +40,8 @@ class Singles(NamedTuple):
     other_heads, mlps, norm
         What other heads and MLPs write more, and what the scales of norms and the competing tokens change.
     direct
-        The direct effect of a head before.
+        The direct effect of a head before, along the direction of the run in which no head is gone, lest a change of
+        the direction pass for one of what the head writes.
     attention
         Its attention on examples, before; from the last position.
     """
@@ -74,8 +75,8 @@ def ablate_each(
     heads
         Which; all that are not gone, if None.
     everywhere
-        Ablate at every token, not only at the last: what the head tells later tokens goes as well, and it takes some
-        forty times as long.
+        Ablate at every token but the first, not only at the last: what the head tells later tokens goes as well, and
+        it takes some forty times as long.
     """
     edits = edits or {}
     gone = {(layer, head) for layer, (own, _) in edits.items() for head in own}
@@ -83,8 +84,13 @@ def ablate_each(
     chosen = [head for head in (np.ndindex(*shape) if heads is None else heads) if tuple(head) not in gone]
     with heads_replaced(anatomy, edits):
         before = direct_effects(anatomy, [episode])
+    direct = before.head[0].astype(float)
+    if edits:
+        clean = direct_effects(anatomy, [episode], by_source=False)
+        with heads_replaced(anatomy, edits):
+            direct = direct_effects(anatomy, [episode], by_source=False, along=clean.direction).head[0].astype(float)
     last = len(episode.prompt.tokens) - 1
-    first = 0 if everywhere else last
+    first = 1 if everywhere else last
     base = base_run(anatomy, episode.prompt.tokens, first, edits)
     rows = [Row(layer, heads={layer: ([head], z[layer, first:, [head]])}) for layer, head in chosen]
     head, mlp = (torch.from_numpy(x[0]).to(base.logits.device) for x in (before.head, before.mlp))
@@ -104,7 +110,7 @@ def ablate_each(
     assert before.attention is not None
     n_examples = int(episode.places.shot.max())
     attention = before.attention[0][..., 1 : 1 + n_examples * len(ROLES)].sum(-1)
-    return Singles(found[0], found[1], found[2], found[3], found[4], clean_head, attention)
+    return Singles(found[0], found[1], found[2], found[3], found[4], direct, attention)
 
 
 def stack(singles: Sequence[Singles]) -> Singles:
@@ -130,27 +136,27 @@ class Backup(NamedTuple):
 def name_backups(
     before: Float[np.ndarray, "pair layer head"],
     after: Float[np.ndarray, "pair layer head"],
-    lost: Float[np.ndarray, " pair"],
+    rule: Float[np.ndarray, " pair"],
     most: int = 8,
 ) -> list[Backup]:
     """The heads whose ablation costs more once others are gone, the largest growth first.
 
     A one-sided t-test of the growth over every other pair, with Holm's correction over heads, so that with no backup
-    head among them any is named in at most 5 % of cases; and their growth is at least 5 % of what the ablation of the
-    others took. How much it grows is to be measured on the pairs left (the odd ones).
+    head among them any is named in at most 5 % of cases; and their growth is at least 5 % of what the rule adds. How
+    much it grows, and whether more than beside placebo sets, is to be measured on the pairs left (the odd ones).
 
     Parameters
     ----------
     before, after
         What ablating a head costs with the others, and without them; NaN for those.
-    lost
-        What their ablation took.
+    rule
+        What the rule adds to the log-odds, nats.
     """
     from scipy.stats import ttest_1samp
     from statsmodels.stats.multitest import multipletests
 
     growth = (after - before)[::2]
-    goal = MATERIAL * lost[::2].mean()
+    goal = MATERIAL * rule[::2].mean()
     candidates = np.argwhere(~np.isnan(growth).any(0))
     if len(growth) < 2 or not len(candidates) or not goal > 0:
         return []
@@ -186,14 +192,15 @@ def ablate_sets(
     sets: Sequence[Heads],
     at: Bool[np.ndarray, " pos"] | None = None,
 ) -> Float[np.ndarray, " set"]:
-    """Log-odds of a cut episode without each set of heads, at some positions or at every token."""
+    """Log-odds of a cut episode without each set of heads, at some positions, or at every token but the first."""
     last = len(episode.prompt.tokens) - 1
-    first = 0 if at is None else int(np.flatnonzero(at)[0])
+    at = places_ablated(episode, "everywhere") if at is None else at
+    first = int(np.flatnonzero(at)[0])
     base = base_run(anatomy, episode.prompt.tokens, first)
     rows = []
     for heads in sets:
         edits = {layer: (own, z[layer, first:][:, own]) for layer, own in by_layer(heads).items()}
-        rows.append(Row(min(edits), heads=edits, at=None if at is None else at[first:]))
+        rows.append(Row(min(edits), heads=edits, at=at[first:]))
     found = np.zeros(len(sets))
     for some in sweep(anatomy, base, rows, [last - first]):
         found[some.rows] = log_odds_of(some.logits[:, 0], [int(episode.target.correct[0])])[:, 0]
@@ -209,14 +216,14 @@ def half_gone(
     seed: int = 0,
     n_resamples: int = 2000,
 ) -> tuple[float, float, float]:
-    """How many heads are gone when half of what A has over B is, with a 95 % bootstrap interval over pairs.
+    """How many heads are gone when half of what the rule adds is, with a 95 % bootstrap interval over pairs.
 
     Parameters
     ----------
     curves
         Log-odds after so many heads; between the counts they are taken to fall in a straight line.
     without, full
-        Log-odds of the bare query and of all heads.
+        Log-odds when the examples show no rule, and with all heads.
 
     Returns
     -------

@@ -20,10 +20,10 @@ from bayes_icl.effects import Episode
 from bayes_icl.heads import t_interval
 from bayes_icl.readouts import SetLogits
 from bayes_icl.stream import Anatomy, Attention, attention_through, masked, unembedding
-from bayes_icl.sweeps import Base, Row, base_run, sweep
-from bayes_icl.transfer import ANSWER, QUERY, Pair, log_odds_of, matched
+from bayes_icl.sweeps import Row, base_run, sweep
+from bayes_icl.transfer import ANSWER, QUERY, Pair, log_odds_of
 
-MATERIAL = 0.1  # share of what A has over B below which a way is not needed
+MATERIAL = 0.1  # share of what the rule adds below which a way is not needed
 STEPS = {
     1: "heads bring x to y",
     2: "MLPs at y make features of the pair",
@@ -42,20 +42,29 @@ def ways(episode: Episode) -> dict[str, Bool[np.ndarray, "pos pos"]]:
     to_answers, to_before, to_queries, to_sink
         From the last position to the answers of examples, to the tokens just before them, to their queries, and to the
         first token.
+
+    An answer begins with the token that is read (the space before a number is not part of it), and ends with its
+    terminator.
     """
     shot, role, offset = episode.places
     n = int(shot.max())
-    answers, queries = ((role == which) & (shot >= 0) & (shot < n) for which in (ANSWER, QUERY))
+    answers, queries = answers_of(episode), (role == QUERY) & (shot >= 0) & (shot < n)
     last = np.arange(len(shot)) == len(shot) - 1
     own = answers[:, None] & queries[None]
     return {
         "bring": own & (shot[:, None] == shot[None]),
         "bring_other": own & (shot[:, None] == shot[None] + 1),
         "to_answers": last[:, None] & answers[None],
-        "to_before": last[:, None] & ((offset == -1) & (shot >= 0) & (shot < n))[None],
+        "to_before": last[:, None] & ((offset == offset[-1]) & (shot >= 0) & (shot < n))[None],
         "to_queries": last[:, None] & queries[None],
         "to_sink": last[:, None] & (np.arange(len(shot)) == 0)[None],
     }
+
+
+def answers_of(episode: Episode) -> Bool[np.ndarray, " pos"]:
+    """The answers of a cut episode's examples, from the token on that is read of its own."""
+    shot, role, offset = episode.places
+    return (role == ANSWER) & (shot >= 0) & (shot < shot.max()) & (offset > offset[-1])
 
 
 def attention_by_role(anatomy: Anatomy, episode: Episode) -> dict[str, Float[np.ndarray, "layer head"]]:
@@ -100,30 +109,32 @@ def _attention(
     return dict(zip(edges, by_layer))
 
 
-class Experiment(NamedTuple):
-    """Ways shut or heads ablated: which step it speaks to, and whether it decides."""
+def ways_counted(episode: Episode) -> dict[str, int]:
+    """How many pairs of tokens each knock-out keeps apart."""
+    return {name: int(edges.sum()) for name, edges in _edges(episode).items()}
+
+
+class Knockout(NamedTuple):
+    """A way that is shut: which step it speaks to, in words, and whether it decides (``way``) or not."""
 
     step: int
     what: str
-    main: bool
+    decides: str
 
 
 KNOCKOUTS = {
-    "bring": Experiment(1, "answers cannot attend to their own query", True),
-    "bring_other": Experiment(1, "answers cannot attend to the query before", False),
-    "to_answers": Experiment(3, "last position cannot attend to earlier answers", True),
-    "to_before": Experiment(3, "last position cannot attend to tokens before them", False),
-    "to_queries": Experiment(3, "last position cannot attend to earlier queries", False),
-    "all": Experiment(3, "query and last position cannot attend to examples", False),
+    "bring": Knockout(1, "answers cannot attend to their own query", "way"),
+    "bring_other": Knockout(1, "answers cannot attend to the query before", ""),
+    "to_answers": Knockout(3, "last position cannot attend to earlier answers", "way"),
+    "to_before": Knockout(3, "last position cannot attend to tokens before them", ""),
+    "to_queries": Knockout(3, "last position cannot attend to earlier queries", ""),
+    "all": Knockout(3, "query and last position cannot attend to examples", ""),
 }
 
 
 def shut_ways(anatomy: Anatomy, episode: Episode) -> dict[str, float]:
     """Log-odds of a cut episode when attention is kept from each way, in all layers; ``clean`` when it is not."""
-    edges = ways(episode)
-    shot = episode.places.shot
-    n, width = int(shot.max()), len(shot)
-    edges["all"] = (shot == n)[:, None] & ((shot >= 0) & (shot < n))[None]
+    edges, width = _edges(episode), len(episode.places.shot)
     found: dict[str, float] = {}
     # What acts on the last shot only needs nothing before it again.
     for names in (("bring", "bring_other"), ("to_answers", "to_before", "to_queries", "all")):
@@ -135,6 +146,13 @@ def shut_ways(anatomy: Anatomy, episode: Episode) -> dict[str, float]:
             found |= {names[i]: float(x) for i, x in zip(some.rows, log_odds)}
         found["clean"] = float(_log_odds(base.logits[:, None], episode)[0])
     return found
+
+
+def _edges(episode: Episode) -> dict[str, Bool[np.ndarray, "pos pos"]]:
+    """`ways`, and all at once from the query on."""
+    shot = episode.places.shot
+    examples = (shot >= 0) & (shot < shot.max())
+    return {**ways(episode), "all": (shot == shot.max())[:, None] & examples[None]}
 
 
 def _log_odds(logits: Tensor, episode: Episode) -> Float[np.ndarray, " row"]:
@@ -213,6 +231,8 @@ def read_token(
 
 
 PLACES_OF_MLPS = ("answers", "others", "last")
+OTHER_QUERY = "same y, other x"
+"""What stands in for MLPs at the answers of step 2: theirs where the same answer follows another example's query."""
 
 
 def ablate_mlps(
@@ -236,16 +256,13 @@ def ablate_mlps(
         Where A's residual stream is put into B, for the readout ``transfer``: what B's own answer loses.
     """
     a = pair.a
-    shot, role, _ = a.places
-    n, last = int(shot.max()), len(shot) - 1
-    answers = (role == ANSWER) & (shot >= 0) & (shot < n)
-    others = ~answers & (shot >= 0) & (shot < n)
+    shot = a.places.shot
+    last, answers = len(shot) - 1, answers_of(a)
+    others = ~answers & (shot >= 0) & (shot < shot.max())
     ahead = np.array([], dtype=np.int64) if form.ahead is None else form.ahead
     tokens = np.concatenate([a.prompt.tokens, ahead])
     correct = int(a.target.correct[0])
     chosen = list(range(anatomy.n_layers) if layers is None else layers)
-    b = base_run(anatomy, pair.b.prompt.tokens, len(pair.b.prompt.tokens) - 1)
-    ((_, at_b),) = matched(pair, "last")
     found: dict[tuple[str, str], np.ndarray] = {}
     for place in places:
         at = {"answers": answers, "others": others, "last": np.arange(len(shot)) == last}[place]
@@ -268,18 +285,18 @@ def ablate_mlps(
             if some.stream is not None:
                 streams[some.rows] = some.stream.cpu()
         if point is not None:
-            numbers["transfer"] = _into(anatomy, b, at_b, point, streams, pair.tokens[0])
+            numbers["transfer"] = _into(anatomy, pair, point, streams)
         for name, x in numbers.items():
             found[place, name] = x[-1] - x[:-1]
     return found
 
 
-def _into(anatomy: Anatomy, b: Base, position: int, point: int, streams: Tensor, token: int) -> np.ndarray:
-    """Log-odds of a token after B, with each of some residual streams put into it at one point."""
-    rows = [Row(point, patch={position - b.first: x}) for x in streams]
-    found = np.zeros(len(rows))
-    for some in sweep(anatomy, b, rows, [len(b.tokens) - 1 - b.first]):
-        found[some.rows] = log_odds_of(some.logits[:, 0], [token])[:, 0]
+def _into(anatomy: Anatomy, pair: Pair, point: int, streams: Float[Tensor, "row d_model"]) -> np.ndarray:
+    """Log-odds of B's right answer, with each of some residual streams put into its last position at one point."""
+    b = base_run(anatomy, pair.b.prompt.tokens, len(pair.b.prompt.tokens) - 1)
+    found = np.zeros(len(streams))
+    for some in sweep(anatomy, b, [Row(point, patch={0: x}) for x in streams], [0]):
+        found[some.rows] = log_odds_of(some.logits[:, 0], pair.tokens[:1])[:, 0]
     return found
 
 
@@ -301,35 +318,62 @@ def attending(
 def judge(steps: pd.DataFrame) -> dict[int, str]:
     """Each step's verdict from the experiments on one task.
 
-    A main experiment *counts* if it surely takes at least a tenth of what A has over B (the lower end of its 95 %
-    interval) and more than the controls of its step (the lower end of `beyond`, the paired difference to the largest of
-    them). All count: supported. One surely takes less than a tenth, or less than a control: rejected. Else: not seen.
+    What decides: whether the way is needed (``way``: attention kept from it; for step 2, MLPs at the answers), and
+    whether the heads that go it can be told (``heads``). An experiment *holds* if it surely takes a tenth of what the
+    rule adds, or more (the lower end of its 95 % interval), and more than its control: the lower end of `beyond` for
+    ways, no placebo set that takes as much for heads.
+
+    supported
+        All hold, heads among them where the step has heads: by chance in less than 2.5 % of cases.
+    rejected
+        Every ``way`` surely takes less than a tenth, so that the step is not needed. Heads that take little reject
+        nothing, since others may make up for them.
+    not seen
+        Else.
 
     Parameters
     ----------
     steps
-        Columns step, main, share_low, share_high, beyond_low, beyond_high; NaN in `beyond` where there is no control.
+        Columns step, decides, share_low, share_high, beyond_low, n_controls and n_as_much.
     """
     verdicts = {}
     for step in STEPS:
-        own = steps[(steps.step == step) & steps.main.astype(bool)]
-        counts = (own.share_low >= MATERIAL) & ~(own.beyond_low <= 0)
-        against = (own.share_high < MATERIAL) | (own.beyond_high < 0)
-        verdicts[step] = "rejected" if against.any() else "supported" if len(own) and counts.all() else "not seen"
+        own = steps[steps.step == step]
+        ways_, heads = (own[own.decides == what] for what in ("way", "heads"))
+        hold = (ways_.share_low >= MATERIAL) & (ways_.beyond_low > 0)
+        told = (heads.share_low >= MATERIAL) & (heads.n_as_much == 0) & (heads.n_controls > 0)
+        if len(ways_) and (ways_.share_high < MATERIAL).all():
+            verdicts[step] = "rejected"
+        elif len(ways_) and hold.all() and (step == 2 or (len(heads) and told.all())):
+            verdicts[step] = "supported"
+        else:
+            verdicts[step] = "not seen"
     return verdicts
 
 
 def experiment_row(
     lost: Float[np.ndarray, " pair"],
-    gain: Float[np.ndarray, " pair"],
+    rule: Float[np.ndarray, " pair"],
     controls: Sequence[Float[np.ndarray, " pair"]] = (),
     **about: Any,
 ) -> dict[str, Any]:
-    """A row of the table of steps: a loss as a share of what A has over B on average, and beyond its controls."""
-    whole = gain.mean()
-    numbers: dict[str, Any] = {"share": t_interval(lost / whole), "beyond": (np.nan,) * 3}
+    """A row of the table of steps: a loss as a share of what the rule adds, and beyond the largest of its controls.
+
+    Both are ratios of means over pairs; their intervals are those of a ratio (linearised).
+    """
+    numbers: dict[str, Any] = {"share": _ratio(lost, rule), "beyond": (np.nan,) * 3}
+    as_much = 0
     if controls:
         worst = max(controls, key=lambda x: x.mean())
-        numbers["beyond"] = t_interval((lost - worst) / whole)
+        numbers["beyond"] = _ratio(lost - worst, rule)
+        as_much = sum(int(x.mean() >= lost.mean()) for x in controls)
     flat = {f"{k}{end}": float(x) for k, three in numbers.items() for end, x in zip(("", "_low", "_high"), three)}
-    return {**about, **flat}
+    return {"n_controls": len(controls), "n_as_much": as_much, **about, **flat}
+
+
+def _ratio(x: Float[np.ndarray, " pair"], y: Float[np.ndarray, " pair"]) -> tuple[float, float, float]:
+    """Mean of x over mean of y, and its 95 % interval."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = x.mean() / y.mean()
+        _, low, high = t_interval((x - ratio * y) / y.mean())
+        return float(ratio), float(ratio + low), float(ratio + high)

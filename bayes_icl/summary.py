@@ -345,7 +345,7 @@ def summarise_patch(out: Path) -> str:
     from bayes_icl.compare import read_table
     from bayes_icl.curves import beside
 
-    console = Console(file=io.StringIO(), highlight=False, width=110)
+    console = Console(file=io.StringIO(), highlight=False, width=120)
     facts = json.loads(beside(out, "json").read_text())
     names = ("rounds", "backups", "halves", "heads", "steps")
     tables = {name: read_table(beside(out, f"{name}.csv")) for name in names}
@@ -353,6 +353,11 @@ def summarise_patch(out: Path) -> str:
         console.rule(f"[bold]{escape(task)}", align="left")
         for sentence in patch_sentences(own, {name: table[table.task == task] for name, table in tables.items()}):
             console.print(escape(sentence))
+        if not own["taught"]:
+            continue
+        steps = tables["steps"][tables["steps"].task == task]
+        if len(steps):
+            console.print(_step_table(own, steps))
         console.print(_round_table(tables["rounds"][tables["rounds"].task == task]))
         console.print(_costly_table(tables["heads"][tables["heads"].task == task], own["other_kind"]))
     return console.file.getvalue()  # type: ignore[attr-defined]
@@ -360,40 +365,74 @@ def summarise_patch(out: Path) -> str:
 
 def patch_sentences(facts: dict, tables: dict[str, pd.DataFrame]) -> list[str]:
     """What was found on one task, from its part of the tables."""
-    rounds, backups, halves, steps = (tables[name] for name in ("rounds", "backups", "halves", "steps"))
+    rounds, backups, halves = (tables[name] for name in ("rounds", "backups", "halves"))
     first = rounds[(rounds["round"] == 0) & (rounds.kind == facts["kind"])].iloc[0]
     where = {"last": "the last position", "query": "the last token of the query", "separator": "the separator"}
+    bare = "B, another query after those" if facts["position"] == "answers" else "B, without"
     lines = [
-        f"A shows {facts['n_examples']} examples, B none; token {facts['token']} of the answer against all others, "
-        f"{facts['n_pairs']} pairs: A {_range(first, 'a_own')} nats, B {_range(first, 'b_own')}; examples add "
-        f"{_three(facts['gain'].values())}",
-        f"A's stream at {where.get(facts['position'], 'the answers of examples')} put into B: "
-        + _came_across(first)
-        + f"; most at point {first.peak_point:.0f}, {_range(first, 'peak')} nats",
+        f"token {facts['token']} of the answer against all others, {facts['n_pairs']} pairs: A, with "
+        f"{facts['n_examples']} examples, {_range(first, 'a_own')} nats; with their answers permuted "
+        f"{_three(facts['no_rule'].values())}; {bare}, {_range(first, 'b_own')}; the rule adds "
+        f"{_three(facts['rule'].values())}"
     ]
-    lines += [f"rounds end: {facts['ended']}"]
+    came = came_across(first)
+    if facts["position"] == "answers":
+        came = f"it carries half of A's lead up to point {point_of(first, 'transfer_until')}"
+    if not facts["taught"]:
+        return [*lines, "the examples teach no rule here: there is nothing to carry, and nothing to explain"]
+    lines += [
+        f"A's stream at {where.get(facts['position'], 'the answers of examples')} put into B: "
+        f"{came}; B's own answer is likeliest at point {first.peak_point:.0f}, {_range(first, 'peak')} nats, and comes "
+        f"first in {first.peak_first:.0%}",
+        f"rounds end: {facts['ended']}",
+    ]
     for row in backups.itertuples():
+        name = "takes over" if row.backup else "grows, but not surely more than beside placebo sets"
         lines.append(
-            f"    round {row.round}: {row.component} takes over ({row.mode}): its ablation costs "
+            f"    round {row.round}: {row.component} {name} ({row.mode}): its ablation costs "
             f"{_range(row, 'effect_before')} before and {_range(row, 'effect_after')} after, growth "
-            f"{_range(row, 'growth')} (placebo sets {row.growth_placebo:.3f}); its direct effect rises by "
+            f"{_range(row, 'growth')} ({row.growth_other_kind:.3f} by {facts['other_kind']}), "
+            f"{_range(row, 'growth_placebo')} beside placebo sets; its direct effect rises by "
             f"{_range(row, 'direct_rise')}, its attention to examples by {_range(row, 'attention_rise')}"
         )
     for row in halves.itertuples():
         order = "the most costly first" if row.order == "best first" else "in random order"
-        text = f"half of what examples add is gone with {row.share:.1%} [{row.share_low:.1%}, {row.share_high:.1%}]"
+        number = row.share * row.n_heads_all
+        text = (
+            f"half of what the rule adds is gone with {row.share:.1%} [{row.share_low:.1%}, {row.share_high:.1%}] "
+            f"({number:.1f} of {row.n_heads_all} heads)"
+        )
         if row.share != row.share:
-            text = "half of what examples add is never gone"
-        lines.append(f"heads ablated {order}: {text} of {row.n_heads_all} heads")
-    if len(steps):
-        from bayes_icl.steps import STEPS
-
-        for step, words in STEPS.items():
-            lines.append(f"step {step}, {words}: {facts['steps'][str(step)].upper()}")
-            for row in steps[steps.step == step].itertuples():
-                beyond = "" if row.beyond != row.beyond else f"; beyond its control {_range(row, 'beyond')}"
-                lines.append(f"    {row.what} ({row.kind}): takes {_range(row, 'share')} of what examples add{beyond}")
+            text = f"half of what the rule adds is never gone: {row.left_without_heads:.2f} nats are left without any"
+        lines.append(f"heads ablated at every token ({facts['kind']}), {order}: {text}")
     return lines
+
+
+def _step_table(facts: dict, steps: pd.DataFrame) -> Table:
+    """What each experiment on the post's steps takes, and the verdicts."""
+    from rich.table import Table
+
+    from bayes_icl.steps import STEPS
+
+    table = Table(box=None, pad_edge=False, title="the post's three steps", title_justify="left")
+    for heading, justify in (("", "left"), ("", "left"), ("takes", "right"), ("beyond its control", "right")):
+        table.add_column(heading, justify=justify, no_wrap=bool(heading))  # type: ignore[arg-type]
+
+    def shares(row: Any, name: str) -> str:
+        mean, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
+        return "" if mean != mean else f"{mean:.0%} \\[{low:.0%}, {high:.0%}]"
+
+    for step, words in STEPS.items():
+        table.add_row(f"{step} {words}")
+        table.add_row(f"  {facts['steps'][str(step)].upper()}")
+        for row in steps[steps.step == step].itertuples():
+            table.add_row(f"    {row.what}", row.kind, shares(row, "share"), shares(row, "beyond"))
+    table.caption = (
+        "shares of what the rule adds (beyond 100 %: of the form of answers as well);\n"
+        "control: the same done elsewhere, or the largest of the placebo sets"
+    )
+    table.caption_justify = "left"
+    return table
 
 
 def _range(row: Any, name: str) -> str:
@@ -401,53 +440,78 @@ def _range(row: Any, name: str) -> str:
     return _three(getattr(row, name + end) for end in ("", "_low", "_high"))
 
 
-def _came_across(row: Any) -> str:
-    """Where half of what A has over B came across."""
-    words = []
-    for name, what in (("transfer_layer", "the task"), ("answer_layer", "A's answer")):
-        point, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
-        interval = f" [{low:.0f}, {high:.0f}]" if low == low else ""
-        words.append(
-            f"{what} comes across from point {point:.0f}{interval} on" if point == point else f"{what} does not"
-        )
-    return ", ".join(words)
+def came_across(row: Any) -> str:
+    """Where half of what A has over B came across, and half of what the rule is."""
+    task, answer = point_of(row, "transfer_layer"), point_of(row, "answer_layer")
+    rule = point_of(row, "rule_layer")
+    carried = "does not come across" if task == "never" else f"comes across at point {task}"
+    beyond = "nowhere more than" if rule == "never" else f"from {rule} on half of A's lead over"
+    then = "A's answer never" if answer == "never" else f"A's answer at {answer}"
+    return f"the task {carried} ({beyond} a run with permuted answers carries), {then}"
+
+
+def point_of(row: Any, name: str) -> str:
+    """A point with its interval; one that more than 2.5 % of the resamples never reach has no upper end."""
+    point, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
+    if point != point:
+        return "never"
+    upper = f"{high:.0f}" if getattr(row, f"{name}_reached") >= 0.975 else "never"
+    return f"{point:.0f} [{low:.0f}, {upper}]"
 
 
 def _round_table(rounds: pd.DataFrame) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, title="rounds of ablation in A", title_justify="left")
-    for heading in ("round", "ablated", "kind", "A's log-odds", "transfer layer", "of clean A", "answer layer", "peak"):
+    for heading in (
+        "round",
+        "ablated",
+        "kind",
+        "A's log-odds",
+        "rule left",
+        "transfer",
+        "of clean A",
+        "rule",
+        "answer",
+    ):
         left = heading in ("ablated", "kind")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "ablated")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+    whole = rounds.rule.iloc[0]
     for row in rounds.itertuples():
         if row.round == 0 and row.Index != rounds.index[0]:
             continue
         name = "placebo" if str(row.set).startswith("placebo") else str(row.layers_text if row.n_heads else "nothing")
-        cells = [_point(row, name) for name in ("transfer_layer", "transfer_layer_kept", "answer_layer")]
-        numbers = (f"{row.a_own:.2f} [{row.a_own_low:.2f}, {row.a_own_high:.2f}]", *cells, f"{row.peak:.2f}")
+        cells = [point_of(row, f"{x}_layer{end}") for x, end in (("transfer", ""), ("transfer", "_kept"), ("rule", ""))]
+        numbers = (f"{row.a_own:.2f} [{row.a_own_low:.2f}, {row.a_own_high:.2f}]", f"{row.rule / whole:.0%}", *cells)
         kind = row.kind if row.n_heads else ""
-        table.add_row(str(row.round), name, kind, *(x.replace("[", "\\[") for x in numbers))
+        shown = (*numbers, point_of(row, "answer_layer"))
+        table.add_row(str(row.round), name, kind, *(x.replace("[", "\\[") for x in shown))
+    table.caption = (
+        "transfer, answer: where half of what this A has over B comes across; of clean A: half of what A had;\n"
+        "rule: half of its lead over permuted answers, beyond what these carry"
+    )
+    table.caption_justify = "left"
     return table
-
-
-def _point(row: Any, name: str) -> str:
-    point, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
-    return "never" if point != point else f"{point:.0f} [{low:.0f}, {high:.0f}]"
 
 
 def _costly_table(heads: pd.DataFrame, other_kind: str, most: int = 8) -> Table:
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, title="heads whose ablation costs most, alone", title_justify="left")
+    table = Table(
+        box=None,
+        pad_edge=False,
+        title="heads whose ablation at the last position costs most, alone",
+        title_justify="left",
+    )
     roles = [name for name in ("bring", "to_answers", "to_sink", "induction") if name in heads]
     parts = ("taken", "other_heads", "mlps", "norm")
-    for heading in ("head", "lost", f"lost ({other_kind})", *parts, *(name.replace("_", " ") for name in roles)):
-        table.add_column(heading.replace("_", " "), justify="left" if heading == "head" else "right", no_wrap=True)
+    names = ("taken", "other heads", "MLPs", "norm, rivals", *(name.replace("_", " ") for name in roles))
+    for heading in ("head", "lost", other_kind, *names):
+        table.add_column(heading, justify="left" if heading == "head" else "right", no_wrap=True)
     for row in heads.nlargest(most, "lost").itertuples():
         lost = f"{row.lost:.2f} [{row.lost_low:.2f}, {row.lost_high:.2f}]".replace("[", "\\[")
         cells = [f"{getattr(row, name):.2f}" for name in (f"lost_{other_kind}", *parts, *roles)]
         table.add_row(str(row.component), lost, *cells)
-    table.caption = "lost = taken - other heads - MLPs - norm, nats; attention by role"
+    table.caption = "lost = taken - other heads - MLPs - norm and rivals, nats; attention by role"
     table.caption_justify = "left"
     return table

@@ -46,7 +46,8 @@ class Row:
     patch
         The residual stream instead of what goes into `layer`, by position, shape (d_model,).
     heads
-        By layer: heads, and what they hand to the output projection, shape (pos, chosen head, d_head).
+        By layer: heads, and what they hand to the output projection, shape (pos, chosen head, d_head); NaN keeps
+        their own output.
     mlps
         By layer: what the MLP adds instead, shape (pos, d_model).
     at
@@ -216,6 +217,9 @@ def sweep(
     at_once
         Rows times positions in one pass.
     """
+    for row in rows:
+        if any(layer < row.layer for layer in (*row.heads, *row.mlps)):
+            raise ValueError(f"a row joins at layer {row.layer}, above an edit of its own")
     order = sorted(range(len(rows)), key=lambda i: rows[i].layer)
     n = max(at_once // base.residual[0].shape[1], 1)
     for start in range(0, len(order), n):
@@ -275,10 +279,10 @@ def _run(
             for i, row in enumerate(rows[: len(z)]):
                 if layer in row.heads:
                     heads, values = row.heads[layer]
-                    at = slice(None) if row.at is None else torch.from_numpy(np.flatnonzero(row.at)).to(device)
-                    own = by_head[i, at]
-                    own[:, list(heads)] = values.to(device)[at]
-                    by_head[i, at] = own
+                    values = values.to(device)
+                    if row.at is not None:
+                        values = torch.where(torch.from_numpy(row.at).to(device)[:, None, None], values, torch.nan)
+                    put(by_head[i : i + 1], heads, values[None])
             if watched and written:
                 seen = watched.seen[layer]
                 effect = ((by_head[:, watched.position] - anatomy.value_bias[layer]) * seen).sum(-1)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bayes_icl.effects import Episode, Target, recorded_episodes, token_log_odds
@@ -73,16 +73,30 @@ def cut(episode: Episode, shot: int, token: int) -> Episode:
 
 
 def token_read(episodes: Sequence[Episode]) -> int:
-    """The first token of the answer at which episodes differ more often than not, which is what tells A's from B's."""
-    answers = [e.prompt.answer(0) for e in episodes]
+    """The first token of the answer at which two answers of the task often differ, which is what tells A's from B's."""
+    answers = [e.prompt.answer(shot) for e in episodes for shot in range(len(e.prompt.answer_start))]
     for token in range(min(len(answer) for answer in answers)):
-        if sum(a[token] != b[token] for a, b in zip(answers, answers[1:] + answers[:1])) >= 0.4 * len(answers):
+        _, counts = np.unique([answer[token] for answer in answers], return_counts=True)
+        if 1 - ((counts / len(answers)) ** 2).sum() >= 0.4:  # of two drawn at random
             return token
     raise StatedError("the answers of the task hardly differ: what is patched could not be told from what was there")
 
 
-def permuted(episode: Episode, shot: int, seed: int) -> Episode:
-    """A cut episode with its examples' answers permuted among them, so that they show the form and no rule."""
+def permuted(episode: Episode, shot: int, seed: int, *, queries: bool = False) -> Episode:
+    """A cut episode with its examples' answers permuted among them, so that they show the form and no rule.
+
+    Parameters
+    ----------
+    queries
+        Permute what stands before the answers instead, so that every answer keeps its place and has another's query.
+
+    Raises
+    ------
+    StatedError
+        There is one example only.
+    """
+    if shot < 2:
+        raise StatedError(f"the answers of {shot} example cannot be permuted: give --n-examples 2 or --reference task")
     tokens, places = episode.prompt.tokens, episode.places
     starts, stops = (x[:shot].tolist() for x in (episode.prompt.answer_start, episode.prompt.answer_stop))
     order = np.random.default_rng([seed, 13, episode.seq]).permutation(shot)
@@ -92,10 +106,17 @@ def permuted(episode: Episode, shot: int, seed: int) -> Episode:
     where: list[np.ndarray] = []
     begin = 0
     for i, (start, stop) in enumerate(zip(starts, stops)):
-        answer = tokens[starts[other[i]] : stops[other[i]]]
-        parts += [tokens[begin:start], answer]
-        own = np.stack([np.full(len(answer), i), np.full(len(answer), ANSWER), np.arange(len(answer))])
-        where += [np.stack([x[begin:start] for x in places]), own]
+        kept, moved_ = slice(begin, start), slice(starts[other[i]], stops[other[i]])
+        if queries:
+            kept, moved_ = slice(stops[other[i] - 1] if other[i] else 1, starts[other[i]]), slice(start, stop)
+            if not i:
+                parts.append(tokens[:1])
+                where.append(np.stack([x[:1] for x in places]))
+        for piece in (kept, moved_):
+            placed = np.stack([x[piece] for x in places])
+            placed[0] = np.where(placed[0] < 0, -1, i)
+            parts.append(tokens[piece])
+            where.append(placed)
         begin = stop
     moved = np.concatenate([*parts, tokens[begin:]])
     placed = np.concatenate([*where, np.stack([x[begin:] for x in places])], axis=1)
@@ -207,8 +228,8 @@ def patched(
     positions: Sequence[tuple[int, int]],
     tokens: Sequence[int],
     points: Sequence[int] | None = None,
-) -> Float[np.ndarray, "point token"]:
-    """Log-odds of some tokens after B, A's residual stream being put into it at each point.
+) -> tuple[Float[np.ndarray, "point token"], Bool[np.ndarray, "point token"]]:
+    """Log-odds of some tokens after B, A's residual stream being put into it at each point; and which come first.
 
     Parameters
     ----------
@@ -220,9 +241,11 @@ def patched(
     points = range(anatomy.n_layers + 1) if points is None else points
     rows = [Row(i, patch={q - b.first: a.residual[i][0, p - a.first] for p, q in positions}) for i in points]
     found = np.zeros((len(rows), len(tokens)))
+    first = np.zeros(found.shape, bool)
     for some in sweep(anatomy, b, rows, [len(b.tokens) - 1 - b.first]):
         found[some.rows] = log_odds_of(some.logits[:, 0], tokens)
-    return found
+        first[some.rows] = some.logits[:, 0].argmax(-1).cpu().numpy()[:, None] == np.array(tokens)
+    return found, first
 
 
 def log_odds_of(logits: Float[Tensor, "row vocab"], tokens: Sequence[int]) -> Float[np.ndarray, "row token"]:
@@ -242,12 +265,15 @@ class Reached(NamedTuple):
         95 % of the bootstrap resamples that reach it lie between.
     share
         How many of them do.
+    draws
+        The point in each resample, NaN where it is not reached; the same resamples for the same pairs and seed.
     """
 
     point: float
     low: float
     high: float
     share: float
+    draws: np.ndarray
 
 
 def reaching(
@@ -270,7 +296,7 @@ def reaching(
     found = np.array(first[1:])
     some = found[~np.isnan(found)]
     low, high = np.quantile(some, (0.025, 0.975), method="inverted_cdf") if len(some) else (np.nan, np.nan)
-    return Reached(float(first[0]), float(low), float(high), len(some) / n_resamples)
+    return Reached(float(first[0]), float(low), float(high), len(some) / n_resamples, found)
 
 
 def _first(

@@ -136,7 +136,7 @@ def measure(settings: Any, ways: dict[str, str], child: Callable[..., None]) -> 
     lines, children = {}, {}
     for way in ways:
         lines[way], theirs = fresh.Pipe()
-        children[way] = fresh.Process(target=child, args=(way, settings, theirs))
+        children[way] = fresh.Process(target=child, args=(way, settings, theirs), daemon=True)
         children[way].start()
         found[way] = {**lines[way].recv(), "seconds": []}
     for i in range(settings.rounds):

@@ -1,7 +1,10 @@
-"""Models to be taken apart: random ones, biases and gains too, and two whose one writing head is built by hand."""
+"""Models to be taken apart: random ones, biases and gains too; two whose one writing head is built by hand, and one in
+which the heads that move a task to the last position are.
+"""
 
 from __future__ import annotations
 
+import enum
 import string
 from typing import Any
 
@@ -68,11 +71,23 @@ def averaging_model(like: Model) -> Model:
 
 
 def _built(like: Model, kind: str) -> Model:
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(3)
+        hf = _llama(like, WIDTH, LAYERS, 16)
+        for block in hf.model.layers:
+            _fill_with_noise(block)
+        _embed(hf, like)
+        _build_writer(hf.model.layers[WRITER[0]].self_attn, kind)
+    return Model(hf, like.tokenizer, kind)
+
+
+def _llama(like: Model, width: int, layers: int, intermediate: int) -> Any:
+    """A Llama whose norms leave the stream about as it is, if one of its dimensions is LARGE."""
     config = LlamaConfig(
         vocab_size=len(like.tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=16,
-        num_hidden_layers=LAYERS,
+        hidden_size=width,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
         num_attention_heads=HEADS,
         num_key_value_heads=HEADS,
         max_position_embeddings=4096,
@@ -80,28 +95,22 @@ def _built(like: Model, kind: str) -> Model:
         tie_word_embeddings=False,
     )
     config.rope_parameters = {"rope_type": "default", "rope_theta": 1e12}
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(3)
-        hf = LlamaForCausalLM(config).eval()
-        for block in hf.model.layers:
-            _fill_with_noise(block)
-        _embed(hf, like)
-        _build_writer(hf.model.layers[WRITER[0]].self_attn, kind)
-        for norm in (m for m in hf.modules() if type(m).__name__ == "LlamaRMSNorm"):
-            norm.weight.fill_(LARGE / WIDTH**0.5)  # so that norms leave the stream about as it is
+    hf = LlamaForCausalLM(config).eval()
+    for norm in (m for m in hf.modules() if type(m).__name__ == "LlamaRMSNorm"):
+        norm.weight.fill_(LARGE / width**0.5)
     hf.config.architectures = ["LlamaForCausalLM"]
-    return Model(hf, like.tokenizer, kind)
+    return hf
 
 
-def _fill_with_noise(block: Any) -> None:
-    """Every head and MLP reads noise and writes a little noise."""
+def _fill_with_noise(block: Any, first: int = NOISE, size: float = 0.3) -> None:
+    """Every head and MLP reads noise, which dimensions from `first` on hold, and writes a little noise."""
     attention, mlp = block.self_attn, block.mlp
     for projection in (attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj):
-        projection.weight.normal_(0, 0.3)
-        projection.weight[:, :NOISE] = 0
+        projection.weight.normal_(0, size)
+        projection.weight[:, :first] = 0
     for projection in (attention.o_proj, mlp.down_proj):
-        projection.weight.normal_(0, 0.3)
-        projection.weight[:NOISE] = 0
+        projection.weight.normal_(0, size)
+        projection.weight[:first] = 0
 
 
 def _embed(hf: Any, like: Model) -> None:
@@ -159,3 +168,207 @@ def class_task(name: str = "classes", *, shuffled: bool = False, labels: tuple[s
         for digit in string.digits
     )
     return Task(name, pool, template="{query}{answer}\n", form="label", labels=LABELS, shuffled=shuffled)
+
+
+class Dim(enum.IntEnum):
+    """The residual stream of `backup_model`."""
+
+    CONST = 0
+    SINK = 1
+    QUERY_A, QUERY_B = 2, 3  # a query's letter is of this class
+    LABEL_A, LABEL_B = 4, 5  # this label
+    SEPARATOR, TERMINATOR = 6, 7
+    BROUGHT_A, BROUGHT_B = 8, 9  # at an answer: the class of its own query
+    EVIDENCE = 10  # at an answer: 1 if it follows the mapping, -1 if it is the other label
+    TASK = 11  # at a separator: the mean evidence, shrunk towards 0 where there are few answers
+    PRESENT = 12  # at a separator: 1 if the task is there
+    FETCHED_A, FETCHED_B = 13, 14  # at a separator: the class of its own query
+    ANSWER = 15  # above 0 for the first label, below for the second
+    NOISE = 16
+
+
+# What is built into `backup_model`. Point l of the residual stream is what goes into block l.
+BRING = (0, 1)  # at an answer, attends to its own query's letter and brings the letter's class
+FORMED = 1  # the MLP that compares the class brought with the label: evidence for the mapping or against it
+MOVER = (3, 2)  # at a separator, attends to earlier answers and writes the task
+PRESENCE = 3  # the MLP that says whether the task is there
+BACKUP = (5, 1)  # writes the task as well, if it is not there
+FETCH = (6, 3)  # at a separator, attends to its own query's letter and brings the letter's class
+ANSWERED = 6  # the MLP that makes the answer from task and class
+TRANSFER, TRANSFER_WITHOUT_MOVER, ANSWER = 4, 6, 7  # points from which on a patch brings the task; the answer
+TASK_LAYERS, TASK_WIDTH = 8, 64
+TASK_SINK = 4.0  # the sink weighs as much as so many answers
+MOVED, BACKED_UP = 0.90, 0.86  # the task as the mover and the backup write it after 8 examples
+ABSENT, ENOUGH = 0.64, 0.72  # the backup writes it all where the task is below ABSENT, nothing where it is above ENOUGH
+NEEDED, FULL = 0.3, 0.5  # there is no answer where the task is below NEEDED, and hardly more of it above FULL
+FULL_ANSWER, FURTHER = 6.0, 1.0  # nats at FULL, and nats for a task larger by 1 beyond
+LIKELY = 20.0  # nats by which labels at a separator, and a terminator at a label, are above all other tokens
+
+
+def mapping_task(name: str = "mapping", *, flipped: bool = False, shuffled: bool = False) -> Task:
+    """As `class_task`, with a separator, from which the label is read; `flipped` gives each class the other label."""
+    labels = LABELS[::-1] if flipped else LABELS
+    pool = tuple(
+        Example(digit + letter, label, foil)
+        for label, foil, letters in zip(labels, labels[::-1], LETTERS.values())
+        for letter in letters
+        for digit in string.digits
+    )
+    return Task(name, pool, template="{query}>{answer}\n", form="label", labels=LABELS, shuffled=shuffled)
+
+
+def backup_model(like: Model, *, backup: bool = True) -> Model:
+    """Solves `mapping_task`, normal or flipped, by steps that are known, and has one backup head.
+
+    Examples decide the answer: a bare query's two labels are about as likely. At examples' answers BRING and FORMED
+    find what the answer says of the mapping; MOVER takes the mean of that to the last position; FETCH and ANSWERED
+    make the answer of it. BACKUP does what MOVER does, and attends to the sink where the task is there already; so
+    what its loss costs grows, though with MOVER or without it writes only noise along the answer itself.
+    All other heads and MLPs write a little noise.
+
+    Parameters
+    ----------
+    backup
+        Build that head; else it is one of those that write noise.
+    """
+    return _task_model(like, "backup" if backup else "mover", solves=True, backup=backup)
+
+
+def noise_model(like: Model) -> Model:
+    """As `backup_model` with the answers' format only: every head writes noise, and examples say nothing."""
+    return _task_model(like, "noise", solves=False, backup=False)
+
+
+def _task_model(like: Model, name: str, *, solves: bool, backup: bool) -> Model:
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(4)
+        hf = _llama(like, TASK_WIDTH, TASK_LAYERS, 32)
+        for block in hf.model.layers:
+            _fill_with_noise(block, Dim.NOISE, 0.08)
+        _embed_task(hf, like)
+        blocks = hf.model.layers
+        if solves:
+            answers = {Dim.LABEL_A: 1.0, Dim.LABEL_B: 1.0, Dim.TERMINATOR: 1.0}
+            _build_carrier(blocks[BRING[0]].self_attn, BRING[1], answers, Dim.BROUGHT_A)
+            _build_evidence(blocks[FORMED].mlp)
+            _build_mover(blocks[MOVER[0]].self_attn, MOVER[1], MOVED, {Dim.SEPARATOR: 1.0})
+            _build_presence(blocks[PRESENCE].mlp)
+            _build_carrier(blocks[FETCH[0]].self_attn, FETCH[1], {Dim.SEPARATOR: 1.0}, Dim.FETCHED_A)
+            _build_answer(blocks[ANSWERED].mlp)
+        if backup:
+            absent = {Dim.SEPARATOR: 1.0, Dim.PRESENT: -2.0}
+            _build_mover(blocks[BACKUP[0]].self_attn, BACKUP[1], BACKED_UP, absent)
+    return Model(hf, like.tokenizer, name)
+
+
+def _embed_task(hf: Any, like: Model) -> None:
+    embed, unembed = hf.model.embed_tokens.weight, hf.lm_head.weight
+    embed.zero_()
+    unembed.zero_()
+    unembed[:, Dim.NOISE :].normal_(0, 0.15)
+    for letters in (string.digits, *LETTERS.values()):
+        noise = 0.5 * torch.randn(len(letters), TASK_WIDTH - Dim.NOISE)
+        embed[[token_of(like, letter) for letter in letters], Dim.NOISE :] = noise - noise.mean(0)
+    embed[:, Dim.CONST] = LARGE
+    embed[0, Dim.SINK] = 1
+    embed[0, Dim.NOISE :].normal_(0, 0.1)  # so that a head that attends there writes something
+    separator, terminator = token_of(like, ">"), token_of(like, "\n")
+    embed[separator, Dim.SEPARATOR] = embed[terminator, Dim.TERMINATOR] = 1
+    for i, (label, letters) in enumerate(LETTERS.items()):
+        token = token_of(like, label)
+        embed[token, Dim.LABEL_A + i] = 1
+        unembed[token, Dim.SEPARATOR] = unembed[terminator, Dim.LABEL_A + i] = LIKELY
+        unembed[token, Dim.ANSWER] = 0.5 - i
+        embed[[token_of(like, letter) for letter in letters], Dim.QUERY_A + i] = 1
+
+
+def _head(attention: Any, head: int) -> tuple[Any, Any, Any, Any, float]:
+    """The weights of a head, whose values write noise but for the first two dimensions; what a score of 1 takes."""
+    size = TASK_WIDTH // HEADS
+    own = slice(head * size, (head + 1) * size)
+    q, k, v = (getattr(attention, f"{name}_proj").weight[own] for name in "qkv")
+    out = attention.o_proj.weight[:, own]
+    for weight in (q, k, v[:2], out[:, :2]):
+        weight.zero_()
+    return q, k, v, out, size**0.5
+
+
+def _build_carrier(attention: Any, head: int, here: dict[Dim, float], out_a: int) -> None:
+    """At some tokens, attends to the nearest letter before it and brings its class; elsewhere, to the sink.
+
+    In prompts of up to 190 tokens: a turn is 199.
+    """
+    q, k, v, out, one = _head(attention, head)
+    turning, steady = 1, 5  # the first turns by 1/32 a token
+    for dim, weight in here.items():
+        q[turning, dim] = weight * one
+    q[steady, Dim.CONST] = one / LARGE
+    k[turning, [Dim.QUERY_A, Dim.QUERY_B]] = 800.0
+    k[steady, Dim.SINK] = 20.0
+    for i in (0, 1):
+        v[i, Dim.QUERY_A + i] = out[out_a + i, i] = 1
+
+
+def _build_mover(attention: Any, head: int, written: float, here: dict[Dim, float]) -> None:
+    """Where `here` adds up to 1, attends alike to all labels, to the sink as to TASK_SINK of them; else to the sink."""
+    q, k, v, out, one = _head(attention, head)
+    to_labels, to_sink = 5, 6
+    for dim, weight in here.items():
+        q[to_labels, dim] = weight * one
+    q[to_sink, Dim.CONST] = one / LARGE
+    k[to_labels, [Dim.LABEL_A, Dim.LABEL_B]] = SCORE
+    k[to_labels, Dim.NOISE :] = 0.3 * torch.randn(TASK_WIDTH - Dim.NOISE)
+    k[to_sink, Dim.SINK] = SCORE + np.log(TASK_SINK)
+    v[0, Dim.EVIDENCE] = written * (8 + TASK_SINK) / 8
+    out[Dim.TASK, 0] = 1
+
+
+STEEP = 100.0  # silu(STEEP x) / STEEP is max(x, 0) with a rounded corner
+
+
+def _add_units(mlp: Any, units: list[tuple[dict[Dim, float], Dim, float]]) -> None:
+    """Make first units of an MLP, each of what it reads (a weighted sum, if above 0), where it writes, and a factor."""
+    for i, (reads, write, factor) in enumerate(units):
+        for weight in (mlp.gate_proj.weight[i], mlp.up_proj.weight[i], mlp.down_proj.weight[:, i]):
+            weight.zero_()
+        for dim, weight in reads.items():
+            mlp.gate_proj.weight[i, dim] = STEEP * weight / (LARGE if dim == Dim.CONST else 1)
+        mlp.up_proj.weight[i, Dim.CONST] = 1 / LARGE
+        mlp.down_proj.weight[write, i] = factor / STEEP
+
+
+def _build_evidence(mlp: Any) -> None:
+    _add_units(
+        mlp,
+        [
+            ({brought: 1, label: 1, Dim.CONST: -1.5}, Dim.EVIDENCE, 2.0 if i == j else -2.0)
+            for i, brought in enumerate((Dim.BROUGHT_A, Dim.BROUGHT_B))
+            for j, label in enumerate((Dim.LABEL_A, Dim.LABEL_B))
+        ],
+    )
+
+
+def _build_presence(mlp: Any) -> None:
+    slope = 1 / (ENOUGH - ABSENT)
+    _add_units(
+        mlp,
+        [
+            ({Dim.TASK: sign, Dim.CONST: -knee}, Dim.PRESENT, factor)
+            for sign in (1, -1)
+            for knee, factor in ((ABSENT, slope), (ENOUGH, -slope))
+        ],
+    )
+
+
+def _build_answer(mlp: Any) -> None:
+    slope = FULL_ANSWER / (FULL - NEEDED)
+    _add_units(
+        mlp,
+        [
+            # A class that was not fetched takes 3 off the task, and nothing is left of it.
+            ({Dim.TASK: sign, fetched: 3, Dim.CONST: -3 - knee}, Dim.ANSWER, sign * way * factor)
+            for fetched, way in ((Dim.FETCHED_A, 1), (Dim.FETCHED_B, -1))
+            for sign in (1, -1)
+            for knee, factor in ((NEEDED, slope), (FULL, FURTHER - slope))
+        ],
+    )

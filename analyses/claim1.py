@@ -1,0 +1,279 @@
+"""Claim 1 of the post on SmolLM2-135M: where does a task form, and do other heads take over when its heads are gone?
+
+``python analyses/claim1.py``: curves and `patch` (shared with claim 3); then docs/claim1.md, whose sentences are made
+from the numbers found. It goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from claims import FIGURES, PATCHED, ROOT, TASKS, facts, listed, of_task, patch_all, ranged, tables, three
+
+from bayes_icl.summary import came_across, point_of
+
+OPENING = """# Claim 1: the layer where a task forms, and heads that take over
+
+*Written by `analyses/claim1.py` (`make claim1`) from its output; SmolLM2-135M-Instruct, {n_pairs} pairs of sequences,
+{n_examples} examples. Brackets hold 95 % intervals: of layers by bootstrap over pairs ("never": more than 2.5 % of the
+resamples do not get there), of everything else t-intervals over pairs.*
+
+The post patches the residual stream of a run with examples (A) into one without (B) and finds the layer where the task
+is formed; it ablates the heads just before that layer, finds the task formed two layers later, and so on: 12, 14, 16.
+Its picture is that other heads take over. On this model:
+
+{answers}
+
+What is read is the log-odds of the first token that tells the task's answers apart (of a number, its first digit),
+against all other tokens. A and B ask different queries with different answers, so that "the task came across" (B gives
+the rule's answer to its own query) and "A's answer came across" are two things. A *point* is what goes into the block
+of that number. A layer is named where the mean over pairs first comes half of the way from B to what A has in that
+round, in nats. Much of that way is the form of an answer; *what the rule adds* is A's log-odds less those of the same
+run with its answers permuted among the examples, which shows the form and no rule. *mean* and *resample* put in the
+place of a head what it hands on in those permuted runs; *zero* puts in nothing, which also changes the norm of the
+residual stream. Rounds ablate at every token of A but the first.
+"""
+
+
+class Found:
+    """What `patch` wrote, and sentences about it."""
+
+    def __init__(self) -> None:
+        self.facts = facts(PATCHED)
+        self.tables = tables(PATCHED)
+        rounds = self.tables["rounds"]
+        self.ablated = rounds[rounds.set == "ablated"]
+        self.kind = next(iter(self.facts.values()))["kind"]
+
+    def row(self, task: str, number: int, kind: str = "") -> Any:
+        """One round of a task; None where there was none."""
+        own = self.ablated[(self.ablated.task == task) & (self.ablated["round"] == number)]
+        own = own[own.kind == (kind or self.kind)]
+        return next(own.itertuples(), None)
+
+    def rounds_of(self, task: str) -> list[int]:
+        """Rounds in which something was ablated."""
+        own = self.ablated[self.ablated.task == task]
+        return sorted(n for n in own["round"].unique() if n > 0)
+
+    def answers(self) -> str:
+        """The questions and their answers."""
+        return "\n".join(
+            f"{i}. {text}"
+            for i, text in enumerate(
+                (self.where(), self.moved(), self.took_over(), self.redundant(), self.stood_in()), 1
+            )
+            if text
+        )
+
+    def where(self) -> str:
+        """Whether there is a layer at which the task comes across."""
+        parts = [f"on {task}, {came_across(self.row(task, 0))}" for task in TASKS]
+        return f"*Is there a layer where the task comes across?* {sentence(parts)}"
+
+    def moved(self) -> str:
+        """Whether ablating the layers before it moves it up."""
+        parts = []
+        for task in TASKS:
+            first, after = self.row(task, 0), self.row(task, 1)
+            if after is None:
+                parts.append(f"on {task} there is nothing to move ({self.facts[task]['ended']})")
+                continue
+            kinds = []
+            for kind in self.facts[task]["kinds"]:
+                row = self.row(task, 1, kind)
+                moves = "" if pd.isna(row.shift) else f" (a shift of {ranged(row, 'shift', '.0f')})"
+                kinds.append(
+                    f"{kind}: A keeps {row.rule / first.rule:.0%} of what the rule adds; half of what it has "
+                    "left comes "
+                    f"across at {point_of(row, 'transfer_layer')}{moves}, half of what it had at "
+                    f"{point_of(row, 'transfer_layer_kept')}"
+                )
+            parts.append(
+                f"on {task}, without {after.layers_text}, from {point_of(first, 'transfer_layer')} to "
+                f"({'; '.join(kinds)})"
+            )
+        return (
+            "*Does it move to later layers when all heads of the layers just before it are ablated?* "
+            f"{sentence(parts)} The post's A keeps its answer, and the layer moves up by two."
+        )
+
+    def took_over(self) -> str:
+        """Whether backup heads are found."""
+        backups = self.tables["backups"]
+        parts = []
+        for task in TASKS:
+            if not self.rounds_of(task):
+                continue
+            own = backups[backups.task == task] if len(backups) else backups
+            found = own[own.backup.astype(bool)] if len(own) else own
+            names = [
+                f"{row.component} ({row.mode}, round {row.round}, growth {ranged(row, 'growth')} nats, "
+                f"{ranged(row, 'beyond')} beyond placebo sets)"
+                for row in found.itertuples()
+            ]
+            grown = len(own) - len(found)
+            also = f"; {grown} more whose cost grows, but not surely more than beside placebo sets" if grown else ""
+            parts.append(f"on {task} {listed(names) if names else 'none could be named'}{also}")
+        ends = "; ".join(f"{task}: {self.facts[task]['ended']}" for task in TASKS)
+        return f"*Do backup heads take over?* {sentence(parts)} Why the rounds ended: {ends}."
+
+    def redundant(self) -> str:
+        """How many heads can go."""
+        halves = self.tables["halves"]
+        parts = []
+        for task in TASKS:
+            best, chance = (
+                halves[(halves.task == task) & (halves.order == order)].iloc[0] for order in ("best first", "random")
+            )
+            parts.append(
+                f"on {task} {share(best)} of all heads, the most costly first, and {share(chance)} in random order"
+            )
+        return f"*How redundant is the model?* Half of what the rule adds is gone {sentence(parts, upper=False)}"
+
+    def stood_in(self) -> str:
+        """What ablating to the task's own mean does."""
+        parts = []
+        for task in TASKS:
+            if not of_task(task).exists():
+                continue
+            again = tables(of_task(task))["rounds"]
+            again = again[(again.task == task) & (again.set == "ablated") & (again.kind == self.kind)]
+            before, after = (next(again[again["round"] == n].itertuples()) for n in (0, 1))
+            ours = self.row(task, 1)
+            parts.append(
+                f"on {task} A keeps {after.rule / before.rule:.0%} of what the rule adds, where it keeps "
+                f"{ours.rule / self.row(task, 0).rule:.0%} with episodes that show no rule"
+            )
+        if not parts:
+            return ""
+        return (
+            "*What stands in for a head decides the answer.* With the mean over other episodes of the same "
+            "task in place "
+            f"of the heads of round 1, the usual mean-ablation, {sentence(parts)} The mean holds the task itself."
+        )
+
+    def transfer_paragraph(self, task: str) -> str:
+        """Of one task's transfer curves."""
+        first, own = self.row(task, 0), self.facts[task]
+        lines = [
+            f"{own['n_examples']} examples take the log-odds from {ranged(first, 'b_own')} to {ranged(first, 'a_own')} "
+            f"nats, with their answers permuted to {three(own['no_rule'])}. Patched, B's own answer is "
+            "likeliest at point "
+            f"{first.peak_point:.0f}: {ranged(first, 'peak')} nats, and first of all tokens in {first.peak_first:.0%}."
+        ]
+        for number in self.rounds_of(task):
+            row = self.row(task, number)
+            lines.append(
+                f"Round {number}, without {row.layers_text} ({row.n_heads} heads): A has "
+                f"{ranged(row, 'a_own')} nats left, "
+                f"{row.rule / first.rule:.0%} of what the rule adds; of what it has left, half comes across at "
+                f"{point_of(row, 'transfer_layer')}."
+            )
+            rounds = self.tables["rounds"]
+            placebo = rounds[(rounds.task == task) & (rounds["round"] == number) & rounds.set.str.startswith("placebo")]
+            if len(placebo):
+                left = listed([f"{x:.2f}" for x in placebo.a_own])
+                layers = listed([point_of(one, "transfer_layer") for one in placebo.itertuples()])
+                lines.append(f"As many other heads with as large a norm leave A {left} nats, transfer at {layers}.")
+        return " ".join(lines)
+
+    def page(self) -> str:
+        """The page."""
+        own = self.facts[TASKS[0]]
+        lines = [OPENING.format(n_pairs=own["n_pairs"], n_examples=own["n_examples"], answers=self.answers())]
+        folder = f"../{FIGURES.relative_to(ROOT)}"
+        figure = lambda name, text: f"![{text}]({folder}/{name}.png)\n"  # noqa: E731
+        for task in TASKS:
+            lines += [
+                f"## {task}",
+                "",
+                self.transfer_paragraph(task),
+                "",
+                figure(f"transfer_{task}", f"transfer on {task}"),
+            ]
+        lines += ["## Rounds", "", figure("rounds", "transfer layer and A's log-odds by round")]
+        lines += ["## Heads that take over", "", self.backups_paragraph(), "", figure("backups", "backup heads")]
+        lines += [
+            "## How many heads can go",
+            "",
+            self.halves_paragraph(),
+            "",
+            figure("redundancy", "log-odds against heads ablated"),
+        ]
+        lines += [
+            "## Self-repair",
+            "",
+            self.repair_paragraph(),
+            "",
+            figure("repair", "direct effect that goes and what is lost"),
+        ]
+        return "\n".join(lines)
+
+    def backups_paragraph(self) -> str:
+        """Of the backup heads."""
+        backups = self.tables["backups"]
+        text = (
+            "A backup head costs more when it is ablated after the others than before. Its growth is tested "
+            "on every other "
+            "pair (t-test, Holm over all heads, 5 %) and measured on the rest, where it must surely be more than with "
+            "placebo sets ablated. *Active*: it then looks more at examples, or adds more to the log-odds itself."
+        )
+        if not len(backups):
+            return f"{text} None was found."
+        rows = [
+            f"{row.component} on {row.task} in round {row.round} ({row.mode if row.backup else 'not beyond placebo'}): "
+            f"{ranged(row, 'effect_before')} nats before, {ranged(row, 'effect_after')} after; growth "
+            f"{ranged(row, 'growth')}, with placebo sets {ranged(row, 'growth_placebo')}; its direct effect rises by "
+            f"{ranged(row, 'direct_rise')}, its attention on examples by {ranged(row, 'attention_rise')}"
+            for row in backups.itertuples()
+        ]
+        return f"{text} Found: {'; '.join(rows)}."
+
+    def halves_paragraph(self) -> str:
+        """Of the redundancy curves."""
+        return (
+            "Heads are ablated at every token, ranked by what the ablation of each alone costs on every other "
+            "pair, and "
+            f"read on the rest. {self.redundant().split('* ', 1)[1]}"
+        )
+
+    def repair_paragraph(self) -> str:
+        """Of self-repair."""
+        heads = self.tables["heads"]
+        parts = []
+        for task in TASKS:
+            own = heads[heads.task == task]
+            first = own.loc[own.taken.idxmax()]
+            most = own.loc[own.lost.idxmax()]
+            parts.append(
+                f"on {task} the head with the largest direct effect, {first.component}, takes "
+                f"{ranged(first, 'taken')} nats "
+                f"and {ranged(first, 'lost')} are lost (other heads {first.other_heads:+.2f}, MLPs "
+                f"{first.mlps:+.2f}, norms "
+                f"and rivals {first.norm:+.2f} make up); the most costly, {most.component}, loses "
+                f"{ranged(most, 'lost')} of "
+                f"which {most.taken:.2f} is its own"
+            )
+        return f"Each head alone, at the last position: {'; '.join(parts)}."
+
+
+def share(row: pd.Series) -> str:
+    """A share of heads with its interval."""
+    if pd.isna(row.share):
+        return "never any number"
+    return f"{row.share:.0%} [{row.share_low:.0%}, {row.share_high:.0%}]"
+
+
+def sentence(parts: list[str], *, upper: bool = True) -> str:
+    """Parts as one sentence."""
+    text = "; ".join(parts)
+    return f"{text[:1].upper() if upper else text[:1]}{text[1:]}." if text else ""
+
+
+if __name__ == "__main__":
+    patch_all()
+    target = ROOT / "docs/claim1.md"
+    target.write_text(Found().page(), encoding="utf-8")
+    print(target)
