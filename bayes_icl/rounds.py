@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Float
 
 from bayes_icl.ablate import Heads, StandIns, edits_from, name_of, places_ablated
-from bayes_icl.effects import Episode
 from bayes_icl.heads import t_interval
 from bayes_icl.redundancy import Backup, Singles, ablate_each, stack
 from bayes_icl.stream import Anatomy, Edits, outputs_of
@@ -58,17 +57,6 @@ def carried(
         if on_pair:
             on_pair()
     return {name: np.array(x) for name, x in found.items()}
-
-
-def right_log_odds(anatomy: Anatomy, runs: Sequence[Episode], on_run: Any = None) -> Float[np.ndarray, " run"]:
-    """Log-odds of the right token after each of some cut episodes."""
-    found = []
-    for run in runs:
-        base = base_run(anatomy, run.prompt.tokens, len(run.prompt.tokens) - 1)
-        found.append(log_odds_of(base.logits, [int(run.target.correct[0])])[0, 0])
-        if on_run:
-            on_run()
-    return np.array(found)
 
 
 def edits_of_pair(pair: Pair, heads: Heads, stand_ins: StandIns | None, kind: str, where: str = "everywhere") -> Edits:

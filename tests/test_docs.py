@@ -41,7 +41,11 @@ def test_readme_shows_what_the_program_printed() -> None:
     script = runpy.run_path(str(ROOT / "analyses/fill_readme.py"))
     filled, summaries = script["filled"], script["read_summaries"]()
     assert filled(README, summaries) == README
-    for kind, word in (("summary", "REJECTED"), ("heads", "nats/example")):  # and it would show
+    for kind, word in (
+        ("summary", "REJECTED"),
+        ("heads", "nats/example"),
+        ("patch", "rounds end"),
+    ):  # and it would show
         assert filled(README, summaries | {kind: summaries[kind].replace(word, "other")}) != README
 
 

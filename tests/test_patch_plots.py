@@ -127,7 +127,9 @@ def made_backups(tasks: tuple[str, ...] = TASKS) -> pd.DataFrame:
             row |= limits("effect_after", before + growth, 0.25) | limits("growth", growth, 0.25)
             row |= limits("growth_placebo", rng.normal(0, 0.05), 0.08) | limits("direct_rise", 0.3, 0.1)
             row |= limits("attention_rise", 0.05, 0.02)
-            rows.append(row | {"p_holm": 0.001, "mode": "active" if i % 2 else "passive", "n_seqs": 32, "backup": i != 3})
+            rows.append(
+                row | {"p_holm": 0.001, "mode": "active" if i % 2 else "passive", "n_seqs": 32, "backup": i != 3}
+            )
     return pd.DataFrame(rows)
 
 

@@ -1,0 +1,664 @@
+"""The experiments of `patch` on one task, stage by stage; the rows of its tables as they come."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import xarray as xr
+
+    from bayes_icl.ablate import Heads, StandIns
+    from bayes_icl.attribute import Kept
+    from bayes_icl.effects import Episode
+    from bayes_icl.models import Model
+    from bayes_icl.redundancy import Singles
+    from bayes_icl.transfer import Pair
+
+
+@dataclass(frozen=True)
+class PatchSettings:
+    """Say at which layer a task that examples show comes across into a prompt without them, which heads take over when
+    those before it are ablated, how many can go, and whether the model works in the post's three steps."""
+
+    curves: Path | None = None
+    """A curves file of `collect` (.nc), whose very episodes are run again; the newest in data/curves, if none is
+    named."""
+    tasks: tuple[str, ...] = ()
+    """Tasks of the file; all, if none is named."""
+    n_examples: int = 8
+    """Examples that run A shows before its query; run B shows none."""
+    n_seqs: int = 0
+    """Sequences, each paired with another one's query; at least 4, and 0 takes all."""
+    token: int | None = None
+    """Which token of the answer is read, counted from 0; else the first that tells the task's answers apart."""
+    position: Literal["last", "query", "separator", "answers"] = "last"
+    """Where A's residual stream is put into B: at the last position before the answer, the last token of the query, the
+    tokens between query and answer; or at the answers of earlier examples, B then showing them permuted."""
+    kind: Literal["zero", "mean", "resample"] = "mean"
+    """What stands in for an ablated head: nothing, its mean output over reference episodes at the same role, or that
+    in one of them. Rounds are led by this kind; transfer is read in all three, backup heads and steps in two."""
+    reference: Literal["shuffled", "task"] = "shuffled"
+    """Reference episodes: these with their answers permuted among the examples, which show no rule; or the task's
+    episodes as they are (the next one, for resample), whose mean holds the task as well."""
+    ablate: tuple[str, ...] = ()
+    """Heads to ablate in round 1, in place of all in the layers before the transfer layer: L12H3, 12, 10-11, top8."""
+    ablate_at: Literal["everywhere", "last", "query", "separator", "answer"] = "everywhere"
+    """Tokens at which heads are ablated in rounds: all, the last, or those of a role."""
+    ranks: Path | None = None
+    """A table of heads for `--ablate top8`, as heads.csv of `attribute` or `patch`."""
+    rank_by: str = "slope"
+    """Its column to rank by."""
+    before: int = 2
+    """How many layers just before the transfer layer round 1 ablates."""
+    rounds: int = 4
+    """Most rounds of ablation; 0 for none."""
+    backups: int = 8
+    """Most backup heads to name, and to ablate, in a round."""
+    placebos: int = 3
+    """Random sets of as many heads and as large norms for each round, and random orders for the redundancy curve."""
+    singles_everywhere: bool = False
+    """Where each head is ablated by itself: at every token, not only at the last; some forty times as long."""
+    steps: bool = True
+    """Test the post's three steps."""
+    model: str = ""
+    """The model that the curves were collected from, if it is now somewhere else; its weights must be the same."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, ..."""
+    seed: int = 0
+    """Decides permuted references, placebo sets, random orders and bootstrap resamples."""
+    out: Path | None = None
+    """The effects file to write (netCDF), with tables beside it; data/patch/NAME.nc of the curves, if none is named."""
+    figures: Path | None = None
+    """Folder for the figures (PNG and PDF); figures/NAME-patch of the curves if none is named."""
+    force: bool = False
+    """Replace an output that was made from other curves or settings."""
+
+
+TABLES = ("transfer", "rounds", "backups", "redundancy", "halves", "heads", "mlps", "steps")
+SETS_OF_FEW = 20  # placebo sets for the heads of steps 1 and 3
+PAIRS_LEAST = 4
+MOST_IN_STEP = 8  # heads that steps 1 and 3 ablate
+
+
+COLUMNS: dict[str, list[str]] = {
+    "backups": ["task", "round", "component", "layer", "head", "p_holm", "growth", "mode", "n_seqs"],
+    "mlps": ["task", "layer", "place", "readout", "kind", "lost", "lost_low", "lost_high"],
+    "steps": ["task", "step", "verdict", "what", "kind", "decides", "share", "share_low", "share_high"],
+}
+"""Of tables that may have no row."""
+
+
+class OneTask:
+    """The experiments on one task, each a stage whose numbers are kept; rows of the tables as they come."""
+
+    def __init__(
+        self,
+        model: Model,
+        curves: xr.Dataset,
+        task: str,
+        settings: PatchSettings,
+        kept: Kept | None,
+        progress: bool,
+    ) -> None:
+        from bayes_icl.ablate import heads_named
+        from bayes_icl.effects import recorded_episodes
+        from bayes_icl.transfer import pairs_of, token_read
+
+        self.model, self.curves, self.task, self.settings = model, curves, task, settings
+        self.anatomy = model.anatomy
+        self._kept, self._progress = kept, progress
+        episodes = recorded_episodes(model, curves, task)
+        self.token = token_read(episodes) if settings.token is None else settings.token
+        pairs = pairs_of(
+            model, curves, task, n_examples=settings.n_examples, token=self.token,
+            position=settings.position, seed=settings.seed,
+        )  # fmt: skip
+        self.pairs: list[Pair] = pairs[: settings.n_seqs or None]
+        self.chosen: Heads = heads_named(
+            settings.ablate, self.anatomy.n_layers, self.anatomy.n_heads, _ranks(settings, task), settings.rank_by
+        )
+        self.rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+        self.facts: dict[str, Any] = {}
+        self.dataset: xr.Dataset
+
+    def run(self) -> None:
+        """All stages."""
+        from bayes_icl.ablate import KINDS, StandIns, places_ablated
+        from bayes_icl.heads import t_interval
+        from bayes_icl.rounds import carried, has_rule, norms_taken
+        from bayes_icl.steps import answers_of
+        from bayes_icl.transfer import permuted
+
+        settings = self.settings
+        runs = [pair.a for pair in self.pairs]
+        shuffled = [permuted(run, settings.n_examples, settings.seed) for run in runs]
+        references = shuffled if settings.reference == "shuffled" else runs[1:] + runs[:1]
+        self.stand_ins: StandIns = StandIns(self.anatomy, runs, references)
+        self.other_kind = "resample" if settings.kind != "resample" else "mean"
+        kinds = (settings.kind, self.other_kind)
+        places = {
+            "rounds": lambda run: places_ablated(run, settings.ablate_at),
+            "everywhere": lambda run: places_ablated(run, "everywhere"),
+            "answers": answers_of,
+            "last": self._last,
+        }
+        self.norms: dict[str, np.ndarray] = self._stage(
+            "norms", lambda step: norms_taken(self.anatomy, self.pairs, self.stand_ins, kinds, places, step)
+        )
+        self.clean = self._carried("round 0", [], settings.kind)
+        without_rule = [pair._replace(a=run) for pair, run in zip(self.pairs, shuffled)]
+        self.no_rule = self._stage(
+            "round 0, no rule",
+            lambda step: carried(
+                self.anatomy, without_rule, [], None, settings.kind, position=settings.position, on_pair=step
+            ),
+        )  # fmt: skip
+        self.rule = self.clean["a"] - self.no_rule["a"]
+        self.taught = has_rule(self.rule)
+        self.alone = self._singles("alone", settings.kind, [])
+        self.alone_other = self._singles(f"alone {self.other_kind}", self.other_kind, [])
+        numbers = {"gain": self.clean["a"] - self.clean["b"], "rule": self.rule, "no_rule": self.no_rule["a"]}
+        self.facts |= {
+            "n_examples": settings.n_examples,
+            "n_pairs": len(self.pairs),
+            "token": self.token,
+            "position": settings.position,
+            "kind": settings.kind,
+            "other_kind": self.other_kind,
+            "kinds": list(KINDS),
+            "reference": settings.reference,
+            "taught": self.taught,
+            "singles_everywhere": settings.singles_everywhere,
+        }
+        for name, x in numbers.items():
+            self.facts[name] = dict(zip(("mean", "low", "high"), map(float, t_interval(x))))
+        self._rounds()
+        self._redundancy()
+        roles = self._steps() if settings.steps else {}
+        self._heads(roles)
+        self._effects()
+
+    def _stage(self, name: str, compute: Any, n: int | None = None) -> dict[str, np.ndarray]:
+        """Compute a stage with a progress bar of `n` steps (pairs, if None), or take it from an unfinished run."""
+        from tqdm import tqdm
+
+        def run() -> dict[str, np.ndarray]:
+            total = len(self.pairs) if n is None else n
+            with tqdm(total=total, unit="pair", disable=not self._progress or n == 1, dynamic_ncols=True) as bar:
+                bar.set_description(f"{self.task}: {name}")
+                return compute(bar.update)
+
+        return self._kept.stage(self.task, name, run) if self._kept else run()
+
+    def _each(
+        self, name: str, one: Callable[[Pair], Mapping[str, Any]], pairs: Sequence[Pair] | None = None
+    ) -> dict[str, np.ndarray]:
+        """A stage: what `one` finds of each pair, stacked by name."""
+        import numpy as np
+
+        pairs = self.pairs if pairs is None else pairs
+
+        def compute(step: Any) -> dict[str, np.ndarray]:
+            found = []
+            for pair in pairs:
+                found.append(one(pair))
+                step()
+            return {key: np.stack([x[key] for x in found]) for key in found[0]}
+
+        return self._stage(name, compute, len(pairs))
+
+    def _carried(self, name: str, heads: Heads, kind: str) -> dict[str, np.ndarray]:
+        from bayes_icl.rounds import carried
+
+        return self._stage(
+            name,
+            lambda step: carried(
+                self.anatomy, self.pairs, heads, self.stand_ins, kind,
+                where=self.settings.ablate_at, position=self.settings.position, on_pair=step,
+            ),
+        )  # fmt: skip
+
+    def _singles(self, name: str, kind: str, gone: Heads, heads: Heads | None = None) -> Singles:
+        from bayes_icl.redundancy import Singles
+        from bayes_icl.rounds import singles_of
+
+        found = self._stage(
+            name,
+            lambda step: singles_of(
+                self.anatomy, self.pairs, self.stand_ins, kind, gone, where=self.settings.ablate_at, heads=heads,
+                everywhere=self.settings.singles_everywhere, on_pair=step,
+            )._asdict(),
+        )  # fmt: skip
+        return Singles(**found)
+
+    def _rounds(self) -> None:
+        """The post's sequence."""
+        import numpy as np
+
+        from bayes_icl.ablate import KINDS, name_of
+        from bayes_icl.heads import placebo_sets
+        from bayes_icl.rounds import LEFT_LEAST, describe
+
+        settings = self.settings
+        self.round_of: dict[tuple[int, int], int] = {}
+        self.transfers: dict[str, dict[str, np.ndarray]] = {"no rule": self.no_rule}
+        gone: list[tuple[int, int]] = []
+        ended = f"{settings.rounds} rounds were asked for"
+        for number in itertools.count():
+            rows: dict[str, dict[str, float]] = {}
+            for kind in KINDS:
+                name = f"round {number}, {kind}"
+                found = self._carried(name, gone, kind) if number else self.clean
+                self.transfers[name] = found
+                rows[kind] = describe(found, self.clean, self.no_rule, settings.seed)
+                self._add_round(number, kind, "ablated", gone, found, rows[kind])
+            if not number:
+                self._add_transfer({"task": self.task, "round": 0, "kind": "", "set": "no rule"}, self.no_rule)
+            if number and settings.placebos and self._room(gone):
+                norms = self.norms[f"{settings.kind} rounds"]
+                for i, placebo in enumerate(placebo_sets(norms, gone, settings.placebos, settings.seed), 1):
+                    found = self._carried(f"round {number}, placebo {i}", placebo, settings.kind)
+                    row = describe(found, self.clean, self.no_rule, settings.seed)
+                    self._add_round(number, settings.kind, f"placebo {i}", placebo, found, row)
+            own = rows[settings.kind]
+            point = own["transfer_layer"]
+            if number == 0:
+                self.point = None if np.isnan(point) else int(point)
+            if number >= settings.rounds:
+                break
+            if not self.taught:
+                ended = "the examples teach no rule"
+                break
+            left = own["rule"] / self.rule.mean()
+            if number and not left >= LEFT_LEAST:
+                ended = f"{left:.0%} of what the rule adds is left: too little to tell whether heads take over"
+                break
+            if np.isnan(point) and not (number == 0 and self.chosen):
+                ended = f"no point carries the task{' any more' if number else ''}, though A has {left:.0%} of the rule"
+                break
+            if number == 0:
+                layers = range(max(int(point) - settings.before, 0), int(point)) if not self.chosen else ()
+                new = self.chosen or [(layer, head) for layer in layers for head in range(self.anatomy.n_heads)]
+                if not new:
+                    ended = "the task comes across from the embedding on: there is no layer before it"
+                    break
+            else:
+                new = self._backups(number, gone)
+                if not new:
+                    ended = "no head could be named that takes over"
+                    break
+            for head in new:
+                self.round_of.setdefault((head[0], head[1]), number + 1)
+            gone = [*gone, *(head for head in new if head not in gone)]
+        self.facts |= {"ended": ended, "ablated": [name_of(head) for head in gone], "transfer_point": self.point}
+
+    def _backups(self, number: int, gone: Heads) -> list[tuple[int, int]]:
+        """Heads that take over from those that are gone, beside placebo sets and by another kind of ablation."""
+        import numpy as np
+
+        from bayes_icl.heads import placebo_sets
+        from bayes_icl.redundancy import Singles, name_backups
+        from bayes_icl.rounds import backup_rows
+
+        settings = self.settings
+        after = self._singles(f"round {number}, alone", settings.kind, gone)
+        named = name_backups(self.alone.lost, after.lost, self.rule, settings.backups)
+        if not named:
+            return []
+        heads = [one.head for one in named]
+        placebo = None
+        if settings.placebos and 2 * len(gone) + len(heads) <= self.alone.lost[0].size:
+            norms = self.norms[f"{settings.kind} rounds"]
+            sets = placebo_sets(norms, gone, settings.placebos, settings.seed, besides=heads)
+            beside = [
+                self._singles(f"round {number}, alone, placebo {i}", settings.kind, one, heads)
+                for i, one in enumerate(sets, 1)
+            ]
+            placebo = Singles(*(np.mean(parts, axis=0) for parts in zip(*beside)))
+        others = (
+            self.alone_other,
+            self._singles(f"round {number}, alone, {self.other_kind}", self.other_kind, gone, heads),
+        )
+        rows = backup_rows(named, self.alone, after, placebo, others, gone)
+        self.rows["backups"] += [{"task": self.task, "round": number, **row} for row in rows]
+        return [one.head for one, row in zip(named, rows) if row["backup"]]
+
+    def _room(self, heads: Heads) -> bool:
+        """Whether there are as many other heads."""
+        return 2 * len(heads) <= self.anatomy.n_layers * self.anatomy.n_heads
+
+    def _add_round(
+        self,
+        number: int,
+        kind: str,
+        name: str,
+        heads: Heads,
+        found: dict[str, np.ndarray],
+        row: dict[str, float],
+    ) -> None:
+        from bayes_icl.ablate import name_of
+
+        about = {"task": self.task, "round": number, "kind": kind, "set": name}
+        words = _layers_text(heads, self.anatomy.n_heads)
+        names = " ".join(map(name_of, heads))
+        self.rows["rounds"].append({**about, "n_heads": len(heads), "heads": names, "layers_text": words, **row})
+        self._add_transfer(about, found)
+
+    def _add_transfer(self, about: dict[str, Any], found: dict[str, np.ndarray]) -> None:
+        from bayes_icl.heads import t_interval
+
+        three = {key: t_interval(found[key]) for key in ("own", "other")}
+        firsts = {key: found[key].mean(0) for key in ("own_first", "other_first")}
+        for point in range(found["own"].shape[1]):
+            numbers = {
+                f"{key}{end}": float(x[point]) for key, t in three.items() for end, x in zip(("", "_low", "_high"), t)
+            }
+            numbers |= {key: float(x[point]) for key, x in firsts.items()}
+            self.rows["transfer"].append({**about, "point": point, **numbers})
+
+    def _redundancy(self) -> None:
+        """How many heads can go."""
+        import numpy as np
+
+        from bayes_icl.heads import t_interval
+        from bayes_icl.redundancy import ablate_sets, counts_ablated, half_gone, orders
+
+        settings = self.settings
+        n_heads = self.anatomy.n_layers * self.anatomy.n_heads
+        counts = counts_ablated(n_heads)
+        in_turn = orders(self.alone.lost, settings.placebos, settings.seed)
+        sets = [order[:n] for order in in_turn.values() for n in counts]
+
+        def ablated(pair: Pair) -> dict[str, np.ndarray]:
+            z = self.stand_ins.of(pair.a.seq, settings.kind)[0]
+            return {"left": ablate_sets(self.anatomy, pair.a, z, sets).reshape(len(in_turn), len(counts))}
+
+        curves = self._each("heads gone", ablated, self.pairs[1::2])["left"]
+        full, without = self.clean["a"][1::2], self.no_rule["a"][1::2]
+        for i, name in enumerate(in_turn):
+            for count, x in zip([0, *counts], [full, *curves[:, i].T]):
+                three = dict(zip(("log_odds", "log_odds_low", "log_odds_high"), map(float, t_interval(x))))
+                about = {"task": self.task, "order": name, "n_heads": count, "share": count / n_heads}
+                self.rows["redundancy"].append(about | three)
+        kinds = {"best first": curves[:, 0]}
+        if settings.placebos:
+            kinds["random"] = curves[:, 1:].mean(1)
+        for name, x in kinds.items():
+            gone = half_gone(x, counts, without, full, seed=settings.seed) if self.taught else (np.nan,) * 3
+            row = dict(zip(("share", "share_low", "share_high"), (k / n_heads for k in gone)))
+            left = float(x[:, -1].mean())
+            self.rows["halves"].append(
+                {"task": self.task, "order": name, **row, "n_heads_all": n_heads, "left_without_heads": left}
+            )
+
+    def _steps(self) -> dict[str, np.ndarray]:
+        """The post's three steps; gives attention by role, shape (pair, layer, head)."""
+        import numpy as np
+        import pandas as pd
+
+        from bayes_icl.ablate import StandIns, name_of
+        from bayes_icl.heads import placebo_sets
+        from bayes_icl.rounds import norms_taken
+        from bayes_icl.steps import (
+            KNOCKOUTS,
+            OTHER_QUERY,
+            answers_of,
+            attending,
+            attention_by_role,
+            experiment_row,
+            induction_scores,
+            judge,
+            shut_ways,
+            ways_counted,
+        )
+        from bayes_icl.transfer import permuted
+
+        settings, rows = self.settings, []
+
+        masses = self._each("attention by role", lambda pair: attention_by_role(self.anatomy, pair.a))
+        words = {"answers": "answers", "last": "last position"}
+
+        closed = self._each("ways shut", lambda pair: shut_ways(self.anatomy, pair.a))
+        lost = {name: closed["clean"] - closed[name] for name in KNOCKOUTS}
+        edges = ways_counted(self.pairs[0].a)
+        controls = {"bring": ["bring_other"], "to_answers": ["to_before", "to_queries"]}
+        for name, about in KNOCKOUTS.items():
+            beside = [lost[other] for other in controls.get(name, ())]
+            row = experiment_row(lost[name], self.rule, beside, **about._asdict(), kind="attention shut")
+            rows.append(row | {"edges": edges[name]})
+
+        # Where answers are permuted, queries are not: a head that brings an answer its query hands on the same.
+        runs = [pair.a for pair in self.pairs]
+        twins = [permuted(run, settings.n_examples, settings.seed, queries=True) for run in runs]
+        self.other_queries = StandIns(self.anatomy, runs, twins)
+        at_answers = {"answers": answers_of}
+        norms_ = self._stage(
+            "norms, other queries",
+            lambda step: norms_taken(self.anatomy, self.pairs, self.other_queries, ("resample",), at_answers, step),
+        )
+        own = {kind: (self.stand_ins, kind, self.norms) for kind in (settings.kind, self.other_kind)}
+        mean = {"mean": own["mean"]} if settings.kind == "resample" else {settings.kind: own[settings.kind]}
+        ways = {1: mean | {OTHER_QUERY: (self.other_queries, "resample", norms_)}, 3: own}
+        acting: dict[int, Heads] = {}
+        for number, role, place in ((1, "bring", "answers"), (3, "to_answers", "last")):
+            heads = acting[number] = attending(masses, role, MOST_IN_STEP)
+            self.facts[f"heads_of_step_{number}"] = [name_of(head) for head in heads]
+            if not heads:
+                continue
+            for kind, (stand_ins, by, norms) in ways[number].items():
+                size = norms[f"{by} {place}"]
+                placebos = placebo_sets(size, heads, SETS_OF_FEW, settings.seed) if self._room(heads) else []
+                sets = [heads, *placebos]
+
+                place_of = answers_of if number == 1 else self._last
+                one = partial(self._without, stand_ins=stand_ins, kind=by, sets=sets, place_of=place_of)
+                left = self._each(f"heads of step {number}, {kind}", one, self.pairs[1::2])["left"]
+                gone = self.clean["a"][1::2, None] - left
+                rows.append(
+                    experiment_row(
+                        gone[:, 0], self.rule[1::2], list(gone[:, 1:].T),
+                        step=number, what=f"{len(heads)} heads that attend so, at the {words[place]}", decides="heads",
+                        kind=kind, heads=" ".join(map(name_of, heads)),
+                    )
+                )  # fmt: skip
+        rows += self._mlps(acting)
+        # Where the rule adds nothing, shares of it mean nothing.
+        nothing = dict.fromkeys(
+            [f"{name}{end}" for name in ("share", "beyond") for end in ("", "_low", "_high")], np.nan
+        )
+        rows = [row if self.taught else row | nothing for row in rows]
+        table = pd.DataFrame(rows)
+        verdicts = judge(table)
+        self.rows["steps"] += [{"task": self.task, "verdict": verdicts[row["step"]], **row} for row in rows]
+        self.facts["steps"] = {str(step): verdict for step, verdict in verdicts.items()}
+        scores = self._stage("induction", lambda _: induction_scores(self.anatomy, settings.seed), 1)
+        return masses | {name: x[None] for name, x in scores.items()}
+
+    def _without(
+        self,
+        pair: Pair,
+        *,
+        stand_ins: StandIns,
+        kind: str,
+        sets: Sequence[Heads],
+        place_of: Callable[[Any], np.ndarray],
+    ) -> dict[str, np.ndarray]:
+        """Log-odds of A without each set of heads at some tokens."""
+        from bayes_icl.redundancy import ablate_sets
+
+        z = stand_ins.of(pair.a.seq, kind)[0]
+        return {"left": ablate_sets(self.anatomy, pair.a, z, sets, place_of(pair.a))}
+
+    @staticmethod
+    def _last(run: Episode) -> np.ndarray:
+        from bayes_icl.ablate import places_ablated
+
+        return places_ablated(run, "last")
+
+    def _mlps(self, acting: dict[int, Heads]) -> list[dict[str, Any]]:
+        """MLPs by layer and place, and those between the heads of steps 1 and 3 together."""
+        import numpy as np
+
+        from bayes_icl.curves import readouts_of
+        from bayes_icl.heads import t_interval
+        from bayes_icl.steps import OTHER_QUERY, ablate_mlps, experiment_row, form_of
+
+        settings, measured = self.settings, self.pairs[1::2]
+        answers = self.curves.answer.sel(task=self.task)
+        starts = self.curves.answer_start.sel(task=self.task)
+        stops = self.curves.answer_stop.sel(task=self.task)
+        tokens = self.curves.tokens.sel(task=self.task)
+        known = readouts_of(self.curves, self.task)
+        labelled = "format" in known and not all(str(text).isdigit() for text in answers.values.ravel())
+        labels: frozenset[int] = frozenset()
+        if labelled:
+            at = (starts + self.token).values.astype(int)
+            labels = frozenset(np.take_along_axis(tokens.values, at, axis=1).ravel().astype(int).tolist())
+        point = self.point if settings.position == "last" else None
+
+        def form(pair: Pair) -> Any:
+            start = int(starts.sel(seq=pair.a.seq)[settings.n_examples]) + self.token
+            stop = int(stops.sel(seq=pair.a.seq)[settings.n_examples])
+            whole = tokens.sel(seq=pair.a.seq).values[start:stop].astype(np.int64)
+            return form_of(pair.a, whole, self.model.token_texts, labels, "parity" in known)
+
+        def each(pair: Pair) -> dict[str, np.ndarray]:
+            mlps = self.stand_ins.of(pair.a.seq, settings.kind)[1]
+            found = ablate_mlps(self.anatomy, pair, mlps, form(pair), point)
+            return {" ".join(name): x for name, x in found.items()}
+
+        for name, x in self._each("MLPs", each, measured).items():
+            place, readout = name.split(" ")
+            for layer, three in enumerate(zip(*t_interval(x))):
+                lost = dict(zip(("lost", "lost_low", "lost_high"), map(float, three)))
+                about = {"task": self.task, "layer": layer, "place": place, "readout": readout}
+                self.rows["mlps"].append({**about, "kind": settings.kind, **lost})
+
+        first = min((layer for layer, _ in acting[1]), default=0)
+        last = max((layer for layer, _ in acting[3]), default=self.anatomy.n_layers)
+        layers = list(range(first, last)) or list(range(self.anatomy.n_layers))
+        self.facts["mlp_layers"] = [layers[0], layers[-1]]
+        # With the answers permuted the answer itself is another; with the queries permuted only what it belongs to.
+        ways = {
+            settings.kind: (self.stand_ins, settings.kind),
+            OTHER_QUERY: (self.other_queries, "resample"),
+        }
+        rows = []
+        for words, (stand_ins, kind) in ways.items():
+
+            def together(pair: Pair, stand_ins: StandIns = stand_ins, kind: str = kind) -> dict[str, np.ndarray]:
+                found: dict[str, np.ndarray] = {}
+                for place, instead in (("answers", stand_ins), ("others", self.stand_ins)):
+                    mlps = instead.of(pair.a.seq, kind)[1]
+                    one = ablate_mlps(
+                        self.anatomy, pair, mlps, form(pair), None, layers=layers, places=(place,), together=True
+                    )  # fmt: skip
+                    found |= {" ".join(name): x for name, x in one.items()}
+                return found
+
+            taken = self._each(f"MLPs together, {words}", together, measured)
+            gone, control = (taken[f"{place} complement"][:, 0] for place in ("answers", "others"))
+            what = f"MLPs {layers[0]} to {layers[-1]} at "
+            for name, x, beside in (("the answers", gone, [control]), ("other tokens", control, [])):
+                row = experiment_row(
+                    x, self.rule[1::2], beside,
+                    step=2, what=f"{what}{name} of examples", decides="way" if beside else "", kind=words,
+                )  # fmt: skip
+                rows.append(row)
+        return rows
+
+    def _heads(self, roles: dict[str, np.ndarray]) -> None:
+        """The table that joins roles, effects and repair."""
+        import numpy as np
+
+        from bayes_icl.ablate import name_of
+        from bayes_icl.heads import t_interval
+
+        alone = self.alone._asdict()
+        with np.errstate(invalid="ignore"):
+            numbers = {
+                name: t_interval(alone[name]) for name in ("direct", "lost", "taken", "other_heads", "mlps", "norm")
+            }
+            numbers[f"lost_{self.other_kind}"] = t_interval(self.alone_other.lost)
+        for head in np.ndindex(self.anatomy.n_layers, self.anatomy.n_heads):
+            row: dict[str, Any] = {"task": self.task, "component": name_of(head), "layer": head[0], "head": head[1]}
+            row |= {name: float(x[:, *head].mean()) for name, x in roles.items()}
+            for name, three in numbers.items():
+                row |= {f"{name}{end}": float(x[head]) for end, x in zip(("", "_low", "_high"), three)}
+            self.rows["heads"].append(row | {"round": self.round_of.get(head, np.nan)})
+
+    def _effects(self) -> None:
+        """The effects format at the shot of A's query, with what was found of every pair."""
+        import numpy as np
+        import xarray as xr
+
+        from bayes_icl.effects import attribute_task
+
+        seqs = [pair.a.seq for pair in self.pairs]
+        here = self.curves.sel(seq=seqs).isel(shot=[self.settings.n_examples])
+        runs = [pair.a for pair in self.pairs]
+        dataset = attribute_task(
+            self.model, here, self.task, token=self.token, by_source=False, episodes=runs, batch_size=1
+        )
+        names = list(self.transfers)
+        parts = {key: np.stack([self.transfers[name][key] for name in names]) for key in ("own", "other", "a", "b")}
+        coords = {"run": names, "seq": seqs, "point": np.arange(self.anatomy.n_layers + 1)}
+        more: dict[str, Any] = {
+            "transfer_own": (("run", "seq", "point"), parts["own"]),
+            "transfer_other": (("run", "seq", "point"), parts["other"]),
+            "log_odds_a": (("run", "seq"), parts["a"]),
+            "log_odds_b": (("run", "seq"), parts["b"]),
+            "lost_alone": (
+                ("ablation", "seq", "layer", "head"),
+                np.stack([self.alone.lost, self.alone_other.lost]),
+            ),
+        }
+        coords["ablation"] = [self.settings.kind, self.other_kind]
+        added = xr.Dataset(more, coords).expand_dims(task=[self.task])
+        for name, text in DESCRIBED.items():
+            added[name].attrs |= {"description": text, "units": "nats"}
+        self.dataset = xr.merge([dataset, added], combine_attrs="override")
+
+
+DESCRIBED = {
+    "transfer_own": "log-odds of the right answer to B's own query, A's residual stream being put into B at each point",
+    "transfer_other": "log-odds of A's answer after B, likewise",
+    "log_odds_a": "A's own log-odds",
+    "log_odds_b": "log-odds of B's right answer without a patch",
+    "lost_alone": "what the log-odds lose when one head is ablated",
+}
+
+
+def _layers_text(heads: Heads, n_heads: int) -> str:
+    """Whole layers as ranges, and how many single heads beside them."""
+    from bayes_icl.ablate import by_layer
+
+    whole = sorted(layer for layer, own in by_layer(heads).items() if len(set(own)) == n_heads)
+    runs: list[list[int]] = []
+    for layer in whole:
+        if runs and runs[-1][1] == layer - 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+    words = [f"{a}" if a == b else f"{a}-{b}" for a, b in runs]
+    single = len(heads) - len(whole) * n_heads
+    text = (f"layer{'s' if len(whole) > 1 else ''} " + ", ".join(words)) if words else ""
+    alone = f"{single} head{'s' if single > 1 else ''}" if single else ""
+    return " and ".join(part for part in (text, alone) if part)
+
+
+def _ranks(settings: PatchSettings, task: str) -> pd.DataFrame | None:
+    """The table to rank heads by: its rows of the task, where it says so."""
+    from bayes_icl.compare import read_table
+
+    if not settings.ranks:
+        return None
+    table = read_table(settings.ranks)
+    return table[table.task == task] if "task" in table and (table.task == task).any() else table
