@@ -104,7 +104,8 @@ class Found:
         backups = self.tables["backups"]
         parts = []
         for task in TASKS:
-            if not self.rounds_of(task):
+            if not self.facts[task]["backups_sought"]:
+                parts.append(f"on {task} none was looked for ({self.facts[task]['ended']})")
                 continue
             own = backups[backups.task == task] if len(backups) else backups
             found = own[own.backup.astype(bool)] if len(own) else own
@@ -114,44 +115,45 @@ class Found:
                 for row in found.itertuples()
             ]
             grown = len(own) - len(found)
-            also = f"; {grown} more whose cost grows, but not surely more than beside placebo sets" if grown else ""
+            also = f"; {grown} more whose cost grows, but not surely beyond placebo sets" if grown else ""
             parts.append(f"on {task} {listed(names) if names else 'none could be named'}{also}")
-        ends = "; ".join(f"{task}: {self.facts[task]['ended']}" for task in TASKS)
-        return f"*Do backup heads take over?* {sentence(parts)} Why the rounds ended: {ends}."
+        return f"*Do backup heads take over?* {sentence(parts)}"
 
     def redundant(self) -> str:
         """How many heads can go."""
         halves = self.tables["halves"]
         parts = []
         for task in TASKS:
-            best, chance = (
-                halves[(halves.task == task) & (halves.order == order)].iloc[0] for order in ("best first", "random")
-            )
-            parts.append(
-                f"on {task} {share(best)} of all heads, the most costly first, and {share(chance)} in random order"
-            )
-        return f"*How redundant is the model?* Half of what the rule adds is gone {sentence(parts, upper=False)}"
+            if not self.facts[task]["taught"]:
+                continue
+            own = halves[halves.task == task]
+            best, chance = (own[own.order == order].iloc[0] for order in ("best first", "random"))
+            parts.append(f"on {task} {share(best)}, the most costly first, and {share(chance)}, in random order")
+        return f"*How redundant is the model?* Half of what the rule adds is gone: {'; '.join(parts)}."
 
     def stood_in(self) -> str:
         """What ablating to the task's own mean does."""
         parts = []
         for task in TASKS:
-            if not of_task(task).exists():
+            first, ours = self.row(task, 0), self.row(task, 1)
+            if ours is None or not of_task(task).exists():
                 continue
             again = tables(of_task(task))["rounds"]
-            again = again[(again.task == task) & (again.set == "ablated") & (again.kind == self.kind)]
-            before, after = (next(again[again["round"] == n].itertuples()) for n in (0, 1))
-            ours = self.row(task, 1)
+            again = again[(again.set == "ablated") & (again.kind == self.kind)]
+            before, after = (next(again[again["round"] == n].itertuples(), None) for n in (0, 1))
+            if before is None or after is None:
+                continue
             parts.append(
-                f"on {task} A keeps {after.rule / before.rule:.0%} of what the rule adds, where it keeps "
-                f"{ours.rule / self.row(task, 0).rule:.0%} with episodes that show no rule"
+                f"on {task} A keeps {after.rule / before.rule:.0%} of what the rule adds ({after.n_pairs} "
+                "pairs), where it "
+                f"keeps {ours.rule / first.rule:.0%} with episodes that show no rule"
             )
         if not parts:
             return ""
         return (
-            "*What stands in for a head decides the answer.* With the mean over other episodes of the same "
-            "task in place "
-            f"of the heads of round 1, the usual mean-ablation, {sentence(parts)} The mean holds the task itself."
+            "*What stands in for a head decides the answer.* With the mean over the task's own episodes in "
+            "place of the "
+            f"heads of round 1, the usual mean-ablation, {'; '.join(parts)}. That mean holds the task itself."
         )
 
     def transfer_paragraph(self, task: str) -> str:
@@ -168,7 +170,7 @@ class Found:
             lines.append(
                 f"Round {number}, without {row.layers_text} ({row.n_heads} heads): A has "
                 f"{ranged(row, 'a_own')} nats left, "
-                f"{row.rule / first.rule:.0%} of what the rule adds; of what it has left, half comes across at "
+                f"{row.rule / first.rule:.0%} of what the rule adds; half of what it has over B comes across at point: "
                 f"{point_of(row, 'transfer_layer')}."
             )
             rounds = self.tables["rounds"]
@@ -194,7 +196,9 @@ class Found:
                 figure(f"transfer_{task}", f"transfer on {task}"),
             ]
         lines += ["## Rounds", "", figure("rounds", "transfer layer and A's log-odds by round")]
-        lines += ["## Heads that take over", "", self.backups_paragraph(), "", figure("backups", "backup heads")]
+        lines += ["## Heads that take over", "", self.backups_paragraph(), ""]
+        if len(self.tables["backups"]):
+            lines.append(figure("backups", "backup heads"))
         lines += [
             "## How many heads can go",
             "",
@@ -221,7 +225,8 @@ class Found:
             "placebo sets ablated. *Active*: it then looks more at examples, or adds more to the log-odds itself."
         )
         if not len(backups):
-            return f"{text} None was found."
+            sought = [task for task in TASKS if self.facts[task]["backups_sought"]]
+            return f"{text} {f'None could be named on {listed(sought)}.' if sought else 'None was looked for.'}"
         rows = [
             f"{row.component} on {row.task} in round {row.round} ({row.mode if row.backup else 'not beyond placebo'}): "
             f"{ranged(row, 'effect_before')} nats before, {ranged(row, 'effect_after')} after; growth "
@@ -252,7 +257,7 @@ class Found:
                 f"{ranged(first, 'taken')} nats "
                 f"and {ranged(first, 'lost')} are lost (other heads {first.other_heads:+.2f}, MLPs "
                 f"{first.mlps:+.2f}, norms "
-                f"and rivals {first.norm:+.2f} make up); the most costly, {most.component}, loses "
+                f"and rivals {first.norm:+.2f} change); the most costly, {most.component}, loses "
                 f"{ranged(most, 'lost')} of "
                 f"which {most.taken:.2f} is its own"
             )
@@ -262,8 +267,9 @@ class Found:
 def share(row: pd.Series) -> str:
     """A share of heads with its interval."""
     if pd.isna(row.share):
-        return "never any number"
-    return f"{row.share:.0%} [{row.share_low:.0%}, {row.share_high:.0%}]"
+        return f"never ({row.left_without_heads:.2f} nats are left without any head)"
+    number = row.share * row.n_heads_all
+    return f"with {row.share:.1%} [{row.share_low:.1%}, {row.share_high:.1%}] of all heads ({number:.1f})"
 
 
 def sentence(parts: list[str], *, upper: bool = True) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pandas as pd
 from claims import FIGURES, PATCHED, ROOT, TASKS, at_answers, facts, listed, patch_all, ranged, tables
 
+from bayes_icl.experiments import SETS_OF_FEW
 from bayes_icl.steps import MATERIAL, STEPS
 from bayes_icl.summary import point_of
 
@@ -52,6 +53,8 @@ class Found:
 
     def steps_paragraph(self, task: str) -> str:
         """What each experiment takes."""
+        if not self.facts[task]["taught"]:
+            return "The examples teach no rule here: there is nothing to explain."
         own = self.tables["steps"][self.tables["steps"].task == task]
         parts = []
         for step in STEPS:
@@ -73,7 +76,6 @@ class Found:
         ):
             names = self.facts[task][f"heads_of_step_{step}"]
             if not names:
-                parts.append(f"no head attends {words} with more than a tenth of its attention")
                 continue
             shown = [f"{name} ({own.loc[name, role]:.2f})" for name in names]
             parts.append(f"{words}, attention: {listed(shown)}")
@@ -83,15 +85,16 @@ class Found:
             f"{row.induction:.2f})"
             for row in costly.itertuples()
         ]
-        parts.append(f"the heads whose ablation at the last position costs most: {listed(shown)}")
-        return f"Heads that look most {'; '.join(parts)}."
+        look = f"Heads that look most {'; '.join(parts)}. " if parts else ""
+        return f"{look}The heads whose ablation at the last position costs most: {listed(shown)}."
 
     def leaves_paragraph(self, task: str) -> str:
         """Where the task leaves the answers of examples, and where it is at the last position."""
         rounds = tables(at_answers(task))["rounds"]
         at, last = rounds.iloc[0], self.tables["rounds"][self.tables["rounds"].task == task].iloc[0]
         return (
-            "A's residual stream at the examples' answers, put into the same examples with their answers permuted, "
+            f"A's residual stream at the examples' answers, put into the same examples with their answers permuted "
+            f"({at.n_pairs} pairs), "
             f"carries half of A's lead up to point {point_of(at, 'transfer_until')}; at the last position half of what "
             f"the rule adds is there from point {point_of(last, 'rule_layer')} on."
         )
@@ -117,8 +120,6 @@ class Found:
 
     def page(self) -> str:
         """The page."""
-        from bayes_icl.patch import SETS_OF_FEW
-
         own = self.facts[TASKS[0]]
         lines = [
             OPENING.format(

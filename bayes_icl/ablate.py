@@ -238,9 +238,6 @@ def edits_from(heads: Heads, z: Float[torch.Tensor, "layer pos head d_head"], at
     return edits
 
 
-PLACES = ("everywhere", "last", *ROLES)
-
-
 def places_ablated(episode: Episode, where: str) -> Bool[np.ndarray, " pos"]:
     """Tokens of a cut episode: everywhere but the first, the last, or those of a role in its examples and query.
 

@@ -364,7 +364,7 @@ def _facts(effects: xr.Dataset, heads: pd.DataFrame, n_min: int, seed: int) -> d
 
     def slope(part: xr.DataArray) -> dict[str, float]:
         """Slope of what some components add, with its interval; dims seq and shot."""
-        return three(t_interval(np.diff(part.transpose("seq", "shot").values[:, since], axis=1) @ weights))
+        return _three(t_interval(np.diff(part.transpose("seq", "shot").values[:, since], axis=1) @ weights))
 
     facts["delta_seqs"] = slope(effects.log_odds)
     totals = {"head": effects.effect.sum(("layer", "head"), dtype=float), "mlp": effects.mlp.sum("layer")}
@@ -383,7 +383,7 @@ def _facts(effects: xr.Dataset, heads: pd.DataFrame, n_min: int, seed: int) -> d
         shown = sorted({n for n in (1, 2, 4, 8, 16) if n < last} | {last})
         ends = [n for n in shown if n >= max(n_min, 1)]
         facts["further_example"] = {
-            f"{a} to {b}": three(t_interval((written[:, b] - written[:, a]) / (b - a)))
+            f"{a} to {b}": _three(t_interval((written[:, b] - written[:, a]) / (b - a)))
             for a, b in itertools.pairwise(ends)
         }
         roles = effects.effect_by_role.sel(source=examples).sum(("layer", "head", "source"), dtype=float)
@@ -399,7 +399,7 @@ def _facts(effects: xr.Dataset, heads: pd.DataFrame, n_min: int, seed: int) -> d
     return facts
 
 
-def three(numbers: Sequence[Any]) -> dict[str, float]:
+def _three(numbers: Sequence[Any]) -> dict[str, float]:
     """A mean and its 95 % interval, by name."""
     return dict(zip(("mean", "low", "high"), map(float, numbers)))
 
@@ -504,7 +504,7 @@ def _intervene(
     def slope(x: Any, by: np.ndarray = weights) -> np.ndarray:
         return np.diff(np.asarray(x, float)[:, since], axis=1) @ by
 
-    facts["delta_measured"] = three(t_interval(slope(clean_here)))
+    facts["delta_measured"] = _three(t_interval(slope(clean_here)))
     effect = effects.effect.sel(seq=seqs).transpose("layer", "head", "seq", "shot").values.astype(float)
 
     def row(way: str, name: str, heads: Heads, odds: Any, answer: Any, taken: Any) -> dict[str, Any]:
@@ -517,7 +517,7 @@ def _intervene(
             "predicted": t_interval(slope(taken)),
         }
         about = {"task": task, "way": way, "set": name, "heads": " ".join(map(name_of, heads)), "n_heads": len(heads)}
-        return {**about, "norm": float(sum(norms[head] for head in heads)), "n_seqs": len(read), **flat(numbers)}
+        return {**about, "norm": float(sum(norms[head] for head in heads)), "n_seqs": len(read), **_flat(numbers)}
 
     rows, repairs, odds = [], [], []
     for way in WAYS:
@@ -534,7 +534,7 @@ def _intervene(
         parts = {key: slope([one[way]["top"][key] for one in read]) for key in ("taken", "other_heads", "mlps", "norm")}
         moves = {"predicted": parts.pop("taken"), **parts}
         moves["lost"] = slope(clean_here - [one[way]["top"]["log_odds"] for one in read])
-        repairs.append({"task": task, "way": way, **flat({name: t_interval(x) for name, x in moves.items()})})
+        repairs.append({"task": task, "way": way, **_flat({name: t_interval(x) for name, x in moves.items()})})
     for layer, head in chosen:
         table.loc[(table.task == task) & (table.layer == layer) & (table["head"] == head), "top"] = True
     numbers = np.reshape(odds, (len(WAYS), len(sets), len(read), len(since)))
@@ -542,7 +542,7 @@ def _intervene(
     return rows, repairs, xr.DataArray(numbers, coords, ("way", "set", "seq", "shot")).expand_dims(task=[task])
 
 
-def flat(numbers: Mapping[str, Sequence[Any]]) -> dict[str, float]:
+def _flat(numbers: Mapping[str, Sequence[Any]]) -> dict[str, float]:
     """A mean and interval each as three columns."""
     return {f"{name}{end}": float(x) for name, three in numbers.items() for end, x in zip(("", "_low", "_high"), three)}
 
@@ -647,14 +647,14 @@ def _check(settings: AttributeSettings, dataset: xr.Dataset) -> list[str]:
 
 def recorded_model(dataset: xr.Dataset, given: str) -> str:
     """Name of the model that curves were collected from; `given`, if the user gives one."""
-    if name := given or provenance_of(dataset).get("settings", {}).get("model", ""):
+    if name := given or _provenance_of(dataset).get("settings", {}).get("model", ""):
         return name
     raise StatedError("the curves do not say which model they are of: give --model")
 
 
 def check_same_model(dataset: xr.Dataset, identity: Mapping[str, str]) -> None:
     """The weights and the tokenizer must be those that the curves were collected from."""
-    recorded = provenance_of(dataset).get("model", {})
+    recorded = _provenance_of(dataset).get("model", {})
     for part, words in (("weights_sha256", "weights"), ("tokenizer_sha256", "tokenizer")):
         if part in recorded and recorded[part] != identity[part]:
             raise StatedError(
@@ -663,7 +663,7 @@ def check_same_model(dataset: xr.Dataset, identity: Mapping[str, str]) -> None:
             )
 
 
-def provenance_of(dataset: xr.Dataset) -> dict[str, Any]:
+def _provenance_of(dataset: xr.Dataset) -> dict[str, Any]:
     """What a curves file says of its making."""
     try:
         return json.loads(dataset.attrs.get("provenance", "{}"))

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from bayes_icl.errors import StatedError
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -114,7 +116,7 @@ class OneTask:
         self.model, self.curves, self.task, self.settings = model, curves, task, settings
         self.anatomy = model.anatomy
         self._kept, self._progress = kept, progress
-        episodes = recorded_episodes(model, curves, task)
+        episodes = recorded_episodes(model, curves, task, token=settings.token or 0)
         self.token = token_read(episodes) if settings.token is None else settings.token
         pairs = pairs_of(
             model, curves, task, n_examples=settings.n_examples, token=self.token,
@@ -138,6 +140,8 @@ class OneTask:
 
         settings = self.settings
         runs = [pair.a for pair in self.pairs]
+        if not all(places_ablated(run, settings.ablate_at).any() for run in runs):
+            raise StatedError(f"--ablate-at {settings.ablate_at}: the prompts of {self.task!r} have no such token")
         shuffled = [permuted(run, settings.n_examples, settings.seed) for run in runs]
         references = shuffled if settings.reference == "shuffled" else runs[1:] + runs[:1]
         self.stand_ins: StandIns = StandIns(self.anatomy, runs, references)
@@ -145,7 +149,6 @@ class OneTask:
         kinds = (settings.kind, self.other_kind)
         places = {
             "rounds": lambda run: places_ablated(run, settings.ablate_at),
-            "everywhere": lambda run: places_ablated(run, "everywhere"),
             "answers": answers_of,
             "last": self._last,
         }
@@ -176,6 +179,7 @@ class OneTask:
             "reference": settings.reference,
             "taught": self.taught,
             "singles_everywhere": settings.singles_everywhere,
+            "rule_measured": float(self.rule[1::2].mean()),
         }
         for name, x in numbers.items():
             self.facts[name] = dict(zip(("mean", "low", "high"), map(float, t_interval(x))))
@@ -210,7 +214,8 @@ class OneTask:
             for pair in pairs:
                 found.append(one(pair))
                 step()
-            return {key: np.stack([x[key] for x in found]) for key in found[0]}
+            shared = set.intersection(*(set(x) for x in found))  # a readout that some answers do not have
+            return {key: np.stack([x[key] for x in found]) for key in found[0] if key in shared}
 
         return self._stage(name, compute, len(pairs))
 
@@ -244,12 +249,13 @@ class OneTask:
 
         from bayes_icl.ablate import KINDS, name_of
         from bayes_icl.heads import placebo_sets
-        from bayes_icl.rounds import LEFT_LEAST, describe
+        from bayes_icl.rounds import LEFT_LEAST, describe, has_rule
 
         settings = self.settings
         self.round_of: dict[tuple[int, int], int] = {}
         self.transfers: dict[str, dict[str, np.ndarray]] = {"no rule": self.no_rule}
         gone: list[tuple[int, int]] = []
+        sought: list[int] = []
         ended = f"{settings.rounds} rounds were asked for"
         for number in itertools.count():
             rows: dict[str, dict[str, float]] = {}
@@ -277,6 +283,10 @@ class OneTask:
                 ended = "the examples teach no rule"
                 break
             left = own["rule"] / self.rule.mean()
+            found = self.transfers[f"round {number}, {settings.kind}"]
+            if number and not has_rule(found["a"] - self.no_rule["a"]):
+                ended = f"A has {own['rule']:.2f} nats of the rule left: too little to carry"
+                break
             if number and not left >= LEFT_LEAST:
                 ended = f"{left:.0%} of what the rule adds is left: too little to tell whether heads take over"
                 break
@@ -290,6 +300,7 @@ class OneTask:
                     ended = "the task comes across from the embedding on: there is no layer before it"
                     break
             else:
+                sought.append(number)
                 new = self._backups(number, gone)
                 if not new:
                     ended = "no head could be named that takes over"
@@ -298,6 +309,7 @@ class OneTask:
                 self.round_of.setdefault((head[0], head[1]), number + 1)
             gone = [*gone, *(head for head in new if head not in gone)]
         self.facts |= {"ended": ended, "ablated": [name_of(head) for head in gone], "transfer_point": self.point}
+        self.facts["backups_sought"] = sought  # rounds
 
     def _backups(self, number: int, gone: Heads) -> list[tuple[int, int]]:
         """Heads that take over from those that are gone, beside placebo sets and by another kind of ablation."""
@@ -409,6 +421,7 @@ class OneTask:
         from bayes_icl.steps import (
             KNOCKOUTS,
             OTHER_QUERY,
+            STEPS,
             answers_of,
             attending,
             attention_by_role,
@@ -416,7 +429,6 @@ class OneTask:
             induction_scores,
             judge,
             shut_ways,
-            ways_counted,
         )
         from bayes_icl.transfer import permuted
 
@@ -427,12 +439,10 @@ class OneTask:
 
         closed = self._each("ways shut", lambda pair: shut_ways(self.anatomy, pair.a))
         lost = {name: closed["clean"] - closed[name] for name in KNOCKOUTS}
-        edges = ways_counted(self.pairs[0].a)
         controls = {"bring": ["bring_other"], "to_answers": ["to_before", "to_queries"]}
         for name, about in KNOCKOUTS.items():
             beside = [lost[other] for other in controls.get(name, ())]
-            row = experiment_row(lost[name], self.rule, beside, **about._asdict(), kind="attention shut")
-            rows.append(row | {"edges": edges[name]})
+            rows.append(experiment_row(lost[name], self.rule, beside, **about._asdict(), kind="attention shut"))
 
         # Where answers are permuted, queries are not: a head that brings an answer its query hands on the same.
         runs = [pair.a for pair in self.pairs]
@@ -475,7 +485,7 @@ class OneTask:
         )
         rows = [row if self.taught else row | nothing for row in rows]
         table = pd.DataFrame(rows)
-        verdicts = judge(table)
+        verdicts = judge(table) if self.taught else dict.fromkeys(STEPS, "nothing to explain")
         self.rows["steps"] += [{"task": self.task, "verdict": verdicts[row["step"]], **row} for row in rows]
         self.facts["steps"] = {str(step): verdict for step, verdict in verdicts.items()}
         scores = self._stage("induction", lambda _: induction_scores(self.anatomy, settings.seed), 1)
@@ -569,7 +579,8 @@ class OneTask:
             for name, x, beside in (("the answers", gone, [control]), ("other tokens", control, [])):
                 row = experiment_row(
                     x, self.rule[1::2], beside,
-                    step=2, what=f"{what}{name} of examples", decides="way" if beside else "", kind=words,
+                    step=2, what=f"{what}{name} of examples", decides="way" if beside else "",
+                    kind=words if beside else kind,
                 )  # fmt: skip
                 rows.append(row)
         return rows
@@ -661,4 +672,8 @@ def _ranks(settings: PatchSettings, task: str) -> pd.DataFrame | None:
     if not settings.ranks:
         return None
     table = read_table(settings.ranks)
-    return table[table.task == task] if "task" in table and (table.task == task).any() else table
+    if "task" not in table:
+        return table
+    if not (table.task == task).any():
+        raise StatedError(f"the table {settings.ranks} has no row of task {task!r}: give --tasks, or another table")
+    return table[table.task == task]

@@ -59,7 +59,7 @@ def main(settings: PatchSettings) -> int:
     from bayes_icl.provenance import code_hash, provenance, to_attribute
     from bayes_icl.summary import summarise_patch
 
-    started = datetime.now(UTC)
+    started, code = datetime.now(UTC), code_hash()
     path = settings.curves or newest_curves()
     dataset = read_curves(path)
     tasks = _check(settings, dataset)
@@ -78,7 +78,7 @@ def main(settings: PatchSettings) -> int:
         model = load_model(recorded_model(dataset, settings.model), settings.device)
         identity = model.provenance()
         check_same_model(dataset, identity)
-        kept = Kept(out.with_name(out.name + ".part"), key + code_hash())
+        kept = Kept(out.with_name(out.name + ".part"), key + code)
         result = patch_curves(model, dataset, tasks, settings, kept=kept, progress=True)
         inputs = [path, *([settings.ranks] if settings.ranks else [])]
         record = provenance(settings, started=started, model=identity, inputs=inputs)
@@ -160,6 +160,8 @@ def _check(settings: PatchSettings, dataset: xr.Dataset) -> list[str]:
         raise StatedError(f"--n-seqs must be 0 or at least {PAIRS_LEAST}, got {settings.n_seqs}")
     if settings.token is not None and settings.token < 0:
         raise StatedError(f"--token must be 0 or more, got {settings.token}")
+    if settings.ablate_at == "last" and settings.position != "last":
+        raise StatedError(f"--ablate-at last comes after --position {settings.position}: nothing patched would change")
     if settings.ranks and not settings.ranks.is_file():
         raise StatedError(f"no table {settings.ranks}: give heads.csv of attribute or patch")
     return tasks
@@ -176,15 +178,16 @@ def _draw(out: Path, figures: Path) -> None:
 
     table = {name: read_table(beside(out, f"{name}.csv")) for name in TABLES}
     facts = json.loads(beside(out, "json").read_text())
-    rules = {task: own["rule"]["mean"] for task, own in facts.items() if own["taught"]}
+    rules = {task: own["rule_measured"] for task, own in facts.items() if own["taught"]}
     for one in table.values():
         one.attrs |= {name: next(iter(facts.values()))[name] for name in ("kind", "position")}
     drawn = {
         "rounds": patch_plots.rounds_figure(table["rounds"]),
         "redundancy": patch_plots.redundancy_figure(table["redundancy"], table["halves"], rules),
         "repair": patch_plots.repair_figure(table["heads"]),
-        "backups": patch_plots.backups_figure(table["backups"]),
     }
+    if any(own["backups_sought"] for own in facts.values()):
+        drawn["backups"] = patch_plots.backups_figure(table["backups"])
     for task in facts:
         drawn[file_name(f"transfer_{task}")] = patch_plots.transfer_figure(table["transfer"], table["rounds"], task)
         if "bring" in table["heads"]:

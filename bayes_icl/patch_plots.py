@@ -175,7 +175,7 @@ def rounds_figure(rounds: pd.DataFrame) -> Figure:
         above.tick_params(labelbottom=False)
     handles = [Line2D([], [], color=KINDS[kind][0], marker=KINDS[kind][1], ms=3.5, lw=1) for kind in kinds]
     handles += [Line2D([], [], color=GREY, marker="o", ms=2, lw=0), Line2D([], [], color=INK, lw=0.8, ls=DASHES)]
-    words = [*kinds, "placebo set", "B, the bare query"]
+    words = [*kinds, "placebo set", "B"]
     title = "kinds of ablation; bars: 95 %"
     ncols = len(words) if columns > 1 else 3
     figure.legend(handles, words, loc="outside upper center", ncols=ncols, title=title, title_fontsize=8)

@@ -27,7 +27,7 @@ MATERIAL = 0.05  # a backup's growth is at least this share of what the rule add
 
 
 class Singles(NamedTuple):
-    """Heads ablated one by one, each of shape (layer, head), nats; NaN for a head that was gone already.
+    """Heads ablated one by one, each of shape (layer, head), nats; NaN for what was not ablated, or gone already.
 
     lost = taken - other_heads - mlps - norm, along the direction of the run before.
 

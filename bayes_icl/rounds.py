@@ -106,7 +106,7 @@ def describe(
     for name, (curve, base, full) in curves.items():
         r = reached[name] = reaching(curve, base, full, seed=seed)
         has = has_rule(clean["a"] - no_rule["a"] if name.endswith("kept") else left)
-        numbers = (r.point, r.low, r.high, r.share) if has else (np.nan, np.nan, np.nan, 0.0)
+        numbers = (r.point, r.low, r.high, r.share) if has else (np.nan,) * 4
         row |= dict(zip((name, f"{name}_low", f"{name}_high", f"{name}_reached"), numbers))
     back = reaching(found["own"][:, ::-1], found["b"], found["a"], seed=seed)
     until = [found["own"].shape[1] - 1 - x + 0 * row["transfer_layer"] for x in (back.point, back.high, back.low)]
@@ -118,6 +118,7 @@ def describe(
     ends = np.quantile(moves, (0.025, 0.975), method="inverted_cdf") if len(moves) else (np.nan, np.nan)
     shift = row["transfer_layer"] - before.point
     row |= dict(zip(("shift", "shift_low", "shift_high"), (float(shift), *(np.asarray(ends) + 0 * shift).tolist())))
+    row["shift_reached"] = len(moves) / len(before.draws)
     peak = int(found["own"][::2].mean(0).argmax())
     row["peak_point"], row["peak_first"] = peak, float(found["own_first"][1::2, peak].mean())
     numbers_ = {
@@ -185,7 +186,7 @@ def singles_of(
     found = []
     for pair in pairs:
         z = stand_ins.of(pair.a.seq, kind)[0]
-        edits = edits_from(gone, z, places_ablated(pair.a, where)) if gone else None
+        edits = edits_of_pair(pair, gone, stand_ins, kind, where)
         found.append(ablate_each(anatomy, pair.a, z, edits=edits, heads=heads, everywhere=everywhere))
         if on_pair:
             on_pair()
@@ -203,7 +204,7 @@ def backup_rows(
     """Rows of the table of heads named on the even pairs, measured on the odd ones.
 
     backup
-        Its growth is surely more than with placebo sets gone.
+        Its growth is surely more than with placebo sets gone; none where the model has too few heads for such sets.
     active
         In a layer above the lowest ablated one, and surely looking more at examples, or surely adding more to the
         log-odds, than with placebo sets gone (97.5 % each). Else passive: what it does was not needed before (a head of
@@ -236,7 +237,7 @@ def backup_rows(
         for name in ("direct", "attention"):
             beside = 0.0 if placebo is None else getattr(placebo, name)[at] - getattr(before, name)[at]
             reacts |= bool(t_interval(rises[f"{name}_rise"] - beside, 0.975)[1] > 0)
-        row["backup"] = bool(row["growth_low"] > 0 and (placebo is None or row["beyond_low"] > 0))
+        row["backup"] = bool(row["growth_low"] > 0 and row["beyond_low"] > 0)
         row["mode"] = "active" if head[0] > lowest and reacts else "passive"
         rows.append(row | {"n_seqs": len(growth)})
     return rows

@@ -109,11 +109,6 @@ def _attention(
     return dict(zip(edges, by_layer))
 
 
-def ways_counted(episode: Episode) -> dict[str, int]:
-    """How many pairs of tokens each knock-out keeps apart."""
-    return {name: int(edges.sum()) for name, edges in _edges(episode).items()}
-
-
 class Knockout(NamedTuple):
     """A way that is shut: which step it speaks to, in words, and whether it decides (``way``) or not."""
 
@@ -176,9 +171,6 @@ class Form(NamedTuple):
     ahead: np.ndarray | None = None
     same: frozenset[int] = frozenset()
     other: frozenset[int] = frozenset()
-
-
-READOUTS = ("complement", "format", "rule", "parity")
 
 
 def form_of(episode: Episode, whole: np.ndarray, texts: Sequence[str], labels: frozenset[int], parity: bool) -> Form:

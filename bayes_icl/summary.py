@@ -345,7 +345,7 @@ def summarise_patch(out: Path) -> str:
     from bayes_icl.compare import read_table
     from bayes_icl.curves import beside
 
-    console = Console(file=io.StringIO(), highlight=False, width=120)
+    console = Console(file=io.StringIO(), highlight=False, width=130)
     facts = json.loads(beside(out, "json").read_text())
     names = ("rounds", "backups", "halves", "heads", "steps")
     tables = {name: read_table(beside(out, f"{name}.csv")) for name in names}
@@ -359,7 +359,7 @@ def summarise_patch(out: Path) -> str:
         if len(steps):
             console.print(_step_table(own, steps))
         console.print(_round_table(tables["rounds"][tables["rounds"].task == task]))
-        console.print(_costly_table(tables["heads"][tables["heads"].task == task], own["other_kind"]))
+        console.print(_costly_table(tables["heads"][tables["heads"].task == task], own))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -387,12 +387,12 @@ def patch_sentences(facts: dict, tables: dict[str, pd.DataFrame]) -> list[str]:
         f"rounds end: {facts['ended']}",
     ]
     for row in backups.itertuples():
-        name = "takes over" if row.backup else "grows, but not surely more than beside placebo sets"
+        name = "takes over" if row.backup else "costs more, but is not shown to do so beyond placebo sets"
         lines.append(
             f"    round {row.round}: {row.component} {name} ({row.mode}): its ablation costs "
             f"{_range(row, 'effect_before')} before and {_range(row, 'effect_after')} after, growth "
             f"{_range(row, 'growth')} ({row.growth_other_kind:.3f} by {facts['other_kind']}), "
-            f"{_range(row, 'growth_placebo')} beside placebo sets; its direct effect rises by "
+            f"{_placebo(row)}; its direct effect rises by "
             f"{_range(row, 'direct_rise')}, its attention to examples by {_range(row, 'attention_rise')}"
         )
     for row in halves.itertuples():
@@ -406,6 +406,13 @@ def patch_sentences(facts: dict, tables: dict[str, pd.DataFrame]) -> list[str]:
             text = f"half of what the rule adds is never gone: {row.left_without_heads:.2f} nats are left without any"
         lines.append(f"heads ablated at every token ({facts['kind']}), {order}: {text}")
     return lines
+
+
+def _placebo(row: Any) -> str:
+    """Growth with placebo sets ablated, if there were any."""
+    if row.growth_placebo != row.growth_placebo:
+        return "too few heads for placebo sets"
+    return f"{_range(row, 'growth_placebo')} beside placebo sets"
 
 
 def _step_table(facts: dict, steps: pd.DataFrame) -> Table:
@@ -444,19 +451,25 @@ def came_across(row: Any) -> str:
     """Where half of what A has over B came across, and half of what the rule is."""
     task, answer = point_of(row, "transfer_layer"), point_of(row, "answer_layer")
     rule = point_of(row, "rule_layer")
-    carried = "does not come across" if task == "never" else f"comes across at point {task}"
-    beyond = "nowhere more than" if rule == "never" else f"from {rule} on half of A's lead over"
-    then = "A's answer never" if answer == "never" else f"A's answer at {answer}"
-    return f"the task {carried} ({beyond} a run with permuted answers carries), {then}"
+    carried = "does not come across" if task in ("never", "-") else f"comes across at point {task}"
+    beyond = "nowhere half of A's lead" if rule in ("never", "-") else f"half of A's lead from {rule} on"
+    then = "A's answer never" if answer in ("never", "-") else f"A's answer at {answer}"
+    return f"the task {carried} (beyond what a run with permuted answers carries, {beyond}), {then}"
 
 
 def point_of(row: Any, name: str) -> str:
-    """A point with its interval; one that more than 2.5 % of the resamples never reach has no upper end."""
+    """A point with its interval; one that more than 2.5 % of the resamples never reach is open on that side.
+
+    "-" where there is no rule left to carry.
+    """
     point, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
+    reached = getattr(row, f"{name}_reached")
     if point != point:
-        return "never"
-    upper = f"{high:.0f}" if getattr(row, f"{name}_reached") >= 0.975 else "never"
-    return f"{point:.0f} [{low:.0f}, {upper}]"
+        return "-" if reached != reached else "never"
+    ends = [f"{low:.0f}", f"{high:.0f}"]
+    if not reached >= 0.975:
+        ends[0 if name == "transfer_until" else 1] = "never"
+    return f"{point:.0f} [{ends[0]}, {ends[1]}]"
 
 
 def _round_table(rounds: pd.DataFrame) -> Table:
@@ -475,7 +488,7 @@ def _round_table(rounds: pd.DataFrame) -> Table:
         "answer",
     ):
         left = heading in ("ablated", "kind")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "ablated")
     whole = rounds.rule.iloc[0]
     for row in rounds.itertuples():
         if row.round == 0 and row.Index != rounds.index[0]:
@@ -494,13 +507,15 @@ def _round_table(rounds: pd.DataFrame) -> Table:
     return table
 
 
-def _costly_table(heads: pd.DataFrame, other_kind: str, most: int = 8) -> Table:
+def _costly_table(heads: pd.DataFrame, facts: dict, most: int = 8) -> Table:
     from rich.table import Table
 
+    other_kind = facts["other_kind"]
+    where = "at every token" if facts["singles_everywhere"] else "at the last position"
     table = Table(
         box=None,
         pad_edge=False,
-        title="heads whose ablation at the last position costs most, alone",
+        title=f"heads whose ablation {where} costs most, alone",
         title_justify="left",
     )
     roles = [name for name in ("bring", "to_answers", "to_sink", "induction") if name in heads]

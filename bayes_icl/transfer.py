@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 POSITIONS = ("last", "query", "separator", "answers")
 """Where A's stream is put into B: the last position, the last token of the query, the tokens between query and answer,
 or the answers of earlier examples."""
+DRAWS = 200  # permutations among which one is chosen
 QUERY, SEPARATOR, ANSWER = (ROLES.index(role) for role in ("query", "separator", "answer"))
 
 
@@ -85,6 +86,9 @@ def token_read(episodes: Sequence[Episode]) -> int:
 def permuted(episode: Episode, shot: int, seed: int, *, queries: bool = False) -> Episode:
     """A cut episode with its examples' answers permuted among them, so that they show the form and no rule.
 
+    Every answer moves. Where answers repeat (labels), some examples keep a right one: of `DRAWS` permutations that is
+    taken which keeps about as many as chance would.
+
     Parameters
     ----------
     queries
@@ -96,12 +100,23 @@ def permuted(episode: Episode, shot: int, seed: int, *, queries: bool = False) -
         There is one example only.
     """
     if shot < 2:
-        raise StatedError(f"the answers of {shot} example cannot be permuted: give --n-examples 2 or --reference task")
+        raise StatedError(f"the answers of {shot} example cannot be permuted: give --n-examples 2 or more")
     tokens, places = episode.prompt.tokens, episode.places
     starts, stops = (x[:shot].tolist() for x in (episode.prompt.answer_start, episode.prompt.answer_stop))
-    order = np.random.default_rng([seed, 13, episode.seq]).permutation(shot)
-    other = np.empty(shot, dtype=int)
-    other[order] = np.roll(order, 1)  # one cycle: no example keeps its answer
+    rng = np.random.default_rng([seed, 13, episode.seq])
+    answers = [tuple(tokens[start:stop].tolist()) for start, stop in zip(starts, stops)]
+    by_chance = sum(answers.count(answer) for answer in answers) / shot
+    goal = by_chance if by_chance > 1 else 0
+    nearest, other = np.inf, np.arange(shot)
+    for _ in range(DRAWS):
+        order = rng.permutation(shot)
+        drawn = np.empty(shot, dtype=int)
+        drawn[order] = np.roll(order, 1)  # one cycle: every answer moves
+        off = abs(sum(answers[i] == answers[j] for i, j in enumerate(drawn)) - goal)
+        if off < nearest:
+            nearest, other = off, drawn
+        if off < 0.5:
+            break
     parts: list[np.ndarray] = []
     where: list[np.ndarray] = []
     begin = 0
@@ -159,7 +174,7 @@ def pairs_of(
         raise StatedError(
             f"--n-examples {n_examples}: the curves have 1 to {curves.sizes['shot'] - 1} examples before a query"
         )
-    episodes = recorded_episodes(model, curves, task)
+    episodes = recorded_episodes(model, curves, task, token=token or 0)
     token = token_read(episodes) if token is None else token
     shot = n_examples if position == "answers" else 0
     pairs = []

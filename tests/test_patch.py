@@ -84,14 +84,14 @@ def test_the_built_transfer_layers_are_found(built: Patched) -> None:
         row = table.loc[(2, kind)]
         for name in ("transfer_layer", "answer_layer", "rule_layer", "shift"):
             assert np.isnan(row[name])
-        assert row.transfer_layer_reached == row.rule_layer_reached == 0
+        assert not row.transfer_layer_reached > 0 and not row.rule_layer_reached > 0  # not asked without a rule
     for name in ("a_own", "peak"):
         assert table.loc[(0, "mean")][name] == pytest.approx(FULL_ANSWER, abs=0.6)
     assert table.peak_first[0, "mean"] == 1 and TRANSFER <= table.peak_point[0, "mean"] < ANSWER
     assert table.loc[(2, "mean")].a_own == pytest.approx(0, abs=0.5)
     assert set(table.index.get_level_values("round")) == {0, 1, 2}
     facts_ = built.facts["mapping"]
-    assert "of what the rule adds is left: too little to tell" in facts_["ended"] and facts_["taught"]
+    assert "nats of the rule left: too little to carry" in facts_["ended"] and facts_["taught"]
     assert facts_["transfer_point"] == TRANSFER and facts_["n_pairs"] == 12
     assert facts_["rule"]["mean"] == pytest.approx(table.rule[0, "mean"])
     assert facts_["gain"]["mean"] == pytest.approx(FULL_ANSWER, abs=0.8)
@@ -192,7 +192,7 @@ def test_redundancy_counts_heads(built: Patched) -> None:
         np.testing.assert_allclose(own.share, own.n_heads / 32)
         assert own.log_odds.iloc[0] == pytest.approx(FULL_ANSWER, abs=0.6) and abs(own.log_odds.iloc[-1]) < 1
     halves = built.tables["halves"].set_index("order")
-    assert 0 < halves.share["best first"] < 1 / 32 < halves.share["random"]
+    assert 0 < halves.share["best first"] < 1 / 32 and halves.share["best first"] < halves.share["random"]
     np.testing.assert_allclose(halves.left_without_heads, table.log_odds[table.n_heads == 32].mean(), atol=1e-6)
     assert (halves.share_low <= halves.share).all() and (halves.share <= halves.share_high).all()
 
@@ -214,7 +214,7 @@ def test_without_a_backup_the_first_round_ends_it(tiny: Model, built_curves: xr.
     assert table.transfer_layer[0, "mean"] == TRANSFER
     assert table.transfer_layer.loc[1].isna().all() and table.rule_layer.loc[1].isna().all()
     assert found.tables["backups"].empty and list(found.tables["backups"]) and table.index[-1][0] == 1
-    assert "of what the rule adds is left: too little to tell" in found.facts["mapping"]["ended"]
+    assert "nats of the rule left: too little to carry" in found.facts["mapping"]["ended"]
 
 
 def curves_as(tiny: Model, curves: xr.Dataset) -> xr.Dataset:
@@ -234,7 +234,7 @@ def test_a_model_that_learns_nothing_has_no_layer_and_no_backup(tiny: Model, whi
     found = patch_curves(model, curves, (), settings)
     table = found.tables["rounds"]
     for name in ("transfer_layer", "answer_layer", "rule_layer"):
-        assert table[name].isna().all() and (table[f"{name}_reached"] == 0).all()
+        assert table[name].isna().all() and table[f"{name}_reached"].isna().all()  # not asked
     assert found.tables["backups"].empty and found.tables["halves"].share.isna().all()
     assert found.facts[task.name]["ended"] == "the examples teach no rule" and not found.facts[task.name]["taught"]
     assert table["round"].max() == 0
@@ -244,7 +244,7 @@ def test_where_no_rule_is_taught_no_step_is_judged(tiny: Model) -> None:
     """Shares of nothing would be of any size."""
     curves = collect_curves(noise_model(tiny), [mapping_task()], n_shots=4, n_seqs=8)
     found = patch_curves(noise_model(tiny), curves, (), PatchSettings(n_examples=4, placebos=1))
-    assert found.facts["mapping"]["steps"] == dict.fromkeys("123", "not seen")
+    assert found.facts["mapping"]["steps"] == dict.fromkeys("123", "nothing to explain")
     table = found.tables["steps"]
     assert table.share.isna().all() and table.beyond_low.isna().all() and (table.decides != "").any()
 
@@ -284,10 +284,10 @@ def test_at_the_answers_the_task_is_carried_until_it_is_read(tiny: Model, built_
     own = found.tables["transfer"]
     own = own[(own.kind == "mean") & (own.set == "ablated")].own.values
     assert row.transfer_layer == 0  # A's answers themselves, put in as they are embedded, make B's examples A's
-    assert (own[: MOVER[0] + 1] > 0.9 * FULL_ANSWER).all()
-    # The mover has read them by then, and the backup next, where the task is not there yet.
+    # Where the mover found nothing, the backup reads them last.
+    assert (own[: BACKUP[0] + 1] > 0.9 * FULL_ANSWER).all() and row.transfer_until == BACKUP[0]
     np.testing.assert_allclose(own[BACKUP[0] + 1 :], row.b_own, atol=0.1)
-    assert (own[MOVER[0] + 1 : BACKUP[0] + 1] < own[0] - 1).all() and row.b_own < 0.5 * FULL_ANSWER
+    assert row.b_own < 0.5 * FULL_ANSWER
 
 
 def test_positions_that_hold_no_task_carry_none(tiny: Model, built_curves: xr.Dataset) -> None:
@@ -318,7 +318,7 @@ COLUMNS = {
     "other_heads other_heads_high mlps mlps_low norm norm_high round",
     "mlps": "task layer place readout kind lost lost_low lost_high",
     "steps": "task step verdict what kind share share_low share_high beyond beyond_low beyond_high decides n_controls "
-    "n_as_much edges heads",
+    "n_as_much heads",
 }
 BACKUPS = (
     "task round component layer head effect_before effect_before_low effect_before_high effect_after growth growth_low "
@@ -466,7 +466,7 @@ def test_files_and_figures_of_a_run(finished: Path) -> None:
         *("p.nc", "p.json", "figures"),
         *(f"p.{name}.csv" for name in TABLES),
     }
-    names = ["rounds", "redundancy", "repair", "backups", "steps", "mlps"]
+    names = ["rounds", "redundancy", "repair", "steps", "mlps"]  # no backup heads were looked for
     names += [f"{kind}_{task}" for kind in ("transfer", "roles") for task in ("category", "copy")]
     folder = finished.parent / "figures"
     assert {path.name for path in folder.iterdir()} == {f"{name}.{end}" for name in names for end in ("png", "pdf")} | {
@@ -555,7 +555,7 @@ def test_a_finished_run_is_drawn_again_and_others_are_kept(
     assert main(settings) == 0
     said = capsys.readouterr()
     assert "drawing and printing it again" in said.err and said.out.split()[-1] == str(finished)
-    assert len(list((tmp_path / "f").glob("*.png"))) == 10
+    assert len(list((tmp_path / "f").glob("*.png"))) == 9
     for change in (dict(seed=1), dict(ablate=()), dict(n_seqs=6), dict(tasks=("copy",)), dict(kind="zero")):
         with pytest.raises(StatedError, match="other curves or settings: give another --out, or --force"):
             main(dataclasses.replace(settings, **change))  # type: ignore[arg-type]
@@ -619,7 +619,7 @@ def test_what_is_drawn_without_steps_and_with_a_backup(
         (dict(ablate=("top2",), ranks=Path("nowhere.csv")), "no table nowhere.csv"),
         (dict(ablate=("first",)), "expected a head"),
         (dict(token=-1), "--token must be 0 or more"),
-        (dict(token=99), "find another with another answer"),
+        (dict(token=99), "an answer of 'category' has the tokens 0 to"),
         (dict(placebos=0), "--placebos must be 1 or more"),
         (dict(n_seqs=-1), "--n-seqs must be 0 or more"),
         (dict(n_seqs=3), "--n-seqs must be 0 or at least 4"),
