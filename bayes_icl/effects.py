@@ -315,7 +315,7 @@ def _by_place(
 
 def _place_matrix(episodes: Sequence[Episode], width: int, device: torch.device) -> Float[Tensor, "batch pos place"]:
     """1 where a token is at a place: the sink first, then each role of each shot."""
-    n_shots = 1 + int(episodes[0].places.shot.max())
+    n_shots = 1 + max(int(episode.places.shot.max()) for episode in episodes)
     matrix = torch.zeros(len(episodes), width, 1 + n_shots * len(ROLES))
     for i, episode in enumerate(episodes):
         shot, role, _ = episode.places
