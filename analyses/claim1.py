@@ -74,29 +74,24 @@ class Found:
 
     def moved(self) -> str:
         """Whether ablating the layers before it moves it up."""
-        parts = []
+        parts, later = [], []
         for task in TASKS:
             first, after = self.row(task, 0), self.row(task, 1)
             if after is None:
                 parts.append(f"on {task} there is nothing to move ({self.facts[task]['ended']})")
                 continue
-            kinds = []
-            for kind in self.facts[task]["kinds"]:
-                row = self.row(task, 1, kind)
-                moves = "" if pd.isna(row.shift) else f" (a shift of {ranged(row, 'shift', '.0f')})"
-                kinds.append(
-                    f"{kind}: A keeps {row.rule / first.rule:.0%} of what the rule adds; half of what it has "
-                    "left comes "
-                    f"across at {point_of(row, 'transfer_layer')}{moves}, half of what it had at "
-                    f"{point_of(row, 'transfer_layer_kept')}"
-                )
+            rows = [self.row(task, 1, kind) for kind in self.facts[task]["kinds"]]
+            kept = listed([f"{row.rule / first.rule:.0%} ({row.kind})" for row in rows])
+            shifts = listed([f"{shifted(row)} ({row.kind})" for row in rows])
             parts.append(
-                f"on {task}, without {after.layers_text}, from {point_of(first, 'transfer_layer')} to "
-                f"({'; '.join(kinds)})"
+                f"on {task}, without {after.layers_text}, A keeps {kept} of what the rule adds, and the point moves by "
+                f"{shifts}"
             )
+            later += [f"{task} ({row.kind})" for row in rows if row.shift_low > 0]
+        verdict = f"It surely moves up on {listed(later)}." if later else "It surely moves up in no case."
         return (
             "*Does it move to later layers when all heads of the layers just before it are ablated?* "
-            f"{sentence(parts)} The post's A keeps its answer, and the layer moves up by two."
+            f"{verdict} {sentence(parts)} In the post A keeps its answer, and the layer moves up by two."
         )
 
     def took_over(self) -> str:
@@ -170,15 +165,17 @@ class Found:
             lines.append(
                 f"Round {number}, without {row.layers_text} ({row.n_heads} heads): A has "
                 f"{ranged(row, 'a_own')} nats left, "
-                f"{row.rule / first.rule:.0%} of what the rule adds; half of what it has over B comes across at point: "
-                f"{point_of(row, 'transfer_layer')}."
+                f"{row.rule / first.rule:.0%} of what the rule adds; half of what it has over B comes across "
+                f"{at(row)}."
             )
             rounds = self.tables["rounds"]
             placebo = rounds[(rounds.task == task) & (rounds["round"] == number) & rounds.set.str.startswith("placebo")]
             if len(placebo):
                 left = listed([f"{x:.2f}" for x in placebo.a_own])
-                layers = listed([point_of(one, "transfer_layer") for one in placebo.itertuples()])
-                lines.append(f"As many other heads with as large a norm leave A {left} nats, transfer at {layers}.")
+                layers = listed([at(one) for one in placebo.itertuples()])
+                lines.append(
+                    f"As many other heads with as large a norm leave A {left} nats; then it comes across {layers}."
+                )
         return " ".join(lines)
 
     def page(self) -> str:
@@ -195,7 +192,13 @@ class Found:
                 "",
                 figure(f"transfer_{task}", f"transfer on {task}"),
             ]
-        lines += ["## Rounds", "", figure("rounds", "transfer layer and A's log-odds by round")]
+        lines += [
+            "## Rounds",
+            "",
+            *self.round_lines(),
+            "",
+            figure("rounds", "transfer layer and A's log-odds by round"),
+        ]
         lines += ["## Heads that take over", "", self.backups_paragraph(), ""]
         if len(self.tables["backups"]):
             lines.append(figure("backups", "backup heads"))
@@ -214,6 +217,21 @@ class Found:
             figure("repair", "direct effect that goes and what is lost"),
         ]
         return "\n".join(lines)
+
+    def round_lines(self) -> list[str]:
+        """The rounds as a Markdown table."""
+        lines = [
+            "| task | round | ablated | stand-in | A, nats | rule left | half of its lead | half of the lead it had |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for row in self.ablated[self.ablated.n_heads > 0].itertuples():
+            whole = self.row(row.task, 0).rule
+            cells = (
+                *(row.task, row.round, row.layers_text, row.kind, ranged(row, "a_own"), f"{row.rule / whole:.0%}"),
+                *(point_of(row, name) for name in ("transfer_layer", "transfer_layer_kept")),
+            )
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+        return lines
 
     def backups_paragraph(self) -> str:
         """Of the backup heads."""
@@ -262,6 +280,19 @@ class Found:
                 f"which {most.taken:.2f} is its own"
             )
         return f"Each head alone, at the last position: {'; '.join(parts)}."
+
+
+def at(row: Any) -> str:
+    """Where the task comes across."""
+    point = point_of(row, "transfer_layer")
+    return {"never": "nowhere", "-": "nowhere, no rule being left"}.get(point, f"at point {point}")
+
+
+def shifted(row: Any) -> str:
+    """By how many points it is later than without ablation."""
+    if pd.isna(row.shift):
+        return "nothing: it comes across " + at(row)
+    return f"{row.shift:+.0f} [{row.shift_low:+.0f}, {row.shift_high:+.0f}]"
 
 
 def share(row: pd.Series) -> str:

@@ -418,9 +418,7 @@ def steps_figure(steps: pd.DataFrame) -> Figure:
     heights = [
         0.15 * max(named[task].end for task in tasks[i * columns : (i + 1) * columns]) + 0.35 for i in range(rows)
     ]
-    figure, axes = _figure(
-        rows, columns, sum(heights) + 0.75, width=columns * COLUMN, sharex=True, height_ratios=heights
-    )
+    figure, axes = _figure(rows, columns, sum(heights) + 0.75, width=columns * COLUMN, height_ratios=heights)
     for ax, task in zip(axes.flat, tasks):
         ax.axvline(0, color=INK, lw=0.6, zorder=0)
         ax.axvline(MATERIAL, color=INK, lw=0.6, ls=DASHES, zorder=0)
