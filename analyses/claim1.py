@@ -106,7 +106,8 @@ class Found:
             found = own[own.backup.astype(bool)] if len(own) else own
             names = [
                 f"{row.component} ({row.mode}, round {row.round}, growth {ranged(row, 'growth')} nats, "
-                f"{ranged(row, 'beyond')} beyond placebo sets)"
+                f"{ranged(row, 'beyond')} beyond placebo sets, "
+                f"{ranged(row, 'growth_other_kind')} by {self.facts[task]['other_kind']})"
                 for row in found.itertuples()
             ]
             grown = len(own) - len(found)
@@ -248,7 +249,8 @@ class Found:
         rows = [
             f"{row.component} on {row.task} in round {row.round} ({row.mode if row.backup else 'not beyond placebo'}): "
             f"{ranged(row, 'effect_before')} nats before, {ranged(row, 'effect_after')} after; growth "
-            f"{ranged(row, 'growth')}, with placebo sets {ranged(row, 'growth_placebo')}; its direct effect rises by "
+            f"{ranged(row, 'growth')}, by {self.facts[row.task]['other_kind']} {ranged(row, 'growth_other_kind')}, "
+            f"with placebo sets {ranged(row, 'growth_placebo')}; its direct effect rises by "
             f"{ranged(row, 'direct_rise')}, its attention on examples by {ranged(row, 'attention_rise')}"
             for row in backups.itertuples()
         ]
