@@ -212,17 +212,19 @@ class StandIns:
         self, seq: int, kind: str
     ) -> tuple[Float[torch.Tensor, "layer pos head d_head"], Float[torch.Tensor, "layer pos d_model"]]:
         """Stand-ins for all heads and all MLPs of an episode; `kind` is one of `KINDS`."""
-        layers, n_heads = range(self._anatomy.n_layers), self._anatomy.n_heads
+        anatomy = self._anatomy
+        layers, n_heads = range(anatomy.n_layers), anatomy.n_heads
+        if kind == "zero":
+            shape = (anatomy.n_layers, len(self._places[seq].shot))
+            return torch.zeros(*shape, *anatomy.w_out[0].shape[:2]), torch.zeros(*shape, anatomy.unembedding.shape[1])
         z, mlp = (torch.stack([means.rows(seq, layer) for layer in layers]) for means in (self._heads, self._mlps))
         z = z.unflatten(-1, (n_heads, -1))
-        if kind == "zero":
-            return torch.zeros_like(z), torch.zeros_like(mlp)
         if kind == "resample":
             reference = self._reference[seq]
             at = {place: i for i, place in enumerate(zip(*(x.tolist() for x in reference.places)))}
             found = [at.get(place, -1) for place in zip(*(x.tolist() for x in self._places[seq]))]
             here = np.flatnonzero(np.array(found) >= 0)
-            theirs = outputs_of(self._anatomy, reference.prompt.tokens)
+            theirs = outputs_of(anatomy, reference.prompt.tokens)
             for own, other in zip((z, mlp), theirs):
                 own[:, here] = other[:, np.array(found)[here]].to(own.device)
         return z, mlp

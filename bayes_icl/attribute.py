@@ -457,7 +457,7 @@ def _intervene(
 
     from bayes_icl.ablate import ablate_episode, name_of
     from bayes_icl.effects import WAYS
-    from bayes_icl.heads import choose_top, delta_weights, fit_delta, placebo_sets, slope_table, t_interval
+    from bayes_icl.heads import choose_top, delta_weights, fit_delta, flat, placebo_sets, slope_table, t_interval
     from bayes_icl.noise import summarise
     from bayes_icl.readouts import Vocabulary
 
@@ -517,7 +517,7 @@ def _intervene(
             "predicted": t_interval(slope(taken)),
         }
         about = {"task": task, "way": way, "set": name, "heads": " ".join(map(name_of, heads)), "n_heads": len(heads)}
-        return {**about, "norm": float(sum(norms[head] for head in heads)), "n_seqs": len(read), **_flat(numbers)}
+        return {**about, "norm": float(sum(norms[head] for head in heads)), "n_seqs": len(read), **flat(numbers)}
 
     rows, repairs, odds = [], [], []
     for way in WAYS:
@@ -534,17 +534,12 @@ def _intervene(
         parts = {key: slope([one[way]["top"][key] for one in read]) for key in ("taken", "other_heads", "mlps", "norm")}
         moves = {"predicted": parts.pop("taken"), **parts}
         moves["lost"] = slope(clean_here - [one[way]["top"]["log_odds"] for one in read])
-        repairs.append({"task": task, "way": way, **_flat({name: t_interval(x) for name, x in moves.items()})})
+        repairs.append({"task": task, "way": way, **flat({name: t_interval(x) for name, x in moves.items()})})
     for layer, head in chosen:
         table.loc[(table.task == task) & (table.layer == layer) & (table["head"] == head), "top"] = True
     numbers = np.reshape(odds, (len(WAYS), len(sets), len(read), len(since)))
     coords = {"way": list(WAYS), "set": list(sets), "seq": seqs, "shot": effects.shot.values}
     return rows, repairs, xr.DataArray(numbers, coords, ("way", "set", "seq", "shot")).expand_dims(task=[task])
-
-
-def _flat(numbers: Mapping[str, Sequence[Any]]) -> dict[str, float]:
-    """A mean and interval each as three columns."""
-    return {f"{name}{end}": float(x) for name, three in numbers.items() for end, x in zip(("", "_low", "_high"), three)}
 
 
 class Kept:

@@ -110,18 +110,16 @@ class OneTask:
         progress: bool,
     ) -> None:
         from bayes_icl.ablate import heads_named
-        from bayes_icl.effects import recorded_episodes
-        from bayes_icl.transfer import pairs_of, token_read
+        from bayes_icl.transfer import pairs_of
 
         self.model, self.curves, self.task, self.settings = model, curves, task, settings
         self.anatomy = model.anatomy
         self._kept, self._progress = kept, progress
-        episodes = recorded_episodes(model, curves, task, token=settings.token or 0)
-        self.token = token_read(episodes) if settings.token is None else settings.token
         pairs = pairs_of(
-            model, curves, task, n_examples=settings.n_examples, token=self.token,
+            model, curves, task, n_examples=settings.n_examples, token=settings.token,
             position=settings.position, seed=settings.seed,
         )  # fmt: skip
+        self.token = int(pairs[0].a.places.offset[-1]) + 1  # the one that pairs are read at
         self.pairs: list[Pair] = pairs[: settings.n_seqs or None]
         self.chosen: Heads = heads_named(
             settings.ablate, self.anatomy.n_layers, self.anatomy.n_heads, _ranks(settings, task), settings.rank_by
@@ -364,14 +362,12 @@ class OneTask:
         self._add_transfer(about, found)
 
     def _add_transfer(self, about: dict[str, Any], found: dict[str, np.ndarray]) -> None:
-        from bayes_icl.heads import t_interval
+        from bayes_icl.heads import flat, t_interval
 
         three = {key: t_interval(found[key]) for key in ("own", "other")}
         firsts = {key: found[key].mean(0) for key in ("own_first", "other_first")}
         for point in range(found["own"].shape[1]):
-            numbers = {
-                f"{key}{end}": float(x[point]) for key, t in three.items() for end, x in zip(("", "_low", "_high"), t)
-            }
+            numbers = flat({key: [x[point] for x in t] for key, t in three.items()})
             numbers |= {key: float(x[point]) for key, x in firsts.items()}
             self.rows["transfer"].append({**about, "point": point, **numbers})
 
@@ -379,7 +375,7 @@ class OneTask:
         """How many heads can go."""
         import numpy as np
 
-        from bayes_icl.heads import t_interval
+        from bayes_icl.heads import flat, t_interval
         from bayes_icl.redundancy import ablate_sets, counts_ablated, half_gone, orders
 
         settings = self.settings
@@ -396,15 +392,14 @@ class OneTask:
         full, without = self.clean["a"][1::2], self.no_rule["a"][1::2]
         for i, name in enumerate(in_turn):
             for count, x in zip([0, *counts], [full, *curves[:, i].T]):
-                three = dict(zip(("log_odds", "log_odds_low", "log_odds_high"), map(float, t_interval(x))))
                 about = {"task": self.task, "order": name, "n_heads": count, "share": count / n_heads}
-                self.rows["redundancy"].append(about | three)
+                self.rows["redundancy"].append(about | flat({"log_odds": t_interval(x)}))
         kinds = {"best first": curves[:, 0]}
         if settings.placebos:
             kinds["random"] = curves[:, 1:].mean(1)
         for name, x in kinds.items():
             gone = half_gone(x, counts, without, full, seed=settings.seed) if self.taught else (np.nan,) * 3
-            row = dict(zip(("share", "share_low", "share_high"), (k / n_heads for k in gone)))
+            row = flat({"share": [k / n_heads for k in gone]})
             left = float(x[:, -1].mean())
             self.rows["halves"].append(
                 {"task": self.task, "order": name, **row, "n_heads_all": n_heads, "left_without_heads": left}
@@ -517,7 +512,7 @@ class OneTask:
         import numpy as np
 
         from bayes_icl.curves import readouts_of
-        from bayes_icl.heads import t_interval
+        from bayes_icl.heads import flat, t_interval
         from bayes_icl.steps import OTHER_QUERY, ablate_mlps, experiment_row, form_of
 
         settings, measured = self.settings, self.pairs[1::2]
@@ -547,9 +542,8 @@ class OneTask:
         for name, x in self._each("MLPs", each, measured).items():
             place, readout = name.split(" ")
             for layer, three in enumerate(zip(*t_interval(x))):
-                lost = dict(zip(("lost", "lost_low", "lost_high"), map(float, three)))
                 about = {"task": self.task, "layer": layer, "place": place, "readout": readout}
-                self.rows["mlps"].append({**about, "kind": settings.kind, **lost})
+                self.rows["mlps"].append({**about, "kind": settings.kind, **flat({"lost": three})})
 
         first = min((layer for layer, _ in acting[1]), default=0)
         last = max((layer for layer, _ in acting[3]), default=self.anatomy.n_layers)
@@ -590,7 +584,7 @@ class OneTask:
         import numpy as np
 
         from bayes_icl.ablate import name_of
-        from bayes_icl.heads import t_interval
+        from bayes_icl.heads import flat, t_interval
 
         alone = self.alone._asdict()
         with np.errstate(invalid="ignore"):
@@ -601,8 +595,7 @@ class OneTask:
         for head in np.ndindex(self.anatomy.n_layers, self.anatomy.n_heads):
             row: dict[str, Any] = {"task": self.task, "component": name_of(head), "layer": head[0], "head": head[1]}
             row |= {name: float(x[:, *head].mean()) for name, x in roles.items()}
-            for name, three in numbers.items():
-                row |= {f"{name}{end}": float(x[head]) for end, x in zip(("", "_low", "_high"), three)}
+            row |= flat({name: [x[head] for x in three] for name, three in numbers.items()})
             self.rows["heads"].append(row | {"round": self.round_of.get(head, np.nan)})
 
     def _effects(self) -> None:

@@ -11,7 +11,7 @@ itself grows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -317,6 +317,11 @@ def t_interval(x: Float[np.ndarray, "seq ..."], level: float = 0.95) -> tuple[np
     quantile = distributions.t.ppf((1 + level) / 2, n - 1) if n > 1 else np.nan
     half = quantile * x.std(0, ddof=1) / np.sqrt(n) if n > 1 else np.full_like(mean, np.nan)
     return mean, mean - half, mean + half
+
+
+def flat(numbers: Mapping[str, Sequence[Any]]) -> dict[str, float]:
+    """A mean and interval each as three columns of a table: its name, and with ``_low`` and ``_high``."""
+    return {f"{name}{end}": float(x) for name, three in numbers.items() for end, x in zip(("", "_low", "_high"), three)}
 
 
 def choose_top(table: pd.DataFrame, top: int = 0, toward: float = 1.0) -> list[Head]:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bayes_icl.ablate import Heads, StandIns, edits_from, name_of, places_ablated
-from bayes_icl.heads import t_interval
+from bayes_icl.heads import flat, t_interval
 from bayes_icl.redundancy import Backup, Singles, ablate_each, stack
 from bayes_icl.stream import Anatomy, Edits, outputs_of
 from bayes_icl.sweeps import base_run
@@ -127,8 +127,7 @@ def describe(
         "b_own": found["b"],
         "gain": found["a"] - found["b"],
     }
-    for name, x in (numbers_ | {"rule": left}).items():
-        row |= dict(zip((name, f"{name}_low", f"{name}_high"), map(float, t_interval(x))))
+    row |= flat({name: t_interval(x) for name, x in (numbers_ | {"rule": left}).items()})
     row["n_pairs"] = len(found["a"])
     return row
 
@@ -231,8 +230,7 @@ def backup_rows(
         numbers["beyond"] = growth - numbers["growth_placebo"]
         numbers["growth_other_kind"] = nothing if others is None else others[1].lost[at] - others[0].lost[at]
         row: dict[str, Any] = {"component": name_of(head), "layer": head[0], "head": head[1], "p_holm": p}
-        for name, x in numbers.items():
-            row |= dict(zip((name, f"{name}_low", f"{name}_high"), map(float, t_interval(x))))
+        row |= flat({name: t_interval(x) for name, x in numbers.items()})
         reacts = False
         for name in ("direct", "attention"):
             beside = 0.0 if placebo is None else getattr(placebo, name)[at] - getattr(before, name)[at]

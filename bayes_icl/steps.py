@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bayes_icl.effects import Episode
-from bayes_icl.heads import t_interval
+from bayes_icl.heads import flat, t_interval
 from bayes_icl.readouts import SetLogits
 from bayes_icl.stream import Anatomy, Attention, attention_through, masked, unembedding
 from bayes_icl.sweeps import Row, base_run, sweep
@@ -359,8 +359,7 @@ def experiment_row(
         worst = max(controls, key=lambda x: x.mean())
         numbers["beyond"] = _ratio(lost - worst, rule)
         as_much = sum(int(x.mean() >= lost.mean()) for x in controls)
-    flat = {f"{k}{end}": float(x) for k, three in numbers.items() for end, x in zip(("", "_low", "_high"), three)}
-    return {"n_controls": len(controls), "n_as_much": as_much, **about, **flat}
+    return {"n_controls": len(controls), "n_as_much": as_much, **about, **flat(numbers)}
 
 
 def _ratio(x: Float[np.ndarray, " pair"], y: Float[np.ndarray, " pair"]) -> tuple[float, float, float]:
