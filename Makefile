@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo readme calibrate pages claim1 claim2 claim3 test lint bench clean
+.PHONY: help setup demo readme calibrate pages claim1 claim2 claim3 across analyses docs test lint bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -17,9 +17,11 @@ $(READY): pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(READY)  ## read SmolLM2-135M on four tasks and a null control, fit, draw: about 5 minutes
+demo: $(READY)  ## read SmolLM2-135M on four tasks and a null control, fit, attribute two, write the report: 8 minutes
 	$(RUN) -m bayes_icl.collect --tasks copy times_ten past_tense category random_labels --n-seqs 32 --out data/curves/demo.nc
 	$(RUN) -m bayes_icl.fit --curves data/curves/demo.nc --out data/fits/demo --figures figures/demo --pool
+	$(RUN) -m bayes_icl.attribute --curves data/curves/demo.nc --tasks past_tense category --no-ablate
+	$(RUN) -m bayes_icl.report --curves data/curves/demo.nc
 
 readme: $(READY)  ## put what the demo and the claims printed into README.md
 	$(RUN) analyses/fill_readme.py
@@ -39,8 +41,18 @@ claim2: $(READY)  ## curves, fits, heads, intervention on three tasks; docs/clai
 claim3: $(READY)  ## the post's three steps, from the run of claim1; docs/claim3.md: seconds after claim1
 	$(RUN) analyses/claim3.py
 
-test: $(READY)  ## all tests, those on the real model too
-	$(RUN) -m pytest
+across: $(READY)  ## all built-in tasks side by side; docs/across_tasks.md: about 20 minutes
+	$(RUN) analyses/across_tasks.py
+
+analyses: $(READY)  ## claims 1 to 3 and all tasks side by side, with the minutes each takes; goes on after a stop
+	$(RUN) analyses/all.py
+
+docs: $(READY)  ## the documentation site, docs/_build/html: 20 seconds
+	rm -rf docs/_build docs/api
+	$(RUN) -m sphinx -E -W --keep-going -q docs docs/_build/html
+
+test: $(READY)  ## all tests, those on the real model too: a process a core, 4 at most
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
 lint: $(READY)  ## ruff and mypy
 	$(RUN) -m ruff check .

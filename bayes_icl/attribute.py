@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     import xarray as xr
+    from matplotlib.figure import Figure
 
     from bayes_icl.ablate import Heads
     from bayes_icl.collect import Journal
@@ -108,6 +109,7 @@ def main(settings: AttributeSettings) -> int:
 
     from bayes_icl.curves import newest_curves, read_curves, replacing
     from bayes_icl.models import load_model
+    from bayes_icl.plots import drop_figures, save_figures
     from bayes_icl.provenance import provenance, to_attribute
     from bayes_icl.summary import summarise_heads
 
@@ -148,7 +150,11 @@ def main(settings: AttributeSettings) -> int:
         record = provenance(settings, started=started, model=identity, inputs=[path])
         result.effects.attrs |= {"key": key, "provenance": to_attribute(record)}
         write_result(kept, out, {name: getattr(result, name) for name in TABLES}, result.facts, result.effects)
-    _draw(out, figures)
+    drawn = figures_of(out)
+    ours = {f"{kind}_{way}" for kind in ("ablation", "repair") for way in ("mean", "held")}
+    ours |= {name.replace("effects_", "sources_", 1) for name in drawn if name.startswith("effects_")}
+    drop_figures(ours - set(drawn), figures)  # of an earlier run
+    save_figures(drawn, figures)
     summary = summarise_heads(out)
     with replacing(figures / "summary.txt") as temporary:
         temporary.write_text(summary, encoding="utf-8")
@@ -666,14 +672,13 @@ def _provenance_of(dataset: xr.Dataset) -> dict[str, Any]:
         return {}
 
 
-def _draw(out: Path, figures: Path) -> None:
-    """Write the figures, all of them from the files."""
+def figures_of(out: Path) -> dict[str, Figure]:
+    """The figures by name, all of them from the effects file and the tables beside it."""
     import xarray as xr
 
     from bayes_icl import head_plots
     from bayes_icl.compare import read_table
     from bayes_icl.curves import beside, file_name
-    from bayes_icl.plots import save_figures
 
     table, ablation, repair = (read_table(beside(out, f"{name}.csv")) for name in TABLES)
     table["accumulation"] = table.accumulation.fillna("")
@@ -698,11 +703,7 @@ def _draw(out: Path, figures: Path) -> None:
         table.attrs["way"] = repair.attrs["way"] = way
         drawn[f"ablation_{way}"] = head_plots.ablation_figure(ablation[ablation.way == way], table, deltas)
         drawn[f"repair_{way}"] = head_plots.repair_figure(repair[repair.way == way])
-    ours = {f"{kind}_{way}" for kind in ("ablation", "repair") for way in ("mean", "held")}
-    for name in (ours | {file_name(f"sources_{task}") for task in facts}) - set(drawn):  # of an earlier run
-        for suffix in (".png", ".pdf"):
-            (figures / (name + suffix)).unlink(missing_ok=True)
-    save_figures(drawn, figures)
+    return drawn
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from bayes_icl.hypotheses import HYPOTHESES, Hypothesis, Prior
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from bayes_icl.curves import Curves
 
@@ -78,6 +79,9 @@ class Bounds:
     right_kind: float = 0.98
     additive_rejected: float = 0.01
     control_p: float = 1e-6
+
+
+LEAST = {"n_seqs": 32, "n_shots": 10, "sims": 50, "confusion_sims": 2, "coverage_sims": 30}  # settings
 
 
 @dataclass(frozen=True)
@@ -462,15 +466,15 @@ def main(settings: CalibrateSettings) -> int:
 
     import pandas as pd
 
-    from bayes_icl import plots
     from bayes_icl.curves import replacing
+    from bayes_icl.plots import save_figures
     from bayes_icl.provenance import now, provenance
 
     started = datetime.now(UTC)
     for name in settings.hypotheses:
         if name not in HYPOTHESES or HYPOTHESES[name].ceiling:
             raise unknown("hypothesis", name, [n for n, h in HYPOTHESES.items() if not h.ceiling])
-    check_least(settings, n_seqs=32, n_shots=10, sims=50, confusion_sims=2, coverage_sims=30)
+    check_least(settings, **LEAST)
     tables = calibrate(settings)
     bounds = Bounds()
     checked = outcomes(tables, settings, bounds)
@@ -494,12 +498,7 @@ def main(settings: CalibrateSettings) -> int:
     record = {**provenance(settings, started=started, inputs=[]), "finished": now()}
     with replacing(settings.figures / "provenance.json") as temporary:
         temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n")
-    drawn = {
-        "ranks": plots.ranks_figure(tables["sbc"], tests),
-        "recovery": plots.recovery_figure(coverage),
-        "confusion": plots.confusion_figure(tables["confusion"]),
-    }
-    plots.save_figures(drawn, settings.figures)
+    save_figures(figures_of(settings.figures), settings.figures)
     for outcome in checked:
         mark = "holds" if outcome["holds"] else "FAILS"
         print(f"{mark}  {outcome['what']}: {outcome['value']:.4g} ({outcome['bound']})", file=sys.stderr)
@@ -508,6 +507,21 @@ def main(settings: CalibrateSettings) -> int:
         print(f"error: calibration outside its bounds: {len(failed)} of {len(checked)} checks", file=sys.stderr)
         return FAILED
     return DONE
+
+
+def figures_of(folder: Path) -> dict[str, Figure]:
+    """The figures by name, all of them from the tables in a folder."""
+    from bayes_icl import plots
+    from bayes_icl.compare import read_table
+
+    ranks, tests, recovery, confusion = (
+        read_table(folder / f"{name}.csv") for name in ("ranks", "rank_tests", "recovery", "confusion")
+    )
+    return {
+        "ranks": plots.ranks_figure(ranks, tests),
+        "recovery": plots.recovery_figure(recovery),
+        "confusion": plots.confusion_figure(confusion),
+    }
 
 
 if __name__ == "__main__":

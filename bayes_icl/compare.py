@@ -105,12 +105,12 @@ def too_little(curves: Curves) -> str | None:
 def survivors(scores: Sequence[Score], values: str) -> tuple[list[str], dict[str, tuple[float, float]]]:
     """The hypotheses within max(4 nats, 2 SE) of the best, and each one's distance to the best with its SE.
 
+    A rival whose fit cannot be relied on neither survives nor sets the mark.
+
     Parameters
     ----------
     values
         Which pointwise score: ``elpd_logo`` or ``elpd_lfo``.
-
-    A rival whose fit cannot be relied on neither survives nor sets the mark.
     """
     pointwise = {s.hypothesis: getattr(s, values) for s in scores if np.isfinite(getattr(s, values)).all()}
     sound = {s.hypothesis for s in scores if s.hypothesis in JUDGED_BY or not _doubt(s)}
@@ -186,7 +186,7 @@ def comparison_table(scores: Sequence[Score]) -> pd.DataFrame:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table that `fit` wrote, names as they are: a task may be called null, or 7."""
+    """A table that a command wrote, names as they are: a task may be called null, or 7."""
     names = dict.fromkeys(("task", "readout", "hypothesis", "named"), str)
     return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
 

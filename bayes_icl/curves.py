@@ -1,6 +1,6 @@
 """The curves format: what `collect` writes and everything after it reads.
 
-An `xarray.Dataset` with dims ``task, readout, seq, shot`` (`docs` of every variable below), stored as netCDF.
+An `xarray.Dataset` with dims ``task, readout, seq, shot`` (`VARIABLES` says what each variable is), stored as netCDF.
 Log-odds are natural logarithms (nats), float64. A readout that a task does not have is NaN for the whole task; a NaN
 or an infinity anywhere else is an error.
 """

@@ -1,7 +1,7 @@
 r"""Direct effects: what every head, MLP, embedding and bias adds to the log-odds of the answer.
 
 With the scales of norms taken from the run, the residual stream is a sum, and logits are linear in it. Let q be the
-model's distribution over the tokens other than the correct one t. Then
+model's distribution over the tokens other than the correct one t. Then::
 
     log P(t) - log P(not t) = logit(t) - sum_v q_v logit(v) - H(q)
 
@@ -545,13 +545,13 @@ class MeanOutputs:
     ) -> Float[np.ndarray, "layer head"]:
         """Root mean square norm of what holding a head at its mean takes from the residual stream, at the answers.
 
+        Exact where all tokens at the places read are read, as with a fixed `token`; with forks at several depths the
+        mean is over other tokens too.
+
         Parameters
         ----------
         norm
             Of what heads write there, as in the effects format.
-
-        Exact where all tokens at the places read are read, as with a fixed `token`; with forks at several depths the
-        mean is over other tokens too.
         """
         at = torch.cat([self._held[self.of_token[e.seq][e.target.positions]] for e in episodes])
         share = torch.bincount(at, minlength=int(self._held.max()) + 1) / len(at)

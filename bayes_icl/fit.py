@@ -20,6 +20,7 @@ from bayes_icl.hypotheses import HYPOTHESES, Hypothesis, load_hypotheses
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+    from matplotlib.figure import Figure
 
     from bayes_icl.curves import Curves
     from bayes_icl.nuts import SamplerSettings
@@ -140,6 +141,7 @@ def main(settings: FitSettings) -> int:
     from datetime import UTC, datetime
 
     from bayes_icl.curves import newest_curves, read_curves, replacing
+    from bayes_icl.plots import drop_figures, save_figures
     from bayes_icl.provenance import provenance, to_attribute
     from bayes_icl.summary import summarise_verdicts
 
@@ -179,7 +181,9 @@ def main(settings: FitSettings) -> int:
         record = {"key": key, **provenance(settings, started=started, inputs=inputs)}
         _fit_and_write(cases, names, settings, out, record)
     verdicts = json.loads((out / "verdict.json").read_text())
-    _draw(dataset, out, figures, verdicts)
+    drawn = figures_of(dataset, out)
+    drop_figures({"updates", "comparison", "delta", "sensitivity"} - set(drawn), figures)  # of an earlier run
+    save_figures(drawn, figures)
     summary = summarise_verdicts(dataset, out, verdicts)
     with replacing(figures / "summary.txt") as temporary:
         temporary.write_text(summary, encoding="utf-8")
@@ -521,14 +525,15 @@ def fit_file(task: str, hypothesis: str) -> str:
     return f"{file_name(task)}__{hypothesis}.nc"
 
 
-def _draw(dataset: xr.Dataset, out: Path, figures: Path, verdicts: dict[str, dict]) -> None:
-    """Write the figures, all of them from the files of the fit."""
+def figures_of(dataset: xr.Dataset, out: Path) -> dict[str, Figure]:
+    """The figures by name, all of them from the curves and the folder of the fits."""
     import arviz as az
 
     from bayes_icl import plots
     from bayes_icl.compare import read_table
     from bayes_icl.curves import file_name, select
 
+    verdicts = json.loads((out / "verdict.json").read_text())
     shown = {
         task: select(dataset, task, verdict["readout"]).since(verdict["n_min"]) for task, verdict in verdicts.items()
     }
@@ -553,10 +558,7 @@ def _draw(dataset: xr.Dataset, out: Path, figures: Path, verdicts: dict[str, dic
             drawn["delta"] = plots.delta_figure(additive, verdicts, _pooled(out))
     if any(len(verdict["others"]) for verdict in verdicts.values()):
         drawn["sensitivity"] = plots.sensitivity_figure(read_table(out / "sensitivity.csv"))
-    for name in {"updates", "comparison", "delta", "sensitivity"} - set(drawn):  # of an earlier run
-        for suffix in (".png", ".pdf"):
-            (figures / (name + suffix)).unlink(missing_ok=True)
-    plots.save_figures({file_name(name): figure for name, figure in drawn.items()}, figures)
+    return {file_name(name): figure for name, figure in drawn.items()}
 
 
 def _pooled(out: Path) -> dict | None:

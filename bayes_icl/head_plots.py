@@ -95,13 +95,13 @@ def share_map_figure(table: pd.DataFrame, deltas: Deltas | None = None, *, most:
 def effect_curves_figure(effects: xr.Dataset, table: pd.DataFrame, task: str, n_min: int = 1, most: int = 6) -> Figure:
     """The effect of the heads of the largest slopes against n, with two fits; last, L(n) and the sums it is made of.
 
+    `additive` has the head's own delta (its slope where it has none), `pooling` its own c where that is finite; what is
+    left, an offset and A, is least squares on the mean.
+
     Parameters
     ----------
     n_min
         The shot from which the fits were made; earlier ones are drawn open.
-
-    `additive` has the head's own delta (its slope where it has none), `pooling` its own c where that is finite; what is
-    left, an offset and A, is least squares on the mean.
     """
     own, top = _of_task(effects, task), _top(table, task, most)
     shots = own.shot.values.astype(float)

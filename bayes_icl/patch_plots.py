@@ -358,7 +358,7 @@ def roles_figure(heads: pd.DataFrame, task: str, most: int = 12) -> Figure:
     heads
         heads.csv of patching.
     most
-        How many heads are shown: the first in `bring`, `to_answers`, `lost` or |direct|, then the second, and so on.
+        Heads shown: the first in `bring`, `to_answers`, `lost` or ``|direct|``, then the second, and so on.
     """
     own = heads[heads.task == task]
     keys = own[["bring", "to_answers", "lost"]].assign(direct=own.direct.abs())

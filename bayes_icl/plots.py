@@ -6,7 +6,7 @@ hypothesis in every figure, less those too pale for words and thin lines on whit
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -245,6 +245,11 @@ def delta_figure(
 VERDICT_COLOURS = {"supported": 2, "rejected": 3, "no_update": 7, "undecided": 1, "refused": 8}
 
 
+def verdict_colour(verdict: str) -> str:
+    """The colour of a verdict in every figure and table, as #rrggbb."""
+    return mpl.colors.to_hex(sns.color_palette("colorblind")[VERDICT_COLOURS[verdict]])
+
+
 @_styled
 def sensitivity_figure(table: pd.DataFrame) -> Figure:
     """The verdict on every task (rows) under every setting (columns), with the law that is named.
@@ -254,7 +259,6 @@ def sensitivity_figure(table: pd.DataFrame) -> Figure:
     table
         sensitivity.csv.
     """
-    palette = sns.color_palette("colorblind")
     headline = table[table.headline].set_index("task")
 
     def setting(row: Any) -> str:
@@ -271,7 +275,7 @@ def sensitivity_figure(table: pd.DataFrame) -> Figure:
     ax = axes.flat[0]
     for row in table.itertuples():
         x, y = settings.index(row.setting), len(tasks) - 1 - tasks.index(row.task)
-        colour = palette[VERDICT_COLOURS[row.verdict]]
+        colour = verdict_colour(row.verdict)
         ax.add_patch(Rectangle((x - 0.48, y - 0.45), 0.96, 0.9, color=colour, alpha=0.35, lw=0))
         named = row.named if isinstance(row.named, str) else ""
         ax.text(x, y, f"{row.verdict}\n{named}", ha="center", va="center", fontsize=6, color=INK)
@@ -295,14 +299,14 @@ def sensitivity_figure(table: pd.DataFrame) -> Figure:
 def ranks_figure(ranks: pd.DataFrame, tests: pd.DataFrame) -> Figure:
     """How far the ranks of true parameters are from uniform: one panel a hypothesis, one line a parameter.
 
+    The grey band holds the whole line of a sound parameter in 95 % of runs (Kolmogorov-Smirnov).
+
     Parameters
     ----------
     ranks
         ranks.csv of `calibrate`: one row a simulation, a column a parameter.
     tests
         rank_tests.csv.
-
-    The grey band holds the whole line of a sound parameter in 95 % of runs (Kolmogorov-Smirnov).
     """
     groups = list(ranks.groupby(["hypothesis", "setting"], sort=False))
     figure, axes = _figure(-(-len(groups) // 4), 4, 1.25 * -(-len(groups) // 4) + 0.7, width=2 * COLUMN, sharex=True)
@@ -398,12 +402,20 @@ def confusion_figure(confusion: pd.DataFrame) -> Figure:
     return figure
 
 
-def save_figures(figures: Mapping[str, Figure], folder: Path) -> None:
-    """Write figures as PNG and PDF, by name; without a date, so that the same numbers give the same file."""
+def save_figures(figures: Mapping[str, Figure], folder: Path, suffixes: Sequence[str] = (".png", ".pdf")) -> None:
+    """Write figures by name, as PNG and PDF; without a date, so that the same numbers give the same file."""
+    undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
     for name, figure in figures.items():
+        for suffix in suffixes:
+            with replacing(folder / (name + suffix)) as temporary, mpl.rc_context({"svg.hashsalt": name}):
+                figure.savefig(temporary, dpi=200, metadata=undated.get(suffix))
+
+
+def drop_figures(names: Iterable[str], folder: Path) -> None:
+    """Remove what an earlier run has left under these names."""
+    for name in names:
         for suffix in (".png", ".pdf"):
-            with replacing(folder / (name + suffix)) as temporary:
-                figure.savefig(temporary, dpi=200, metadata={"CreationDate": None} if suffix == ".pdf" else None)
+            (folder / (name + suffix)).unlink(missing_ok=True)
 
 
 def _figure(

@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -55,6 +56,31 @@ def provenance(
         "finished": now(),
         "inputs": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in inputs},
     }
+
+
+def command_of(name: str, settings: Mapping[str, Any], defaults: object) -> str:
+    """The command line that gives these settings: flags for what differs from the defaults, `force` left out.
+
+    Parameters
+    ----------
+    name
+        The command's module.
+    settings
+        As a record holds them: a dataclass as JSON.
+    defaults
+        The command's dataclass with its defaults.
+    """
+    plain = json.loads(to_attribute(dataclasses.asdict(defaults)))  # type: ignore[call-overload]
+    words = ["python", "-m", f"bayes_icl.{name}"]
+    for key, value in settings.items():
+        if key == "force" or value == plain.get(key) or value is None:
+            continue
+        flag = "--" + key.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        else:
+            words += [flag, *map(str, value if isinstance(value, list) else [value])]
+    return shlex.join(words)
 
 
 def now() -> str:

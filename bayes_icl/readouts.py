@@ -2,23 +2,28 @@
 
 A continuation (an answer with its terminator) is a path of tokens; its probability is the product over the path. For a
 token set S at one position, log P(S) and log P(not S) both follow from the *log-odds* a - b with
-a = logsumexp(logits in S), b = logsumexp(the others), so neither saturates when the other is close to one:
+a = logsumexp(logits in S), b = logsumexp(the others), so neither saturates when the other is close to one::
 
     log P(S) = -softplus(b - a),    log P(not S) = -softplus(a - b).
 
-The complement of a path t_1 ... t_k, or of any tree of paths, is the sum of the ways to leave it,
+The complement of a path t_1 ... t_k, or of any tree of paths, is the sum of the ways to leave it::
 
     1 - P(t_1 ... t_k) = sum_j P(t_1 ... t_{j-1}) (1 - P(t_j | t_1 ... t_{j-1})),
 
 a sum of positive terms, hence exact at both ends; it equals -expm1(log P) where that one does not cancel.
 
-| readout | correct | incorrect |
-|---|---|---|
-| complement | the answer | every other text |
-| foil | the answer | the foil |
-| format | an answer of the right form: a label; for numbers, a digit where the first digit stands | all else |
-| rule | the answer | the other answers of the right form; complement = format and rule together |
-| parity | a last digit that is odd if the answer's is, even if it is | a last digit of the other parity |
+What each readout counts as correct, and as incorrect:
+
+complement
+    The answer; every other text.
+foil
+    The answer; the foil.
+format
+    An answer of the right form (a label; for numbers, a digit where the first digit stands); all else.
+rule
+    The answer; the other answers of the right form. complement = format and rule together.
+parity
+    A last digit that is odd if the answer's is, even if it is; a last digit of the other parity.
 """
 
 from __future__ import annotations

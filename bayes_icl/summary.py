@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bayes_icl.hypotheses import HYPOTHESES
+from bayes_icl.quotes import Quotes, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,8 +47,8 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
                 if verdict["pulls"]:
                     console.print(Padding(escape(_pulls(verdict)), (0, 0, 0, 4)))
         if headline["others"]:
-            console.print(f"  {_agreement(headline)}", style="italic")
-        for sentence in _readings(dataset, task, headline):
+            console.print(f"  {agreement(headline)}", style="italic")
+        for sentence in readings(dataset, task, headline):
             console.print(f"  {escape(sentence)}", style="italic")
         if len(scores):
             at = (scores.task == task) & (scores.readout == headline["readout"]) & (scores.n_min == headline["n_min"])
@@ -61,9 +61,9 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
                 console.print(Padding(escape(f"no {row.check}: {row.note}"), (0, 0, 0, 1)))
     if fitted:
         console.rule("[bold]engines and pooling", align="left")
-        console.print(_engines(read_table(out / "engines.csv"), scores))
+        console.print(engines_agree(read_table(out / "engines.csv"), scores))
         if (out / "pooled.json").exists():
-            console.print(_pooled(json.loads((out / "pooled.json").read_text())))
+            console.print(pooled_sentences(json.loads((out / "pooled.json").read_text())))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
@@ -84,14 +84,14 @@ def _pulls(verdict: dict) -> str:
     return f"sequences that pull: {listed}{more}"
 
 
-def _agreement(headline: dict) -> str:
+def agreement(headline: dict) -> str:
     """In how many settings of the same readout the verdict is the headline's."""
     own = [v for v in headline["others"] if v["readout"] == headline["readout"]]
     same = [v for v in own if v["verdict"] == headline["verdict"]]
     return f"the verdict is the same in {len(same)} of {len(own)} other settings of {headline['readout']}"
 
 
-def _engines(engines: pd.DataFrame, scores: pd.DataFrame) -> str:
+def engines_agree(engines: pd.DataFrame, scores: pd.DataFrame) -> str:
     """How far the two engines agree, and where NUTS had to step in."""
     by_nuts = sorted(scores[scores.engine == "nuts"].hypothesis.unique())
     sentences = []
@@ -109,7 +109,7 @@ def _engines(engines: pd.DataFrame, scores: pd.DataFrame) -> str:
     return "\n".join(sentences)
 
 
-def _pooled(pooled: dict) -> str:
+def pooled_sentences(pooled: dict) -> str:
     """Delta over tasks."""
     if "refused" in pooled:
         return pooled["refused"]
@@ -164,7 +164,7 @@ def _score_table(own: pd.DataFrame) -> Table:
     return table
 
 
-def _readings(dataset: xr.Dataset, task: str, headline: dict) -> list[str]:
+def readings(dataset: xr.Dataset, task: str, headline: dict) -> list[str]:
     """What two readouts say together: format learned without the rule, and whether a null control came out as one."""
     rule = next((v for v in headline["others"] if v["readout"] == "rule"), None)
     if rule is None or headline["readout"] != "complement":
@@ -214,48 +214,70 @@ def summarise_heads(out: Path) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def head_sentences(facts: dict, heads: pd.DataFrame, ablation: pd.DataFrame, repair: pd.DataFrame) -> list[str]:
-    """What was found on one task, from its part of the tables; shares are given where there is something to share."""
-    delta, whole = facts["delta"], facts["delta_curve"]
+def head_sentences(
+    facts: dict, heads: pd.DataFrame, ablation: pd.DataFrame, repair: pd.DataFrame, quotes: Quotes | None = None
+) -> list[str]:
+    """What was found on one task, from its part of the tables; shares are given where there is something to share.
+
+    With `quotes`, numbers are kept there and sentences hold their keys (`quotes`); without, they are plain text.
+    """
+    if quotes is None:
+        return [plain(line) for line in head_sentences(facts, heads, ablation, repair, Quotes())]
+    q, delta = quotes.under(unit="nats/example"), facts["delta"]
     clear = not delta["hdi_low"] <= 0 <= delta["hdi_high"]
-    token = "foil, where it forks" if facts["readout"] == "foil" else f"token {facts['token']} of the answer"
+    token = (
+        "foil, where it forks"
+        if facts["readout"] == "foil"
+        else f"token {q.count('token', facts['token'])} of the answer"
+    )
 
     def slopes(names: dict[str, str]) -> str:
         return ", ".join(
-            f"{name} {_three(facts[f'slope_{key}'].values())}"
-            + (f" ({facts[f'share_{key}']:.0%})" if clear and f"share_{key}" in facts else "")
+            f"{name} {q.three(f'slope_{key}', facts[f'slope_{key}'].values())}"
+            + (f" ({q.percent(f'share_{key}', facts[f'share_{key}'])})" if clear and f"share_{key}" in facts else "")
             for key, name in names.items()
         )
 
     lines = [
-        f"{facts['readout']}, {token}, n >= {facts['n_min']}: delta {_three(delta.values())} nats/example under "
-        "additive, "
-        f"{_three(facts['delta_seqs'].values())} over sequences; of the whole answer, as fit has it, "
-        f"{_three(whole.values())}",
+        f"{facts['readout']}, {token}, n >= {q.count('n_min', facts['n_min'])}: delta "
+        f"{q.three('delta', delta.values())} nats/example under additive, "
+        f"{q.three('delta_seqs', facts['delta_seqs'].values())} over sequences; of the whole answer, as "
+        f"fit has it, {q.three('delta_curve', facts['delta_curve'].values())}",
         "adding up to it: "
         + slopes({"head": "heads", "mlp": "MLPs", "rest": "embedding, biases and entropy"})
-        + f"; of the last, entropy of the other tokens {_three(facts['slope_entropy'].values())}",
+        + "; of the last, entropy of the other tokens "
+        + q.three("slope_entropy", facts["slope_entropy"].values()),
     ]
     if "further_example" in facts:
         names = {"examples": "earlier examples", "query": "the query", "sink": "the first token"}
-        by_role = ", ".join(f"{name} {x:.3f}" for name, x in facts["slope_by_role"].items())
+        by_role = ", ".join(
+            f"{name} {q.number(f'slope_by_role.{name}', x)}" for name, x in facts["slope_by_role"].items()
+        )
+        further = [
+            f"{q.three(f'further_example.{n}', x.values())} nats from n = {q.all_in(f'from.{n}', n)}"
+            for n, x in facts["further_example"].items()
+        ]
         lines += [
             f"what heads write of it, by where they attend: {slopes(names)}; within examples: {by_role}",
-            "a further example adds, by what all heads write from examples, "
-            + ", ".join(f"{_three(x.values())} nats from n = {n}" for n, x in facts["further_example"].items()),
+            f"a further example adds, by what all heads write from examples, {', '.join(further)}",
         ]
     if not clear:
-        return [*lines, "delta's interval has 0 in it: there is no update to share out, and nothing is taken away"]
+        return [*lines, "delta's interval has zero in it: there is no update to share out, and nothing is taken away"]
+    from bayes_icl.shrinkage import LEAST_SHARE
+
     own = heads[heads.kind == "head"]
     standing = own[own.stands_out.astype(bool)]
-    kinds = ", ".join(f"{n} {kind}" for kind, n in standing.accumulation.value_counts().items())
+    kinds = ", ".join(
+        f"{q.count(f'standing.{kind}', n)} {kind}" for kind, n in standing.accumulation.value_counts().items()
+    )
     lines.append(
-        f"{len(standing)} of {len(own)} heads stand out (surely more than 5 % of delta, for or against it)"
+        f"{q.count('standing', len(standing))} of {q.count('n_heads', len(own))} heads stand out (surely more "
+        f"than {q.count('least_share', 100 * LEAST_SHARE, 'g')} % of delta, for or against it)"
         + (f": {kinds}" if kinds else "")
     )
     if facts.get("note"):
-        lines.append(facts["note"])
-    return lines + (_ablation_sentences(facts, ablation, repair) if len(ablation) else [])
+        lines.append(q.all_in("note", facts["note"]))
+    return lines + (_ablation_sentences(facts, ablation, repair, q) if len(ablation) else [])
 
 
 TAKEN = {
@@ -264,41 +286,42 @@ TAKEN = {
 }
 
 
-def _ablation_sentences(facts: dict, ablation: pd.DataFrame, repair: pd.DataFrame) -> list[str]:
+def _ablation_sentences(facts: dict, ablation: pd.DataFrame, repair: pd.DataFrame, quotes: Quotes) -> list[str]:
     from bayes_icl.heads import placebo_rank
 
-    first, here = ablation[ablation.set == "top"].iloc[0], facts["delta_measured"]["mean"]
+    q, first, here = quotes.under("taken"), ablation[ablation.set == "top"].iloc[0], facts["delta_measured"]["mean"]
     lines = [
-        f"taken away: the {first.n_heads} heads that write most ({first['heads']}), chosen on every other sequence; on "
-        f"the other {first.n_seqs}, of delta {here:.3f}, they write "
-        f"{_three((first.direct, first.direct_low, first.direct_high))}"
+        f"taken away: the {q.count('n_heads', first.n_heads)} heads that write most ({first['heads']}), chosen on "
+        f"every other sequence; on the other {q.count('n_seqs', first.n_seqs)}, of delta "
+        f"{q.number('delta_here', here)}, they write {q.columns(first, 'direct')}"
     ]
     for way in TAKEN:
-        own = ablation[ablation.way == way]
+        q, own = quotes.under("taken", way), ablation[ablation.way == way]
         top, placebo = own[own.set == "top"].iloc[0], own[own.set.str.startswith("placebo ")]
-        clean, ablated = own[own.set == "none"].iloc[0], (top.delta, top.delta_low, top.delta_high)
-        mended = repair[repair.way == way].iloc[0]
+        clean, mended = own[own.set == "none"].iloc[0], repair[repair.way == way].iloc[0]
         moves = ", ".join(
-            f"{name} {_three((mended[part], mended[f'{part}_low'], mended[f'{part}_high']))}"
+            f"{name} {q.columns(mended, part)}"
             for part, name in (("other_heads", "other heads"), ("mlps", "MLPs"), ("norm", "norms and rivals"))
         )
         beyond, n_sets = placebo_rank(own, way, here)
+        norms = {
+            "placebo_norm_least": placebo.norm.min(),
+            "placebo_norm_most": placebo.norm.max(),
+            "norm_of_heads": top.norm,
+        }
+        least, most, of_heads = (q.count(name, x, ".3g") for name, x in norms.items())
         lines += [
-            f"{TAKEN[way]}: {_three((top.lost, top.lost_low, top.lost_high))} is lost ({top.lost / here:.0%}), "
-            f"where direct effects of {_three((top.predicted, top.predicted_low, top.predicted_high))} go; delta "
-            f"fitted again {_three(ablated)}, from {clean.delta:.3f}; of the whole answer (complement) "
-            f"{_three((top.lost_curve, top.lost_curve_low, top.lost_curve_high))} is lost",
-            f"    {beyond} of {n_sets} placebo sets lose as much; they lose {placebo.lost.mean():.3f} on average, "
-            f"{placebo.lost.min():.3f} to {placebo.lost.max():.3f} (norm {placebo.norm.min():.3g} to "
-            f"{placebo.norm.max():.3g}, that of the heads {top.norm:.3g})",
+            f"{TAKEN[way]}: {q.columns(top, 'lost')} is lost ({q.percent('share_lost', top.lost / here)}), "
+            f"where direct effects of {q.columns(top, 'predicted')} go; delta fitted again "
+            f"{q.columns(top, 'delta')}, from {q.number('delta_clean', clean.delta)}; of the whole "
+            f"answer (complement) {q.columns(top, 'lost_curve')} is lost",
+            f"    {q.count('placebos_beyond', beyond)} of {q.count('placebos', n_sets)} placebo sets lose as much; "
+            f"they lose {q.number('placebo_mean', placebo.lost.mean())} on average, "
+            f"{q.number('placebo_least', placebo.lost.min())} to {q.number('placebo_most', placebo.lost.max())} "
+            f"(norm {least} to {most}, that of the heads {of_heads})",
             f"    from what goes to what is lost, by the change of {moves}",
         ]
     return lines
-
-
-def _three(numbers: Iterable[float]) -> str:
-    mean, low, high = numbers
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _head_table(heads: pd.DataFrame, shares: bool, most: int = 10) -> Table:
@@ -363,56 +386,62 @@ def summarise_patch(out: Path) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def patch_sentences(facts: dict, tables: dict[str, pd.DataFrame]) -> list[str]:
-    """What was found on one task, from its part of the tables."""
+def patch_sentences(facts: dict, tables: dict[str, pd.DataFrame], quotes: Quotes | None = None) -> list[str]:
+    """What was found on one task, from its part of the tables; `quotes` as in `head_sentences`."""
+    if quotes is None:
+        return [plain(line) for line in patch_sentences(facts, tables, Quotes())]
+    q = quotes.under(unit="nats")
     rounds, backups, halves = (tables[name] for name in ("rounds", "backups", "halves"))
     first = rounds[(rounds["round"] == 0) & (rounds.kind == facts["kind"])].iloc[0]
     where = {"last": "the last position", "query": "the last token of the query", "separator": "the separator"}
     bare = "B, another query after those" if facts["position"] == "answers" else "B, without"
     lines = [
-        f"token {facts['token']} of the answer against all others, {facts['n_pairs']} pairs: A, with "
-        f"{facts['n_examples']} examples, {_range(first, 'a_own')} nats; with their answers permuted "
-        f"{_three(facts['no_rule'].values())}; {bare}, {_range(first, 'b_own')}; the rule adds "
-        f"{_three(facts['rule'].values())}"
+        f"token {q.count('token', facts['token'])} of the answer against all others, "
+        f"{q.count('n_pairs', facts['n_pairs'])} pairs: A, with {q.count('n_examples', facts['n_examples'])} examples, "
+        f"{q.columns(first, 'a_own')} nats; with their answers permuted "
+        f"{q.three('no_rule', facts['no_rule'].values())}; {bare}, {q.columns(first, 'b_own')}; the rule "
+        f"adds {q.three('rule', facts['rule'].values())}"
     ]
-    came = came_across(first)
+    came = came_across(first, q)
     if facts["position"] == "answers":
-        came = f"it carries half of A's lead up to point {point_of(first, 'transfer_until')}"
+        came = f"it carries half of A's lead up to point {point_of(first, 'transfer_until', q)}"
     if not facts["taught"]:
         return [*lines, "the examples teach no rule here: there is nothing to carry, and nothing to explain"]
     lines += [
         f"A's stream at {where.get(facts['position'], 'the answers of examples')} put into B: "
-        f"{came}; B's own answer is likeliest at point {first.peak_point:.0f}, {_range(first, 'peak')} nats, and comes "
-        f"first in {first.peak_first:.0%}",
-        f"rounds end: {facts['ended']}",
+        f"{came}; B's own answer is likeliest at point {q.number('peak_point', first.peak_point, '.0f')}, "
+        f"{q.columns(first, 'peak')} nats, and comes first in {q.percent('peak_first', first.peak_first)}",
+        f"rounds end: {q.all_in('ended', facts['ended'])}",
     ]
     for row in backups.itertuples():
+        b = q.under("backups", row.round, row.component)
         name = "takes over" if row.backup else "costs more, but is not shown to do so beyond placebo sets"
         lines.append(
-            f"    round {row.round}: {row.component} {name} ({row.mode}): its ablation costs "
-            f"{_range(row, 'effect_before')} before and {_range(row, 'effect_after')} after, growth "
-            f"{_range(row, 'growth')} ({row.growth_other_kind:.3f} by {facts['other_kind']}), "
-            f"{_placebo(row)}; its direct effect rises by "
-            f"{_range(row, 'direct_rise')}, its attention to examples by {_range(row, 'attention_rise')}"
+            f"    round {b.count('round', row.round)}: {row.component} {name} ({row.mode}): its ablation costs "
+            f"{b.columns(row, 'effect_before')} before and {b.columns(row, 'effect_after')} after, growth "
+            f"{b.columns(row, 'growth')} ({b.number('growth_other_kind', row.growth_other_kind)} by "
+            f"{facts['other_kind']}), {_placebo(row, b)}; its direct effect rises by "
+            f"{b.columns(row, 'direct_rise')}, its attention to examples by {b.columns(row, 'attention_rise')}"
         )
     for row in halves.itertuples():
+        h = q.under("halves", row.order)
         order = "the most costly first" if row.order == "best first" else "in random order"
-        number = row.share * row.n_heads_all
         text = (
-            f"half of what the rule adds is gone with {row.share:.1%} [{row.share_low:.1%}, {row.share_high:.1%}] "
-            f"({number:.1f} of {row.n_heads_all} heads)"
+            f"half of what the rule adds is gone with {h.columns(row, 'share', '.1%')} "
+            f"({h.number('heads', row.share * row.n_heads_all, '.1f')} of {h.count('n_heads', row.n_heads_all)} heads)"
         )
         if row.share != row.share:
-            text = f"half of what the rule adds is never gone: {row.left_without_heads:.2f} nats are left without any"
+            left = h.number("left", row.left_without_heads, ".2f")
+            text = f"half of what the rule adds is never gone: {left} nats are left without any"
         lines.append(f"heads ablated at every token ({facts['kind']}), {order}: {text}")
     return lines
 
 
-def _placebo(row: Any) -> str:
+def _placebo(row: Any, quotes: Quotes) -> str:
     """Growth with placebo sets ablated, if there were any."""
     if row.growth_placebo != row.growth_placebo:
         return "too few heads for placebo sets"
-    return f"{_range(row, 'growth_placebo')} beside placebo sets"
+    return f"{quotes.columns(row, 'growth_placebo')} beside placebo sets"
 
 
 def _step_table(facts: dict, steps: pd.DataFrame) -> Table:
@@ -442,25 +471,19 @@ def _step_table(facts: dict, steps: pd.DataFrame) -> Table:
     return table
 
 
-def _range(row: Any, name: str) -> str:
-    """A mean and its interval from the columns of a table."""
-    return _three(getattr(row, name + end) for end in ("", "_low", "_high"))
-
-
-def came_across(row: Any) -> str:
+def came_across(row: Any, quotes: Quotes | None = None) -> str:
     """Where half of what A has over B came across, and half of what the rule is."""
-    task, answer = point_of(row, "transfer_layer"), point_of(row, "answer_layer")
-    rule = point_of(row, "rule_layer")
+    task, answer, rule = (point_of(row, f"{name}_layer", quotes) for name in ("transfer", "answer", "rule"))
     carried = "does not come across" if task in ("never", "-") else f"comes across at point {task}"
     beyond = "nowhere half of A's lead" if rule in ("never", "-") else f"half of A's lead from {rule} on"
     then = "A's answer never" if answer in ("never", "-") else f"A's answer at {answer}"
     return f"the task {carried} (beyond what a run with permuted answers carries, {beyond}), {then}"
 
 
-def point_of(row: Any, name: str) -> str:
+def point_of(row: Any, name: str, quotes: Quotes | None = None) -> str:
     """A point with its interval; one that more than 2.5 % of the resamples never reach is open on that side.
 
-    "-" where there is no rule left to carry.
+    "-" where there is no rule left to carry. `quotes` as in `head_sentences`.
     """
     point, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
     reached = getattr(row, f"{name}_reached")
@@ -469,7 +492,8 @@ def point_of(row: Any, name: str) -> str:
     ends = [f"{low:.0f}", f"{high:.0f}"]
     if not reached >= 0.975:
         ends[0 if name == "transfer_until" else 1] = "never"
-    return f"{point:.0f} [{ends[0]}, {ends[1]}]"
+    text = f"{point:.0f} [{ends[0]}, {ends[1]}]"
+    return quotes.words(name, text, value=point, low=low, high=high) if quotes else text
 
 
 def _round_table(rounds: pd.DataFrame) -> Table:

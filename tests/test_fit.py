@@ -207,7 +207,7 @@ def test_the_shell_sees_the_same(tmp_path: Path) -> None:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take half the time of a run and more."""
-    monkeypatch.setattr(fit, "_draw", lambda *_: None)
+    monkeypatch.setattr(fit, "figures_of", lambda *_: {})
 
 
 @pytest.fixture
@@ -344,7 +344,7 @@ def test_nothing_is_fitted_again_unless_it_must(
     out = csv.parent / "out"
     before = snapshot(out)
     drawn: list[Any] = []
-    monkeypatch.setattr(fit, "_draw", lambda *arguments: drawn.append(arguments))
+    monkeypatch.setattr(fit, "figures_of", lambda *arguments: drawn.append(arguments) or {})
     capsys.readouterr()
     assert ended(settings_for(csv)) == first
     assert "was made from these curves" in capsys.readouterr().err

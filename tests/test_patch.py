@@ -484,7 +484,7 @@ def test_files_and_figures_of_a_run(finished: Path) -> None:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures have tests of their own."""
-    monkeypatch.setattr("bayes_icl.patch._draw", lambda *_: None)
+    monkeypatch.setattr("bayes_icl.patch.figures_of", lambda *_: {})
 
 
 @pytest.mark.parametrize(

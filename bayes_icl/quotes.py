@@ -1,0 +1,185 @@
+"""Numbers as a text quotes them: written once, kept with their full precision, and found again in every rendering.
+
+A sentence is made with an f-string whose numbers come from a `Quotes`. What it returns is text with the number's key
+inside, in characters that no text has; `plain`, `to_html` and `to_latex` make of it what a terminal, a page and a paper
+show. So a number that stands in a sentence stands in numbers.json as well, and none is written by hand.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bayes_icl.curves import file_name
+
+_OPEN, _BETWEEN, _CLOSE = "\ue000", "\ue001", "\ue002"
+_QUOTED = re.compile(f"{_OPEN}([^{_BETWEEN}]*){_BETWEEN}([^{_CLOSE}]*){_CLOSE}")
+# A number in words written elsewhere: not part of a name such as L16H0, nll_2 or SmolLM2-135M, nor of a longer number.
+_NUMBER = re.compile(r"(?<![\w.])[-+\u2212]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w]|\.\d|-[A-Za-z])")
+NOTHING = "-"  # what stands where a number is not known
+
+
+class Quotes:
+    """The numbers that some text quotes, by key.
+
+    Attributes
+    ----------
+    numbers
+        Key to value, as numbers.json holds it: ``{"value": ..., "text": ...}``, with ``low`` and ``high`` where there
+        is an interval and ``unit`` where there is a unit.
+    """
+
+    def __init__(self, prefix: str = "", unit: str = "", numbers: dict[str, dict[str, Any]] | None = None) -> None:
+        self.prefix, self.unit = prefix, unit
+        self.numbers: dict[str, dict[str, Any]] = {} if numbers is None else numbers
+
+    def under(self, *names: object, unit: str = "") -> Quotes:
+        """The same numbers, with keys that begin with these names; `unit` is that of `number` and `three` from here."""
+        prefix = ".".join([*filter(None, [self.prefix]), *(_key(name) for name in names)])
+        return Quotes(prefix, unit or self.unit, self.numbers)
+
+    def number(self, key: str, value: float, form: str = ".3f") -> str:
+        """A number in the scope's unit, in the form of `format`."""
+        text = NOTHING if isinstance(value, float) and math.isnan(value) else format(value, form)
+        return self._quote(key, text, {"value": value}, self.unit)
+
+    def three(self, key: str, numbers: Iterable[float], form: str = ".3f") -> str:
+        """A mean with its interval: "0.178 [0.148, 0.211]"."""
+        mean, low, high = numbers
+        text = f"{mean:{form}} [{low:{form}}, {high:{form}}]"
+        return self._quote(key, text, {"value": mean, "low": low, "high": high}, self.unit)
+
+    def columns(self, row: Any, name: str, form: str = ".3f") -> str:
+        """A mean with its interval from a table's row: columns `name`, `name`_low, `name`_high."""
+        return self.three(name, (getattr(row, name + end) for end in ("", "_low", "_high")), form)
+
+    def count(self, key: str, value: float, form: str = "") -> str:
+        """How many: no unit."""
+        return self._quote(key, format(value, form), {"value": value}, "")
+
+    def percent(self, key: str, value: float, form: str = ".0%") -> str:
+        """A share; its value is the share itself."""
+        return self._quote(key, format(value, form), {"value": value}, "")
+
+    def words(self, key: str, text: str, **values: float) -> str:
+        """A number in words of its own: an interval that is open, a layer that is never reached."""
+        return self._quote(key, text, values, "")
+
+    def all_in(self, key: str, text: str) -> str:
+        """Words written elsewhere, with every number in them under `key`.0, `key`.1, ... ."""
+        count = iter(range(len(text)))
+
+        def quote(match: re.Match[str]) -> str:
+            return self._quote(f"{key}.{next(count)}", match[0], {"value": float(match[0].replace("\u2212", "-"))}, "")
+
+        return _NUMBER.sub(quote, text)
+
+    def _quote(self, key: str, text: str, values: dict[str, Any], unit: str) -> str:
+        key = ".".join([*filter(None, [self.prefix]), _key(key)])
+        # JSON has no NaN; numpy's numbers become Python's.
+        kept = {name: None if x != x else x.item() if hasattr(x, "item") else x for name, x in values.items()}
+        number = {**kept, "text": text, **({"unit": unit} if unit else {})}
+        if self.numbers.setdefault(key, number) != number:
+            raise ValueError(f"{key} is quoted as {number} and as {self.numbers[key]}")
+        return f"{_OPEN}{key}{_BETWEEN}{text}{_CLOSE}"
+
+
+def plain(text: str) -> str:
+    """The text for a terminal."""
+    return _QUOTED.sub(r"\2", text)
+
+
+def to_html(text: str, numbers: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """The text for a page: numbers are ``<data value= data-key=>``, words between backquotes ``<code>``.
+
+    Parameters
+    ----------
+    numbers
+        Those of the `Quotes`, for the full precision.
+    """
+
+    def element(match: re.Match[str]) -> str:
+        value = (numbers or {}).get(html.unescape(match[1]), {}).get("value", "")
+        return (
+            f'<data value="{value}" data-key="{match[1]}" title="{match[1]}: {value}">{typeset_html(match[2])}</data>'
+        )
+
+    return re.sub("`([^`]*)`", r"<code>\1</code>", _QUOTED.sub(element, html.escape(text)))
+
+
+# What is typeset: signs and powers of ten; a "<" stands before what is below the least number, escaped on a page.
+_SET = re.compile(r"((?:<|&lt;)?[-+]?(?:\d+(?:\.\d+)?(?:e[-+]?\d+)?|inf)(?:%|\\%)?)")
+
+
+def typeset_html(text: str) -> str:
+    """Escaped text with its numbers as a page shows them: minus signs, powers of ten."""
+
+    def write(found: str) -> str:
+        minus = found.replace("-", "\u2212").replace("inf", "\u221e")
+        mantissa, _, exponent = minus.partition("e")
+        sign = "\u2212" if exponent.startswith("\u2212") else ""
+        return f"{mantissa}\u00d710<sup>{sign}{int(exponent.removeprefix(sign))}</sup>" if exponent else mantissa
+
+    return "".join(write(part) if i % 2 else part for i, part in enumerate(_SET.split(text)))
+
+
+def typeset_latex(text: str) -> str:
+    """Escaped text with its numbers in mathematics: minus signs, powers of ten."""
+
+    def write(found: str) -> str:
+        percent = r"\%" if found.endswith("%") else ""
+        mantissa, _, exponent = found.removesuffix("%").removesuffix("\\").replace("inf", r"\infty").partition("e")
+        return f"${mantissa}\\times10^{{{int(exponent)}}}$" if exponent else f"${mantissa}{percent}$"
+
+    return "".join(write(part) if i % 2 else part for i, part in enumerate(_SET.split(text)))
+
+
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "\u2212": "$-$", "\u2013": "--", "\u2265": r"$\geq$", "`": r"\textasciigrave{}",
+}  # fmt: skip
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX prints as it is."""
+    return "".join(LATEX.get(letter, letter) for letter in text)
+
+
+def to_latex(text: str) -> str:
+    r"""The text for a paper: numbers are ``\bayesicl{key}``, which numbers.tex defines."""
+    parts = re.split(f"({_OPEN}[^{_CLOSE}]*{_CLOSE}|`[^`]*`)", text)
+    return "".join(
+        _QUOTED.sub(lambda m: f"\\bayesicl{{{file_name(m[1])}}}", part)
+        if part[:1] == _OPEN
+        else rf"\texttt{{{escape_latex(part[1:-1])}}}"
+        if i % 2
+        else escape_latex(part)
+        for i, part in enumerate(parts)
+    )
+
+
+def latex_macros(numbers: Mapping[str, Mapping[str, Any]]) -> str:
+    r"""numbers.tex: after ``\input{numbers}``, ``\bayesicl{key}`` prints a number as the text quotes it."""
+    lines = [
+        r"% Every number that the report quotes, as \bayesicl{key}; in full precision: numbers.json.",
+        r"\makeatletter",
+        r"\providecommand{\bayesicl}[1]{\@ifundefined{bayesicl@#1}{\textbf{??}}{\@nameuse{bayesicl@#1}}}",
+    ]
+    for key, number in numbers.items():
+        text = typeset_latex(escape_latex(str(number["text"])))
+        lines.append(rf"\@namedef{{bayesicl@{file_name(key)}}}{{{text}}}")
+    return "\n".join([*lines, r"\makeatother", ""])
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Words in a row: "a, b and c"."""
+    return "".join(parts) if len(parts) < 2 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def _key(name: object) -> str:
+    """A name as a part of a key: the characters that mark a quotation would end it."""
+    return re.sub(f"[{_OPEN}{_BETWEEN}{_CLOSE}]", "", str(name))

@@ -1,0 +1,184 @@
+"""The documentation site: every page is reached, every module, column and name of the code stands in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import re
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from bayes_icl.hypotheses import HYPOTHESES
+from bayes_icl.tasks import BUILT_IN, load_tasks
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = {path.stem: path.read_text(encoding="utf-8") for path in DOCS.glob("*.md")}
+GENERATED = re.compile(r"```\{generated\} (\w+) ?(\w*)\n```")
+COMMANDS = ("collect", "fit", "attribute", "patch", "calibrate", "report")
+
+spec = importlib.util.spec_from_file_location("generated", DOCS / "generated.py")
+assert spec is not None and spec.loader is not None
+generated = importlib.util.module_from_spec(spec)
+sys.modules["generated"] = generated
+spec.loader.exec_module(generated)
+
+
+def _tree() -> list[str]:
+    """Modules in the order of ARCHITECTURE.md."""
+    block = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").split("```")[1]
+    return re.findall(r"^  ([a-z_]+)\.py", block, flags=re.MULTILINE)
+
+
+def _toctrees() -> set[str]:
+    """Pages that the first page leads to, as its toctrees name them."""
+    found: set[str] = set()
+    for block in re.findall(r"```\{toctree\}\n(.*?)```", PAGES["index"], flags=re.DOTALL):
+        for entry in block.splitlines():
+            if entry and not entry.startswith(":"):
+                found |= {path.stem for path in DOCS.glob(f"{entry}.md")} or {entry}
+    return found
+
+
+def test_every_page_is_in_a_toctree() -> None:
+    assert _toctrees() == set(PAGES) - {"index"}
+
+
+def test_every_module_is_in_the_reference_in_the_order_of_the_data() -> None:
+    groups = [re.findall(r"^   bayes_icl\.(\w+)$", part, re.MULTILINE) for part in PAGES["api"].split("## ")[1:]]
+    listed = [name for group in groups for name in group]
+    assert sorted(listed) == sorted(_tree())
+    for group in groups:
+        assert group == sorted(group, key=_tree().index)
+
+
+def test_what_pages_generate_exists() -> None:
+    wanted = [found for page in PAGES.values() for found in GENERATED.findall(page)]
+    assert len(wanted) == sum(page.count("{generated}") for page in PAGES.values()) > 5
+    assert {command for name, command in wanted if name == "help"} == set(COMMANDS)
+    for name, command in wanted:
+        if name != "help":
+            assert getattr(generated, name)(*([command] if command else [])).strip()
+
+
+def test_tables_hold_every_task_and_setting() -> None:
+    table = generated.tasks()
+    for name in BUILT_IN:
+        row = next(line for line in table.splitlines() if line.startswith(f"| `{name}` |"))
+        assert str(len(load_tasks([name])[0].pool)) in row.split(" | ")
+    assert "`slope=2`" in table and "`cut=55`" in table
+    load_tasks(["affine:slope=2,intercept=3,low=10,high=99,repeats=false"])  # as the table has them
+
+
+def test_tables_hold_every_hypothesis_and_parameter() -> None:
+    table, each = generated.hypotheses(), generated.predictions()
+    for name, law in HYPOTHESES.items():
+        if law.curve.__module__ != "bayes_icl.hypotheses":  # of another test
+            continue
+        own = each.split(f"(hypothesis-{name.replace('_', '-')})=\n")[1].split("\n(hypothesis-")[0]
+        assert f"[`{name}`]" in table and law.reference in own and law.predicts in own
+        for parameter in law.priors:
+            assert f"`{parameter}`" in own
+
+
+def test_every_shared_parameter_has_its_meaning() -> None:
+    from bayes_icl.hypotheses import SHARED_PRIORS
+
+    assert set(generated.SHARED) == {*SHARED_PRIORS, "dof"}
+
+
+def test_tables_hold_every_variable_of_the_formats() -> None:
+    from bayes_icl import curves, effects, experiments
+
+    assert re.findall(r"^\| `(\w+)` \|", generated.curves(), re.MULTILINE) == list(curves.VARIABLES)
+    named = re.findall(r"^\| `(\w+)` \|", generated.effects(), re.MULTILINE)
+    assert named == [*effects.VARIABLES, *experiments.DESCRIBED]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_every_setting(command: str) -> None:
+    text = generated.help(command)
+    assert max(map(len, text.splitlines())) <= 100
+    module = importlib.import_module(f"bayes_icl.{command}")
+    settings = getattr(module, f"{command.capitalize()}Settings")
+    for one in dataclasses.fields(settings):
+        assert f"--{one.name.replace('_', '-')}" in text
+
+
+def _columns() -> dict[str, list[str]]:
+    """Columns of the tables that the code or a committed file names, by the section of the page that explains them."""
+    from bayes_icl import attribute, checks, compare, experiments, heads
+
+    calibration = [
+        column
+        for path in (ROOT / "figures/calibration").glob("*.csv")
+        if path.stem != "ranks"  # which has the parameters of every law
+        for column in path.read_text(encoding="utf-8").splitlines()[0].split(",")
+    ]
+    return {
+        "Fits": [*compare.COLUMNS, *checks.COLUMNS],
+        "Effects": [*heads.COLUMNS, *attribute.ABLATION, *attribute.REPAIR],
+        "Patching": [column for own in experiments.COLUMNS.values() for column in own],
+        "Calibration": calibration,
+    }
+
+
+def _unexplained(section: str, columns: list[str]) -> set[str]:
+    own = PAGES["files"].split(f"\n## {section}\n")[1].split("\n## ")[0]
+    known = set(re.findall(r"`([^`\s]+)`", own))
+    return {c for c in columns if not {c, re.sub("_(low|high|reached)$", "", c)} & known}
+
+
+@pytest.mark.parametrize("section", ["Fits", "Effects", "Patching", "Calibration"])
+def test_every_column_is_explained(section: str) -> None:
+    columns = _columns()[section]
+    assert columns and not _unexplained(section, columns)
+    assert _unexplained(section, ["no_such_column"])  # it would show
+
+
+def test_tables_of_a_run_are_explained() -> None:
+    """Of runs that stand on this disk, where there are any: all their columns."""
+    for section, folder in (("Patching", "data/patch"), ("Effects", "data/effects")):
+        for path in (ROOT / folder).glob("*.csv"):
+            header = path.read_text(encoding="utf-8").split("\n", 1)[0].split(",")
+            assert not _unexplained(section, header), path.name
+
+
+def test_the_demo_is_what_make_runs() -> None:
+    target = (ROOT / "Makefile").read_text(encoding="utf-8").split("\ndemo:")[1].split("\n\n")[0]
+    ran = [line.removeprefix("\t$(RUN)") for line in target.splitlines()[1:]]
+    assert ran and "\n".join(f"python{command}" for command in ran) in PAGES["start"]
+
+
+def test_provenance_is_explained() -> None:
+    from bayes_icl.collect import CollectSettings
+    from bayes_icl.provenance import provenance
+
+    record = provenance(CollectSettings(), started=datetime.now(UTC), model={"model": "tiny"})
+    own = PAGES["files"].split("\n## Provenance\n")[1]
+    for key in record:
+        assert f"`{key}`" in own
+
+
+def test_links_and_images_of_pages_exist() -> None:
+    for name, page in PAGES.items():
+        shown = re.sub(r"```(?!\{).*?```", "", page, flags=re.DOTALL)  # not in what a program printed
+        targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", shown)
+        targets += re.findall(r"^(?:```\{figure\}|```\{literalinclude\}|:file:) (\S+)$", shown, re.MULTILINE)
+        for target in targets:
+            if target.startswith("api/"):
+                assert target.removeprefix("api/bayes_icl.").removesuffix(".rst") in _tree(), (name, target)
+            else:
+                assert (DOCS / target).exists(), (name, target)
+
+
+_BLOCKS = [(name, block) for name, page in PAGES.items() for block in re.findall(r"```python\n(.*?)```", page, re.S)]
+
+
+@pytest.mark.parametrize(("page", "block"), _BLOCKS)
+def test_python_on_the_pages_is_python(page: str, block: str) -> None:
+    compile(block, f"{page}.md", "exec")
