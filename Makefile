@@ -46,6 +46,7 @@ across: $(READY)  ## all built-in tasks side by side; docs/across_tasks.md: abou
 
 analyses: $(READY)  ## claims 1 to 3 and all tasks side by side, with the minutes each takes; goes on after a stop
 	$(RUN) analyses/all.py
+	$(RUN) -m bayes_icl.report --curves data/curves/claims.nc
 
 docs: $(READY)  ## the documentation site, docs/_build/html: 20 seconds
 	rm -rf docs/_build docs/api

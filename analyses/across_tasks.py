@@ -15,7 +15,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from claims import ROOT, listed, ranged
+from claims import ROOT, ranged
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -27,6 +27,7 @@ from bayes_icl.curves import Curves, read_curves, readouts_of, replacing, select
 from bayes_icl.errors import StatedError
 from bayes_icl.heads import flat, t_interval
 from bayes_icl.plots import COLUMN, FAINT, INK, STYLE, colour_of, rows_of, save_figures
+from bayes_icl.quotes import listed
 from bayes_icl.tasks import BUILT_IN, load_tasks
 
 CURVES, FITS = ROOT / "data/curves/across_tasks.nc", ROOT / "data/fits/across_tasks"

@@ -9,7 +9,6 @@ figures/minutes.json and are those of a run from nothing: time before and after 
 from __future__ import annotations
 
 import json
-import os
 import re
 import runpy
 import sys
@@ -29,6 +28,7 @@ from claims import ROOT
 
 from bayes_icl.curves import replacing
 from bayes_icl.errors import DONE, exit_stating
+from bayes_icl.parallel import cores
 
 MINUTES, README = ROOT / "figures/minutes.json", ROOT / "analyses/README.md"
 TICK = 10.0  # seconds after which the time taken is on disk: as much as a kill may lose
@@ -146,7 +146,7 @@ def measured(own: dict[str, Any], record: dict[str, Any], part: Path) -> Iterato
 def keep(name: str, seconds: float, minutes: Path) -> None:
     """Put a script's time into the file of minutes."""
     kept = json.loads(minutes.read_text()) if minutes.exists() else {}
-    kept[name] = {"minutes": round(seconds / 60, 1), "cores": os.cpu_count(), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+    kept[name] = {"minutes": round(seconds / 60, 1), "cores": cores(), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
     write_json(kept, minutes)
 
 
@@ -173,7 +173,7 @@ def listing(scripts: Sequence[Script] = SCRIPTS, minutes: Path = MINUTES) -> str
             links += [f"[{target.removeprefix('../')}]({target}): {words}" for words, target in found]
         rows += [f"| {link} | `{name}.py` | `make {script.target}` | {taken} |" for link in links]
     runs = dict.fromkeys((own["cores"], own["date"]) for own in kept.values())
-    when = "; ".join(f"{cores} cores, {date}" for cores, date in runs)
+    when = "; ".join(f"{n} core{'s' * (n > 1)}, {date}" for n, date in runs)
     words = (
         f"Minutes of the whole script, from nothing and in this order ({when}): claim 2 reads the curves of claim 1, "
         "and claim 3 its run."

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
-from claims import FIGURES, PATCHED, ROOT, TASKS, facts, listed, of_task, patch_all, ranged, tables, three
+from claims import FIGURES, PATCHED, ROOT, TASKS, facts, of_task, patch_all, ranged, tables, three
 
+from bayes_icl.quotes import listed
 from bayes_icl.summary import came_across, point_of
 
 OPENING = """# Claim 1: the layer where a task forms, and heads that take over

@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 
 import pandas as pd
-from claims import CURVES, ROOT, TASKS, collect_all, listed, three
+from claims import CURVES, ROOT, TASKS, collect_all, three
 
 from bayes_icl import attribute, fit
 from bayes_icl.compare import read_table
 from bayes_icl.curves import beside
 from bayes_icl.heads import placebo_rank
+from bayes_icl.quotes import listed
 from bayes_icl.summary import TAKEN
 
-FITS, EFFECTS = ROOT / "data/fits/claim2", ROOT / "data/effects/claim2.nc"
+FITS, EFFECTS = ROOT / "data/fits/claims", ROOT / "data/effects/claims.nc"
 FIGURES = ROOT / "figures/claim2"
 OPENING = """# Claim 2: constant updates, written by heads that attend to examples
 

@@ -7,9 +7,10 @@ from the numbers found. It goes on where it stopped.
 from __future__ import annotations
 
 import pandas as pd
-from claims import FIGURES, PATCHED, ROOT, TASKS, at_answers, facts, listed, patch_all, ranged, tables
+from claims import FIGURES, PATCHED, ROOT, TASKS, at_answers, facts, patch_all, ranged, tables
 
 from bayes_icl.experiments import SETS_OF_FEW
+from bayes_icl.quotes import listed
 from bayes_icl.steps import MATERIAL, STEPS
 from bayes_icl.summary import point_of
 

@@ -81,8 +81,3 @@ def ranged(row: Any, name: str, form: str = ".2f") -> str:
     """The same from a table's columns."""
     mean, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
     return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
-
-
-def listed(parts: list[str]) -> str:
-    """Words in a row."""
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

@@ -12,9 +12,14 @@ from typing import Any
 Run = Callable[[Callable[..., Any], Sequence[tuple]], Iterator[tuple[int, Any]]]
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def one_a_core() -> int:
     """How many processes are used where no number is given: one a core, 4 at most."""
-    return min(4, os.cpu_count() or 1)
+    return min(4, cores())
 
 
 @contextmanager
