@@ -78,7 +78,8 @@ def answer(
     sentences = []
     if asked:
         kinds = "; ".join(
-            f"{VERDICTS[kind]} on {_tasks(tasks)} ({q.count(kind, len(tasks))} of {q.count('tasks', n_tasks)} tasks)"
+            f"{VERDICTS[kind]} on {_tasks(tasks)} ({q.count(kind, len(tasks))} of {q.count('tasks', n_tasks)} "
+            f"task{'s' * (n_tasks > 1)})"
             for kind, tasks in by_verdict.items()
         )
         sentences.append(f"That every example adds the same amount is {kinds}.")

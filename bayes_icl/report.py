@@ -514,11 +514,13 @@ def _heads_section(found: Found, quotes: Quotes) -> Section:
         of_task, taken, repaired = (table[table.task == task] for table in (heads, ablation, repair))
         sentences = head_sentences(fact, of_task, taken, repaired, quotes.under(task, "heads"))
         blocks += [
-            Text([f"`{task}`", *(line.strip() for line in sentences)], as_list=True),
+            Heading(task, f"heads-{_id(task)}"),
+            Text([line.strip() for line in sentences], as_list=True),
             Tabled(tables.heads_table(heads, facts, task), folded=True),
             Shown(file_name(f"heads_effects_{task}"), f"{task}: effects of the heads of largest slope against n."),
             Shown(file_name(f"heads_sources_{task}"), f"{task}: what heads write, by the token that they attend to."),
         ]
+    blocks.append(Heading("Heads taken away", "heads-taken"))
     for way, words in (("held", "held at their mean over shots"), ("mean", "at their mean shot by shot")):
         blocks += [
             Shown(f"heads_ablation_{way}", f"Delta lost with the top heads {words}, beside placebo sets."),
@@ -552,7 +554,8 @@ def _patch_section(found: Found, quotes: Quotes) -> Section:
         sentences = patch_sentences(fact, parts, quotes.under(task, "patch"))
         own["transfer"].attrs["kind"] = fact["kind"]  # drawn at once, of the kinds of ablation
         blocks += [
-            Text([f"`{task}`", *(line.strip() for line in sentences)], as_list=True),
+            Heading(task, f"formation-{_id(task)}"),
+            Text([line.strip() for line in sentences], as_list=True),
             Explorer(
                 explore.as_html(explore.transfer_map(own["transfer"], task), f"transfer-{_id(task)}"),
                 f"{task}: A's residual stream put into B, point by point; hover for the numbers.",
@@ -562,6 +565,7 @@ def _patch_section(found: Found, quotes: Quotes) -> Section:
             Tabled(tables.costly_table(own["heads"], facts, task), folded=True),
         ]
     blocks += [
+        Heading("All tasks", "formation-all"),
         Shown("patch_rounds", "What is left of the rule after each round of ablation, beside placebo sets."),
         Tabled(tables.rounds_table(own["rounds"]), folded=True),
         Shown("patch_backups", "Heads that take over: what their ablation costs before and after."),
