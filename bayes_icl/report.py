@@ -689,6 +689,7 @@ def _image(figure: Figure) -> Image:
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="webp", dpi=200, pil_kwargs={"lossless": True})
+    figure.set_layout_engine("none")  # as in `plots.save_figures`
     width, height = figure.get_size_inches()
     return Image("data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode(), float(width), float(height))
 
