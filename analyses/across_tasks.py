@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,37 +23,48 @@ from matplotlib.lines import Line2D
 from scipy import stats
 
 from bayes_icl import collect, fit
-from bayes_icl.compare import read_table
+from bayes_icl.compare import AT_BOUND, SLACK_NATS, SLACK_SE, read_table
 from bayes_icl.curves import Curves, read_curves, readouts_of, replacing, select
 from bayes_icl.errors import StatedError
 from bayes_icl.heads import flat, t_interval
-from bayes_icl.plots import COLUMN, FAINT, INK, STYLE, colour_of, rows_of, save_figures
+from bayes_icl.hypotheses import HYPOTHESES
+from bayes_icl.plots import COLUMN, FAINT, INK, STYLE, colour_of, save_figures
 from bayes_icl.quotes import listed
 from bayes_icl.tasks import BUILT_IN, load_tasks
 
 CURVES, FITS = ROOT / "data/curves/across_tasks.nc", ROOT / "data/fits/across_tasks"
 FIGURES, PAGE = ROOT / "figures/across_tasks", ROOT / "docs/across_tasks.md"
 N_SHOTS, N_SEQS = 32, 32
-LAWS = ("additive", "power", "pooling")  # those that the page follows by name, whichever is the simplest survivor
+LAWS = ("pooling", "power", "additive")  # those that the page follows by name, whichever is the simplest survivor
 DECIDED = ("supported", "rejected")
+READ = ("complement", "format", "rule")  # whose jumps are shown
+# What `format` and `rule` are, by the form of a task's answers (`readouts._read_shot`, `_read_number`): two quantities.
+MEANING = {
+    "number": "where `format` is the first digit only, and `rule` counts as wrong also what departs later, a missing "
+    "bracket or newline too",
+    "label": "where `format` is the whole label with its terminator, and `rule` the right label among the labels",
+}
 RESAMPLES = 9999
 LEAST = 5  # tasks that a correlation needs: with fewer no order of them is unlikely
-OPENING = """# All tasks side by side
+PICTURE = "delta by task with the law named, and the jump at the first example"
+OPENING = f"""# All tasks side by side
 
-*Written by `analyses/across_tasks.py` (`make across`) from its output: {model}, {n_tasks} tasks, {n_seqs} sequences of
-{n_shots} examples. The laws are fitted to n >= {n_min}. Brackets hold 95 % intervals: of delta the highest-density
-interval of its posterior under `additive`, which counts curvature as noise; of the first example's jump L(1) - L(0) the
-t-interval over sequences.*{left_out}
+*Written by `analyses/across_tasks.py` (`make across`) from its output: {{model}}, {{n_tasks}} tasks, {{n_seqs}}
+sequences of {{n_shots}} examples. Brackets hold 95 % intervals: of delta the highest-density interval of its posterior
+under `additive`, which counts curvature as noise; of jumps, L(1) - L(0), the t-interval over sequences.*{{left_out}}
 
-{answers}
+{{first}}
 
-![delta by task with the law named, and the jump at the first example](../figures/across_tasks/across_tasks.png)
+{{answers}}
 
-The law *named* is the simplest of those within 4 nats or 2 standard errors of the best when a sequence is left out; a
-law *survives both scores* if it is that near as well when the second half of the shots is left out. `complement` counts
-every other text as incorrect, `rule` only wrong answers of the right form, and `format` any answer of the right form as
-correct. From n = 0 to 1 a model mostly learns that form, which is why the laws are fitted from n = {n_min} on. All
-numbers: [across_tasks.csv](../figures/across_tasks/across_tasks.csv).
+![{PICTURE}](../figures/across_tasks/across_tasks.png)
+
+`complement` counts every other text as incorrect, `rule` only wrong answers of the right form, and `format` any answer
+of the right form as correct. A law *survives* a score if it is within {SLACK_NATS:g} nats or {SLACK_SE:g} standard
+errors of the best: when a sequence is left out, and, to *survive both scores*, when the second half of the shots is
+left out as well. The law *named* is the simplest survivor of the first score; of several as simple, which the score
+does not tell apart, it is the best by that score, however little it is ahead. An asterisk marks a law named that does
+not survive both scores. All numbers: [across_tasks.csv](../figures/across_tasks/across_tasks.csv).
 
 """
 
@@ -89,45 +101,83 @@ def run(curves: Path = CURVES, fits: Path = FITS) -> None:
 def table(curves: Path = CURVES, fits: Path = FITS) -> pd.DataFrame:
     """One row a task, the largest delta first and those without one last.
 
-    Delta and jumps are a column each with the ends ``_low`` and ``_high``, nats; what a task does not have is NaN, or
-    empty text. `jump` is that of the readout named in `jump_readout`: `format` where the task has it, else
-    `complement`. `survivors` and `survives_...` are of both scores, and of no task whose verdict is refused.
+    Delta, jumps and a are a column each with the ends ``_low`` and ``_high``, nats (a has no unit); what a task does
+    not have is NaN, or empty text. `first_over_second` is the jump of `complement` less the update at the second
+    example, paired over sequences; `rise_rule` is what `rule` gains from n = 0 to the last. For the columns that come
+    with ``_rule`` as well see `found`.
     """
     dataset, verdicts = read_curves(curves), json.loads((fits / "verdict.json").read_text())
     scores = read_table(fits / "comparison.csv")
     pooled = read_pooled(fits)
+    forms = {task.name: task.form for task in load_tasks(list(verdicts))}
     rows = []
     for task, verdict in verdicts.items():
-        sound = verdict["verdict"] != "refused"
-        curves_judged = select(dataset, task, verdict["readout"])
-        own = rows_of(scores, curves_judged.since(verdict["n_min"]))
-        both = own[own.survivor.astype(bool) & own.survivor_lfo.astype(bool)].hypothesis.tolist() if sound else []
+        curves_of = {name: select(dataset, task, name) for name in readouts_of(dataset, task) if name in READ}
+        whole = curves_of["complement"]
         rule: dict[str, Any] = next((one for one in verdict["others"] if one["readout"] == "rule"), {})
-        has = readouts_of(dataset, task)
-        jumps = {name: jump(select(dataset, task, name)) if name in has else NONE for name in ("complement", "format")}
-        shown = "format" if "format" in has else "complement"
+        jumps = {name: interval(update(curves_of[name], 1)) if name in curves_of else NONE for name in READ}
         rows.append(
             {
                 "task": task,
-                "null_control": is_null(curves_judged),
-                "n_seqs": len(curves_judged.log_odds),
+                "form": forms[task],
+                "null_control": is_null(whole),
+                "n_seqs": len(whole.log_odds),
                 "n_min": verdict["n_min"],
-                "verdict": verdict["verdict"],
                 "reason": verdict["reasons"][0],
-                "named": verdict["named"] or "",
-                "survivors": " ".join(both),
-                **{f"survives_{law}": law in both for law in LAWS},
-                **flat({"delta": delta_of(verdict)}),
-                "verdict_rule": rule.get("verdict", ""),
-                "named_rule": rule.get("named") or "",
-                **flat({"delta_rule": delta_of(rule)}),
-                "jump_readout": shown,
-                **flat({"jump": jumps[shown]}),
-                **flat({f"jump_{name}": own_jump for name, own_jump in jumps.items()}),
+                **found(scores, task, verdict),
+                **{renamed(name): value for name, value in found(scores, task, rule).items()},
+                **flat({f"jump_{name}": numbers for name, numbers in jumps.items()}),
+                **flat({"first_over_second": interval(update(whole, 1) - update(whole, 2))}),
+                "rise_rule": rise(curves_of["rule"]) if "rule" in curves_of else math.nan,
                 **flat({"delta_pooled": pooled.get("deltas", {}).get(task, NONE)}),
             }
         )
     return pd.DataFrame(rows).sort_values("delta", ascending=False, na_position="last", ignore_index=True)
+
+
+def renamed(column: str) -> str:
+    """A column of `found` under `rule`: "delta_low" is "delta_rule_low"."""
+    for end in ("_low", "_high"):
+        if column.endswith(end):
+            return f"{column.removesuffix(end)}_rule{end}"
+    return f"{column}_rule"
+
+
+def found(scores: pd.DataFrame, task: str, verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """What the fit says of one curve, and nothing of its laws where the verdict is refused.
+
+    Returns
+    -------
+    verdict, named
+        That on `additive`, and the law named; empty if there is none.
+    behind, behind_se
+        By how much the law named is behind the best when a sequence is left out, with its standard error, nats.
+    survivors
+        Of both scores.
+    as_simple, lead
+        The other survivors of a left-out sequence of the same complexity as the law named, and by how much it is ahead
+        of the best of them, nats.
+    a, delta
+        The power law's exponent, and the update per example under `additive`, with intervals.
+    """
+    numbers: dict[str, Any] = {name: math.nan for name in ("behind", "behind_se", "lead")}
+    numbers |= {"survivors": "", "as_simple": "", **flat({"a": NONE})}
+    named = (verdict["named"] if verdict.get("verdict", "refused") != "refused" else "") or ""
+    if named:
+        at = (scores.task == task) & (scores.readout == verdict["readout"]) & (scores.n_min == verdict["n_min"])
+        own = scores[at].set_index("hypothesis")
+        left = own[own.survivor.astype(bool)]
+        complexity = HYPOTHESES[named].complexity
+        ties = [law for law in left.index if law != named and HYPOTHESES[law].complexity == complexity]
+        numbers = {
+            "behind": 0.0 - own.elpd_diff[named],  # no -0.0
+            "behind_se": own.diff_se[named],
+            "lead": own.elpd_diff[named] - left.elpd_diff[ties].max() if ties else math.nan,
+            "survivors": " ".join(left.index[left.survivor_lfo.astype(bool)]),
+            "as_simple": " ".join(ties),
+            **flat({"a": own.loc["power", ["a_mean", "a_hdi_low", "a_hdi_high"]]}),
+        }
+    return {"verdict": verdict.get("verdict", ""), "named": named, **numbers, **flat({"delta": delta_of(verdict)})}
 
 
 NONE = (math.nan,) * 3
@@ -138,10 +188,20 @@ def delta_of(verdict: Mapping[str, Any]) -> tuple[float, ...]:
     return tuple(verdict["delta"].values()) if verdict.get("delta") else NONE
 
 
-def jump(curves: Curves) -> tuple[float, ...]:
-    """L(1) - L(0) with its t-interval over sequences, nats."""
-    at = [int(np.flatnonzero(curves.shots == n)[0]) for n in (0, 1)]
-    return tuple(float(x) for x in t_interval(curves.log_odds[:, at[1]] - curves.log_odds[:, at[0]]))
+def update(curves: Curves, n: int) -> np.ndarray:
+    """L(n) - L(n - 1) of each sequence, nats."""
+    before, after = (int(np.flatnonzero(curves.shots == at)[0]) for at in (n - 1, n))
+    return curves.log_odds[:, after] - curves.log_odds[:, before]
+
+
+def rise(curves: Curves) -> float:
+    """L at the last n less L(0), the mean over sequences, nats."""
+    return float((curves.log_odds[:, -1] - curves.log_odds[:, 0]).mean())
+
+
+def interval(x: np.ndarray) -> tuple[float, ...]:
+    """A mean over sequences with its t-interval."""
+    return tuple(float(number) for number in t_interval(x))
 
 
 def is_null(curves: Curves) -> bool:
@@ -187,33 +247,108 @@ def called(rows: pd.DataFrame) -> list[str]:
     return [f"{row.task} (null control)" if row.null_control else row.task for row in rows.itertuples()]
 
 
-def grouped(rows: pd.DataFrame, column: str) -> str:
-    """ "rejected on a and b; supported on c": what a column says, and of which tasks."""
-    kinds = {kind: called(own) for kind, own in rows.groupby(column, sort=False)}
-    return "; ".join(f"{kind} on {listed(names)}" for kind, names in sorted(kinds.items(), key=lambda x: -len(x[1])))
+def on(k: int, n: int, what: str = "tasks") -> str:
+    """ "on all 16 tasks", "on 3 of 16 tasks", "on none of 16 tasks"."""
+    return f"on all {n} {what}" if k == n else f"on {k or 'none'} of {n} {what}"
+
+
+def counted(values: pd.Series, what: str = "tasks", *, mark: str = "") -> str:
+    """ "rejected on all 3 tasks"; "rejected on 2 and open on 1 of 3 tasks"; `mark` stands around a value."""
+    counts = Counter(values).most_common()
+    if len(counts) == 1:
+        return f"{mark}{counts[0][0]}{mark} {on(len(values), len(values), what)}"
+    return listed([f"{mark}{value}{mark} on {k}" for value, k in counts]) + f" of {len(values)} {what}"
+
+
+def by_form(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Label tasks and number tasks, as far as there are any: their `format` and `rule` are two quantities."""
+    return [(form, own) for form in MEANING if len(own := rows[rows.form == form])]
+
+
+def first_sentence(rows: pd.DataFrame) -> str:
+    """What the first example teaches, and that the laws leave it out."""
+    end = f"the laws are fitted to n >= {rows.n_min.iloc[0]}."
+    own = rows[~rows.null_control & rows.jump_format.notna()]
+    worth = judged(rows)
+    worth = worth[worth.delta_low > 0]
+    if not len(own) or not len(worth):
+        return f"Here {end}"
+    most = (own.jump_rule_low > 0) & (own.jump_rule > own.rise_rule / 2)
+    kinds = [on(most[mine.index].sum(), len(mine), f"{form} tasks") for form, mine in by_form(own)]
+    examples = worth.jump_complement / worth.delta
+    return (
+        f"The first example teaches the form of an answer (`format` surely rises "
+        f"{on((own.jump_format_low > 0).sum(), len(own), 'tasks that have it')}) and, {listed(kinds)}, most of what "
+        f"`rule` gains in all. It is worth many later examples, {examples.min():.0f} to {examples.max():.0f} of "
+        f"average size (jump of `complement` over delta), so {end}"
+    )
 
 
 def verdict_answer(rows: pd.DataFrame) -> str:
     """Whether the update is constant."""
     rule = rows[rows.verdict_rule != ""]
-    text = f"*Is the update constant?* Of the whole answer (`complement`), `additive` is {grouped(rows, 'verdict')}."
+    text = f"*Is the update constant?* Of the whole answer (`complement`), `additive` is {counted(rows.verdict)}."
     if not len(rule):
         return f"{text} No task here has `rule`."
-    return f"{text} Among answers of the right form (`rule`, {len(rule)} tasks), it is {grouped(rule, 'verdict_rule')}."
+    parts = [counted(own.verdict_rule, f"{form} tasks") for form, own in by_form(rule)]
+    return f"{text} Among answers of the right form (`rule`, {len(rule)} tasks), it is {'; '.join(parts)}."
+
+
+def alive(rows: pd.DataFrame, law: str, suffix: str = "") -> pd.Series:
+    """Whether a law survives both scores, by row."""
+    return rows[f"survivors{suffix}"].map(lambda laws: law in laws.split())
+
+
+def holds(row: Any, suffix: str = "") -> bool:
+    """Whether the law named survives both scores."""
+    return getattr(row, f"named{suffix}") in getattr(row, f"survivors{suffix}").split()
+
+
+def starred(row: Any, suffix: str = "") -> str:
+    """The law named, with an asterisk if it does not survive both scores; "-" if there is none."""
+    named = getattr(row, f"named{suffix}")
+    return (named if holds(row, suffix) else f"{named}*") if named else "-"
 
 
 def law_answer(rows: pd.DataFrame) -> str:
-    """Which law each task follows."""
-    sound = rows[rows.verdict != "refused"]
-    named = f"The simplest survivor is {grouped(sound[sound.named != ''], 'named') or 'named on no task'}"
+    """Which law each task follows, under `complement` and under `rule`."""
     parts = []
-    for law in LAWS:
-        own, alive = (called(sound[rows]) for rows in (sound.named == law, sound[f"survives_{law}"].astype(bool)))
+    for readout, suffix in (("complement", ""), ("rule", "_rule")):
+        own = rows[rows[f"named{suffix}"] != ""]
+        if not len(own):
+            parts.append(f"Under `{readout}` no law is named.")
+            continue
+        lives = listed([f"`{law}` on {alive(own, law, suffix).sum()}" for law in LAWS])
+        fails = sum(not holds(row, suffix) for row in own.itertuples())
+        ties = own[f"lead{suffix}"].dropna()
+        tied = f", the nearest {ties.min():.1f} nats behind it" if len(ties) else ""
         parts.append(
-            f"`{law}` is named on {listed(own) if own else 'none'} and survives both scores on {len(alive)} of "
-            f"{len(sound)} tasks" + (f": {listed(alive)}" if alive else "")
+            f"Under `{readout}` the law named is {counted(own[f'named{suffix}'], mark='`')}{additive_on(own, suffix)}. "
+            f"Both scores are survived by {lives}; the law named does not survive both (*) {on(fails, len(own))}. Laws "
+            f"as simple as the one named survive a left-out sequence too {on(len(ties), len(own))}{tied}."
         )
-    return f"*Which law?* {named}. {'; '.join(parts)}."
+    return f"*Which law?* {' '.join(parts)}{power_sentence(rows)}"
+
+
+def additive_on(rows: pd.DataFrame, suffix: str) -> str:
+    """The tasks on which `additive` is named, in brackets; those whose asterisk says that it does not survive both."""
+    own = rows[rows[f"named{suffix}"] == "additive"]
+    marked = [name + ("" if holds(row, suffix) else "*") for name, row in zip(called(own), own.itertuples())]
+    return f" (`additive`: {listed(marked)})" if marked else ""
+
+
+def power_sentence(rows: pd.DataFrame) -> str:
+    """On how many tasks the power law's a is at the upper bound of its prior."""
+    own = rows[rows.a.notna()]
+    _, upper = HYPOTHESES["power"].priors["a"].parameters
+    at = own[own.a_high > upper - AT_BOUND]
+    if not len(at):
+        return ""
+    return (
+        f" The power law's a, in updates that fall as n^-a, has an interval that touches the upper bound of its prior, "
+        f"{upper:.2f}, {on(len(at), len(own))} under `complement` (its lower end is {at.a_low.min():.2f} or more): "
+        "there updates fall about as fast as the steepest power law allowed, or faster."
+    )
 
 
 def judged(rows: pd.DataFrame) -> pd.DataFrame:
@@ -234,67 +369,66 @@ def size_answer(rows: pd.DataFrame, pooled: Mapping[str, Any]) -> str:
     if "mu" not in pooled:
         return f"{text}. It was not pooled ({pooled.get('refused', 'the fit was made without --pool')})."
     mu, tau, new = ("{:.3f} [{:.3f}, {:.3f}]".format(*pooled[name]) for name in ("mu", "tau", "new_task"))
+    without = called(rows[~rows.task.isin(pooled["deltas"])])
     return (
-        f"{text}. Pooled over {len(pooled['deltas'])} tasks its mean is {mu}, its sd between tasks {tau}, and a "
+        f"{text}. Pooled over {len(pooled['deltas'])} of {len(rows)} tasks"
+        f"{f' (left out: {listed(without)})' if without else ''} its mean is {mu}, its sd between tasks {tau}, and a "
         f"further such task would have {new}."
     )
 
 
 def jump_answer(rows: pd.DataFrame) -> str:
-    """What the first example adds, and how much of it is the form of an answer."""
-    taught = rows[~rows.null_control & rows.jump_complement.notna()]
+    """What the first example adds, how much that is beside later ones, and how much of it is the form of an answer."""
+    taught = rows[~rows.null_control]
     if not len(taught):
-        return "*What does the first example add?* No curve starts at n = 0."
-    least, most = taught.loc[taught.jump_complement.idxmin()], taught.loc[taught.jump_complement.idxmax()]
+        return "*What does the first example add?* No task here has something to learn."
     own = judged(taught)
     more = own[own.jump_complement_low > own.delta_high]
-    has = taught[taught.jump_format.notna()]
+    not_second = taught[~(taught.first_over_second_low > 0)]
+    named = [f"{row.task} {ranged(row, 'first_over_second')}" for row in not_second.itertuples()]
     text = (
-        f"*What does the first example add?* `complement` gains {ranged(least, 'jump_complement')} nats on "
-        f"{least.task} to {ranged(most, 'jump_complement')} on {most.task}, surely more than a further example (delta) "
-        f"on {len(more)} of {len(own)} tasks."
+        f"*What does the first example add?* `complement` gains {between(taught.jump_complement)} nats: surely more "
+        f"than delta, the average later example, {on(len(more), len(own))}, and more than the second example, by the "
+        f"paired interval of L(1) - L(0) less L(2) - L(1), {on(len(taught) - len(named), len(taught))}"
+        f"{f' (not on {listed(named)})' if named else ''}."
     )
-    if not len(has):
-        return f"{text} No task here has `format`."
-    low, high = has.loc[has.jump_format.idxmin()], has.loc[has.jump_format.idxmax()]
-    larger = has[has.jump_format > has.jump_complement / 2]
-    without = taught[taught.jump_format.isna()].task.tolist()
-    return (
-        f"{text} The form alone (`format`, {len(has)} tasks) gains {ranged(low, 'jump_format')} on {low.task} to "
-        f"{ranged(high, 'jump_format')} on {high.task}; it is more than half of what `complement` gains on "
-        f"{len(larger)} of {len(has)}." + (f" Answers have no closed form on {listed(without)}." if without else "")
+    has = taught[taught.jump_format.notna()]
+    for form, mine in by_form(has[has.jump_complement > 0]):
+        parts = []
+        for name in ("format", "rule"):
+            own = mine[f"jump_{name}"]
+            share = between(100 * own / mine.jump_complement, ".0f")
+            parts.append(f"`{name}` gains {between(own)} nats, {share} % of `complement`'s")
+        text += f" On the {len(mine)} {form} tasks, {MEANING[form]}, {', and '.join(parts)}."
+    if len(has):
+        text += " (Changes in log-odds do not add up.)"
+    without = len(taught) - len(has)
+    return text + (
+        f" `format` is not read on {without} of {len(taught)} tasks, those with a - in the table." * bool(without)
     )
+
+
+def between(x: pd.Series, form: str = ".2f") -> str:
+    """ "1.20 to 3.40": the least and the most."""
+    return f"{x.min():{form}} to {x.max():{form}}"
 
 
 def together_answer(rows: pd.DataFrame) -> str:
     """Whether tasks with a large jump have a large delta."""
     own = judged(rows)
-    closed = own[own.jump_readout == "format"]
-    found = {
-        f"`format`'s where a task has it ({len(closed)} of {len(own)}), else `complement`'s": together(
-            own.delta, own.jump
-        ),
-        "`complement`'s": together(own.delta, own.jump_complement),
-        "`format`'s": together(closed.delta, closed.jump_format),
-    }
-    main = next(iter(found.values()))
-    if math.isnan(main["rho"]):
+    numbers = together(own.delta, own.jump_complement)
+    if math.isnan(numbers["rho"]):
         return f"*Do delta and the jump go together?* {len(own)} tasks are too few to say."
-    together_or_not = (
-        ("They go together" if main["rho"] > 0 else "Where the jump is large, delta is small")
-        if main["p"] < 0.05
-        else "That cannot be said"
-    )
-    parts = [
-        f"with {name}: {numbers['rho']:+.2f} [{numbers['low']:+.2f}, {numbers['high']:+.2f}], p = {numbers['p']:.2g}, "
-        f"n = {numbers['n']}"
-        for name, numbers in found.items()
-        if not math.isnan(numbers["rho"])
-    ]
+    low, high = f"{numbers['low']:+.2f}", f"{numbers['high']:+.2f}"
+    if numbers["low"] <= 0 <= numbers["high"]:
+        said = f"No sign that they do, but {numbers['n']} tasks leave a wide interval, from {low} to {high}"
+    else:
+        said = "They do" if numbers["rho"] > 0 else "Where the jump is large, delta is small"
     return (
-        f"*Do delta and the jump go together?* {together_or_not}. Spearman's rank correlation of delta over tasks that "
-        "are neither refused nor a null control (bootstrap over tasks; p by permutation; a task's own uncertainty is "
-        f"not counted) {'; '.join(parts)}."
+        f"*Do delta and the jump go together?* {said}. Spearman's rank correlation of delta with `complement`'s jump, "
+        f"over tasks that are neither refused nor a null control, is {numbers['rho']:+.2f} [{low}, {high}], p = "
+        f"{numbers['p']:.2g}, n = {numbers['n']} (bootstrap over tasks; p by permutation; a task's own uncertainty is "
+        "not counted)."
     )
 
 
@@ -321,21 +455,53 @@ def refused_answer(rows: pd.DataFrame) -> str:
     return f"*Which tasks could not be judged?* {f'Refused: {chr(59).join(parts)}' if parts else 'All could'}."
 
 
-def cells(name: str, row: Any) -> list[str]:
-    """A task's row of the page's table."""
+def shown(row: Any, column: str, form: str = ".2f") -> str:
+    """A number with its interval; "-" where there is none."""
+    return "-" if math.isnan(getattr(row, column)) else ranged(row, column, form)
 
-    def shown(column: str, form: str = ".2f") -> str:
-        return "-" if math.isnan(getattr(row, column)) else ranged(row, column, form)
 
-    laws = [law for law in LAWS if getattr(row, f"survives_{law}")]
+def law_cells(name: str, row: Any, suffix: str) -> list[str]:
+    """A task's row in the table of one readout's laws."""
+    behind, se = (getattr(row, f"behind{end}{suffix}") for end in ("", "_se"))
     return [
-        *(name, shown("delta", ".3f"), row.verdict, row.named or "-", ", ".join(laws) or "-"),
-        *(row.verdict_rule or "-", shown("delta_rule", ".3f"), shown("jump_complement"), shown("jump_format")),
+        *(name, shown(row, f"delta{suffix}", ".3f"), getattr(row, f"verdict{suffix}"), starred(row, suffix)),
+        "-" if math.isnan(behind) else f"{behind:.1f} ({se:.1f})",
+        getattr(row, f"survivors{suffix}").replace(" ", ", ") or "-",
     ]
+
+
+def jump_cells(name: str, row: Any) -> list[str]:
+    """A task's row in the table of jumps."""
+    return [name, row.form, *(shown(row, f"jump_{readout}") for readout in READ), shown(row, "first_over_second")]
+
+
+def written(headings: Iterable[str], cells: Iterable[list[str]]) -> str:
+    """A table in Markdown."""
+    lines = [list(headings), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], ["---"] * len(lines[0]), *lines[1:]]) + "\n"
+
+
+def tables(rows: pd.DataFrame) -> str:
+    """The page's tables: laws under `complement`, laws under `rule`, jumps."""
+    headings = ("task", "delta", "verdict", "law named", "nats behind the best (SE)", "survive both scores")
+    parts = []
+    titles = {"": "The whole answer (`complement`)", "_rule": "Among answers of the right form (`rule`)"}
+    for suffix, title in titles.items():
+        own = rows[rows[f"verdict{suffix}"] != ""]
+        if len(own):
+            lines = (law_cells(name, row, suffix) for name, row in zip(called(own), own.itertuples()))
+            parts.append(f"## {title}\n\n{written(headings, lines)}")
+    jumps = rows.sort_values("form", key=lambda form: form.map([*MEANING, "free"].index), kind="stable")
+    lines = (jump_cells(name, row) for name, row in zip(called(jumps), jumps.itertuples()))
+    of_jumps = ("task", "answers", *(f"jump, {name}" for name in READ), "first less second example, complement")
+    parts.append(f"## The first example, L(1) - L(0)\n\n{written(of_jumps, lines)}")
+    return "\n".join(parts)
 
 
 def page(curves: Path = CURVES, fits: Path = FITS) -> str:
     """The page."""
+    from bayes_icl.models import title_of
+
     rows, dataset = table(curves, fits), read_curves(curves)
     missing = [name for name in BUILT_IN if name not in set(rows.task)]
     record = json.loads(dataset.attrs.get("provenance", "{}"))
@@ -344,88 +510,107 @@ def page(curves: Path = CURVES, fits: Path = FITS) -> str:
         *(together_answer(rows), control_answer(rows), refused_answer(rows)),
     )
     opening = OPENING.format(
-        model=record.get("model", {}).get("model", "a model that the curves do not name"),
+        model=title_of(record["model"]["model"]) if "model" in record else "a model that the curves do not name",
         n_tasks=len(rows),
         n_seqs=rows.n_seqs.max(),
         n_shots=int(dataset.shot[-1]),
-        n_min=rows.n_min.iloc[0],
         left_out=f" Built-in tasks that were not read: {listed(missing)}." if missing else "",
+        first=first_sentence(rows),
         answers="\n".join(f"{i}. {text}" for i, text in enumerate(answers, 1)),
     )
-    headings = (
-        *("task", "delta", "verdict", "law named", f"of {', '.join(LAWS)}: survives both"),
-        *("verdict, rule", "delta, rule", "jump, complement", "jump, format"),
-    )
-    lines = [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings)]
-    lines += [f"| {' | '.join(cells(name, row))} |" for name, row in zip(called(rows), rows.itertuples())]
-    return opening + "\n".join(lines) + "\n"
+    return opening + tables(rows)
 
 
 # -------------------------------------------------------------------------------------------- the figure
 
 
+SHAPES = "*ops^Dh<vdXP>8"  # markers of the hypotheses, in the order in which they are registered
+JUMPS = {"complement": ("o", INK, INK), "format": ("^", "0.5", "0.5"), "rule": ("s", INK, "w")}  # marker, line, face
+
+ABOVE: dict[str, Any] = dict(
+    loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, alignment="left", handlelength=1.6
+)
+
+
+def shape_of(hypothesis: str) -> str:
+    """The marker of a hypothesis, beside `colour_of`: some colours are near each other."""
+    return SHAPES[list(HYPOTHESES).index(hypothesis) % len(SHAPES)]
+
+
 def plot_deltas(rows: pd.DataFrame, ax: Axes, pooled: Mapping[str, Any]) -> Axes:
-    """Delta by task, the largest at the top, in the colour of the law named; hollow where the verdict is open."""
+    """Delta by task, the largest at the top, as the law named is drawn; hollow where the verdict is open."""
     for row in rows.itertuples():
-        y, colour = -row.Index, colour_of(row.named) if row.named else INK
+        y = -row.Index
+        colour, shape = (colour_of(row.named), shape_of(row.named)) if row.named else (INK, ".")
         face = colour if row.verdict in DECIDED else "w"
         if not math.isnan(row.delta):
             ax.plot([row.delta_low, row.delta_high], [y, y], color=colour, lw=1.4, solid_capstyle="butt")
-            ax.plot(row.delta, y, "o", color=colour, ms=4.5, markerfacecolor=face)
+            ax.plot(row.delta, y, shape, color=colour, ms=5, markerfacecolor=face)
     if "mu" in pooled:
         y = -len(rows)
         for name, lw in (("new_task", 0.8), ("mu", 2.0)):
             ax.plot(pooled[name][1:], [y, y], color=INK, lw=lw, solid_capstyle="butt")
-        ax.plot(pooled["mu"][0], y, "D", color=INK, ms=3.5)
+        ax.plot(pooled["mu"][0], y, "|", color=INK, ms=8, mew=1.5)
     ax.axvline(0, color=INK, lw=0.6, ls=":")
-    ax.set_xlabel("delta (nats per example)")
+    ax.set_xlabel("delta (nats per example; bars: 95 %)")
+    laws = list(dict.fromkeys(name for name in rows.named if name))
+    marks = [Line2D([], [], marker=shape_of(law), ms=5, lw=1.4, color=colour_of(law)) for law in laws]
+    labels = laws
+    if (rows.delta.notna() & ~rows.verdict.isin(DECIDED)).any():
+        marks.append(Line2D([], [], marker="o", ms=5, lw=1.4, color=INK, markerfacecolor="w"))
+        labels = [*laws, "hollow: no verdict"]
+    if laws:
+        ax.legend(marks, labels, ncols=2, title="law named", **ABOVE)
     return ax
 
 
 def plot_jumps(rows: pd.DataFrame, ax: Axes) -> Axes:
-    """L(1) - L(0) by task: dark, of `format`; pale, of `complement`."""
+    """L(1) - L(0) by task, each readout with a marker of its own."""
     for row in rows.itertuples():
-        for name, colour, shift in (("complement", "0.6", -0.16), ("format", INK, 0.16)):
+        has = [name for name in READ if not math.isnan(getattr(row, f"jump_{name}"))]
+        for i, name in enumerate(has):
             mean, low, high = (getattr(row, f"jump_{name}{end}") for end in ("", "_low", "_high"))
-            y = -row.Index + (shift if not math.isnan(row.jump_format) else 0)
-            if not math.isnan(mean):
-                ax.plot([low, high], [y, y], color=colour, lw=1.2, solid_capstyle="butt")
-                ax.plot(mean, y, "s", color=colour, ms=3)
+            y, (shape, colour, face) = -row.Index + 0.26 * ((len(has) - 1) / 2 - i), JUMPS[name]
+            ax.plot([low, high], [y, y], color=colour, lw=1.0, solid_capstyle="butt")
+            ax.plot(mean, y, shape, color=colour, ms=3.2, mew=0.7, markerfacecolor=face)
     ax.axvline(0, color=INK, lw=0.6, ls=":")
     ax.set_xlabel("first example, L(1) \u2212 L(0) (nats)")
+    marks = [
+        Line2D([], [], marker=shape, ms=3.2, mew=0.7, lw=1.0, color=colour, markerfacecolor=face)
+        for shape, colour, face in JUMPS.values()
+    ]
+    ax.legend(marks, list(JUMPS), ncols=2, title="jump of", **ABOVE)
     return ax
 
 
 @mpl.rc_context(STYLE)  # type: ignore[arg-type]
 def figure(rows: pd.DataFrame, pooled: Mapping[str, Any]) -> Figure:
-    """Tasks by delta: at the left delta and the law named, at the right the jump at the first example."""
+    """Tasks by delta: at the left delta and the law named, at the right the jumps at the first example; bars 95 %."""
     n_rows = len(rows) + ("mu" in pooled)
-    drawn_figure = Figure(figsize=(2 * COLUMN, 0.21 * n_rows + 1.3), layout="constrained")
-    left, right = drawn_figure.subplots(1, 2, sharey=True, width_ratios=(1.15, 1))
+    drawn_figure = Figure(figsize=(2 * COLUMN, 0.25 * n_rows + 1.5), layout="constrained")
+    left, right = drawn_figure.subplots(1, 2, sharey=True, width_ratios=(1, 1))
     plot_deltas(rows, left, pooled)
     plot_jumps(rows, right)
     names = called(rows)
     if "mu" in pooled:
         names.append(f"mean of {len(pooled['deltas'])} tasks\n(thin: a new one)")
     left.set_yticks([-i for i in range(n_rows)], names)
-    left.set_ylim(-n_rows + 0.4, 1.4)
+    left.set_ylim(-n_rows + 0.4, 0.7)
     words = right.secondary_yaxis("right")
-    said = ["additive; law named", *(f"{row.verdict}; {row.named or '-'}" for row in rows.itertuples())]
-    words.set_yticks([1 - i for i in range(len(said))], said)
+    words.set_yticks([-i for i in range(len(rows))], [f"{row.verdict}; {starred(row)}" for row in rows.itertuples()])
     words.tick_params(length=0)
     words.spines["right"].set_visible(False)
+    heading: dict[str, Any] = {
+        "xy": (1, 1),
+        "xycoords": "axes fraction",
+        "xytext": (5, 2),
+        "textcoords": "offset points",
+    }
+    right.annotate("verdict on additive;\nlaw named (*: does not\nsurvive both scores)", **heading, fontsize=7)
     for ax in (left, right):
         ax.tick_params(axis="y", length=0)
         for row in rows.itertuples():
             ax.axhline(-row.Index, color=FAINT, lw=0.4, zorder=0)
-    laws = list(dict.fromkeys(name for name in rows.named if name))
-    marks = [Line2D([], [], marker="o", ms=4.5, lw=1.4, color=colour_of(law)) for law in laws]
-    marks += [
-        Line2D([], [], marker="o", ms=4.5, lw=1.4, color=INK, markerfacecolor="w"),
-        *(Line2D([], [], marker="s", ms=3, lw=1.2, color=colour) for colour in (INK, "0.6")),
-    ]
-    labels = [*laws, "no verdict for or against", "jump of format", "of complement"]
-    drawn_figure.legend(marks, labels, loc="outside upper center", ncols=5, title="colour: law named; bars: 95 %")
     return drawn_figure
 
 

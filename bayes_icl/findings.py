@@ -12,9 +12,17 @@ import pandas as pd
 import xarray as xr
 
 from bayes_icl.quotes import Quotes, listed
-from bayes_icl.summary import agreement, came_across, readings
+from bayes_icl.summary import agreement, carried, pulls_sentence, readings
 
 SURE = 0.01  # p of the quadratic contrast below which updates are said to change
+MOSTLY = 0.5  # attention on examples from which a head is said to attend to them
+# Laws of learners that are Bayesian in another way than adding the same with every example.
+BAYESIAN = {
+    "logarithmic": "counting",
+    "lapse": "two known tasks",
+    "scaling_law": "three known tasks",
+    "observer": "the ideal observer",
+}
 
 
 class Claim(NamedTuple):
@@ -82,22 +90,49 @@ def answer(
             f"task{'s' * (n_tasks > 1)})"
             for kind, tasks in by_verdict.items()
         )
-        sentences.append(f"That every example adds the same amount is {kinds}.")
+        sentences.append(f"That every example adds the same is {kinds}.")
+    rising = {
+        task
+        for task, kind in asked.items()
+        if kind not in ("refused", "no_update") and verdicts[task]["delta"]["hdi_low"] > 0
+    }
     slowing = [
         row.task
         for row in checks.itertuples()
-        if row.check == "quadratic contrast" and row.p < SURE and row.estimate < 0 and row.task in asked
+        if row.check == "quadratic contrast" and row.p < SURE and row.estimate < 0 and row.task in rising
     ]
     if slowing:
         sentences.append(
             f"Further examples add less and less on {_tasks(slowing)} (quadratic contrast below zero, p below "
-            f"{q.number('slowing_p', SURE, 'g')})."
+            f"{q.count('slowing_p', SURE, 'g')})."
         )
+    if n_rejected:
+        kept = {
+            name: [task for task in by_verdict["rejected"] if name in verdicts[task]["survivors"]] for name in BAYESIAN
+        }
+        others = [f"`{name}` ({BAYESIAN[name]}) on {_tasks(tasks)}" for name, tasks in kept.items() if tasks]
+        sentences.append(
+            "What is rejected is equal evidence from every example, not every Bayesian learner: "
+            + (f"laws of others survive, {listed(others)}." if others else "but no law of another survives either.")
+        )
+    if missing := [str(task) for task in dataset.task.values if task not in verdicts]:
+        sentences.append(f"Not judged: {_tasks(missing)}.")
     for task in nulls:
-        if task in verdicts:
-            for sentence in readings(dataset, task, verdicts[task])[-1:]:
-                sentences.append(f"`{task}`: {sentence}.")
+        rule = _rule_verdict(verdicts.get(task))
+        if rule is None:
+            sentences.append(f"The null control `{task}` was not tested: `rule` was not fitted.")
+        else:
+            sentences.append(f"`{task}`: {readings(dataset, task, verdicts[task])[-1]}.")
+            if rule != "no_update" and n_supported:
+                word = "In doubt: a null control fails."
     return word, sentences
+
+
+def _rule_verdict(headline: Mapping[str, Any] | None) -> str | None:
+    """The verdict under `rule`, where that was fitted beside `complement`."""
+    if headline is None or headline["readout"] != "complement":
+        return None
+    return next((other["verdict"] for other in headline["others"] if other["readout"] == "rule"), None)
 
 
 VERDICTS = {
@@ -112,15 +147,18 @@ VERDICTS = {
 def verdict_sentence(task: str, verdict: Mapping[str, Any], quotes: Quotes) -> str:
     """The verdict on a task with its reasons, its delta and the law that is named."""
     q = quotes.under(task, "verdict", unit="nats/example")
-    parts = [q.all_in(f"reasons.{i}", reason) for i, reason in enumerate(verdict["reasons"])]
+    reasons = verdict["reasons"]
+    parts = [q.all_in(f"reasons.{i}", reason) for i, reason in enumerate(reasons)]
     sentence = f"`{task}`: {verdict['verdict']} ({verdict['readout']}, n \u2265 {q.count('n_min', verdict['n_min'])})"
     sentence += f". {'; '.join(parts)}." if parts else "."
-    if (delta := verdict["delta"]) is not None:
+    if verdict["verdict"] == "refused":  # then neither delta nor the law named is to be relied on
+        return sentence
+    if (delta := verdict["delta"]) is not None and not any("delta =" in reason for reason in reasons):
         numbers = (delta["mean"], delta["hdi_low"], delta["hdi_high"])
         sentence += f" Delta under `additive` is {q.three('delta', numbers)} nats per example."
     if verdict["named"]:
         sentence += f" The simplest law that survives is `{verdict['named']}`."
-    if verdict.get("seqs_needed"):
+    if verdict.get("seqs_needed") and not any("would decide" in reason for reason in reasons):
         sentence += f" About {q.count('seqs_needed', verdict['seqs_needed'])} sequences would decide it."
     return sentence
 
@@ -128,8 +166,9 @@ def verdict_sentence(task: str, verdict: Mapping[str, Any], quotes: Quotes) -> s
 def beside_verdict(dataset: xr.Dataset, task: str, verdict: dict, quotes: Quotes) -> list[str]:
     """What else is to be said of it: other settings, other readouts, notes."""
     q = quotes.under(task, "verdict")
-    sentences = [agreement(verdict)] if verdict["others"] else []
+    sentences = [agreement(verdict)] if any(v["readout"] == verdict["readout"] for v in verdict["others"]) else []
     sentences += [*readings(dataset, task, verdict), *(f"note: {note}" for note in verdict["notes"])]
+    sentences += [pulls_sentence(verdict)] if verdict["pulls"] else []
     return [q.all_in(f"beside.{i}", sentence) for i, sentence in enumerate(sentences)]
 
 
@@ -139,6 +178,7 @@ def claims(
     ablation: pd.DataFrame | None,
     patch: Mapping[str, Mapping[str, Any]] | None,
     tables: Mapping[str, pd.DataFrame] | None,
+    settings: Mapping[str, Any],
     quotes: Quotes,
 ) -> list[Claim]:
     """The post's claims about heads, layers and steps, and what was found of each.
@@ -149,6 +189,8 @@ def claims(
         Facts, heads.csv and ablation.csv of `attribute`; None if it was not run.
     patch, tables
         Facts and tables of `patch`; None if it was not run.
+    settings
+        Those of `patch`.
     """
     found = [
         Claim(
@@ -164,7 +206,9 @@ def claims(
     nothing = [f"On {_tasks(untaught)} the examples teach no rule that could be patched."] if untaught else []
     layers, steps = [], []
     if patch is not None and tables is not None:
+        sought = settings.get("rounds", 1) > 0
         layers = [_layers(task, own, tables, quotes.under(task, "patch")) for task, own in taught.items()] + nothing
+        layers += [] if sought or not taught else ["Heads that take over were not sought (`--rounds 0`)."]
         words = {"1": "heads bring the query to the answers", "2": "MLPs make features of the pair"}
         words["3"] = "later heads bring them to the last position"
         for step, what in words.items():
@@ -173,8 +217,9 @@ def claims(
                 if step in own.get("steps", {}):
                     by_verdict.setdefault(own["steps"][step], []).append(task)
             if by_verdict:
-                kinds = listed([f"{kind} on {_tasks(tasks)}" for kind, tasks in by_verdict.items()])
+                kinds = "; ".join(f"{kind} on {_tasks(tasks)}" for kind, tasks in by_verdict.items())
                 steps.append(f"Step {quotes.count(f'step.{step}', int(step))}, {what}: {kinds}.")
+        steps = steps or nothing or ["They were not tested (`--no-steps`)."]
     found.append(Claim("The task forms at one layer, and backup heads take over", layers, "patch"))
     found.append(Claim("Heads bring, MLPs make features, later heads add them", steps, "patch"))
     return found
@@ -182,68 +227,136 @@ def claims(
 
 def _writers(task: str, facts: Mapping[str, Any], table: pd.DataFrame, ablation: pd.DataFrame, quotes: Quotes) -> str:
     """Who writes delta of one task, and what goes with them; keys are those of `summary.head_sentences`."""
-    from bayes_icl.heads import placebo_rank
-
     q, delta = quotes.under(unit="nats/example"), facts["delta"]
+    of = q.three("delta", delta.values())
     if delta["hdi_low"] <= 0 <= delta["hdi_high"]:
-        return f"`{task}`: delta's interval has zero in it ({q.three('delta', delta.values())}): nothing to share out."
+        return f"`{task}`: delta's interval has zero in it ({of}): nothing to share out."
     own = table[(table.task == task) & (table.kind == "head")]
+    standing = own[own.stands_out.astype(bool)]
     sentence = (
-        f"`{task}`: heads write {q.three('slope_head', facts['slope_head'].values())} of the first token's "
-        f"{q.three('delta', delta.values())} nats per example ({q.percent('share_head', facts['share_head'])})"
+        f"`{task}`: heads write {q.three('slope_head', facts['slope_head'].values())} of {of} nats per example "
+        f"of {_what(facts)} ({q.percent('share_head', facts['share_head'])})"
     )
     if "slope_examples" in facts:
         sentence += f", {q.three('slope_examples', facts['slope_examples'].values())} from examples they attend to"
-    standing = int(own.stands_out.astype(bool).sum())
-    sentence += f"; {q.count('standing', standing)} of {q.count('n_heads', len(own))} stand out"
-    taken = ablation[(ablation.task == task) & (ablation.way == "held")]
-    if len(taken):
-        t, here = q.under("taken", "held"), facts["delta_measured"]["mean"]
-        top = taken[taken.set == "top"].iloc[0]
-        beyond, n_sets = placebo_rank(taken, "held", here)
-        sentence += (
-            f"; without the {q.under('taken').count('n_heads', top.n_heads)} that write most, "
-            f"{t.percent('share_lost', top.lost / here)} of delta goes, which {t.count('placebos_beyond', beyond)} of "
-            f"{t.count('placebos', n_sets)} placebo sets reach"
+    count = f"{q.count('standing', len(standing))} of {q.count('n_heads', len(own))} heads stand out"
+    if len(standing):
+        attending = (standing.attention > MOSTLY).sum()
+        count += (
+            f", {q.count('standing_for', (standing.share > 0).sum())} for the update and "
+            f"{q.count('standing_against', (standing.share < 0).sum())} against it; "
+            f"{q.count('standing_attending', attending)} of them have most of their attention on examples"
         )
-    return sentence + "."
+    return f"{sentence}. {count}.{_taken(task, facts, ablation, quotes)}"
+
+
+def _what(facts: Mapping[str, Any]) -> str:
+    """Which log-odds are taken apart; tokens are counted from the first."""
+    if facts["readout"] == "foil":
+        return "answer against foil, where the two fork"
+    ordinals = ("first", "second", "third", "fourth", "fifth")
+    token = facts["token"]
+    return f"the answer's {ordinals[token]} token" if token < len(ordinals) else "a later token of the answer"
+
+
+def _taken(task: str, facts: Mapping[str, Any], ablation: pd.DataFrame, quotes: Quotes) -> str:
+    """What goes with the heads that write most, in both ways of taking them away."""
+    from bayes_icl.heads import placebo_rank
+
+    own = ablation[ablation.task == task]
+    if own.empty:
+        return ""
+    here, sentences = facts["delta_measured"]["mean"], []
+    n_heads = quotes.under("taken").count("n_heads", own[own.set == "top"].n_heads.iloc[0])
+    words = {
+        "held": f" Held at their mean over episodes and shots, the {n_heads} that write most take",
+        "mean": " With their mean over episodes at each shot left in, they take",
+    }
+    for way, opening in words.items():
+        q, part = quotes.under("taken", way, unit="nats/example"), own[own.way == way]
+        top, placebo = part[part.set == "top"].iloc[0], part[part.set.str.startswith("placebo ")]
+        beyond, n_sets = placebo_rank(part, way, here)
+        sentences.append(
+            f"{opening} {q.columns(top, 'lost')} with them ({q.percent('share_lost', top.lost / here)} of delta where "
+            f"they were taken away); {q.count('placebos_beyond', beyond)} of {q.count('placebos', n_sets)} placebo "
+            f"sets take as much, and {q.number('placebo_mean', placebo.lost.mean())} on average."
+        )
+    return "".join(sentences)
 
 
 def _layers(task: str, facts: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], quotes: Quotes) -> str:
     """Where a task comes across and who takes over; keys are those of `summary.patch_sentences`."""
     rounds, backups = tables["rounds"], tables["backups"]
-    first = rounds[(rounds.task == task) & (rounds["round"] == 0) & (rounds.kind == facts["kind"])].iloc[0]
-    sentence = f"`{task}`: {came_across(first, quotes.under(unit='nats'))}"
-    own = backups[backups.task == task]
-    named = [row.component for row in own.itertuples() if row.backup]
-    if named:
-        sentence += f"; {listed(list(dict.fromkeys(named)))} take over once the layers before it are ablated"
-    elif facts["backups_sought"]:
-        sentence += "; no head is shown to take over once the layers before it are ablated"
-    return sentence + "."
+    own = rounds[(rounds.task == task) & (rounds.kind == facts["kind"])]
+    where = "the answers of examples" if facts["position"] == "answers" else f"`{facts['position']}`"
+    first = own[own["round"] == 0].iloc[0]
+    sentence = f"`{task}`, at {where}: {carried(dict(facts), first, quotes.under(unit='nats'))}."
+    named = backups[(backups.task == task) & backups.backup.astype(bool)] if len(backups) else backups
+    for number, of_round in named.groupby("round"):
+        ablated = own[(own["round"] == number) & (own.set == "ablated")].layers_text.iloc[0]
+        heads = []
+        for row in of_round.itertuples():
+            b = quotes.under("backups", row.round, row.component, unit="nats")
+            heads.append(
+                f"{row.component} ({row.mode}: {b.columns(row, 'growth')} nats by {facts['kind']}, "
+                f"{b.columns(row, 'growth_other_kind')} by {facts['other_kind']})"
+            )
+        text = quotes.all_in(f"ablated.{number}", str(ablated))
+        sentence += f" With {text} ablated, the ablation of {listed(heads)} costs more than before: backup heads."
+    if facts["backups_sought"] and not len(named):
+        sentence += " No head is shown to take over in the rounds of ablation."
+    return sentence
+
+
+def calibration_differs(
+    settings: Mapping[str, Any], sizes: tuple[int, int], fitted: Mapping[str, Any] | None
+) -> list[str]:
+    """In what a calibration is not of these curves and fits, in words; empty where it is.
+
+    Parameters
+    ----------
+    settings
+        Those of `calibrate`.
+    sizes
+        Sequences and most examples of the curves.
+    fitted
+        Settings of `fit`; None if it was not run.
+    """
+    words = []
+    if (settings["n_seqs"], settings["n_shots"]) != tuple(sizes):
+        words.append(f"the curves have {sizes[0]} sequences of {sizes[1]} examples")
+    if fitted:
+        other = [name for name in fitted["hypotheses"] if name not in (*settings["hypotheses"], "freeform")]
+        words += [f"{listed(other)} {'were' if len(other) > 1 else 'was'} fitted and not calibrated"] if other else []
+        words += [f"{fitted['noise']} noise was fitted"] if fitted["noise"] != "normal" else []
+    return words
 
 
 def calibration_sentences(
-    outcomes: pd.DataFrame, settings: Mapping[str, Any], sizes: tuple[int, int], quotes: Quotes
+    outcomes: pd.DataFrame, settings: Mapping[str, Any], differs: Sequence[str], quotes: Quotes
 ) -> list[str]:
-    """What was calibrated, whether it is of the curves' size, and whether it held.
+    """What was calibrated, in what it is not of these curves, and whether it held.
 
     Parameters
     ----------
     outcomes, settings
         outcomes.csv and the settings of `calibrate`.
-    sizes
-        Sequences and most examples of the curves.
+    differs
+        What `calibration_differs` found.
     """
     q = quotes.under("calibration")
-    n_seqs, n_shots = settings["n_seqs"], settings["n_shots"]
-    of = f"{q.count('n_seqs', n_seqs)} sequences of {q.count('n_shots', n_shots)} examples"
-    held, sentences = int(outcomes.holds.astype(bool).sum()), []
-    if (n_seqs, n_shots) == tuple(sizes):
-        sentences.append(f"Simulated truths of these very sizes, {of}.")
-    else:
-        own = f"{q.count('curves_n_seqs', sizes[0])} of {q.count('curves_n_shots', sizes[1])}"
-        sentences.append(f"Simulated truths of {of}; the curves here have {own}, for which it was not run.")
+    held = int(outcomes.holds.astype(bool).sum())
+    sentences = [
+        f"Simulated truths of {q.count('n_seqs', settings['n_seqs'])} sequences of "
+        f"{q.count('n_shots', settings['n_shots'])} examples, from n = {q.count('n_from', 0)} on, under the stated "
+        f"priors: {q.count('sims', settings['sims'])} of each law for ranks and recovery, and a total update of "
+        f"{q.under(unit='nats').number('gain', settings['gain'], 'g')} nats where it is fixed."
+    ]
+    sentences.append(
+        f"Not the very settings used: {q.all_in('differs', '; '.join(differs))}."
+        if differs
+        else "These are the sizes, laws and noise of the fits here."
+    )
     sentences.append(
         f"{q.count('held', held)} of {q.count('checks', len(outcomes))} checks hold, those of controls that must fail "
         "among them."

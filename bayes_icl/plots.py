@@ -57,12 +57,15 @@ def colour_of(hypothesis: str) -> tuple[float, float, float]:
         h = HYPOTHESES[name]
         return h.curve.__module__ != Hypothesis.__module__, h.in_nats
 
+    if hypothesis not in HYPOTHESES:  # a user's own, in a process that has not read its file
+        return palette[-1]
     return palette[sorted(HYPOTHESES, key=place).index(hypothesis) % len(palette)]
 
 
 def shown_hypotheses(verdict: Mapping[str, Any]) -> list[str]:
     """Those that get a panel or line of their own: laws of few parameters, the ceiling, and the one named."""
-    return [name for name, h in HYPOTHESES.items() if not h.in_nats or name == verdict["named"]]
+    shown = [name for name, h in HYPOTHESES.items() if not h.in_nats or name == verdict["named"]]
+    return list(dict.fromkeys([*shown, verdict["named"]])) if verdict["named"] else shown
 
 
 def plot_curves(curves: Curves, inference: az.InferenceData, ax: Axes, *, name: str) -> Axes:
@@ -147,7 +150,8 @@ def plot_comparison(table: pd.DataFrame, ax: Axes) -> Axes:
     ax.axvspan(-SLACK_NATS, 0, color=FAINT, alpha=0.4, lw=0, zorder=0)
     ax.axvline(0, color=FAINT, lw=0.6, zorder=0)
     ax.set_xscale("symlog", linthresh=10, linscale=0.7)
-    ax.set_yticks(range(len(table)), [h + (" (ceiling)" if HYPOTHESES[h].ceiling else "") for h in table.hypothesis])
+    ceilings = {name for name, h in HYPOTHESES.items() if h.ceiling}
+    ax.set_yticks(range(len(table)), [h + (" (ceiling)" if h in ceilings else "") for h in table.hypothesis])
     for tick, survives in zip(ax.get_yticklabels(), table.survivor):
         tick.set_fontweight("bold" if survives else "normal")
     return ax
@@ -156,7 +160,7 @@ def plot_comparison(table: pd.DataFrame, ax: Axes) -> Axes:
 @_styled
 def curves_figure(curves: Curves, inferences: Mapping[str, az.InferenceData]) -> Figure:
     """One panel a hypothesis, with the same data in each."""
-    names = [name for name in HYPOTHESES if name in inferences]
+    names = sorted(inferences, key=lambda name: list(HYPOTHESES).index(name) if name in HYPOTHESES else len(HYPOTHESES))
     rows = (len(names) + 1) // 2
     figure, axes = _figure(rows, 2, 1.25 * rows + 0.6, sharex=True, sharey=True)
     for ax, name in zip(axes.flat, names):

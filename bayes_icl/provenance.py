@@ -10,7 +10,8 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,15 @@ def provenance(
         "git": _git(),
         "started": started.isoformat(timespec="seconds"),
         "finished": now(),
-        "inputs": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in inputs},
+        "inputs": _digests(list(inputs)),
     }
+
+
+def _digests(paths: Sequence[Path]) -> dict[str, str]:
+    """SHA-256 by name, or by path where several have one name."""
+    times = Counter(path.name for path in paths)
+    names = {path: path.name if times[path.name] == 1 else path.as_posix() for path in paths}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for path, name in names.items()}
 
 
 def command_of(name: str, settings: Mapping[str, Any], defaults: object) -> str:

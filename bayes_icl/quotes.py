@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bayes_icl.curves import file_name
@@ -29,7 +29,7 @@ class Quotes:
     ----------
     numbers
         Key to value, as numbers.json holds it: ``{"value": ..., "text": ...}``, with ``low`` and ``high`` where there
-        is an interval and ``unit`` where there is a unit.
+        is an interval, ``unit`` where there is a unit, and ``rounded`` where the value is only known as it is written.
     """
 
     def __init__(self, prefix: str = "", unit: str = "", numbers: dict[str, dict[str, Any]] | None = None) -> None:
@@ -68,12 +68,19 @@ class Quotes:
         """A number in words of its own: an interval that is open, a layer that is never reached."""
         return self._quote(key, text, values, "")
 
+    def three_percent(self, key: str, numbers: Iterable[float], form: str = ".1%") -> str:
+        """A share with its interval; its value is the share itself."""
+        mean, low, high = numbers
+        text = f"{mean:{form}} [{low:{form}}, {high:{form}}]"
+        return self._quote(key, text, {"value": mean, "low": low, "high": high}, "")
+
     def all_in(self, key: str, text: str) -> str:
-        """Words written elsewhere, with every number in them under `key`.0, `key`.1, ... ."""
+        """Words written elsewhere, with every number in them under `key`.0, `key`.1, ..., as rounded as it is there."""
         count = iter(range(len(text)))
 
         def quote(match: re.Match[str]) -> str:
-            return self._quote(f"{key}.{next(count)}", match[0], {"value": float(match[0].replace("\u2212", "-"))}, "")
+            value = float(match[0].replace("\u2212", "-"))
+            return self._quote(f"{key}.{next(count)}", match[0], {"value": value, "rounded": True}, "")
 
         return _NUMBER.sub(quote, text)
 
@@ -102,12 +109,29 @@ def to_html(text: str, numbers: Mapping[str, Mapping[str, Any]] | None = None) -
     """
 
     def element(match: re.Match[str]) -> str:
-        value = (numbers or {}).get(html.unescape(match[1]), {}).get("value", "")
-        return (
-            f'<data value="{value}" data-key="{match[1]}" title="{match[1]}: {value}">{typeset_html(match[2])}</data>'
-        )
+        key, value = html.escape(match[1]), (numbers or {}).get(match[1], {}).get("value", "")
+        words = typeset_html(html.escape(match[2]))
+        return f'<data value="{value}" data-key="{key}" title="{key}: {value}">{words}</data>'
 
-    return re.sub("`([^`]*)`", r"<code>\1</code>", _QUOTED.sub(element, html.escape(text)))
+    return _rendered(text, element, lambda words: html.escape(words), lambda code: f"<code>{html.escape(code)}</code>")
+
+
+def _rendered(
+    text: str,
+    number: Callable[[re.Match[str]], str],
+    words: Callable[[str], str],
+    code: Callable[[str], str],
+) -> str:
+    """The text with each of its parts written: quoted numbers, words, words between backquotes."""
+    parts = re.split(f"({_OPEN}[^{_CLOSE}]*{_CLOSE}|`[^`{_OPEN}]*`)", text)
+    return "".join(
+        _QUOTED.sub(number, part)
+        if part[:1] == _OPEN
+        else code(part[1:-1])
+        if i % 2
+        else words(part.replace(">=", "\u2265"))
+        for i, part in enumerate(parts)
+    )
 
 
 # What is typeset: signs and powers of ten; a "<" stands before what is below the least number, escaped on a page.
@@ -151,14 +175,11 @@ def escape_latex(text: str) -> str:
 
 def to_latex(text: str) -> str:
     r"""The text for a paper: numbers are ``\bayesicl{key}``, which numbers.tex defines."""
-    parts = re.split(f"({_OPEN}[^{_CLOSE}]*{_CLOSE}|`[^`]*`)", text)
-    return "".join(
-        _QUOTED.sub(lambda m: f"\\bayesicl{{{file_name(m[1])}}}", part)
-        if part[:1] == _OPEN
-        else rf"\texttt{{{escape_latex(part[1:-1])}}}"
-        if i % 2
-        else escape_latex(part)
-        for i, part in enumerate(parts)
+    return _rendered(
+        text,
+        lambda match: f"\\bayesicl{{{match[1]}}}",
+        escape_latex,
+        lambda code: rf"\texttt{{{escape_latex(code)}}}",
     )
 
 
@@ -171,7 +192,7 @@ def latex_macros(numbers: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     for key, number in numbers.items():
         text = typeset_latex(escape_latex(str(number["text"])))
-        lines.append(rf"\@namedef{{bayesicl@{file_name(key)}}}{{{text}}}")
+        lines.append(rf"\@namedef{{bayesicl@{key}}}{{{text}}}")
     return "\n".join([*lines, r"\makeatother", ""])
 
 
@@ -181,5 +202,5 @@ def listed(parts: Sequence[str]) -> str:
 
 
 def _key(name: object) -> str:
-    """A name as a part of a key: the characters that mark a quotation would end it."""
-    return re.sub(f"[{_OPEN}{_BETWEEN}{_CLOSE}]", "", str(name))
+    """A name as a part of a key: what LaTeX's control sequences and HTML's attributes take as it is."""
+    return file_name(str(name))

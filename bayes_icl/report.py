@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -139,6 +139,8 @@ class Found:
         By stage, provenance.
     missing
         Of the other stages.
+    read
+        Every file that the page is made from.
     """
 
     path: Path
@@ -148,6 +150,7 @@ class Found:
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     missing: dict[str, Missing] = field(default_factory=dict)
+    read: list[Path] = field(default_factory=list)
 
     @property
     def model(self) -> str:
@@ -158,9 +161,18 @@ class Found:
         return title_of(name) if name else "the model"
 
     @property
+    def n_seqs(self) -> list[int]:
+        """Sequences of each task; tasks of a table may have different numbers."""
+        return [int(n) for n in self.curves.log_odds.notnull().any(("readout", "shot")).sum("seq")]
+
+    @property
     def sizes(self) -> tuple[int, int]:
-        """Sequences, and most examples shown."""
-        return self.curves.sizes["seq"], int(self.curves.shot[-1])
+        """Least number of sequences of a task, and most examples shown."""
+        return min(self.n_seqs), int(self.curves.shot[-1])
+
+    def settings(self, stage: str) -> dict[str, Any]:
+        """Those that a stage was run with; empty where it was not."""
+        return self.records.get(stage, {}).get("settings", {})
 
 
 def main(settings: ReportSettings) -> int:
@@ -181,17 +193,24 @@ def main(settings: ReportSettings) -> int:
     found = gather(path, read_curves(path), settings)
     quotes = Quotes()
     figures = draw(found)
-    heads, patched = found.tables.get("attribute", {}), found.tables.get("patch")
+    heads, patched, facts = found.tables.get("attribute", {}), found.tables.get("patch"), found.facts
     asked = claims(
-        *(found.facts.get("attribute"), heads.get("heads"), heads.get("ablation")),
-        *(found.facts.get("patch"), patched, quotes),
+        facts.get("attribute"),
+        heads.get("heads"),
+        heads.get("ablation"),
+        facts.get("patch"),
+        patched,
+        found.settings("patch"),
+        quotes,
     )
+    opening = open_with(found, quotes)
     sections = compose(found, figures, quotes)
     beside = out.with_suffix("")
     folder = settings.figures or beside / "figures"
-    read = [path, *(file for stage in found.folder.values() for file in [_whole(stage)] if file.is_file())]
-    record = provenance(settings, started=started, inputs=read)
-    page = render(found, asked, sections, figures, quotes, record, links=_link(folder, out), beside=_link(beside, out))
+    record = provenance(settings, started=started, inputs=found.read)
+    page = render(
+        found, opening, asked, sections, figures, quotes, record, links=_link(folder, out), beside=_link(beside, out)
+    )
     save_figures(figures, folder, (".pdf", ".svg"))
     written = [block.table for section in sections for block in section.blocks if block.kind == "table"]
     write_tables(written, beside / "tables")
@@ -199,7 +218,7 @@ def main(settings: ReportSettings) -> int:
     texts = {
         beside / "numbers.json": json.dumps(numbers, indent=1, ensure_ascii=False, default=str) + "\n",
         beside / "numbers.tex": latex_macros(quotes.numbers),
-        beside / "sentences.tex": sentences_latex(asked, sections),
+        beside / "sentences.tex": sentences_latex(opening, asked, sections),
         out: page,  # last: with it the report is whole
     }
     for file, text in texts.items():
@@ -228,10 +247,8 @@ def gather(path: Path, curves: xr.Dataset, settings: ReportSettings) -> Found:
         A stage's output that was named is not there, not whole, or of other curves. What stands at a default place and
         is of other curves is left out and said to be missing.
     """
-    from bayes_icl.compare import read_table
-    from bayes_icl.curves import beside
 
-    found = Found(path, curves)
+    found = Found(path, curves, read=[path])
     found.records["collect"] = _record_of(curves)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     places = {
@@ -245,28 +262,42 @@ def gather(path: Path, curves: xr.Dataset, settings: ReportSettings) -> Found:
         record = _read_record(place)
         why = ""
         if record is None:
-            why = "not run" if not place.exists() else f"{place} is not whole"
+            why = f"{place} is not whole" if place.exists() else "not run"
         elif digest not in record.get("inputs", {}).values():
             why = f"{place} was made from other curves"
+        elif not _take(found, stage, place, record):
+            why = f"{place} is not whole, or was not written by {stage}"
         if why and named:
             raise StatedError(
                 f"--{FLAG[stage]} {place}: {_problem(why, place)}; run `{command}`, or leave the flag away"
             )
+        if why == "not run" and stage != "fit" and "model" not in found.records["collect"]:
+            why, command = "these curves name no model that could be run again", "python -m bayes_icl.collect"
         if why:
             found.missing[stage] = Missing(stage, why, command + (" --force" if "other curves" in why else ""))
-            continue
-        assert record is not None
-        found.folder[stage], found.records[stage] = place, record
-        table_file: Callable[[str], Path] = (
-            (lambda name, place=place: place / f"{name}.csv")  # type: ignore[misc]
-            if stage == "fit"
-            else (lambda name, place=place: beside(place, f"{name}.csv"))  # type: ignore[misc]
-        )
-        found.tables[stage] = {name: read_table(table_file(name)) for name in _tables_of(stage)}
-        facts = place / "verdict.json" if stage == "fit" else beside(place, "json")
-        found.facts[stage] = json.loads(facts.read_text(encoding="utf-8"))
     _gather_calibration(found, settings.calibration)
     return found
+
+
+def _take(found: Found, stage: str, place: Path, record: dict[str, Any]) -> bool:
+    """Read a stage's tables and facts; whether they are all there."""
+    from bayes_icl.compare import read_table
+    from bayes_icl.curves import beside
+
+    def file(end: str) -> Path:
+        return place / end if stage == "fit" else beside(place, end)
+
+    tables = {name: file(f"{name}.csv") for name in _tables_of(stage)}
+    facts = file("verdict.json" if stage == "fit" else "json")
+    try:
+        found.tables[stage] = {name: read_table(path) for name, path in tables.items()}
+        found.facts[stage] = json.loads(facts.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # pandas' own errors are ValueErrors
+        found.tables.pop(stage, None)
+        return False
+    found.folder[stage], found.records[stage] = place, record
+    found.read += [_whole(place), facts, *tables.values()]
+    return True
 
 
 FLAG = {"fit": "fits", "attribute": "effects", "patch": "patch"}
@@ -315,27 +346,31 @@ def _gather_calibration(found: Found, named: Path | None) -> None:
     """The calibration of the curves' size, or another, which the page then says."""
     from bayes_icl.calibrate import LEAST
     from bayes_icl.compare import read_table
+    from bayes_icl.findings import calibration_differs
 
-    n_seqs, n_shots = found.sizes
-    n_seqs, n_shots = max(n_seqs, LEAST["n_seqs"]), max(n_shots, LEAST["n_shots"])
+    n_seqs, n_shots = (max(size, LEAST[name]) for name, size in zip(("n_seqs", "n_shots"), found.sizes))
     command = f"python -m bayes_icl.calibrate --n-seqs {n_seqs} --n-shots {n_shots}"
     command += f" --figures figures/calibration_{n_seqs}x{n_shots}"
     folders = [named] if named else sorted(path.parent for path in Path("figures").glob("*/outcomes.csv"))
-    records = {folder: record for folder in folders if (record := _read_record(folder)) is not None}
+    found_there = {folder: _read_record(folder) or {} for folder in folders}
+    records = {folder: own for folder, own in found_there.items() if "n_seqs" in own.get("settings", {})}
     if named and not records:
         raise StatedError(f"--calibration {named}: no calibration there; run `{command}`, or leave the flag away")
     if not records:
         found.missing["calibrate"] = Missing("calibrate", "not run", command)
         return
 
-    def distance(folder: Path) -> tuple[int, int]:
-        settings = records[folder]["settings"]
-        return abs(settings["n_seqs"] - n_seqs) + abs(settings["n_shots"] - n_shots), -settings["n_seqs"]
+    def distance(folder: Path) -> tuple[bool, int, int]:
+        own = records[folder]["settings"]
+        differs = calibration_differs(own, (n_seqs, n_shots), found.settings("fit") or None)
+        return bool(differs), abs(own["n_seqs"] - n_seqs) + abs(own["n_shots"] - n_shots), -own["n_seqs"]
 
     folder = min(records, key=distance)
     found.folder["calibrate"], found.records["calibrate"] = folder, records[folder]
     found.tables["calibrate"] = {"outcomes": read_table(folder / "outcomes.csv")}
-    if distance(folder)[0]:
+    names = ("outcomes", "ranks", "rank_tests", "recovery", "confusion")
+    found.read += [_whole(folder), *(folder / f"{name}.csv" for name in names)]
+    if distance(folder)[1]:
         found.missing["calibrate"] = Missing("calibrate", "run for curves of another size", command)
 
 
@@ -354,6 +389,40 @@ def draw(found: Found) -> dict[str, Figure]:
         own = calibrate.figures_of(found.folder["calibrate"])
         drawn |= {f"calibration_{name}": figure for name, figure in own.items()}
     return drawn
+
+
+class Opening(NamedTuple):
+    """The page's first lines: the question, the answer in a word or two and in sentences, and what it is of."""
+
+    question: str
+    word: str
+    sentences: list[str]
+    setting: str
+
+
+def open_with(found: Found, quotes: Quotes) -> Opening:
+    """The question, and its answer as far as `fit` was run."""
+    from bayes_icl.findings import answer, calibration_differs
+
+    q, verdicts = quotes.under("answer"), found.facts.get("fit", {})
+    word, sentences = "Not judged yet.", list[str]()
+    numbers, n_shots = sorted(set(found.n_seqs)), found.sizes[1]
+    n_seqs = " to ".join(q.count(f"n_seqs_{i}", n) for i, n in enumerate(dict.fromkeys((numbers[0], numbers[-1]))))
+    setting = f"{found.model}, {n_seqs} sequences of {q.count('n_shots', n_shots)} examples a task"
+    if verdicts:
+        word, sentences = answer(found.curves, verdicts, found.tables["fit"]["checks"], quotes)
+        of = dict.fromkeys((v["readout"], v["n_min"], v["noise"]) for v in verdicts.values())
+        setting += "; " + " or ".join(
+            f"{readout}, n \u2265 {q.count(f'n_min_{n_min}', n_min)}, {noise} noise" for readout, n_min, noise in of
+        )
+        if "calibrate" not in found.folder:
+            setting += "; not calibrated"
+        elif calibration_differs(found.settings("calibrate"), found.sizes, found.settings("fit")):
+            setting += "; calibrated on other settings (below)"
+        else:
+            setting += "; calibrated on these settings (below)"
+    question = f"Does every example add the same evidence in {found.model}, as a Bayesian's would?"
+    return Opening(question, word, sentences, f"{setting}.")
 
 
 def compose(found: Found, figures: Mapping[str, Figure], quotes: Quotes) -> list[Section]:
@@ -474,13 +543,14 @@ def _fit_sections(found: Found, quotes: Quotes) -> list[Section]:
 
 def _calibration_section(found: Found, quotes: Quotes) -> Section:
     from bayes_icl import tables
-    from bayes_icl.findings import calibration_sentences
+    from bayes_icl.findings import calibration_differs, calibration_sentences
 
     blocks: list[Any] = []
     if "calibrate" in found.folder:
-        outcomes, settings = found.tables["calibrate"]["outcomes"], found.records["calibrate"]["settings"]
+        outcomes, settings = found.tables["calibrate"]["outcomes"], found.settings("calibrate")
+        differs = calibration_differs(settings, found.sizes, found.settings("fit") or None)
         blocks += [
-            Text(calibration_sentences(outcomes, settings, found.sizes, quotes)),
+            Text(calibration_sentences(outcomes, settings, differs, quotes)),
             Tabled(tables.calibration_table(outcomes)),
             Shown("calibration_confusion", "Which kind of law is named and which verdict given, by the true law."),
             Shown("calibration_recovery", "Share of 95 % intervals that hold the truth, by law and parameter."),
@@ -531,8 +601,8 @@ def _heads_section(found: Found, quotes: Quotes) -> Section:
             Tabled(tables.ablation_table(ablation, facts), folded=True),
             Tabled(tables.repair_table(repair), folded=True),
         ]
-    else:
-        settings = found.records["attribute"]["settings"] | {"ablate": True}
+    elif not found.settings("attribute").get("ablate", True):
+        settings = found.settings("attribute") | {"ablate": True}
         command = f"{command_of('attribute', settings, attribute.AttributeSettings())} --force"
         blocks.append(Missing("attribute", "no heads were taken away, so the effects are direct effects only", command))
     return Section("heads", title, blocks)
@@ -566,7 +636,7 @@ def _patch_section(found: Found, quotes: Quotes) -> Section:
         ]
     blocks += [
         Heading("All tasks", "formation-all"),
-        Shown("patch_rounds", "What is left of the rule after each round of ablation, beside placebo sets."),
+        Shown("patch_rounds", "The transfer layer and A's log-odds after each round of ablation, beside placebo sets."),
         Tabled(tables.rounds_table(own["rounds"]), folded=True),
         Shown("patch_backups", "Heads that take over: what their ablation costs before and after."),
         *([Tabled(tables.backups_table(own["backups"]), folded=True)] if len(own["backups"]) else []),
@@ -608,6 +678,7 @@ def _id(name: str) -> str:
 
 def render(
     found: Found,
+    opening: Opening,
     asked: Sequence[Claim],
     sections: Sequence[Section],
     figures: Mapping[str, Figure],
@@ -628,25 +699,19 @@ def render(
     from markupsafe import Markup
 
     from bayes_icl import explore
-    from bayes_icl.findings import answer, null_controls
+    from bayes_icl.findings import null_controls
     from bayes_icl.plots import VERDICT_COLOURS, verdict_colour
     from bayes_icl.quotes import to_html
     from bayes_icl.tables import to_html as table_html
 
-    verdicts = found.facts.get("fit", {})
-    word, sentences = "", list[str]()
-    if verdicts:
-        word, sentences = answer(found.curves, verdicts, found.tables["fit"]["checks"], quotes)
     environment = Environment(loader=PackageLoader("bayes_icl", "pages"), autoescape=True, trim_blocks=True)
     environment.filters["quoted"] = lambda text: Markup(to_html(text, quotes.numbers))
     environment.filters["tabled"] = lambda table: Markup(table_html(table))
     interactive = any(block.kind == "explorer" for section in sections for block in section.blocks)
     return environment.get_template("report.html").render(
         found=found,
-        question=f"Does {found.model} learn from the examples in its prompt as a Bayesian would?",
-        word=word,
-        sentences=sentences,
-        verdicts=verdicts,
+        opening=opening,
+        verdicts=found.facts.get("fit", {}),
         nulls=null_controls(found.curves),
         colours={kind: verdict_colour(kind) for kind in VERDICT_COLOURS},
         claims=asked,
@@ -713,16 +778,25 @@ def commands_of(found: Found) -> dict[str, str]:
     }
 
 
-def sentences_latex(asked: Sequence[Claim], sections: Sequence[Section]) -> str:
+def sentences_latex(opening: Opening, asked: Sequence[Claim], sections: Sequence[Section]) -> str:
     r"""The page's sentences with ``\bayesicl{key}`` for their numbers, for a paper that has ``\input{numbers}``."""
-    from bayes_icl.quotes import to_latex
+    from bayes_icl.quotes import escape_latex, to_latex
 
-    lines = [r"% Needs \input{numbers} in the preamble."]
+    def items(sentences: Sequence[str]) -> list[str]:
+        return [r"\begin{itemize}", *(rf"\item {to_latex(sentence)}" for sentence in sentences), r"\end{itemize}"]
+
+    lines = [r"% Needs \input{numbers} in the preamble.", "", escape_latex(opening.question), opening.word]
+    lines += ["", *map(to_latex, opening.sentences), "", to_latex(opening.setting)]
     for claim in asked:
-        lines += ["", f"% {claim.title}", *(to_latex(sentence) for sentence in claim.sentences)]
+        lines += ["", f"% {claim.title}", *(items(claim.sentences) if claim.sentences else [])]
     for section in sections:
-        texts = [to_latex(s) for block in section.blocks if block.kind == "text" for s in block.sentences]
-        lines += ["", f"% {section.title}", *texts] if texts else []
+        blocks = [block for block in section.blocks if block.kind in ("text", "heading")]
+        lines += ["", f"% {section.title}"] if any(block.kind == "text" for block in blocks) else []
+        for block in blocks:
+            if block.kind == "heading":
+                lines += ["", rf"\paragraph{{{escape_latex(block.title)}}}"]
+            else:
+                lines += items(block.sentences) if block.as_list else [" ".join(map(to_latex, block.sentences))]
     return "\n".join([*lines, ""])
 
 

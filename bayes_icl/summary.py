@@ -45,7 +45,7 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
                 for note in verdict["notes"]:
                     console.print(Padding(f"note: {escape(note)}", (0, 0, 0, 4)))
                 if verdict["pulls"]:
-                    console.print(Padding(escape(_pulls(verdict)), (0, 0, 0, 4)))
+                    console.print(Padding(escape(pulls_sentence(verdict)), (0, 0, 0, 4)))
         if headline["others"]:
             console.print(f"  {agreement(headline)}", style="italic")
         for sentence in readings(dataset, task, headline):
@@ -77,7 +77,7 @@ def _setting(verdict: dict, headline: dict) -> str:
     return f"{verdict['readout']}, n >= {verdict['n_min']}"
 
 
-def _pulls(verdict: dict) -> str:
+def pulls_sentence(verdict: dict) -> str:
     """Which sequences pull on delta."""
     listed = ", ".join(f"{p['seq']} (delta {p['delta_without']:.3f} without it)" for p in verdict["pulls"][:5])
     more = f" and {len(verdict['pulls']) - 5} more" if len(verdict["pulls"]) > 5 else ""
@@ -153,12 +153,13 @@ def _score_table(own: pd.DataFrame) -> Table:
     for row in own.sort_values("elpd_diff", ascending=False).itertuples():
         survives = {(True, True): "both", (True, False): "seq", (False, True): "future", (False, False): ""}
         table.add_row(
-            row.hypothesis + (" (ceiling)" if HYPOTHESES[row.hypothesis].ceiling else ""),
+            row.hypothesis
+            + (" (ceiling)" if row.hypothesis in HYPOTHESES and HYPOTHESES[row.hypothesis].ceiling else ""),
             *(number(x) for x in (row.elpd_diff, row.diff_se, row.lfo_diff, row.lfo_diff_se)),
             survives[bool(row.survivor), bool(row.survivor_lfo)],
             row.engine,
             *(number(row.ess_bulk_min, 0), number(row.pareto_k_max, 2)),
-            *(number(x, 3) for x in (row.nrmse, row.nrmse_ahead)),
+            *(number(x, 3) if not x >= 10 else f"{x:.2g}" for x in (row.nrmse, row.nrmse_ahead)),
             number(row.coverage_ahead, 2),
         )
     return table
@@ -254,8 +255,9 @@ def head_sentences(
             f"{name} {q.number(f'slope_by_role.{name}', x)}" for name, x in facts["slope_by_role"].items()
         )
         further = [
-            f"{q.three(f'further_example.{n}', x.values())} nats from n = {q.all_in(f'from.{n}', n)}"
+            f"{q.three(f'further_example.{key}', x.values())} nats from n = {q.all_in(f'from.{key}', n)}"
             for n, x in facts["further_example"].items()
+            for key in [n.replace(" ", "_")]
         ]
         lines += [
             f"what heads write of it, by where they attend: {slopes(names)}; within examples: {by_role}",
@@ -402,37 +404,36 @@ def patch_sentences(facts: dict, tables: dict[str, pd.DataFrame], quotes: Quotes
         f"{q.three('no_rule', facts['no_rule'].values())}; {bare}, {q.columns(first, 'b_own')}; the rule "
         f"adds {q.three('rule', facts['rule'].values())}"
     ]
-    came = came_across(first, q)
-    if facts["position"] == "answers":
-        came = f"it carries half of A's lead up to point {point_of(first, 'transfer_until', q)}"
     if not facts["taught"]:
         return [*lines, "the examples teach no rule here: there is nothing to carry, and nothing to explain"]
     lines += [
         f"A's stream at {where.get(facts['position'], 'the answers of examples')} put into B: "
-        f"{came}; B's own answer is likeliest at point {q.number('peak_point', first.peak_point, '.0f')}, "
-        f"{q.columns(first, 'peak')} nats, and comes first in {q.percent('peak_first', first.peak_first)}",
+        f"{carried(facts, first, q)}; B's own answer is likeliest at point "
+        f"{q.count('peak_point', first.peak_point, '.0f')}, {q.columns(first, 'peak')} nats, and comes first in {q.percent('peak_first', first.peak_first)}",
         f"rounds end: {q.all_in('ended', facts['ended'])}",
     ]
     for row in backups.itertuples():
         b = q.under("backups", row.round, row.component)
+        attention = quotes.under("backups", row.round, row.component)
         name = "takes over" if row.backup else "costs more, but is not shown to do so beyond placebo sets"
         lines.append(
             f"    round {b.count('round', row.round)}: {row.component} {name} ({row.mode}): its ablation costs "
             f"{b.columns(row, 'effect_before')} before and {b.columns(row, 'effect_after')} after, growth "
-            f"{b.columns(row, 'growth')} ({b.number('growth_other_kind', row.growth_other_kind)} by "
-            f"{facts['other_kind']}), {_placebo(row, b)}; its direct effect rises by "
-            f"{b.columns(row, 'direct_rise')}, its attention to examples by {b.columns(row, 'attention_rise')}"
+            f"{b.columns(row, 'growth')} ({b.columns(row, 'growth_other_kind')} by {facts['other_kind']}), "
+            f"{_placebo(row, b)}; its direct effect rises by "
+            f"{b.columns(row, 'direct_rise')}, its attention to examples by {attention.columns(row, 'attention_rise')}"
         )
     for row in halves.itertuples():
-        h = q.under("halves", row.order)
+        h = q.under("halves", row.order.replace(" ", "_"))
         order = "the most costly first" if row.order == "best first" else "in random order"
-        text = (
-            f"half of what the rule adds is gone with {h.columns(row, 'share', '.1%')} "
-            f"({h.number('heads', row.share * row.n_heads_all, '.1f')} of {h.count('n_heads', row.n_heads_all)} heads)"
-        )
         if row.share != row.share:
             left = h.number("left", row.left_without_heads, ".2f")
             text = f"half of what the rule adds is never gone: {left} nats are left without any"
+        else:
+            share = h.three_percent("share", (row.share, row.share_low, row.share_high))
+            heads = h.count("heads", row.share * row.n_heads_all, ".1f")
+            of = h.count("n_heads", row.n_heads_all)
+            text = f"half of what the rule adds is gone with {share} ({heads} of {of} heads)"
         lines.append(f"heads ablated at every token ({facts['kind']}), {order}: {text}")
     return lines
 
@@ -471,13 +472,28 @@ def _step_table(facts: dict, steps: pd.DataFrame) -> Table:
     return table
 
 
+def carried(facts: dict, row: Any, quotes: Quotes) -> str:
+    """What A's residual stream carries into B where nothing is ablated, at the position that was patched."""
+    if facts["position"] == "answers":
+        return f"it carries half of A's lead up to point {point_of(row, 'transfer_until', quotes)}"
+    return came_across(row, quotes)
+
+
 def came_across(row: Any, quotes: Quotes | None = None) -> str:
     """Where half of what A has over B came across, and half of what the rule is."""
     task, answer, rule = (point_of(row, f"{name}_layer", quotes) for name in ("transfer", "answer", "rule"))
-    carried = "does not come across" if task in ("never", "-") else f"comes across at point {task}"
+    across = f"comes across at point {task}"
+    if task in ("never", "-"):
+        across = "does not come across"
+        if (reached := row.transfer_layer_reached) > OPEN:
+            share = quotes.percent("transfer_reached", reached) if quotes else f"{reached:.0%}"
+            across += f" (it does in {share} of resamples)"
     beyond = "nowhere half of A's lead" if rule in ("never", "-") else f"half of A's lead from {rule} on"
     then = "A's answer never" if answer in ("never", "-") else f"A's answer at {answer}"
-    return f"the task {carried} (beyond what a run with permuted answers carries, {beyond}), {then}"
+    return f"the task {across} (beyond what a run with permuted answers carries, {beyond}), {then}"
+
+
+OPEN = 0.025  # share of resamples that never reach a point, beyond which its interval is open on that side
 
 
 def point_of(row: Any, name: str, quotes: Quotes | None = None) -> str:
@@ -490,7 +506,7 @@ def point_of(row: Any, name: str, quotes: Quotes | None = None) -> str:
     if point != point:
         return "-" if reached != reached else "never"
     ends = [f"{low:.0f}", f"{high:.0f}"]
-    if not reached >= 0.975:
+    if not reached >= 1 - OPEN:
         ends[0 if name == "transfer_until" else 1] = "never"
     text = f"{point:.0f} [{ends[0]}, {ends[1]}]"
     return quotes.words(name, text, value=point, low=low, high=high) if quotes else text

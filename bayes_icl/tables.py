@@ -149,14 +149,16 @@ def verdict_table(verdicts: Mapping[str, dict], comparison: pd.DataFrame, checks
     rows = []
     for task, verdict in verdicts.items():
         setting = {"task": task, "readout": verdict["readout"], "n_min": verdict["n_min"]}
+        sound = verdict["verdict"] != "refused"
         score = _row_where(comparison, **setting, hypothesis="additive")
         contrast = _row_where(checks, **setting, check="quadratic contrast")
         rows.append(
             {
                 **setting,
                 "verdict": verdict["verdict"],
-                **{f"delta_{end}": (verdict["delta"] or {}).get(end, math.nan) for end in ("mean", *HDI)},
-                "named": verdict["named"],
+                # Of a refused fit neither is to be relied on.
+                **{f"delta_{end}": ((sound and verdict["delta"]) or {}).get(end, math.nan) for end in ("mean", *HDI)},
+                "named": verdict["named"] if sound else None,
                 **{name: score.get(name, math.nan) for name in ("elpd_diff", "diff_se")},
                 "contrast": contrast.get("estimate", math.nan),
                 **{f"contrast_{end}": contrast.get(end, math.nan) for end in ("low", "high")},
@@ -165,11 +167,12 @@ def verdict_table(verdicts: Mapping[str, dict], comparison: pd.DataFrame, checks
                 "seqs_needed": verdict["seqs_needed"],
             }
         )
-    first = next(iter(verdicts.values()))
+    settings = dict.fromkeys((verdict["readout"], verdict["n_min"]) for verdict in verdicts.values())
+    words = " or ".join(f"{readout}, n \u2265 {n_min}" for readout, n_min in settings)
     return PaperTable(
         "verdicts",
         "Verdicts",
-        f"The additive update under the readout {first['readout']}, n \u2265 {first['n_min']}: delta in nats per "
+        f"The additive update under the readout {words}: delta in nats per "
         "example, mean and 95 % highest-density interval; how far additive is from the best hypothesis when a sequence "
         "is left out, nats (SE); the quadratic contrast over sequences, nats, with its p; all hypotheses that survive, "
         "the simplest of which is named.",
@@ -177,6 +180,7 @@ def verdict_table(verdicts: Mapping[str, dict], comparison: pd.DataFrame, checks
         pd.DataFrame(rows),
         (
             text("task", "task"),
+            *((text("readout", "readout"), number("n from", "n_min", ".0f")) if len(settings) > 1 else ()),
             text("additive", "verdict"),
             interval("delta", "delta_mean", ends=("delta_hdi_low", "delta_hdi_high")),
             text("law named", "named"),

@@ -14,6 +14,7 @@ from bayes_icl.compare import read_table
 from bayes_icl.findings import (
     answer,
     beside_verdict,
+    calibration_differs,
     calibration_sentences,
     claims,
     left_aside,
@@ -41,7 +42,7 @@ def curves(*tasks: str, null: tuple[str, ...] = ()) -> xr.Dataset:
 def verdict(kind: str, **more: Any) -> dict:
     own = {
         "verdict": kind, "reasons": [], "named": "pooling", "readout": "complement", "n_min": 1, "noise": "normal",
-        "priors": "stated", "notes": [], "pulls": [], "others": [], "seqs_needed": None,
+        "priors": "stated", "notes": [], "pulls": [], "others": [], "seqs_needed": None, "survivors": ["pooling"],
         "delta": {"mean": 0.2, "hdi_low": 0.1, "hdi_high": 0.3},
     }  # fmt: skip
     return own | more
@@ -79,7 +80,12 @@ def test_the_answer_follows_the_verdicts(kinds: list[str], word: str) -> None:
 
 def test_a_null_control_is_no_task_to_learn() -> None:
     found, sentences = asked("supported", "rejected", null=("taskb",))
-    assert found == "Yes." and "taskb" not in sentences
+    assert found == "Yes." and "(1 of 1 task)" in sentences
+    assert "The null control `taskb` was not tested" in sentences
+    for rule, word in (("no_update", "Yes."), ("rejected", "In doubt: a null control fails.")):
+        others = [verdict(rule, readout="rule")]
+        verdicts = {"taska": verdict("supported"), "taskb": verdict("rejected", others=others)}
+        assert answer(curves("taska", "taskb", null=("taskb",)), verdicts, CHECKS, Quotes())[0] == word
     assert null_controls(curves("a", "b", null=("b",))) == ["b"]
     assert null_controls(curves("a").drop_vars("evidence")) == []
 
@@ -91,6 +97,24 @@ def test_updates_that_fall_are_said_to_and_others_not() -> None:
     assert "less and less on `taska` (" in sentences
     _, sentences = asked("rejected", "rejected", "rejected", checks=table.assign(estimate=3.0))
     assert "less and less" not in sentences
+    for kind in ("no_update", "refused"):  # nothing to slow down, or not to be relied on
+        assert "less and less" not in asked(kind, "undecided", checks=table)[1]
+
+
+def test_other_bayesian_laws_that_survive_are_named() -> None:
+    """What is rejected is equal evidence from every example, not every Bayesian learner."""
+    verdicts = {"a": verdict("rejected", survivors=["lapse", "power"]), "b": verdict("rejected", survivors=["power"])}
+    (said,) = [s for s in answer(curves("a", "b"), verdicts, CHECKS, Quotes())[1] if "Bayesian" in s]
+    assert said.endswith("laws of others survive, `lapse` (two known tasks) on `a`.")
+    verdicts["a"]["survivors"] = ["power"]
+    (said,) = [s for s in answer(curves("a", "b"), verdicts, CHECKS, Quotes())[1] if "Bayesian" in s]
+    assert "no law of another survives" in said
+    assert not [s for s in answer(curves("a"), {"a": verdict("supported")}, CHECKS, Quotes())[1] if "Bayesian" in s]
+
+
+def test_tasks_that_were_not_judged_are_named() -> None:
+    _, sentences = answer(curves("a", "b"), {"a": verdict("rejected")}, CHECKS, Quotes())
+    assert "Not judged: `b`." in sentences
 
 
 def test_a_verdict_is_told_with_its_numbers() -> None:
@@ -103,8 +127,12 @@ def test_a_verdict_is_told_with_its_numbers() -> None:
         "sequences would decide it."
     )
     assert q.numbers["copy.verdict.delta"]["low"] == 0.1
+    said = ["delta = 0.012 [-0.003, 0.026]", "about 140 sequences would decide it"]
+    text = plain(verdict_sentence("copy", own | {"reasons": said}, Quotes()))
+    assert text.count("140") == 1 and "Delta under" not in text  # nothing is said twice
     assert q.numbers["copy.verdict.reasons.0.1"]["value"] == 3.1
-    refused = verdict("refused", delta=None, named=None, reasons=["too few sequences: 3"])
+    # A refused verdict has a delta and a law all the same, neither to be relied on.
+    refused = verdict("refused", reasons=["too few sequences: 3"])
     assert plain(verdict_sentence("copy", refused, Quotes())) == (
         "`copy`: refused (complement, n \u2265 1). too few sequences: 3."
     )
@@ -140,15 +168,30 @@ def test_what_was_refused_is_listed_with_its_setting() -> None:
     assert left_aside({"copy": verdict("rejected")}, q) == []
 
 
-@pytest.mark.parametrize(("sizes", "same"), [((64, 32), True), ((32, 32), False), ((64, 16), False)])
-def test_calibration_says_whose_size_it_is_of(sizes: tuple[int, int], same: bool) -> None:
+CALIBRATED = {"n_seqs": 64, "n_shots": 32, "hypotheses": ["additive", "power"], "sims": 200, "gain": 9.6}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fitted", "differs"),
+    [
+        ((64, 32), {}, ""),
+        ((64, 32), {"hypotheses": ["additive", "freeform"], "noise": "normal"}, ""),
+        ((32, 32), {}, "the curves have 32 sequences of 32 examples"),
+        ((64, 16), {}, "the curves have 64 sequences of 16 examples"),
+        ((64, 32), {"hypotheses": ["additive", "mine"], "noise": "normal"}, "mine was fitted and not calibrated"),
+        ((64, 32), {"hypotheses": ["power"], "noise": "student"}, "student noise was fitted"),
+    ],
+)
+def test_calibration_says_what_it_is_of(sizes: tuple[int, int], fitted: dict, differs: str) -> None:
     outcomes = read_table(ROOT / "figures/calibration/outcomes.csv")
-    settings = {"n_seqs": 64, "n_shots": 32}
-    text = plain(" ".join(calibration_sentences(outcomes, settings, sizes, Quotes())))
-    assert ("these very sizes" in text) == same and ("for which it was not run" in text) != same
+    settings = CALIBRATED
+    found = calibration_differs(settings, sizes, fitted or None)
+    text = plain(" ".join(calibration_sentences(outcomes, settings, found, Quotes())))
+    assert ("Not the very settings" in text) == bool(differs) and differs in text
+    assert ("the sizes, laws and noise of the fits" in text) != bool(differs)
     assert f"{len(outcomes)} of {len(outcomes)} checks hold" in text and "Fails" not in text
     failing = outcomes.assign(holds=[False, *[True] * (len(outcomes) - 1)])
-    text = plain(" ".join(calibration_sentences(failing, settings, sizes, Quotes())))
+    text = plain(" ".join(calibration_sentences(failing, settings, found, Quotes())))
     assert f"{len(outcomes) - 1} of {len(outcomes)} checks hold" in text and "Fails: " + outcomes.what[0] in text
 
 
@@ -164,30 +207,56 @@ def heads_of(clear: bool = True) -> tuple[dict, pd.DataFrame, pd.DataFrame]:
             "slope_examples": {"mean": 0.12, "low": 0.1, "high": 0.14},
             "share_head": 0.75,
             "delta_measured": {"mean": 0.25},
+            "readout": "complement",
+            "token": 0,
         }
     }
-    table = pd.DataFrame(
-        {"task": "copy", "kind": ["head"] * 4 + ["mlp"], "stands_out": [True, False, True, False, True]}
-    )
-    sets = [("top", 0.10, 2), ("placebo 0", 0.12, 2), ("placebo 1", 0.01, 2)]
-    ablation = pd.DataFrame([{"task": "copy", "way": "held", "set": s, "lost": x, "n_heads": n} for s, x, n in sets])
-    return facts, table, ablation
+    kind = ["head"] * 4 + ["mlp"]
+    table = pd.DataFrame({"task": "copy", "kind": kind, "stands_out": [True, False, True, False, True]})
+    table = table.assign(share=[0.3, 0.1, -0.2, 0.0, 0.5], attention=[0.8, 0.9, 0.2, 0.1, np.nan])
+    sets = [("top", 0.10, 2), ("placebo 0", 0.12, 2), ("placebo 1", 0.02, 2)]
+    rows = [
+        {"task": "copy", "way": way, "set": s, "lost": x * y, "lost_low": 0.0, "lost_high": 0.2, "n_heads": n}
+        for s, x, n in sets
+        for way, y in (("held", 1.0), ("mean", 0.5))
+    ]
+    return facts, table, pd.DataFrame(rows)
 
 
 def test_who_writes_the_update() -> None:
-    first = claims(*heads_of(), None, None, Quotes())[0]
+    first = claims(*heads_of(), None, None, {}, Quotes())[0]
     (text,) = map(plain, first.sentences)
     assert text == (
-        "`copy`: heads write 0.150 [0.100, 0.200] of the first token's 0.200 [0.100, 0.300] nats per example (75%), "
-        "0.120 [0.100, 0.140] from examples they attend to; 2 of 4 stand out; without the 2 that write most, 40% of "
-        "delta goes, which 1 of 2 placebo sets reach."
+        "`copy`: heads write 0.150 [0.100, 0.200] of 0.200 [0.100, 0.300] nats per example of the answer's first "
+        "token (75%), 0.120 [0.100, 0.140] from examples they attend to. 2 of 4 heads stand out, 1 for the update and "
+        "1 against it; 1 of them have most of their attention on examples. Held at their mean over episodes and shots, "
+        "the 2 that write most take 0.100 [0.000, 0.200] with them (40% of delta where they were taken away); 1 of 2 "
+        "placebo sets take as much, and 0.070 on average. With their mean over episodes at each shot left in, they "
+        "take 0.050 [0.000, 0.200] with them (20% of delta where they were taken away); 1 of 2 placebo sets take as "
+        "much, and 0.035 on average."
     )
-    (text,) = map(plain, claims(*heads_of(clear=False), None, None, Quotes())[0].sentences)
+    (text,) = map(plain, claims(*heads_of(clear=False), None, None, {}, Quotes())[0].sentences)
     assert "zero in it" in text and "stand out" not in text
-    without = claims(*heads_of()[:2], heads_of()[2].head(0), None, None, Quotes())[0]
+    without = claims(*heads_of()[:2], heads_of()[2].head(0), None, None, {}, Quotes())[0]
     assert "placebo" not in plain(without.sentences[0])
-    assert [claim.stage for claim in claims(None, None, None, None, None, Quotes())] == ["attribute", "patch", "patch"]
-    assert not any(claim.sentences for claim in claims(None, None, None, None, None, Quotes()))
+    nothing = claims(None, None, None, None, None, {}, Quotes())
+    assert [claim.stage for claim in nothing] == ["attribute", "patch", "patch"]
+    assert not any(claim.sentences for claim in nothing)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"token": 1}, "of the answer's second token"),
+        ({"token": 9}, "of a later token of the answer"),
+        ({"readout": "foil"}, "of answer against foil"),
+    ],
+)
+def test_it_is_said_what_is_taken_apart(more: dict, words: str) -> None:
+    facts, table, ablation = heads_of()
+    facts["copy"] |= more
+    (text,) = map(plain, claims(facts, table, ablation, None, None, {}, Quotes())[0].sentences)
+    assert words in text
 
 
 @pytest.fixture(scope="module")
@@ -201,26 +270,46 @@ def patched() -> tuple[dict, dict[str, pd.DataFrame]]:
 def test_where_the_task_forms_and_who_takes_over(patched: tuple[dict, dict[str, pd.DataFrame]]) -> None:
     facts, tables = patched
     q = Quotes()
-    _, layers, steps = claims(None, None, None, facts, tables, q)
+    _, layers, steps = claims(None, None, None, facts, tables, {}, q)
     said = dict(zip(facts, map(plain, layers.sentences)))
     first = tables["rounds"][(tables["rounds"]["round"] == 0) & (tables["rounds"].kind == "mean")].set_index("task")
     assert f"comes across at point {first.transfer_layer['copy']:.0f} [" in said["copy"]
     assert "does not come across" in said["category"]
     named = tables["backups"][tables["backups"].backup].component
-    assert len(named) and all(head in said["past_tense"] for head in named) and "take over" not in said["copy"]
+    assert len(named) and all(head in said["past_tense"] for head in named) and "backup" not in said["copy"]
+    rounds = tables["rounds"]
+    ablated = rounds[(rounds.task == "past_tense") & (rounds["round"] == 1) & (rounds.set == "ablated")]
+    assert f"With {ablated.layers_text.iloc[0]} ablated" in said["past_tense"]
+    assert all(f"({mode}: " in said["past_tense"] for mode in tables["backups"]["mode"].unique())
     assert q.numbers["copy.patch.transfer_layer"]["value"] == first.transfer_layer["copy"]
     # Other data, other sentences: a later layer, no backup heads, no rule.
     later = tables["rounds"].assign(transfer_layer=tables["rounds"].transfer_layer + 2)
     none = {"rounds": later, "backups": tables["backups"].assign(backup=False)}
-    _, other, _ = claims(None, None, None, facts, none, Quotes())
+    _, other, _ = claims(None, None, None, facts, none, {}, Quotes())
     moved = dict(zip(facts, map(plain, other.sentences)))
     assert f"comes across at point {first.transfer_layer['copy'] + 2:.0f} [" in moved["copy"]
-    assert "no head is shown to take over" in moved["past_tense"]
+    assert "No head is shown to take over" in moved["past_tense"]
     untaught = {task: own | {"taught": task != "copy"} for task, own in facts.items()}
-    _, layers, _ = claims(None, None, None, untaught, tables, Quotes())
+    _, layers, _ = claims(None, None, None, untaught, tables, {}, Quotes())
     assert plain(layers.sentences[-1]) == "On `copy` the examples teach no rule that could be patched."
     # The steps, by their verdicts.
     for i, sentence in enumerate(map(plain, steps.sentences), 1):
         assert sentence.startswith(f"Step {i}, ")
         for task, own in facts.items():
             assert f"`{task}`" in sentence and own["steps"][str(i)] in sentence
+    # What was not asked is said not to be.
+    unasked = {task: {k: v for k, v in own.items() if k != "steps"} for task, own in facts.items()}
+    _, layers, steps = claims(None, None, None, unasked, tables, {"rounds": 0, "steps": False}, Quotes())
+    assert "not sought" in plain(layers.sentences[-1]) and "--no-steps" in plain(steps.sentences[0])
+
+
+def test_the_stream_at_the_answers_leaves_and_does_not_arrive() -> None:
+    """At the answers of examples it is read up to which point they carry the task, not from which."""
+    files = json.loads((ROOT / "tests/data/claims.json").read_text(encoding="utf-8"))
+    facts = json.loads(files["claims_at_answers_copy.json"])
+    tables = {n: pd.read_csv(io.StringIO(files[f"claims_at_answers_copy.{n}.csv"])) for n in ("rounds", "backups")}
+    q = Quotes()
+    _, layers, _ = claims(None, None, None, facts, tables, {"rounds": 0}, q)
+    text = plain(layers.sentences[0])
+    assert "at the answers of examples: it carries half of A's lead up to point" in text and "comes across" not in text
+    assert q.numbers["copy.patch.transfer_until"]["value"] == tables["rounds"].transfer_until.iloc[0]

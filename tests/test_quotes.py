@@ -93,7 +93,7 @@ def test_every_number_of_words_from_elsewhere_is_kept(text: str, numbers: list[f
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Co", "Cc"])))
 def test_a_page_shows_the_text_and_nothing_else(text: str) -> None:
-    quoted = Quotes().all_in("key & <b>", text)
+    quoted = Quotes().under(text).all_in("key & <b>", text)
     page = Words(to_html(quoted))
     shown = re.sub("`([^`]*)`", r"\1", plain(quoted)).replace("\u2212", "-")
     if "sup" not in page.tags and "+" not in text:

@@ -1,10 +1,13 @@
 """The report: whole, self-contained, every number quoted, what is missing said; opened in a browser."""
 
+import hashlib
 import html.parser
 import json
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +16,7 @@ from urllib.parse import unquote
 
 import pytest
 import tyro
+import xarray as xr
 
 from bayes_icl import attribute, calibrate, collect, fit, patch, report
 from bayes_icl.errors import StatedError
@@ -170,13 +174,52 @@ def test_numbers_are_those_of_the_files(page: Page, made: Path) -> None:
     assert numbers["copy.heads.slope_head"]["value"] == facts["slope_head"]["mean"]
     assert numbers["copy.heads.delta"]["value"] == facts["delta"]["mean"]
     record = json.loads((made / "reports/t/numbers.json").read_text(encoding="utf-8"))["provenance"]
-    assert set(record["inputs"]) >= {"t.nc", "provenance.json"}
+    digests = {hashlib.sha256(file.read_bytes()).hexdigest() for file in made.rglob("*.*") if file.is_file()}
+    read = ["data/curves/t.nc", "data/fits/t/verdict.json", "data/fits/t/comparison.csv", "data/effects/t.nc"]
+    read += ["data/effects/t.heads.csv", "data/patch/t.nc", "data/patch/t.json", "figures/calibration/outcomes.csv"]
+    for file in read:
+        assert hashlib.sha256((made / file).read_bytes()).hexdigest() in record["inputs"].values(), file
+    assert set(record["inputs"].values()) <= digests and len(record["inputs"]) > 20
+
+
+UNITS = {  # by pattern of the key; the first that fits
+    r"\.(standing|standing_\w+|n_heads|n_\w+|token|round|placebos|placebos_beyond|tasks|checks|held|sims)$": None,
+    r"\.(share\w*|transfer_reached|peak_first|attention_rise|norm_of_heads|placebo_norm_\w+|heads)$": None,
+    r"\.(peak_point|transfer_\w+|answer_layer|rule_layer|slowing_p|least_share|step\.\d|n_min\w*)$": None,
+    r"\.(reasons|beside|refused|from|note|ended|ablated|pooled|engines|differs|failed)\.": None,
+    r"^answer\.": None,
+    r"\.patch\.|^calibration\.gain$": "nats",
+    r"\.verdict\.delta$|\.heads\.": "nats/example",
+}
+
+
+def test_every_number_has_its_unit(made: Path) -> None:
+    for key, number in numbers_of(made).items():
+        expected = next((unit for pattern, unit in UNITS.items() if re.search(pattern, key)), "unknown")
+        assert number.get("unit") == expected, key
+        assert number.get("rounded", False) == bool(
+            re.search(r"\.(reasons|beside|refused|from|note|ended|ablated|pooled|engines|differs|failed)\.", key)
+        )
 
 
 def test_latex_asks_for_no_number_that_is_not_defined(made: Path) -> None:
     defined = set(re.findall(r"@namedef\{bayesicl@([^}]*)\}", (made / "reports/t/numbers.tex").read_text("utf-8")))
     asked = set(re.findall(r"\\bayesicl\{([^}]*)\}", (made / "reports/t/sentences.tex").read_text("utf-8")))
     assert asked - {"key"} <= defined and len(asked) > 30
+    # And none is defined that no sentence asks for, but those of the first table.
+    assert {key for key in defined - asked if not key.endswith(".verdict.delta")} == set()
+
+
+def test_a_paper_can_input_all_of_it(made: Path, tmp_path: Path) -> None:
+    if not shutil.which("pdflatex"):
+        pytest.skip("no pdflatex here")
+    tables = [rf"\input{{{file}}}\par" for file in sorted((made / "reports/t/tables").glob("*.tex"))]
+    lines = [r"\documentclass[landscape]{article}", r"\usepackage{booktabs}", rf"\input{{{made}/reports/t/numbers}}"]
+    lines += [r"\begin{document}\tiny", rf"\input{{{made}/reports/t/sentences}}", *tables, r"\end{document}"]
+    (tmp_path / "paper.tex").write_text("\n".join(lines))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout[-1500:]
 
 
 def test_every_table_is_there_as_csv_and_latex(made: Path) -> None:
@@ -205,8 +248,7 @@ def test_the_record_has_the_commands(page: Page) -> None:
     ],
 )
 def test_a_command_gives_its_settings_again(name: str, settings: Any) -> None:
-    recorded = json.loads(json.dumps(settings.__dict__, default=str))
-    command = shlex.split(command_of(name, recorded, type(settings)()))
+    command = shlex.split(command_of(name, settings_of(settings), type(settings)()))
     assert command[:3] == ["python", "-m", f"bayes_icl.{name}"]
     assert tyro.cli(type(settings), args=command[3:]) == settings
 
@@ -258,6 +300,7 @@ def test_stages_that_were_not_run_are_named(copied: Path, undrawn: None, capsys:
         assert command in page.text and command in printed.err
     assert "--n-seqs 32 --n-shots 12" in page.text  # the least that calibrate takes
     assert "Not judged yet" in page.text and not page.sources
+    assert "not calibrated" not in page.text  # nothing was fitted
 
 
 def test_what_is_of_other_curves_is_left_out(copied: Path, undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -275,24 +318,73 @@ def test_a_stage_that_was_killed_is_not_taken_for_whole(copied: Path, undrawn: N
     Path("data/effects/t.nc").write_bytes(Path("data/effects/t.nc").read_bytes()[:1000])
     report.main(report.ReportSettings())
     page = Page(Path("reports/t.html"))
-    assert "data/fits/t is not whole" in page.text and "data/effects/t.nc is not whole" in page.text
+    assert (
+        "Not judged yet" in page.text
+        and "data/fits/t is not whole" in page.text
+        and "data/effects/t.nc is not whole" in page.text
+    )
+
+
+def test_what_another_command_wrote_is_not_taken(copied: Path, undrawn: None) -> None:
+    with pytest.raises(StatedError, match=r"--patch data/effects/t\.nc: is not whole, or was not written by patch"):
+        report.main(report.ReportSettings(patch=Path("data/effects/t.nc")))
+    with pytest.raises(StatedError, match=r"--fits data/fits/t/copy__additive\.nc: .*was not written by fit"):
+        report.main(report.ReportSettings(fits=Path("data/fits/t/copy__additive.nc")))
+    Path("data/fits/t/checks.csv").unlink()
+    report.main(report.ReportSettings())
+    assert "data/fits/t is not whole" in Page(Path("reports/t.html")).text
+
+
+def test_fits_of_some_tasks_say_of_which(copied: Path, undrawn: None) -> None:
+    fit.main(replace(FIT, tasks=("copy",), hypotheses=("constant", "additive", "power"), force=True, sensitivity=False))
+    report.main(report.ReportSettings())
+    assert "Not judged: random_labels." in Page(Path("reports/t.html")).text
+
+
+def test_a_users_own_law_is_shown(copied: Path) -> None:
+    """In a process that has not read the file that registers it."""
+    laws = Path(__file__).parent.parent / "analyses/my_laws.py"
+    own = replace(FIT, hypotheses=("constant", "additive", "power"), hypotheses_from=laws, force=True, tasks=("copy",))
+    command = [
+        sys.executable,
+        "-m",
+        "bayes_icl.fit",
+        *shlex.split(command_of("fit", settings_of(own), fit.FitSettings()))[3:],
+    ]
+    subprocess.run([*command, "--force"], check=True, capture_output=True)
+    assert report.main(report.ReportSettings()) == 0
+    assert "leaky_counts" in Page(Path("reports/t.html")).text
+
+
+def settings_of(settings: Any) -> dict[str, Any]:
+    """As a record holds them."""
+    return json.loads(json.dumps(settings.__dict__, default=str))
 
 
 def test_calibration_of_another_size_is_said_to_be(page: Page) -> None:
-    assert "for which it was not run" in page.text and "calibrate --n-seqs 32 --n-shots 12" in page.text
+    assert "Not the very settings used" in page.text and "calibrated on other settings" in page.text
+    assert "calibrate --n-seqs 32 --n-shots 12" in page.text
 
 
 def test_effects_without_intervention_say_so(copied: Path, undrawn: None) -> None:
     for name in ("ablation", "repair"):
         table = Path(f"data/effects/t.{name}.csv")
         table.write_text(table.read_text().splitlines()[0] + "\n")
+    report.main(report.ReportSettings())  # there was nothing to take away: no command would change that
+    assert "direct effects only" not in Page(Path("reports/t.html")).text
+    effects = xr.load_dataset("data/effects/t.nc", engine="h5netcdf")
+    record = json.loads(effects.attrs["provenance"])
+    record["settings"]["ablate"] = False
+    effects.attrs["provenance"] = json.dumps(record)
+    effects.to_netcdf("data/effects/t.nc", engine="h5netcdf")
     report.main(report.ReportSettings())
-    assert "direct effects only" in Page(Path("reports/t.html")).text
+    page = Page(Path("reports/t.html"))
+    assert "direct effects only" in page.text and "bayes_icl.attribute --tasks copy" in page.text
 
 
 def test_a_table_of_log_odds_is_enough(copied: Path) -> None:
     """Curves from elsewhere know no model, no queries; names may be anything."""
-    name = '<b>"a" & b</b>'
+    name = '<b>"a" & `b`</b>'
     rows = [
         f'"{name.replace(chr(34), chr(34) * 2)}",{s},{n},{0.1 * n + 0.3 * ((s * n) % 5)}'
         for s in range(9)
@@ -302,7 +394,11 @@ def test_a_table_of_log_odds_is_enough(copied: Path) -> None:
     fit.main(replace(FIT, curves=Path("mine.csv"), readout=("complement",), pool=False))
     assert report.main(report.ReportSettings(curves=Path("mine.csv"))) == 0
     page = Page(Path("reports/mine.html"))
-    assert name in page.text and "Does the model learn" in page.text
+    assert (
+        name in page.text
+        and "name no model that could be run again" in page.text
+        and "the same evidence in the model" in page.text
+    )
 
 
 # ------------------------------------------------------------------------------------------------- bad input
@@ -421,6 +517,9 @@ def test_on_paper_nothing_is_folded_or_left_blank(chromium: Any, made: Path) -> 
     assert tab.locator(".explorer").first.is_hidden() and tab.locator("nav").is_hidden()
     assert tab.locator("details:not([open])").count() == 0
     assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    tab.set_viewport_size({"width": 720, "height": 1000})  # A4 without its margins
+    wide = "[...document.querySelectorAll('.scroll')].filter((d) => d.scrollWidth > d.clientWidth + 1).length"
+    assert tab.evaluate(wide) == 0
     assert tab.pdf()[:4] == b"%PDF"
     tab.close()
 
