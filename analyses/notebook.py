@@ -21,6 +21,7 @@ jupytext opens it ("Open as notebook"), `jupytext --to ipynb analyses/notebook.p
 """
 
 # %%
+import warnings
 from pathlib import Path
 
 import arviz as az
@@ -40,6 +41,7 @@ from bayes_icl.models import load_model
 from bayes_icl.tasks import load_tasks
 
 plt.rcParams.update(plots.STYLE)
+warnings.filterwarnings("ignore", "IProgress not found")  # tqdm, where Jupyter has no widgets: bars are text then
 
 # %% [markdown]
 """
@@ -139,8 +141,9 @@ print(own_curves.log_odds.sel(readout="complement", shot=[0, 1, 12]).mean("seq")
 ## Heads
 
 Which heads write what the log-odds gain with examples: slopes of heads, MLPs and the rest add up to that of the
-log-odds. With `placebos=20` heads are taken away as well. A random model has no update to share out; the table of
-SmolLM2-135M is in [docs/claim2.md](../docs/claim2.md).
+log-odds. With `placebos=20` heads are taken away as well. A random model has no update to share out, and where it says
+"averaging" or the like of a head, that is chance: on few sequences some heads look so. The table of SmolLM2-135M is in
+[docs/claim2.md](../docs/claim2.md).
 """
 
 # %%

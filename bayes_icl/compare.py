@@ -1,7 +1,8 @@
 """Which hypotheses survive, and the verdict on the additive one.
 
-No argmax: the survivors are all hypotheses within max(4 nats, 2 standard errors) of the best, and of those the simplest
-is named. The rules stand in `judge`, and every verdict carries the reasons in words.
+The survivors are all hypotheses within max(4 nats, 2 standard errors) of the best when a sequence is left out, and of
+those the simplest is named; of several equally simple ones, the best by that score. These are often not told apart, so
+the survivors are given too. The rules stand in `judge`, and every verdict carries the reasons in words.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Verdict:
     reasons
         Why, in words with numbers.
     named
-        The simplest survivor; None where nothing was compared.
+        The simplest survivor, of equals the best when a sequence is left out; None where nothing was compared.
     delta
         Mean and 95 % highest-density interval of the update per example under `additive`, nats; None if not fitted.
     seqs_needed

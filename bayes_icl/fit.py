@@ -40,7 +40,8 @@ class FitSettings:
     readout: tuple[str, ...] = ("complement", "rule")
     """Readouts to fit where a task has them; the first is the headline."""
     n_min: tuple[int, ...] = (1, 0, 2)
-    """Examples from which on the curve is fitted; the first is the headline (0 to 1 is mostly learning the format)."""
+    """Examples from which on the curve is fitted; the first is the headline. The first example teaches the form
+    of an answer and, on some tasks, most of the rule, and is worth many later ones."""
     hypotheses: tuple[str, ...] = tuple(HYPOTHESES)
     """Hypotheses to compare; the verdict needs constant, additive and power. observer is fitted where the curves file
     knows the evidence."""

@@ -106,8 +106,8 @@ class Hypothesis:
         log weight of a step at a share n of the way from n_min to n_max; for a `ceiling` and a law
         `by_sequence`, ``curve(xp, statistics, ...)``: the updates themselves.
     complexity
-        Among hypotheses that predict equally well the one with the least is named. From 6 on a law is left out of the
-        sensitivity table, and NUTS does not step in for it (`fit.HEAVY`).
+        Among hypotheses that predict equally well the one with the least is named, of equals the best. From 6 on a law
+        is left out of the sensitivity table, and NUTS does not step in for it (`fit.HEAVY`).
     priors
         Of its own parameters; every one needs its meaning and unit in `meanings`.
     has_gain
@@ -269,7 +269,10 @@ _LOADED: dict[Path, list[str]] = {}
     predicts="no change on average; single sequences may drift either way",
 )
 def constant(xp: Any, n: Any) -> Any:
-    """The random gains, of mean zero, act along a straight line: slopes of mean zero must not pass for learning."""
+    """L(n) = L(0) on average.
+
+    The random gains, of mean zero, act along a straight line: slopes of mean zero must not pass for learning.
+    """
     return n
 
 
@@ -352,7 +355,10 @@ def pooling(xp: Any, n: Any, c: Any) -> Any:
     predicts="two-peaked log-odds over sequences at fixed n, and averages that look smooth",
 )
 def changepoint(xp: Any, where: Any, tau: Any, spread: Any) -> Any:
-    """Log weight of a step at `where`: a normal law of mean `tau` and sd `spread`, before it is made to sum to 1."""
+    """0 for n < t, 1 from t on; t ~ Normal(tau, spread) in each sequence.
+
+    Returns the log weight of a step at `where`, before the weights are made to sum to 1.
+    """
     # Never narrower than 0.4 of an update: below that the posterior is a plateau with cliffs, which NUTS cannot walk.
     narrowest = 0.4 * (where[1] - where[0])
     return -((where - tau) ** 2) / (2 * (spread**2 + narrowest**2))
@@ -571,7 +577,10 @@ def scaling_matrix(variant: str, diagonal: np.ndarray, off: np.ndarray) -> np.nd
     predicts="sequences with more evidence rise more; gain / (mean evidence in all) = 1 is an ideal observer",
 )
 def observer(xp: Any, stats: Any) -> Any:
-    """Updates of the ideal observer, of each sequence, in units of the mean total over sequences."""
+    """E_s(n), the evidence in the first n examples of sequence s, over its mean total.
+
+    Returns the updates of the ideal observer, in units of the mean total over sequences.
+    """
     return stats.evidence
 
 
@@ -586,6 +595,9 @@ def observer(xp: Any, stats: Any) -> Any:
     predicts="anything: what a law loses against it is the law's misfit",
 )
 def freeform(xp: Any, stats: Any, shape: Any) -> Any:
-    """Mean updates in nats, one parameter each."""
+    """One free mean at each n.
+
+    Returns the mean updates in nats, one parameter each.
+    """
     # In the transformed coordinates, where the noise is independent and NUTS sees round contours.
     return stats.scale * xp.dot(shape[..., -stats.transform.shape[0] :], stats.transform)

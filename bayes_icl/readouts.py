@@ -21,7 +21,9 @@ foil
 format
     An answer of the right form (a label; for numbers, a digit where the first digit stands); all else.
 rule
-    The answer; the other answers of the right form. complement = format and rule together.
+    The answer; the other labels, or for numbers all else of the right form. complement = format and rule together.
+    On labels it is free of the form. On numbers `format` sees the first digit only; `rule` also counts as wrong what
+    departs later, a missing bracket or newline too, so it rises with the form.
 parity
     A last digit that is odd if the answer's is, even if it is; a last digit of the other parity.
 """

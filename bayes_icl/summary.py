@@ -409,7 +409,8 @@ def patch_sentences(facts: dict, tables: dict[str, pd.DataFrame], quotes: Quotes
     lines += [
         f"A's stream at {where.get(facts['position'], 'the answers of examples')} put into B: "
         f"{carried(facts, first, q)}; B's own answer is likeliest at point "
-        f"{q.count('peak_point', first.peak_point, '.0f')}, {q.columns(first, 'peak')} nats, and comes first in {q.percent('peak_first', first.peak_first)}",
+        f"{q.count('peak_point', first.peak_point, '.0f')}, {q.columns(first, 'peak')} nats, and comes first in "
+        f"{q.percent('peak_first', first.peak_first)}",
         f"rounds end: {q.all_in('ended', facts['ended'])}",
     ]
     for row in backups.itertuples():

@@ -23,6 +23,8 @@ SHARED = {
     "walk": "noise that adds up: evidence of each example's own, nats",
     "dof": "degrees of freedom of a sequence's noise, with `--noise student` only",
 }
+# Variables of the effects format that `patch`, which takes heads whole, does not write.
+NOT_OF_PATCH = ("effect_by_source", "effect_by_role", "attention_by_role", "attention", "ablated_log_odds")
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -112,7 +114,7 @@ def effects() -> str:
     from bayes_icl.effects import VARIABLES
     from bayes_icl.experiments import DESCRIBED
 
-    rows = [[_code(name), text, ""] for name, text in VARIABLES.items()]
+    rows = [[_code(name), text, "`attribute`" if name in NOT_OF_PATCH else ""] for name, text in VARIABLES.items()]
     rows += [[_code(name), text, "`patch`"] for name, text in DESCRIBED.items()]
     return _table(["variable", "meaning", "only by"], rows)
 

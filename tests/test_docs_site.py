@@ -6,13 +6,17 @@ import dataclasses
 import importlib
 import importlib.util
 import re
+import runpy
+import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import xarray as xr
 
 from bayes_icl.hypotheses import HYPOTHESES
+from bayes_icl.models import Model
 from bayes_icl.tasks import BUILT_IN, load_tasks
 
 ROOT = Path(__file__).parent.parent
@@ -83,6 +87,8 @@ def test_tables_hold_every_hypothesis_and_parameter() -> None:
         assert f"[`{name}`]" in table and law.reference in own and law.predicts in own
         for parameter in law.priors:
             assert f"`{parameter}`" in own
+        # A formula, not a remark.
+        assert re.search(r"\bn\b", own.split("\n: ")[1]), name
 
 
 def test_every_shared_parameter_has_its_meaning() -> None:
@@ -97,6 +103,23 @@ def test_tables_hold_every_variable_of_the_formats() -> None:
     assert re.findall(r"^\| `(\w+)` \|", generated.curves(), re.MULTILINE) == list(curves.VARIABLES)
     named = re.findall(r"^\| `(\w+)` \|", generated.effects(), re.MULTILINE)
     assert named == [*effects.VARIABLES, *experiments.DESCRIBED]
+
+
+def test_tables_say_which_command_writes_a_variable(tiny: Model) -> None:
+    """`patch` keeps no sources and takes no set of heads away; a run of the real one stands on some disks."""
+    from bayes_icl import effects, experiments
+    from bayes_icl.collect import collect_curves
+
+    only = {command: set(re.findall(rf"^\| `(\w+)` \|.*\| `{command}` \|$", generated.effects(), re.MULTILINE))
+            for command in ("attribute", "patch")}  # fmt: skip
+    curves = collect_curves(tiny, load_tasks(["copy"]), n_shots=2, n_seqs=2)
+    whole, plain = (set(effects.attribute_task(tiny, curves, "copy", by_source=by)) for by in (True, False))
+    assert only["attribute"] == whole - plain | {"ablated_log_odds"}
+    assert only["patch"] == set(experiments.DESCRIBED)
+    for folder, other in (("data/patch", "attribute"), ("data/effects", "patch")):
+        for path in (ROOT / folder).glob("*.nc"):
+            with xr.open_dataset(path) as dataset:
+                assert not only[other] & set(dataset), path.name
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -174,6 +197,38 @@ def test_links_and_images_of_pages_exist() -> None:
                 assert target.removeprefix("api/bayes_icl.").removesuffix(".rst") in _tree(), (name, target)
             else:
                 assert (DOCS / target).exists(), (name, target)
+
+
+def _commands(text: str) -> list[list[str]]:
+    """What blocks of commands run of this package: its name, then the arguments."""
+    blocks = re.findall(r"^```\n(python -m .*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("python -m bayes_icl.")]
+    return [shlex.split(line.removeprefix("python -m bayes_icl."), comments=True) for line in lines]
+
+
+def test_commands_are_understood_and_write_where_nothing_else_does() -> None:
+    """After `make demo`, in any order: no two write other things to one file; what the demo wrote is forced."""
+    import tyro
+
+    demo = _commands(PAGES["start"].split("## Your first own run")[0])
+    shown = [c for text in ((ROOT / "README.md").read_text(encoding="utf-8"), *PAGES.values()) for c in _commands(text)]
+    assert len(demo) == 4 and len(shown) > 20
+    written: dict[tuple[str, str], list[str]] = {}
+    for command, *arguments in [*demo, *shown]:
+        settings = getattr(importlib.import_module(f"bayes_icl.{command}"), f"{command.capitalize()}Settings")
+        one = tyro.cli(settings, args=arguments)
+        if command == "report" or arguments == [] or getattr(one, "force", False):
+            continue  # replaced without a word; of the newest curves; on purpose
+        out = Path(one.out or one.curves).stem
+        assert written.setdefault((command, out), arguments) == arguments, (command, out)
+
+
+def test_the_page_on_verdicts_is_what_its_script_writes() -> None:
+    script = runpy.run_path(str(ROOT / "analyses/verdict_page.py"))
+    for part in ("OPENING", "CLOSING"):
+        assert script[part] in PAGES["verdict"]
+    for words in script["MEANING"].values():
+        assert words in PAGES["verdict"]
 
 
 _BLOCKS = [(name, block) for name, page in PAGES.items() for block in re.findall(r"```python\n(.*?)```", page, re.S)]
