@@ -531,7 +531,8 @@ def as_html(figure: go.Figure, id: str) -> str:
         config={
             "displaylogo": False,
             "responsive": True,
-            "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+            # These only: by default plotly also offers to send the figure to a server of its makers.
+            "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
         },
     )
 

@@ -484,6 +484,8 @@ def test_a_browser_shows_it(chromium: Any, made: Path, width: int, height: int, 
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     answer = tab.locator(".word").bounding_box()
     assert answer["y"] + answer["height"] < height  # on the first screen
+    offered = tab.evaluate("[...document.querySelectorAll('.modebar-btn')].map((b) => b.dataset.title)")
+    assert set(offered) == {"Download plot as a PNG", "Zoom", "Pan", "Reset axes"}  # nothing that sends data away
     figures = tab.locator(".js-plotly-plot")
     assert figures.count() >= 4
     for i in range(figures.count()):
