@@ -60,11 +60,12 @@ lint: $(READY)  ## ruff and mypy
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-bench: $(READY)  ## what collecting, fitting, attributing and patching cost, beside the plain way
+bench: $(READY)  ## what every command costs, beside the plain way
 	$(RUN) benchmarks/collect.py
 	$(RUN) benchmarks/fit.py
 	$(RUN) benchmarks/attribute.py
 	$(RUN) benchmarks/patch.py
+	$(RUN) benchmarks/report.py
 
 clean:  ## remove .venv and caches, not data or figures
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -413,7 +413,7 @@ def save_figures(figures: Mapping[str, Figure], folder: Path, suffixes: Sequence
         for suffix in suffixes:
             with replacing(folder / (name + suffix)) as temporary, mpl.rc_context({"svg.hashsalt": name}):
                 figure.savefig(temporary, dpi=200, metadata=undated.get(suffix))
-            figure.set_layout_engine("none")  # laid out by the first save, which takes half of the time
+            figure.set_layout_engine("none")  # laid out by the first save
 
 
 def drop_figures(names: Iterable[str], folder: Path) -> None:

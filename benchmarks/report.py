@@ -1,0 +1,55 @@
+"""What a report costs, by part, and what its figures would cost if every format were laid out anew.
+
+``python benchmarks/report.py [--curves data/curves/demo.nc]`` after `make demo`; CPU seconds in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bayes_icl import report
+from bayes_icl.curves import read_curves
+from bayes_icl.plots import save_figures
+from bayes_icl.quotes import Quotes
+
+
+@contextmanager
+def timed(words: str) -> Iterator[None]:
+    """Print what the block takes."""
+    before = time.process_time()
+    yield
+    print(f"{words:45s} {time.process_time() - before:6.2f} CPU s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--curves", type=Path, default=Path("data/curves/demo.nc"))
+    path = parser.parse_args().curves
+    settings, quotes = report.ReportSettings(curves=path), Quotes()
+    with timed("read"):
+        found = report.gather(path, read_curves(path), settings)
+    with timed("draw"):
+        figures = report.draw(found)
+    with timed("compose sentences, tables, figures to hover over"):
+        opening, sections = report.open_with(found, quotes), report.compose(found, figures, quotes)
+    with timed(f"page with {len(figures)} figures as WebP"):
+        page = report.render(found, opening, [], sections, figures, quotes, {}, links="figures", beside=".")
+    with tempfile.TemporaryDirectory() as folder, timed("figures as PDF and SVG, as laid out for the page"):
+        save_figures(figures, Path(folder), (".pdf", ".svg"))
+    fresh = report.draw(found)
+    with timed("figures as WebP, PDF and SVG, each laid out anew"):
+        for figure in fresh.values():
+            for form in ("webp", "pdf", "svg"):
+                figure.savefig(io.BytesIO(), format=form, dpi=200)
+    print(f"page {len(page) / 1e6:.1f} MB; peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+
+
+if __name__ == "__main__":
+    main()
