@@ -53,7 +53,7 @@ docs: $(READY)  ## the documentation site, docs/_build/html: 20 seconds
 	$(RUN) -m sphinx -E -W --keep-going -q docs docs/_build/html
 
 test: $(READY)  ## all tests, those on the real model too: a process a core, 4 at most
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadgroup
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(READY)  ## ruff and mypy
 	$(RUN) -m ruff check .

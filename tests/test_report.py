@@ -22,9 +22,6 @@ from bayes_icl import attribute, calibrate, collect, fit, patch, report
 from bayes_icl.errors import StatedError
 from bayes_icl.provenance import command_of
 
-# All tests of this file in one process: the stages are run once.
-pytestmark = pytest.mark.xdist_group("report")
-
 COLLECT = collect.CollectSettings(
     model="tiny", tasks=("copy", "random_labels"), n_shots=12, n_seqs=10, out=Path("data/curves/t.nc")
 )
