@@ -26,8 +26,9 @@ demo: $(READY)  ## read SmolLM2-135M on four tasks and a null control, fit, attr
 readme: $(READY)  ## put what the demo and the claims printed into README.md
 	$(RUN) analyses/fill_readme.py
 
-calibrate: $(READY)  ## simulate known truths, check ranks, coverage and verdicts: about 15 minutes
+calibrate: $(READY)  ## simulate known truths, check ranks, coverage and verdicts, at two sizes: about 30 minutes
 	$(RUN) -m bayes_icl.calibrate
+	$(RUN) -m bayes_icl.calibrate --n-seqs 32 --n-shots 32 --figures figures/calibration_32x32
 
 pages: $(READY)  ## write docs/verdict.md: the four verdicts on simulated data
 	$(RUN) analyses/verdict_page.py
