@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(READY)  ## read SmolLM2-135M on four tasks and a null control, fit, attribute two, write the report: 8 minutes
+demo: $(READY)  ## read SmolLM2-135M on four tasks and a null control, fit, attribute two, write the report: 9 minutes
 	$(RUN) -m bayes_icl.collect --tasks copy times_ten past_tense category random_labels --n-seqs 32 --out data/curves/demo.nc
 	$(RUN) -m bayes_icl.fit --curves data/curves/demo.nc --out data/fits/demo --figures figures/demo --pool
 	$(RUN) -m bayes_icl.attribute --curves data/curves/demo.nc --tasks past_tense category --no-ablate

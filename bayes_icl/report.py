@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -212,8 +213,14 @@ def main(settings: ReportSettings) -> int:
         found, opening, asked, sections, figures, quotes, record, links=_link(folder, out), beside=_link(beside, out)
     )
     save_figures(figures, folder, (".pdf", ".svg"))
-    written = [block.table for section in sections for block in section.blocks if block.kind == "table"]
-    write_tables(written, beside / "tables")
+    written = write_tables(
+        [block.table for section in sections for block in section.blocks if block.kind == "table"], beside / "tables"
+    )
+    # Of an earlier run, with other tasks or stages; a folder that the user named may hold what is not ours.
+    written += [beside / "figures" / (name + end) for name in figures for end in (".pdf", ".svg")]
+    for old in {*(beside / "tables").glob("*"), *(beside / "figures").glob("*")} - set(written):
+        if old.is_file():
+            old.unlink()
     numbers = {"provenance": record, "numbers": quotes.numbers}
     texts = {
         beside / "numbers.json": json.dumps(numbers, indent=1, ensure_ascii=False, default=str) + "\n",
@@ -247,7 +254,6 @@ def gather(path: Path, curves: xr.Dataset, settings: ReportSettings) -> Found:
         A stage's output that was named is not there, not whole, or of other curves. What stands at a default place and
         is of other curves is left out and said to be missing.
     """
-
     found = Found(path, curves, read=[path])
     found.records["collect"] = _record_of(curves)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -258,7 +264,7 @@ def gather(path: Path, curves: xr.Dataset, settings: ReportSettings) -> Found:
     }
     for stage, (named, default) in places.items():
         place = named or default
-        command = f"python -m bayes_icl.{stage} --curves {path}"
+        command = f"python -m bayes_icl.{stage} --curves {shlex.quote(str(path))}"
         record = _read_record(place)
         why = ""
         if record is None:

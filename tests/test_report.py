@@ -336,6 +336,9 @@ def test_fits_of_some_tasks_say_of_which(copied: Path, undrawn: None) -> None:
     fit.main(replace(FIT, tasks=("copy",), hypotheses=("constant", "additive", "power"), force=True, sensitivity=False))
     report.main(report.ReportSettings())
     assert "Not judged: random_labels." in Page(Path("reports/t.html")).text
+    left = {file.name for file in Path("reports/t/tables").iterdir()}  # nothing of the run before
+    assert "comparison_copy.csv" in left and "comparison_random_labels.csv" not in left
+    assert list(Path("reports/t/figures").iterdir()) == []
 
 
 def test_a_users_own_law_is_shown(copied: Path) -> None:
