@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bayes_icl import report
 from bayes_icl.curves import read_curves
 from bayes_icl.plots import save_figures
 from bayes_icl.quotes import Quotes
+from bayes_icl.report import render
+from bayes_icl.sections import compose, draw, open_with
+from bayes_icl.stages import gather
 
 
 @contextmanager
@@ -32,18 +34,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--curves", type=Path, default=Path("data/curves/demo.nc"))
     path = parser.parse_args().curves
-    settings, quotes = report.ReportSettings(curves=path), Quotes()
+    quotes = Quotes()
     with timed("read"):
-        found = report.gather(path, read_curves(path), settings)
+        found = gather(path, read_curves(path))
     with timed("draw"):
-        figures = report.draw(found)
+        figures = draw(found)
     with timed("compose sentences, tables, figures to hover over"):
-        opening, sections = report.open_with(found, quotes), report.compose(found, figures, quotes)
+        opening, sections = open_with(found, quotes), compose(found, figures, quotes)
     with timed(f"page with {len(figures)} figures as WebP"):
-        page = report.render(found, opening, [], sections, figures, quotes, {}, links="figures", beside=".")
+        page = render(found, opening, [], sections, figures, quotes, {}, links="figures", beside=".")
     with tempfile.TemporaryDirectory() as folder, timed("figures as PDF and SVG, as laid out for the page"):
         save_figures(figures, Path(folder), (".pdf", ".svg"))
-    fresh = report.draw(found)
+    fresh = draw(found)
     with timed("figures as WebP, PDF and SVG, each laid out anew"):
         for figure in fresh.values():
             for form in ("webp", "pdf", "svg"):

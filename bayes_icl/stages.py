@@ -1,0 +1,237 @@
+"""What the stages have left for a curves file, as far as it is whole and of that file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bayes_icl.errors import StatedError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+STAGES = {
+    "collect": "the curves",
+    "fit": "verdicts, laws, delta",
+    "attribute": "which heads write the update",
+    "patch": "where the task forms, which heads take over, the post's three steps",
+    "calibrate": "whether fits of this size can be trusted",
+}
+
+
+class Missing(NamedTuple):
+    """A stage that was not run, or not on these curves, and the command that does."""
+
+    stage: str
+    why: str
+    command: str
+    kind: str = "missing"
+
+
+@dataclass
+class Found:
+    """What the stages have left for one curves file.
+
+    Attributes
+    ----------
+    path, curves
+        The curves file and its content.
+    folder
+        By stage, what was read: the fits' folder, the effects file, the patch file, the calibration's folder.
+    tables
+        By stage, tables by name.
+    facts
+        By stage: verdict.json, and what stands in .json beside the effects files.
+    records
+        By stage, provenance.
+    missing
+        Of the other stages.
+    read
+        Every file that the page is made from.
+    """
+
+    path: Path
+    curves: xr.Dataset
+    folder: dict[str, Path] = field(default_factory=dict)
+    tables: dict[str, dict[str, pd.DataFrame]] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    missing: dict[str, Missing] = field(default_factory=dict)
+    read: list[Path] = field(default_factory=list)
+
+    @property
+    def model(self) -> str:
+        """The model's name, as the curves file has it."""
+        from bayes_icl.models import title_of
+
+        name = self.records.get("collect", {}).get("model", {}).get("model", "")
+        return title_of(name) if name else "the model"
+
+    @property
+    def n_seqs(self) -> list[int]:
+        """Sequences of each task; tasks of a table may have different numbers."""
+        return [int(n) for n in self.curves.log_odds.notnull().any(("readout", "shot")).sum("seq")]
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Least number of sequences of a task, and most examples shown."""
+        return min(self.n_seqs), int(self.curves.shot[-1])
+
+    def settings(self, stage: str) -> dict[str, Any]:
+        """Those that a stage was run with; empty where it was not."""
+        return self.records.get(stage, {}).get("settings", {})
+
+
+def gather(
+    path: Path,
+    curves: xr.Dataset,
+    *,
+    fits: Path | None = None,
+    effects: Path | None = None,
+    patch: Path | None = None,
+    calibration: Path | None = None,
+) -> Found:
+    """Read what the stages have left for a curves file.
+
+    Parameters
+    ----------
+    path, curves
+        The curves file and its content.
+    fits, effects, patch, calibration
+        Where the stages wrote; their default places, if None.
+
+    Raises
+    ------
+    StatedError
+        A stage's output that was named is not there, not whole, or of other curves. What stands at a default place and
+        is of other curves is left out and said to be missing.
+    """
+    found = Found(path, curves, read=[path])
+    found.records["collect"] = _record_of(curves)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    places = {
+        "fit": (fits, Path("data/fits") / path.stem),
+        "attribute": (effects, Path("data/effects") / f"{path.stem}.nc"),
+        "patch": (patch, Path("data/patch") / f"{path.stem}.nc"),
+    }
+    for stage, (named, default) in places.items():
+        place = named or default
+        command = f"python -m bayes_icl.{stage} --curves {shlex.quote(str(path))}"
+        record = _read_record(place)
+        why = ""
+        if record is None:
+            why = f"{place} is not whole" if place.exists() else "not run"
+        elif digest not in record.get("inputs", {}).values():
+            why = f"{place} was made from other curves"
+        elif not _take(found, stage, place, record):
+            why = f"{place} is not whole, or was not written by {stage}"
+        if why and named:
+            raise StatedError(
+                f"--{FLAG[stage]} {place}: {_problem(why, place)}; run `{command}`, or leave the flag away"
+            )
+        if why == "not run" and stage != "fit" and "model" not in found.records["collect"]:
+            why, command = "these curves name no model that could be run again", "python -m bayes_icl.collect"
+        if why:
+            found.missing[stage] = Missing(stage, why, command + (" --force" if "other curves" in why else ""))
+    _gather_calibration(found, calibration)
+    return found
+
+
+def _take(found: Found, stage: str, place: Path, record: dict[str, Any]) -> bool:
+    """Read a stage's tables and facts; whether they are all there."""
+    from bayes_icl.compare import read_table
+    from bayes_icl.curves import beside
+
+    def file(end: str) -> Path:
+        return place / end if stage == "fit" else beside(place, end)
+
+    tables = {name: file(f"{name}.csv") for name in _tables_of(stage)}
+    facts = file("verdict.json" if stage == "fit" else "json")
+    try:
+        found.tables[stage] = {name: read_table(path) for name, path in tables.items()}
+        found.facts[stage] = json.loads(facts.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # pandas' own errors are ValueErrors
+        found.tables.pop(stage, None)
+        return False
+    found.folder[stage], found.records[stage] = place, record
+    found.read += [_whole(place), facts, *tables.values()]
+    return True
+
+
+FLAG = {"fit": "fits", "attribute": "effects", "patch": "patch"}
+
+
+def _problem(why: str, place: Path) -> str:
+    return "nothing there" if why == "not run" else why.removeprefix(f"{place} ")
+
+
+def _tables_of(stage: str) -> tuple[str, ...]:
+    from bayes_icl import attribute, experiments
+
+    return {
+        "fit": ("comparison", "sensitivity", "checks", "engines"),
+        "attribute": attribute.TABLES,
+        "patch": experiments.TABLES,
+    }[stage]
+
+
+def _whole(place: Path) -> Path:
+    """The file with which a stage's output is whole."""
+    return place if place.suffix == ".nc" else place / "provenance.json"
+
+
+def _read_record(place: Path) -> dict[str, Any] | None:
+    """Provenance of a stage's output; None where it is not there or not whole."""
+    import xarray as xr
+
+    try:
+        if place.suffix != ".nc":
+            return json.loads(_whole(place).read_text(encoding="utf-8"))
+        with xr.open_dataset(place, engine="h5netcdf") as dataset:
+            return _record_of(dataset)
+    except (OSError, ValueError):
+        return None
+
+
+def _record_of(dataset: xr.Dataset) -> dict[str, Any]:
+    try:
+        return json.loads(dataset.attrs.get("provenance", "{}"))
+    except ValueError:
+        return {}
+
+
+def _gather_calibration(found: Found, named: Path | None) -> None:
+    """The calibration of the curves' size, or another, which the page then says."""
+    from bayes_icl.calibrate import LEAST
+    from bayes_icl.compare import read_table
+    from bayes_icl.findings import calibration_differs
+
+    n_seqs, n_shots = (max(size, LEAST[name]) for name, size in zip(("n_seqs", "n_shots"), found.sizes))
+    command = f"python -m bayes_icl.calibrate --n-seqs {n_seqs} --n-shots {n_shots}"
+    command += f" --figures figures/calibration_{n_seqs}x{n_shots}"
+    folders = [named] if named else sorted(path.parent for path in Path("figures").glob("*/outcomes.csv"))
+    found_there = {folder: _read_record(folder) or {} for folder in folders}
+    records = {folder: own for folder, own in found_there.items() if "n_seqs" in own.get("settings", {})}
+    if named and not records:
+        raise StatedError(f"--calibration {named}: no calibration there; run `{command}`, or leave the flag away")
+    if not records:
+        found.missing["calibrate"] = Missing("calibrate", "not run", command)
+        return
+
+    def distance(folder: Path) -> tuple[bool, int, int]:
+        own = records[folder]["settings"]
+        differs = calibration_differs(own, (n_seqs, n_shots), found.settings("fit") or None)
+        return bool(differs), abs(own["n_seqs"] - n_seqs) + abs(own["n_shots"] - n_shots), -own["n_seqs"]
+
+    folder = min(records, key=distance)
+    found.folder["calibrate"], found.records["calibrate"] = folder, records[folder]
+    found.tables["calibrate"] = {"outcomes": read_table(folder / "outcomes.csv")}
+    names = ("outcomes", "ranks", "rank_tests", "recovery", "confusion")
+    found.read += [_whole(folder), *(folder / f"{name}.csv" for name in names)]
+    if distance(folder)[1]:
+        found.missing["calibrate"] = Missing("calibrate", "run for curves of another size", command)
