@@ -648,28 +648,24 @@ def _check(settings: AttributeSettings, dataset: xr.Dataset) -> list[str]:
 
 def recorded_model(dataset: xr.Dataset, given: str) -> str:
     """Name of the model that curves were collected from; `given`, if the user gives one."""
-    if name := given or _provenance_of(dataset).get("settings", {}).get("model", ""):
+    from bayes_icl.provenance import record_of
+
+    if name := given or record_of(dataset).get("settings", {}).get("model", ""):
         return name
     raise StatedError("the curves do not say which model they are of: give --model")
 
 
 def check_same_model(dataset: xr.Dataset, identity: Mapping[str, str]) -> None:
     """The weights and the tokenizer must be those that the curves were collected from."""
-    recorded = _provenance_of(dataset).get("model", {})
+    from bayes_icl.provenance import record_of
+
+    recorded = record_of(dataset).get("model", {})
     for part, words in (("weights_sha256", "weights"), ("tokenizer_sha256", "tokenizer")):
         if part in recorded and recorded[part] != identity[part]:
             raise StatedError(
                 f"the curves were collected from {recorded.get('model', 'a model')!r}, whose {words} are not those of "
                 f"{identity['model']!r}: give the same model, or collect again"
             )
-
-
-def _provenance_of(dataset: xr.Dataset) -> dict[str, Any]:
-    """What a curves file says of its making."""
-    try:
-        return json.loads(dataset.attrs.get("provenance", "{}"))
-    except ValueError:
-        return {}
 
 
 def figures_of(out: Path) -> dict[str, Figure]:

@@ -77,6 +77,14 @@ def readouts_of(dataset: xr.Dataset, task: str) -> list[str]:
     return [str(name) for name in dataset.readout.values[has.values]]
 
 
+def null_controls(dataset: xr.Dataset) -> list[str]:
+    """Tasks that have nothing to learn: an ideal observer's evidence is known, and none."""
+    if "evidence" not in dataset:
+        return []
+    nothing = (dataset.evidence == 0).all([dim for dim in dataset.evidence.dims if dim != "task"])
+    return [str(task) for task in dataset.task.values[nothing.values]]
+
+
 def select(dataset: xr.Dataset, task: str, readout: str) -> Curves:
     """One task under one readout.
 

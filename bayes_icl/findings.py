@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 import xarray as xr
 
+from bayes_icl.curves import null_controls
 from bayes_icl.quotes import Quotes, listed
-from bayes_icl.summary import agreement, carried, pulls_sentence, readings
+from bayes_icl.summary import agreement, carried, pulls_sentence, readings, rule_beside
 
 SURE = 0.01  # p of the quadratic contrast below which updates are said to change
 MOSTLY = 0.5  # attention on examples from which a head is said to attend to them
@@ -41,14 +42,6 @@ class Claim(NamedTuple):
     title: str
     sentences: list[str]
     stage: str
-
-
-def null_controls(dataset: xr.Dataset) -> list[str]:
-    """Tasks that have nothing to learn: an ideal observer's evidence is known, and none."""
-    if "evidence" not in dataset:
-        return []
-    nothing = (dataset.evidence == 0).all([dim for dim in dataset.evidence.dims if dim != "task"])
-    return [str(task) for task in dataset.task.values[nothing.values]]
 
 
 def answer(
@@ -118,21 +111,14 @@ def answer(
     if missing := [str(task) for task in dataset.task.values if task not in verdicts]:
         sentences.append(f"Not judged: {_tasks(missing)}.")
     for task in nulls:
-        rule = _rule_verdict(verdicts.get(task))
+        rule = rule_beside(verdicts[task]) if task in verdicts else None
         if rule is None:
             sentences.append(f"The null control `{task}` was not tested: `rule` was not fitted.")
         else:
             sentences.append(f"`{task}`: {readings(dataset, task, verdicts[task])[-1]}.")
-            if rule != "no_update" and n_supported:
+            if rule["verdict"] != "no_update" and n_supported:
                 word = "In doubt: a null control fails."
     return word, sentences
-
-
-def _rule_verdict(headline: Mapping[str, Any] | None) -> str | None:
-    """The verdict under `rule`, where that was fitted beside `complement`."""
-    if headline is None or headline["readout"] != "complement":
-        return None
-    return next((other["verdict"] for other in headline["others"] if other["readout"] == "rule"), None)
 
 
 VERDICTS = {

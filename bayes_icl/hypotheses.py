@@ -230,6 +230,11 @@ def hypothesis(name: str, complexity: int, **fields: Any) -> Callable[[Callable[
     return register
 
 
+def label_of(name: str) -> str:
+    """A hypothesis's name in figures and tables; a user's own need not be registered in this process."""
+    return f"{name} (ceiling)" if name in HYPOTHESES and HYPOTHESES[name].ceiling else name
+
+
 def load_hypotheses(path: Path) -> list[str]:
     """Run a Python file that registers hypotheses, and name those it registered; once a process.
 

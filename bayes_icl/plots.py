@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 from bayes_icl.compare import SLACK_NATS
 from bayes_icl.curves import Curves, replacing
-from bayes_icl.hypotheses import HYPOTHESES, Hypothesis
+from bayes_icl.hypotheses import HYPOTHESES, Hypothesis, label_of
 
 if TYPE_CHECKING:
     import arviz as az
@@ -150,8 +150,7 @@ def plot_comparison(table: pd.DataFrame, ax: Axes) -> Axes:
     ax.axvspan(-SLACK_NATS, 0, color=FAINT, alpha=0.4, lw=0, zorder=0)
     ax.axvline(0, color=FAINT, lw=0.6, zorder=0)
     ax.set_xscale("symlog", linthresh=10, linscale=0.7)
-    ceilings = {name for name, h in HYPOTHESES.items() if h.ceiling}
-    ax.set_yticks(range(len(table)), [h + (" (ceiling)" if h in ceilings else "") for h in table.hypothesis])
+    ax.set_yticks(range(len(table)), [label_of(name) for name in table.hypothesis])
     for tick, survives in zip(ax.get_yticklabels(), table.survivor):
         tick.set_fontweight("bold" if survives else "normal")
     return ax

@@ -14,7 +14,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 PACKAGES = (
     *("bayes_icl", "numpy", "xarray", "torch", "transformers", "transformer_lens"),
@@ -99,6 +102,14 @@ def now() -> str:
 def to_attribute(record: Mapping[str, Any]) -> str:
     """A record as the JSON text that netCDF can hold."""
     return json.dumps(record, default=str, ensure_ascii=False)
+
+
+def record_of(dataset: xr.Dataset) -> dict[str, Any]:
+    """What a dataset says of its making; empty if it says nothing that can be read."""
+    try:
+        return json.loads(dataset.attrs.get("provenance", "{}"))
+    except ValueError:
+        return {}
 
 
 def _version(package: str) -> str | None:

@@ -62,7 +62,7 @@ class Quotes:
 
     def percent(self, key: str, value: float, form: str = ".0%") -> str:
         """A share; its value is the share itself."""
-        return self._quote(key, format(value, form), {"value": value}, "")
+        return self.count(key, value, form)
 
     def words(self, key: str, text: str, **values: float) -> str:
         """A number in words of its own: an interval that is open, a layer that is never reached."""
@@ -70,9 +70,7 @@ class Quotes:
 
     def three_percent(self, key: str, numbers: Iterable[float], form: str = ".1%") -> str:
         """A share with its interval; its value is the share itself."""
-        mean, low, high = numbers
-        text = f"{mean:{form}} [{low:{form}}, {high:{form}}]"
-        return self._quote(key, text, {"value": mean, "low": low, "high": high}, "")
+        return Quotes(self.prefix, "", self.numbers).three(key, numbers, form)
 
     def all_in(self, key: str, text: str) -> str:
         """Words written elsewhere, with every number in them under `key`.0, `key`.1, ..., as rounded as it is there."""

@@ -154,7 +154,7 @@ def render(
     from markupsafe import Markup
 
     from bayes_icl import explore
-    from bayes_icl.findings import null_controls
+    from bayes_icl.curves import null_controls
     from bayes_icl.plots import VERDICT_COLOURS, verdict_colour
     from bayes_icl.quotes import to_html
     from bayes_icl.tables import to_html as table_html

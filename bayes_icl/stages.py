@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bayes_icl.errors import StatedError
+from bayes_icl.provenance import record_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +113,7 @@ def gather(
         is of other curves is left out and said to be missing.
     """
     found = Found(path, curves, read=[path])
-    found.records["collect"] = _record_of(curves)
+    found.records["collect"] = record_of(curves)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     places = {
         "fit": (fits, Path("data/fits") / path.stem),
@@ -193,16 +194,9 @@ def _read_record(place: Path) -> dict[str, Any] | None:
         if place.suffix != ".nc":
             return json.loads(_whole(place).read_text(encoding="utf-8"))
         with xr.open_dataset(place, engine="h5netcdf") as dataset:
-            return _record_of(dataset)
+            return record_of(dataset)
     except (OSError, ValueError):
         return None
-
-
-def _record_of(dataset: xr.Dataset) -> dict[str, Any]:
-    try:
-        return json.loads(dataset.attrs.get("provenance", "{}"))
-    except ValueError:
-        return {}
 
 
 def _gather_calibration(found: Found, named: Path | None) -> None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bayes_icl.hypotheses import HYPOTHESES
+from bayes_icl.hypotheses import label_of
 from bayes_icl.quotes import Quotes, plain
 
 if TYPE_CHECKING:
@@ -153,8 +153,7 @@ def _score_table(own: pd.DataFrame) -> Table:
     for row in own.sort_values("elpd_diff", ascending=False).itertuples():
         survives = {(True, True): "both", (True, False): "seq", (False, True): "future", (False, False): ""}
         table.add_row(
-            row.hypothesis
-            + (" (ceiling)" if row.hypothesis in HYPOTHESES and HYPOTHESES[row.hypothesis].ceiling else ""),
+            label_of(row.hypothesis),
             *(number(x) for x in (row.elpd_diff, row.diff_se, row.lfo_diff, row.lfo_diff_se)),
             survives[bool(row.survivor), bool(row.survivor_lfo)],
             row.engine,
@@ -165,16 +164,25 @@ def _score_table(own: pd.DataFrame) -> Table:
     return table
 
 
+def rule_beside(headline: dict) -> dict | None:
+    """The verdict under `rule`, where that was fitted beside `complement`."""
+    if headline["readout"] != "complement":
+        return None
+    return next((v for v in headline["others"] if v["readout"] == "rule"), None)
+
+
 def readings(dataset: xr.Dataset, task: str, headline: dict) -> list[str]:
     """What two readouts say together: format learned without the rule, and whether a null control came out as one."""
-    rule = next((v for v in headline["others"] if v["readout"] == "rule"), None)
-    if rule is None or headline["readout"] != "complement":
+    from bayes_icl.curves import null_controls
+
+    rule = rule_beside(headline)
+    if rule is None:
         return []
     sentences = []
     rises = headline["verdict"] != "no_update" and headline["delta"] and headline["delta"]["hdi_low"] > 0
     if rises and rule["verdict"] == "no_update":
         sentences.append("complement rises but rule does not: what is learned is the form of an answer, not the rule")
-    if "evidence" in dataset and bool((dataset.evidence.sel(task=task) == 0).all()):
+    if task in null_controls(dataset):
         outcome = "passes" if rule["verdict"] == "no_update" else "FAILS"
         sentences.append(f"null control (nothing to learn): rule must be no_update and is {rule['verdict']}: {outcome}")
     return sentences

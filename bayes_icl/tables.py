@@ -18,7 +18,7 @@ from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from bayes_icl.curves import file_name, replacing
-from bayes_icl.hypotheses import HYPOTHESES
+from bayes_icl.hypotheses import label_of
 from bayes_icl.quotes import escape_latex, typeset_html, typeset_latex
 from bayes_icl.summary import point_of
 
@@ -251,8 +251,7 @@ def comparison_tables(verdicts: Mapping[str, dict], comparison: pd.DataFrame) ->
 
 
 def _hypothesis(row: Any) -> str:
-    known = HYPOTHESES.get(row.hypothesis)  # a user's own may not be registered here
-    return _words(row.hypothesis) + (" (ceiling)" if known and known.ceiling else "")
+    return _words(label_of(row.hypothesis))
 
 
 def _survives(row: Any) -> str:

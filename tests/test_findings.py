@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 from bayes_icl.compare import read_table
+from bayes_icl.curves import null_controls
 from bayes_icl.findings import (
     answer,
     beside_verdict,
@@ -18,7 +19,6 @@ from bayes_icl.findings import (
     calibration_sentences,
     claims,
     left_aside,
-    null_controls,
     verdict_sentence,
 )
 from bayes_icl.quotes import Quotes, plain
