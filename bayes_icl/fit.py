@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -50,8 +50,8 @@ class FitSettings:
     engine: Literal["auto", "fast", "nuts"] = "auto"
     """fast: importance sampling for everything (seconds a task). nuts: the PyMC models for everything but the
     sensitivity table and exact refits. auto: fast for the scores, NUTS for the posteriors of additive and of the
-    simplest survivor, and how far the two agree. Where the fast engine's diagnostics are bad NUTS steps in, but for
-    scaling_law and in the sensitivity table."""
+    simplest survivor, and how far the two agree. NUTS steps in where the fast engine's diagnostics are bad on a
+    headline, but for scaling_law."""
     noise: Literal["normal", "student"] = "normal"
     """Noise of a whole sequence: normal, or heavy-tailed (multivariate t), which odd sequences do not sway."""
     sensitivity: bool = True
@@ -77,7 +77,7 @@ class FitSettings:
     """Replace fits that were made from other curves or settings."""
 
 
-HEAVY = 6  # complexity from which a law is left out of the sensitivity table, and not sampled where weighting fails
+HEAVY = 6  # complexity from which a law is fitted to headlines only, and not sampled where weighting fails
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,10 @@ class Case:
         evidence = self.curves.evidence
         known = evidence is not None and abs(float(evidence[:, 1:].sum())) > 0
         law = HYPOTHESES[name]
-        # The sensitivity table is for the verdict: no ceiling there, and not the laws of most parameters, which take
-        # most of the time. Free means can be integrated out under normal noise only.
-        left_out = (not self.base and (law.ceiling or law.complexity >= HEAVY)) or (
-            law.ceiling and self.noise == "student"
+        # Other settings are there for the verdict: the laws of most parameters, which take most of the time, do not
+        # decide it, nor does a ceiling. Free means can be integrated out under normal noise only.
+        left_out = (law.complexity >= HEAVY and not law.ceiling and not self.headline) or (
+            law.ceiling and (not self.base or self.noise == "student")
         )
         return not left_out and (known or not law.by_sequence)
 
@@ -273,21 +273,32 @@ def fit_curves(
     posteriors: dict[tuple[int, str], Posterior] = {}
     agreement: list[dict[str, Any]] = []
 
-    with run_jobs(workers) as run, tqdm(total=len(cases), unit="case", disable=not progress, dynamic_ncols=True) as bar:
-        bar.set_description("fast engine")
-        todo = [i for i, case in enumerate(cases) if engine != "nuts" or not case.base]
-        jobs = [(cases[i], [n for n in hypotheses if cases[i].fits(n)], sampler.seed, hypotheses_from) for i in todo]
-        for j, fitted in run(_fit_case, jobs):
-            i = todo[j]
-            for name, (score, posterior) in fitted.items():
-                scores[i][name] = score
-                if posterior is not None:
-                    posteriors[i, name] = posterior
+    def keep(i: int, fitted: dict[str, tuple[Score, Posterior | None]]) -> None:
+        for name, (score, posterior) in fitted.items():
+            # What neither engine can fit keeps the fast engine's account of itself.
+            if score.faults and name in scores[i]:
+                continue
+            scores[i][name] = score
+            if posterior is not None:
+                posteriors[i, name] = posterior
+
+    def fast_job(i: int) -> tuple:
+        return _fit_case, cases[i], [n for n in hypotheses if cases[i].fits(n)], sampler.seed, hypotheses_from
+
+    with run_jobs(workers) as run, tqdm(total=len(cases), unit="fit", disable=not progress, dynamic_ncols=True) as bar:
+        # Headlines first: their verdicts can be told, and say what NUTS is wanted for.
+        bar.set_description("headlines, fast engine")
+        fast = [i for i, case in enumerate(cases) if engine != "nuts" or not case.base]
+        first = [i for i in fast if cases[i].headline]
+        for j, fitted in run(_call, [fast_job(i) for i in first]):
+            keep(first[j], fitted)
             bar.update(1)
+            if progress:
+                bar.write(_first_word(cases[first[j]], fitted), file=sys.stderr)
         # By hypothesis, since compiling one is most of what NUTS costs: what to score anew, and what to sample only.
         anew = {
             name: [
-                i for i, case in enumerate(cases) if case.base and case.fits(name) and _wants_nuts(scores[i].get(name))
+                i for i, case in enumerate(cases) if case.fits(name) and _wants_nuts(case, scores[i].get(name), engine)
             ]
             for name in hypotheses
         }
@@ -299,29 +310,28 @@ def fit_curves(
                     for name in sorted({"additive", named or "additive"} & {n for n in scores[i] if i not in anew[n]}):
                         shown[name].append(i)
         nuts = [name for name in hypotheses if anew[name] or shown[name]]
-        # The costliest first, so that no worker is left alone with it at the end.
-        nuts.sort(key=lambda name: -HYPOTHESES[name].complexity)
-        bar.reset(total=len(cases) + len(nuts))
-        bar.update(len(cases))
-        jobs_nuts = [
-            (name, [cases[i] for i in anew[name]], [cases[i] for i in shown[name]], sampler, hypotheses_from)
+        rest = [i for i in fast if i not in first]
+        # The longest first, so that no worker is left alone with one at the end.
+        nuts.sort(key=lambda name: (-len(anew[name]), -HYPOTHESES[name].complexity))
+        jobs = [
+            (_sample_hypothesis, name, [cases[i] for i in anew[name]], [cases[i] for i in shown[name]], sampler)
+            + (hypotheses_from,)
             for name in nuts
         ]
-        if nuts:
-            bar.set_description(f"NUTS: {', '.join(nuts)}")
-        for j, (scored, sampled) in run(_sample_hypothesis, jobs_nuts):
-            name = nuts[j]
-            for i, (score, posterior) in zip(anew[name], scored):
-                # What neither engine can fit keeps the fast engine's account of itself.
-                if not score.faults or name not in scores[i]:
-                    scores[i][name] = score
-                    if posterior is not None:
-                        posteriors[i, name] = posterior
+        bar.total = len(first) + len(rest) + len(nuts)
+        bar.set_description("other settings" + (f"; NUTS: {', '.join(nuts)}" if nuts else ""))
+        for j, result in run(_call, [*jobs, *(fast_job(i) for i in rest)]):
+            bar.update(1)
+            if j >= len(nuts):
+                keep(rest[j - len(nuts)], result)
+                continue
+            name, (scored, sampled) = nuts[j], result
+            for i, one in zip(anew[name], scored):
+                keep(i, {name: one})
             for i, posterior in zip(shown[name], sampled):
                 agreement += _compare_engines(cases[i].curves, posteriors[i, name], posterior)
                 if not posterior.faults:
                     posteriors[i, name] = posterior
-            bar.update(1)
     columns = ["task", "hypothesis", "parameter", "mean_fast", "mean_nuts", "sd_fast", "sd_nuts", "shift", "shift_se"]
     columns.append("sd_ratio")
     return Fits(
@@ -331,9 +341,26 @@ def fit_curves(
     )
 
 
-def _wants_nuts(score: Score | None) -> bool:
-    """Whether NUTS is to fit what the fast engine has not, or not well; the heaviest laws it cannot walk either."""
-    return score is None or (bool(score.faults) and HYPOTHESES[score.hypothesis].complexity < HEAVY)
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Jobs of several kinds, for one pool."""
+    return function(*arguments)
+
+
+def _wants_nuts(case: Case, score: Score | None, engine: str) -> bool:
+    """Whether NUTS is to score a law: of a headline, where the fast engine could not; not those it cannot walk either."""
+    if engine == "nuts":
+        return case.base
+    faulty = score is not None and bool(score.faults) and HYPOTHESES[score.hypothesis].complexity < HEAVY
+    return case.headline and faulty
+
+
+def _first_word(case: Case, fitted: dict[str, tuple[Score, Posterior | None]]) -> str:
+    """The fast engine's verdict, in a line."""
+    from bayes_icl.compare import judge
+    from bayes_icl.summary import verdict_line
+
+    verdict = judge(case.curves, [score for score, _ in fitted.values()]).as_json()
+    return f"{case.curves.task:16s} {verdict_line(verdict, verdict)}"
 
 
 def _fit_case(

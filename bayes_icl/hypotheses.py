@@ -107,7 +107,7 @@ class Hypothesis:
         `by_sequence`, ``curve(xp, statistics, ...)``: the updates themselves.
     complexity
         Among hypotheses that predict equally well the one with the least is named, of equals the best. From 6 on a law
-        is left out of the sensitivity table, and NUTS does not step in for it (`fit.HEAVY`).
+        is fitted to headlines only, and NUTS does not step in for it (`fit.HEAVY`).
     priors
         Of its own parameters; every one needs its meaning and unit in `meanings`.
     has_gain

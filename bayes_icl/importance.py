@@ -232,23 +232,24 @@ class Mixture:
             other = signs.copy()
             other[:, i] = -1
             signs = np.concatenate([signs, other])
-        density = np.stack([_log_sum(self.log_components(z * sign)) for sign in signs], axis=1)
-        return _log_sum(density)
+        return _log_sum(np.concatenate([self.log_components(z * sign) for sign in signs]))
 
     def log_components(self, z: np.ndarray) -> np.ndarray:
-        """Log share times density of each component, folds left aside, shape (draw, component)."""
+        """Log share times density of each component, folds left aside, shape (component, draw)."""
         p = z.shape[1]
-        out = np.empty((len(z), len(self.shares)))
+        out = np.empty((len(self.shares), len(z)))
         for i, (mean, root, share) in enumerate(zip(self.means, self.roots, self.shares)):
-            squares = (((z - mean) @ np.linalg.inv(root).T) ** 2).sum(1)
-            out[:, i] = np.log(share) - np.log(np.diagonal(root)).sum() - 0.5 * (DOF + p) * np.log1p(squares / DOF)
+            # Draws last: numpy sums over few rows many times faster than along short ones.
+            standard = np.linalg.inv(root) @ (z - mean).T
+            squares = np.einsum("ij,ij->j", standard, standard)
+            out[i] = np.log(share) - np.log(np.diagonal(root)).sum() - 0.5 * (DOF + p) * np.log1p(squares / DOF)
         return out + _t_constant(p)
 
 
 def _log_sum(x: np.ndarray) -> np.ndarray:
-    """log of the sum of exponentials along the last axis, which is short."""
-    largest = x.max(-1, keepdims=True)
-    return largest[..., 0] + np.log(np.exp(x - largest).sum(-1))
+    """log of the sum of exponentials over the first axis, which is short."""
+    largest = x.max(0)
+    return largest + np.log(np.exp(x - largest).sum(0))
 
 
 def _t_constant(p: int) -> float:
@@ -283,13 +284,20 @@ def sample_fast(
     stages = [*first[:-1], max(first[-1], least_draws)]
     used: list[Mixture] = []
     z, target = np.empty((0, space.size)), np.empty(0)
+    densities = np.empty((0, 0))  # of every draw so far under every proposal so far
     for i, n in enumerate([*stages, *MORE_STAGES]):
         proposal = proposal.folded(space.sds)
         fresh = proposal.draw(n, rng)
+        densities = np.block(
+            [
+                [densities, np.stack([q.log_density(fresh) for q in used]) if used else np.empty((0, n))],
+                [proposal.log_density(z), proposal.log_density(fresh)],
+            ]
+        )
         z, target = np.concatenate([z, fresh]), np.concatenate([target, space.log_posterior(fresh)])
         used.append(proposal)
-        counts = [*stages, *MORE_STAGES][: i + 1]
-        density = _log_sum(np.stack([np.log(m / sum(counts)) + q.log_density(z) for m, q in zip(counts, used)], axis=1))
+        counts = np.array([*stages, *MORE_STAGES][: i + 1])
+        density = _log_sum(densities + np.log(counts / counts.sum())[:, None])
         log_weights = target - density
         if i + 1 >= len(stages):
             k_hat = pareto_k(log_weights)
@@ -391,11 +399,11 @@ def _fitted(z: np.ndarray, w: np.ndarray | None, n_components: int, rng: np.rand
     for _ in range(8):
         mixture = Mixture(means, np.linalg.cholesky(covs), shares)
         log_part = mixture.log_components(z)
-        part = np.exp(log_part - _log_sum(log_part)[:, None]) * w[:, None]
-        shares = np.maximum(part.sum(0), 1e-3)
-        means = (part.T @ z) / shares[:, None]
+        part = np.exp(log_part - _log_sum(log_part)) * w
+        shares = np.maximum(part.sum(1), 1e-3)
+        means = (part @ z) / shares[:, None]
         centred = z[None] - means[:, None]
-        covs = np.einsum("cni,cnj,nc->cij", centred, centred, part, optimize=True) / shares[:, None, None]
+        covs = (centred * part[..., None]).swapaxes(1, 2) @ centred / shares[:, None, None]
         covs += 0.02 * cov + 1e-12 * np.eye(p)
         shares /= shares.sum()
     # t components of these covariances are wider than what they were fitted to, as proposals should be.

@@ -107,8 +107,43 @@ def quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
+@contextmanager
+def not_collecting() -> Iterator[None]:
+    """Without the garbage collector: numba makes millions of objects that stay, a fifth of the time to look through."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+# Of this process, by hypothesis and length of its vector: compiling takes longer than sampling.
+_COMPILED: list[tuple[Hypothesis, int, list[str], Any]] = []
+
+
+def _compile(hypothesis: Hypothesis, stats: Statistics) -> tuple[list[str], Any]:
+    """Names of the data of the PyMC model, and the model compiled by nutpie; once a process."""
+    import nutpie
+
+    length = len(stats.shots) if hypothesis.ceiling else 0
+    for known, longest, names, compiled in _COMPILED:
+        if known == hypothesis and longest >= length:
+            return names, compiled
+    with quiet():
+        model = build_model(hypothesis, stats)
+    names = [variable.name for variable in model.data_vars]
+    # delta is asked for too, so that all data of the model are among those that can be replaced.
+    wanted = [*hypothesis.parameters, *(["delta"] if hypothesis.has_gain else [])]
+    with quiet(), not_collecting():
+        compiled = nutpie.compile_pymc_model(model, var_names=wanted)
+    _COMPILED.append((hypothesis, length, names, compiled))
+    return names, compiled
+
+
 class Sampler:
-    """One hypothesis, compiled once, sampled on any curves.
+    """One hypothesis, compiled once a process, sampled on any curves.
 
     Parameters
     ----------
@@ -117,22 +152,8 @@ class Sampler:
     """
 
     def __init__(self, hypothesis: Hypothesis, stats: Statistics, settings: SamplerSettings | None = None) -> None:
-        import nutpie
-
         self.hypothesis, self.settings = hypothesis, settings or SamplerSettings()
-        with quiet():
-            model = build_model(hypothesis, stats)
-        self._data = [variable.name for variable in model.data_vars]
-        collecting = gc.isenabled()
-        gc.disable()  # numba makes millions of objects that stay: looking through them costs a fifth of the time
-        try:
-            with quiet():
-                # delta is asked for too, so that all data of the model are among those that can be replaced.
-                names = [*hypothesis.parameters, *(["delta"] if hypothesis.has_gain else [])]
-                self._compiled = nutpie.compile_pymc_model(model, var_names=names)
-        finally:
-            if collecting:
-                gc.enable()
+        self._data, self._compiled = _compile(hypothesis, stats)
 
     def __call__(self, hypothesis: Hypothesis, stats: Statistics) -> Posterior:
         """The posterior; sampled once more, with smaller steps and a longer warm-up, if the diagnostics ask for it."""

@@ -32,13 +32,7 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
     for task, headline in verdicts.items():
         console.rule(f"[bold]{escape(task)}", align="left")
         for verdict in (headline, *headline["others"]):
-            word = verdict["verdict"].upper() if verdict is headline else verdict["verdict"]
-            rest = ""
-            if (delta := verdict["delta"]) is not None:
-                rest = f"delta {delta['mean']:.3f} [{delta['hdi_low']:.3f}, {delta['hdi_high']:.3f}] nats/example"
-            if verdict["named"]:
-                rest += f"   named: {verdict['named']}"
-            console.print(f"{_setting(verdict, headline):18s} additive update: [bold]{word:10s}[/] {escape(rest)}")
+            console.print(escape(verdict_line(verdict, headline)), style="bold" if verdict is headline else None)
             if verdict is headline:
                 for reason in verdict["reasons"]:
                     console.print(Padding(escape(reason), (0, 0, 0, 4)))
@@ -66,6 +60,17 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
             console.print(pooled_sentences(json.loads((out / "pooled.json").read_text())))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+
+
+def verdict_line(verdict: dict, headline: dict) -> str:
+    """A verdict in a line, by the setting in which it differs from the headline's."""
+    word = verdict["verdict"].upper() if verdict is headline else verdict["verdict"]
+    rest = ""
+    if (delta := verdict["delta"]) is not None:
+        rest = f"delta {delta['mean']:.3f} [{delta['hdi_low']:.3f}, {delta['hdi_high']:.3f}] nats/example"
+    if verdict["named"]:
+        rest += f"   named: {verdict['named']}"
+    return f"{_setting(verdict, headline):18s} additive update: {word:10s} {rest}"
 
 
 def _setting(verdict: dict, headline: dict) -> str:

@@ -517,12 +517,14 @@ def test_which_hypotheses_a_case_is_fitted_with() -> None:
         return {name for name in HYPOTHESES if case.fits(name)}
 
     everything = set(HYPOTHESES)
-    assert names(Case(known)) == everything
-    assert names(Case(plain)) == names(Case(null)) == everything - {"observer"}
+    assert names(Case(known, headline=True)) == everything
+    assert names(Case(plain, headline=True)) == names(Case(null, headline=True)) == everything - {"observer"}
+    # The law of most parameters is for headlines.
+    assert names(Case(known)) == everything - {"scaling_law"}
     # Where the setting is varied neither the ceiling nor the laws of most parameters.
     for varied in (Case(known, "student", base=False), Case(known, priors="halved", base=False)):
         assert names(varied) == everything - {"freeform", "scaling_law"}
-    assert names(Case(known, "student")) == everything - {"freeform"}
+    assert names(Case(known, "student", headline=True)) == everything - {"freeform"}
     assert Case(plain, "student", "doubled").hypothesis("power").student
     assert Case(plain, "student", "doubled").hypothesis("power").prior_width == 2
 
@@ -771,7 +773,8 @@ def test_nuts_for_everything_gives_the_same_verdict(csv: Path, undrawn: None) ->
         tables[engine] = pd.read_csv(csv.parent / "out" / "comparison.csv").set_index("hypothesis")
         verdicts[engine] = verdict_of(csv.parent)["rising"]
     assert set(tables["nuts"].engine) == {"nuts"} and set(tables["fast"].engine) == {"fast"}
-    assert (tables["nuts"].rhat_max <= 1.01).all() and tables["fast"].rhat_max.isna().all()
+    # 500 draws a chain: R-hat scatters about 1.003, and the sampler's draws are not those of another machine.
+    assert (tables["nuts"].rhat_max < 1.05).all() and tables["fast"].rhat_max.isna().all()
     # Of 2000 draws few carry the score of a whole second half.
     for column, most in {"elpd_logo": 0.3, "elpd_lfo": 1.5, "delta_mean": 0.02, "a_mean": 0.05}.items():
         assert tables["nuts"][column].to_dict() == pytest.approx(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import pytest
 from scipy import stats as distributions
 from simulate import line, power_law, prior_draws, simulate_curves
 
+from bayes_icl import nuts
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses import HYPOTHESES
 from bayes_icl.importance import sample_fast
@@ -25,26 +26,17 @@ from bayes_icl.nuts import Sampler, SamplerSettings, build_model
 from bayes_icl.posterior import Posterior
 from bayes_icl.scores import score_curves, sequence_log_likelihood
 
-GC_LEFT_ENABLED: dict[str, bool] = {}
 Compiled = Callable[..., Sampler]
 
 
 @pytest.fixture(scope="module")
-def sampler() -> Iterator[Compiled]:
-    """Compiles each hypothesis at most once, on curves longer than any that it is used on."""
-    made: dict[tuple[str, bool], Sampler] = {}
+def sampler() -> Compiled:
+    """Samplers of hypotheses, compiled on curves longer than any that they are used on."""
 
     def of(name: str, student: bool = False) -> Sampler:
-        if (name, student) not in made:
-            gc.enable()
-            h = HYPOTHESES[name].varied(student=student)
-            made[name, student] = Sampler(h, summarise(simulate_curves(8, 32)), SamplerSettings())
-            GC_LEFT_ENABLED[name] = gc.isenabled()
-            gc.enable()
-        return made[name, student]
+        return Sampler(HYPOTHESES[name].varied(student=student), summarise(simulate_curves(8, 32)), SamplerSettings())
 
-    yield of
-    made.clear()
+    return of
 
 
 def with_settings(sampler: Sampler, **settings: Any) -> Sampler:
@@ -101,10 +93,16 @@ def test_the_posterior_has_the_parameters_and_nothing_else(sampler: Compiled) ->
     assert np.ptp(posterior.log_weights) == 0 and np.exp(posterior.log_weights).sum() == pytest.approx(1)
 
 
-@pytest.mark.sampling
-def test_compiling_leaves_the_garbage_collector_on(sampler: Compiled) -> None:
-    sampler("additive")
-    assert GC_LEFT_ENABLED["additive"]
+@pytest.mark.parametrize("before", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(before: bool) -> None:
+    (gc.enable if before else gc.disable)()
+    try:
+        with pytest.raises(RuntimeError), nuts.not_collecting():
+            assert not gc.isenabled()
+            raise RuntimeError
+        assert gc.isenabled() == before
+    finally:
+        gc.enable()
 
 
 @pytest.mark.sampling
@@ -117,24 +115,56 @@ def test_a_sampler_is_of_one_hypothesis(sampler: Compiled) -> None:
 
 
 @pytest.mark.sampling
-def test_a_fit_with_faults_is_tried_once_more(sampler: Compiled) -> None:
-    """50 draws cannot have an ESS of 400; twice as many cannot either, and it says so."""
+@pytest.mark.parametrize(
+    ("diagnostics", "then"),
+    [
+        ({}, None),
+        ({"ess": 300.0}, (600, 600, 0.99)),
+        ({"rhat_max": 1.02}, (600, 600, 0.99)),
+        ({"divergences": 1}, (300, 600, 0.99)),
+    ],
+)
+def test_a_fit_with_faults_is_tried_once_more(
+    diagnostics: dict[str, float], then: tuple[int, int, float] | None, sampler: Compiled
+) -> None:
+    """Twice as long where the draws were too few, with smaller steps in any case; what is returned says how it went.
+
+    The draws are the sampler's; their diagnostics are put in, since which draws are good differs between machines.
+    """
     tried: list[tuple[int, int, float]] = []
-    additive = with_settings(sampler("additive"), draws=50, tune=300)
+    additive = with_settings(sampler("additive"), draws=300, tune=300)
     inner = additive._sample
 
     def spy(stats: Statistics, draws: int, tune: int, target_accept: float) -> Posterior:
         tried.append((draws, tune, target_accept))
-        return inner(stats, draws, tune, target_accept)
+        good = dataclasses.replace(inner(stats, draws, tune, target_accept), ess=5000.0, rhat_max=1.0, divergences=0)
+        return dataclasses.replace(good, **diagnostics)
 
     additive._sample = spy  # type: ignore[method-assign]
     posterior = additive(additive.hypothesis, summarise(simulate_curves(16, 16)))
-    assert tried == [(50, 300, 0.9), (100, 600, 0.99)]
+    assert tried == [(300, 300, 0.9), *([then] if then else [])]
+    assert bool(posterior.faults) == bool(diagnostics)
+
+
+@pytest.mark.sampling
+def test_too_few_draws_are_said() -> None:
+    """Of 100 draws in all the ESS cannot reach 400, on any machine."""
+    h, stats = HYPOTHESES["additive"], summarise(simulate_curves(16, 16))
+    posterior = Sampler(h, stats, SamplerSettings(draws=25, tune=300, chains=2))(h, stats)
+    assert len(posterior.log_weights) == 100  # twice as many, the second time
     assert any("ESS" in fault for fault in posterior.faults)
-    # The control: with enough of them, once.
-    tried.clear()
-    additive.settings = dataclasses.replace(additive.settings, draws=2000, tune=1000)
-    assert not additive(additive.hypothesis, summarise(simulate_curves(64, 32))).faults and len(tried) == 1
+
+
+@pytest.mark.sampling
+def test_a_law_is_compiled_once_a_process(sampler: Compiled) -> None:
+    one = sampler("additive")
+    longer = simulate_curves(32, 40)
+    again = Sampler(one.hypothesis, summarise(longer))
+    assert again._compiled is one._compiled
+    posterior, stats = sample(again, longer)  # curves longer than those it was compiled on
+    assert off(posterior, sample_fast(one.hypothesis, stats), stats) < 0.2
+    other = HYPOTHESES["additive"].varied(prior_width=2.0)
+    assert not any(known == other for known, *_ in nuts._COMPILED)
 
 
 @pytest.mark.sampling
@@ -183,30 +213,31 @@ def off(one: Posterior, other: Posterior, stats: Statistics) -> float:
     ],
 )
 def test_the_engines_agree(name: str, student: bool, f: Callable[[np.ndarray], np.ndarray], sampler: Compiled) -> None:
-    """Means within 5 % of a posterior sd, sds within 5 %.
+    """Means within 5 % of a posterior sd, sds within 5 %; within 8 % for `changepoint`, which is dear.
 
-    NUTS keeps 48000 draws with a bulk ESS above 12000, the fast engine an effective 30000: Monte Carlo errors are below
-    1.1 % of an sd for a mean and about 1 % (heavier tails: 1.3 %) for an sd, so 5 % is four of them and more.
+    NUTS keeps 48000 draws with a bulk ESS above 10000 (20000 and 4000), the fast engine an effective 25000: Monte Carlo
+    errors are below 1.2 % (1.7 %) of an sd for a mean and about as much for an sd, so the bounds are four of them.
     """
+    most, draws, least = (0.08, 5_000, 4_000) if name == "changepoint" else (0.05, 12_000, 10_000)
     h = HYPOTHESES[name].varied(student=student)
     curves = simulate_curves(32, 24, f=f, level=1.0, walk=0.3, gain_sd=2.0)
     stats = summarise(curves)
-    nuts = with_settings(sampler(name, student), draws=12_000)(h, stats)
+    slow = with_settings(sampler(name, student), draws=draws)(h, stats)
     fast = sample_fast(h, stats, least_draws=40_000)
-    assert nuts.faults == fast.faults == []
-    assert nuts.ess > 10_000 and fast.ess > 25_000
-    assert off(fast, nuts, stats) < 0.05
+    assert slow.faults == fast.faults == []
+    assert slow.ess > least and fast.ess > 25_000
+    assert off(fast, slow, stats) < most
     if name == "freeform":
         # Compiled for 32 shots: the last entries are those in use.
-        shape, w = nuts.params["shape"][:, -24:], np.exp(fast.log_weights)
+        shape, w = slow.params["shape"][:, -24:], np.exp(fast.log_weights)
         means, sds = w @ fast.params["shape"], shape.std(0)
         assert (abs(means - shape.mean(0)) < 0.05 * sds).all()
         spread = np.sqrt(w @ (fast.params["shape"] - means) ** 2)
         assert abs(spread / sds - 1).max() < 0.05
     # The controls: priors half as wide, and one sequence less.
     narrow = sample_fast(h.varied(student=student, prior_width=0.5), stats, least_draws=40_000)
-    assert off(narrow, nuts, stats) > 0.05
-    assert off(sample_fast(h, stats.of(np.arange(32) > 0), least_draws=40_000), nuts, stats) > 0.05
+    assert off(narrow, slow, stats) > most
+    assert off(sample_fast(h, stats.of(np.arange(32) > 0), least_draws=40_000), slow, stats) > most
 
 
 @pytest.mark.sampling
