@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo readme calibrate pages claim1 claim2 claim3 across analyses docs test lint bench clean
+.PHONY: help setup demo figures calibrate pages claim1 claim2 claim3 across analyses docs test lint bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -17,13 +17,14 @@ $(READY): pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(READY)  ## read SmolLM2-135M on four tasks and a null control, fit, attribute two, write the report: 9 minutes
+demo: $(READY)  ## read SmolLM2-135M on four tasks and a null control, fit, attribute two, write the report: 5 minutes
 	$(RUN) -m bayes_icl.collect --tasks copy times_ten past_tense category random_labels --n-seqs 32 --out data/curves/demo.nc
-	$(RUN) -m bayes_icl.fit --curves data/curves/demo.nc --out data/fits/demo --figures figures/demo --pool
-	$(RUN) -m bayes_icl.attribute --curves data/curves/demo.nc --tasks past_tense category --no-ablate
+	$(RUN) -m bayes_icl.fit --curves data/curves/demo.nc --figures runs/demo/curves --pool
+	$(RUN) -m bayes_icl.attribute --curves data/curves/demo.nc --tasks past_tense category --no-ablate --figures runs/demo/heads
 	$(RUN) -m bayes_icl.report --curves data/curves/demo.nc
 
-readme: $(READY)  ## put what the demo and the claims printed into README.md
+figures: $(READY)  ## draw figures/demo anew from data/example.nc, put what was printed into README.md: 2 minutes
+	$(RUN) -m bayes_icl.fit --curves data/example.nc --out data/fits/example --figures figures/demo --pool --force
 	$(RUN) analyses/fill_readme.py
 
 calibrate: $(READY)  ## simulate known truths, check ranks, coverage and verdicts, at two sizes: about 30 minutes
@@ -61,7 +62,8 @@ lint: $(READY)  ## ruff and mypy
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-bench: $(READY)  ## what every command costs, beside the plain way
+bench: $(READY)  ## what every command and the demo cost, beside the plain way
+	$(RUN) benchmarks/demo.py
 	$(RUN) benchmarks/collect.py
 	$(RUN) benchmarks/fit.py
 	$(RUN) benchmarks/attribute.py

@@ -1,6 +1,6 @@
 """Put what `fit`, `attribute` and `patch` printed into the README.
 
-``python analyses/fill_readme.py`` after ``make demo claim1 claim2``.
+``make figures`` draws and prints what is quoted of the demo's curves; ``make claim1 claim2`` the rest.
 """
 
 import re

@@ -314,8 +314,13 @@ def fit_curves(
         # The longest first, so that no worker is left alone with one at the end.
         nuts.sort(key=lambda name: (-len(anew[name]), -HYPOTHESES[name].complexity))
         jobs = [
-            (_sample_hypothesis, name, [cases[i] for i in anew[name]], [cases[i] for i in shown[name]], sampler)
-            + (hypotheses_from,)
+            (
+                _sample_hypothesis,
+                name,
+                *([cases[i] for i in of[name]] for of in (anew, shown)),
+                sampler,
+                hypotheses_from,
+            )
             for name in nuts
         ]
         bar.total = len(first) + len(rest) + len(nuts)
@@ -347,7 +352,7 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _wants_nuts(case: Case, score: Score | None, engine: str) -> bool:
-    """Whether NUTS is to score a law: of a headline, where the fast engine could not; not those it cannot walk either."""
+    """Whether NUTS is to score a law: a headline that the fast engine could not, but for laws it cannot walk either."""
     if engine == "nuts":
         return case.base
     faulty = score is not None and bool(score.faults) and HYPOTHESES[score.hypothesis].complexity < HEAVY
