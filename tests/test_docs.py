@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from bayes_icl.fit import FitSettings, main
+from bayes_icl.hypotheses import HYPOTHESES
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -37,7 +40,7 @@ def test_modules_import_only_from_those_above_them() -> None:
         assert used <= set(order[:at]), f"{name} imports {sorted(used - set(order[:at]))}, which stand below it"
 
 
-def test_readme_shows_what_the_program_printed() -> None:
+def test_numbers_in_the_readme_are_those_of_committed_files() -> None:
     script = runpy.run_path(str(ROOT / "analyses/fill_readme.py"))
     filled, summaries = script["filled"], script["read_summaries"]()
     assert filled(README, summaries) == README
@@ -47,6 +50,43 @@ def test_readme_shows_what_the_program_printed() -> None:
         ("patch", "rounds end"),
     ):  # and it would show
         assert filled(README, summaries | {kind: summaries[kind].replace(word, "other")}) != README
+
+
+VARIES = {
+    "law": "|".join(sorted(HYPOTHESES, key=len, reverse=True)),
+    "verdict": "REJECTED|SUPPORTED|UNDECIDED|NO_UPDATE|REFUSED|rejected|supported|undecided|no_update|refused",
+    "survives": "both|seq|future",
+    "number": r"[-+]?[0-9]+(?:[.][0-9]+)?(?:e[-+][0-9]+)?",
+}
+
+
+def _forms(text: str) -> set[str]:
+    """Lines with a place for every number, law and verdict: what stays whatever machine fitted the curves."""
+    for name, pattern in VARIES.items():
+        text = re.sub(rf"(?<![\w<])(?:{pattern})(?![\w>])", f"<{name}>", text)
+    return {re.sub(r"[ ─]+", " ", line).replace(" <survives>", "").strip() for line in text.splitlines()}
+
+
+def test_the_readme_shows_the_form_that_the_program_prints(tmp_path: Path) -> None:
+    """On the committed curves, with a few laws: every line but the reasons, which hang on what was found."""
+    settings = FitSettings(
+        curves=ROOT / "data/example.nc",
+        tasks=("copy",),
+        hypotheses=("constant", "additive", "power", "pooling", "freeform"),
+        engine="fast",
+        out=tmp_path / "fits",
+        figures=tmp_path / "figures",
+        workers=1,
+    )
+    main(settings)
+    printed = _forms((tmp_path / "figures/summary.txt").read_text(encoding="utf-8"))
+    block = re.search(r"<!-- summary: copy .*?```\n(.*?)^random_labels", README, flags=re.DOTALL | re.MULTILINE)
+    assert block
+    shown = {form for form in _forms(block[1]) if not form.startswith(("note:", "additive is", "power law's"))}
+    assert len(shown) > 12
+    assert shown <= printed, shown - printed
+    # The control: a heading that the program does not print.
+    assert not _forms(block[1].replace("survives", "stays")) <= printed
 
 
 def test_readme_points_at_what_exists() -> None:
