@@ -28,7 +28,7 @@ from bayes_icl.errors import StatedError
 from bayes_icl.hypotheses import HYPOTHESES
 from bayes_icl.importance import sample_fast
 from bayes_icl.noise import Statistics, summarise, variances
-from bayes_icl.posterior import PARETO_K_MOST, Posterior, mean_and_interval
+from bayes_icl.posterior import Posterior, mean_and_interval
 from bayes_icl.scores import Score, score_curves, score_together
 from bayes_icl.shrinkage import pool_heads, stands_out
 
@@ -137,7 +137,7 @@ def accumulation(curves: Curves, seed: int = 0) -> Accumulation:
     curves
         What the head adds to L, nats.
     """
-    return _without_fits(curves) or _judged(curves, {name: _fit_alone(name, curves, seed) for name in LAWS})
+    return without_fits(curves) or _judged(curves, {name: fit_alone(name, curves, seed) for name in LAWS})
 
 
 def accumulations(each: Sequence[Curves], seed: int = 0) -> list[Accumulation]:
@@ -146,24 +146,24 @@ def accumulations(each: Sequence[Curves], seed: int = 0) -> list[Accumulation]:
     All are fitted together, law by law. What such a fit cannot be relied on for, `accumulation` fits alone, so that
     each head has the same verdict as there but for Monte Carlo error. It does not hang on which other heads there are.
     """
-    found = [_without_fits(curves) for curves in each]
+    found = [without_fits(curves) for curves in each]
     rest = [i for i, one in enumerate(found) if one is None]
     if not rest:
         return [one for one in found if one]
     together = {name: score_together(HYPOTHESES[name], [each[i] for i in rest], seed=seed) for name in LAWS}
     for j, i in enumerate(rest):
-        fits = {
-            name: fit[j] if _sound(fit[j][0]) else _fit_alone(name, each[i], seed) for name, fit in together.items()
-        }
+        fits = {name: fits[j] for name, fits in together.items()}
+        fits |= {name: fit_alone(name, each[i], seed) for name, (score, _) in fits.items() if not score.reliable}
         found[i] = _judged(each[i], fits)
     return [one for one in found if one]
 
 
-def _fit_alone(name: str, curves: Curves, seed: int) -> Fit:
+def fit_alone(name: str, curves: Curves, seed: int = 0) -> Fit:
+    """One law of `LAWS` as every other curve is fitted and scored, refits and all."""
     return score_curves(HYPOTHESES[name], curves, partial(sample_fast, seed=seed), future=False, checks=False)
 
 
-def _without_fits(curves: Curves) -> Accumulation | None:
+def without_fits(curves: Curves) -> Accumulation | None:
     """That of a head whose effect does not vary, or not enough to be fitted; None for all others."""
     updates = np.diff(curves.log_odds, axis=1)
     if not updates.any():
@@ -188,13 +188,9 @@ def _judged(curves: Curves, fits: Mapping[str, Fit]) -> Accumulation:
     return Accumulation(kind, delta, mean_and_interval(c, pooling.log_weights))
 
 
-def _sound(score: Score) -> bool:
-    return not score.faults and score.pareto_k_max <= PARETO_K_MOST
-
-
 def _kind(scores: dict[str, Score], least: float) -> str:
     """The kind of accumulation, given the lower bound of the last update over the first under `pooling`."""
-    sound = {name for name, score in scores.items() if _sound(score)}
+    sound = {name for name, score in scores.items() if score.reliable}
     if not {"constant", "additive"} <= sound:
         return "undecided"
     alive, distance = survivors(list(scores.values()), "elpd_logo")

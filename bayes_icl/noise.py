@@ -18,8 +18,8 @@ a latent step in each (`changepoint`; given the step the form is the same), one 
 (`observer`), and any with heavy-tailed noise, where x_s has the multivariate t distribution with that location and
 scale matrix and `dof` degrees of freedom.
 
-Functions that take `xp` run on numpy, with a leading axis of draws in every parameter (of curves and of draws, where the
-statistics are `stacked`), and on pytensor.tensor, without.
+Functions that take `xp` run on numpy, with a leading axis of draws in every parameter (of curves and of draws, where
+the statistics are `stacked`), and on pytensor.tensor, without.
 """
 
 from __future__ import annotations
@@ -134,9 +134,9 @@ def summarise(curves: Curves, *, until: float | None = None, scale: float | None
 def stacked(each: Sequence[Statistics]) -> Statistics:
     """Those of several curves of the same shape, with a leading axis of curves in all that differs between them.
 
-    `total_log_likelihood` then takes parameters of shape (curve, draw, 1) or (curve, draw, length), where it need not go
-    by sequence. x has shape (curve, seq, update), x_mean (curve, 1, update), x_scatter (curve, update, update) and scale
-    (curve, 1, 1).
+    `total_log_likelihood` then takes parameters of shape (curve, draw, 1) or (curve, draw, length), where it need not
+    go by sequence. x has shape (curve, seq, update), x_mean (curve, 1, update), x_scatter (curve, update, update) and
+    scale (curve, 1, 1).
     """
     return replace(
         each[0],

@@ -100,6 +100,11 @@ class Score:
     coverage_ahead: float = np.nan
     pulls: list[dict[str, float]] = field(default_factory=list)
 
+    @property
+    def reliable(self) -> bool:
+        """No faults, and no sequence left out whose score hangs on a few draws."""
+        return not self.faults and self.pareto_k_max <= PARETO_K_MOST
+
 
 def sequence_log_likelihood(posterior: Posterior, stats: Statistics) -> Float[np.ndarray, "draw seq"]:
     """Log-likelihood of each sequence under each draw, nats."""
@@ -186,8 +191,8 @@ def score_curves(
 def score_together(hypothesis: Hypothesis, each: Sequence[Curves], *, seed: int = 0) -> list[tuple[Score, Posterior]]:
     """Fit a hypothesis to many curves of the same shape at once and leave out each sequence, without refits.
 
-    Scores lack `intervals` and all that `score_curves` adds with `future` and `checks`. Where the posterior has faults
-    or a sequence's Pareto k is above 0.7, as both then say, `score_curves` is for that curve. k is taken, and weights
+    Scores lack `intervals` and all that `score_curves` adds with `future` and `checks`. Where one is not `reliable`,
+    by the posterior's faults or a Pareto k above 0.7, `score_curves` is for that curve. k is taken, and weights
     smoothed, only where less than a quarter of the draws count without the sequence; k is 0 where none is taken.
 
     Parameters are those of `sample_together`.
@@ -196,9 +201,11 @@ def score_together(hypothesis: Hypothesis, each: Sequence[Curves], *, seed: int 
     posteriors = sample_together(hypothesis, stats, seed=seed)
     own = np.stack([sequence_log_likelihood(posterior, one) for posterior, one in zip(posteriors, stats)], axis=1)
     log_weights = np.stack([posterior.log_weights for posterior in posteriors], axis=1)[..., None] - own
-    total = logsumexp(log_weights, axis=0)
-    elpd, k = -total, np.zeros(total.shape)
-    few = 2 * total - logsumexp(2 * log_weights, axis=0) < np.log(SMOOTHED_BELOW * len(own))
+    largest = log_weights.max(0)
+    weights = np.exp(log_weights - largest)
+    total = weights.sum(0)
+    elpd, k = -largest - np.log(total), np.zeros(total.shape)
+    few = ~(total**2 >= SMOOTHED_BELOW * len(own) * np.einsum("nij,nij->ij", weights, weights))
     smoothed, k[few] = smooth(log_weights[:, few])
     elpd[few] = logsumexp(smoothed + own[:, few], axis=0)
     if hypothesis.ceiling:

@@ -39,26 +39,25 @@ class BenchmarkSettings:
     """Heads a task; all, if 0."""
 
 
-def every_fit(curves: list[Curves], *, together: bool) -> list[dict[str, heads.Fit]]:
+def batches(curves: list[Curves]) -> list[list[Curves]]:
+    """As `head_table` fits them."""
+    return [curves[i : i + heads.BATCH] for i in range(0, len(curves), heads.BATCH)]
+
+
+def every_fit(curves: list[Curves], *, together: bool, seed: int = 0) -> list[dict[str, heads.Fit]]:
     """The fits of each head that can be fitted."""
-    curves = [one for one in curves if heads._without_fits(one) is None]
+    curves = [one for one in curves if heads.without_fits(one) is None]
     if not together:
-        return [{name: heads._fit_alone(name, one, 0) for name in heads.LAWS} for one in curves]
-    starts = range(0, len(curves), heads.BATCH)
-    batches = [curves[i : i + heads.BATCH] for i in starts]
-    by_law = {
-        name: [fit for batch in batches for fit in score_together(HYPOTHESES[name], batch)] for name in heads.LAWS
-    }
-    return [{name: by_law[name][i] for name in heads.LAWS} for i in range(len(curves))]
+        return [{name: heads.fit_alone(name, one, seed) for name in heads.LAWS} for one in curves]
+    by_batch = [{name: score_together(HYPOTHESES[name], batch) for name in heads.LAWS} for batch in batches(curves)]
+    return [{name: fits[i] for name, fits in laws.items()} for laws in by_batch for i in range(len(laws["additive"]))]
 
 
 def seconds(curves: list[Curves], *, together: bool) -> tuple[float, list[heads.Accumulation]]:
     """CPU seconds a head, and what was found."""
     start = time.process_time()
     if together:
-        found = [
-            x for i in range(0, len(curves), heads.BATCH) for x in heads.accumulations(curves[i : i + heads.BATCH])
-        ]
+        found = [one for batch in batches(curves) for one in heads.accumulations(batch)]
     else:
         found = [heads.accumulation(one) for one in curves]
     return (time.process_time() - start) / len(curves), found
@@ -97,23 +96,30 @@ def main(settings: BenchmarkSettings) -> None:
 def agreement(curves: list[Curves], old: list[heads.Accumulation], new: list[heads.Accumulation]) -> str:
     """Kinds, means of delta and differences of elpd, both ways."""
     other = Counter((a.kind, b.kind) for a, b in zip(old, new) if a.kind != b.kind)
-    one, all_ = (every_fit(curves, together=together) for together in (False, True))
-    alone = sum(not heads._sound(score) for fits in all_ for score, _ in fits.values())
-    sound = [(a, b) for a, b in zip(one, all_) if all(heads._sound(f[0]) for fits in (a, b) for f in fits.values())]
-    means = [(mean_and_sd(a["additive"]), mean_and_sd(b["additive"])) for a, b in sound]
-    off = np.array([abs(x - y) / sd for (x, sd), (y, _) in means])
-    gaps = [
-        [sum((f[p][0].elpd_logo - f[q][0].elpd_logo).sum() * s for f, s in ((a, 1), (b, -1))) for a, b in sound]
-        for p, q in combinations(heads.LAWS, 2)
-    ]
-    quantiles = np.quantile(np.abs(gaps), (0.5, 0.99, 1.0))
+    one = every_fit(curves, together=False)
+    again = every_fit(curves, together=False, seed=1)
+    both = every_fit(curves, together=True)
+    redone = [sum(not score.reliable for score, _ in fits.values()) for fits in both]
     return (
         f"{len(old) - sum(other.values())} of {len(old)} heads of the same kind (others: {dict(other)}); "
-        f"{alone} of {len(all_) * len(heads.LAWS)} fits redone alone, in "
-        f"{sum(any(not heads._sound(s) for s, _ in fits.values()) for fits in all_)} heads; "
-        f"mean of delta off by {np.quantile(off, 0.5):.3f} sd (median), {off.max():.3f} at most; "
-        f"differences of elpd off by {quantiles[0]:.2f} nats (median), {quantiles[1]:.2f} (99 %), {quantiles[2]:.2f} at most"
+        f"{sum(redone)} of {len(both) * len(heads.LAWS)} fits done again alone, of {np.count_nonzero(redone)} heads\n"
+        f"  together beside one by one: {distance(one, both)}\n"
+        f"  one by one, seed 1 beside 0: {distance(one, again)}"
     )
+
+
+def distance(one: list[dict[str, heads.Fit]], other: list[dict[str, heads.Fit]]) -> str:
+    """How far two ways are apart in heads all of whose fits can be relied on in both."""
+    sound = [(a, b) for a, b in zip(one, other) if all(score.reliable for fits in (a, b) for score, _ in fits.values())]
+    means = [(mean_and_sd(a["additive"]), mean_and_sd(b["additive"])) for a, b in sound]
+    off = np.quantile([abs(x - y) / sd for (x, sd), (y, _) in means], (0.5, 0.99, 1.0))
+    apart = [
+        [(a[p][0].elpd_logo - a[q][0].elpd_logo - b[p][0].elpd_logo + b[q][0].elpd_logo).sum() for a, b in sound]
+        for p, q in combinations(heads.LAWS, 2)
+    ]
+    nats = np.quantile(np.abs(apart), (0.5, 0.99, 1.0))
+    three = "{:.3f} (median), {:.3f} (99 %), {:.3f} (most)"
+    return f"mean of delta {three.format(*off)} sd; differences of elpd {three.format(*nats)} nats"
 
 
 if __name__ == "__main__":
