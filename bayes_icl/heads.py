@@ -28,18 +28,20 @@ from bayes_icl.errors import StatedError
 from bayes_icl.hypotheses import HYPOTHESES
 from bayes_icl.importance import sample_fast
 from bayes_icl.noise import Statistics, summarise, variances
-from bayes_icl.posterior import PARETO_K_MOST, Posterior, mean_and_interval
-from bayes_icl.scores import Score, score_curves
+from bayes_icl.posterior import Posterior, mean_and_interval
+from bayes_icl.scores import Score, score_curves, score_together
 from bayes_icl.shrinkage import pool_heads, stands_out
 
 Interval = tuple[float, float, float]  # mean, low, high
 Head = tuple[int, int]  # layer, head
+Fit = tuple[Score, Posterior]
 
 LINEAR_LEAST = 0.5  # the last update over the first; 1 is a straight line, 0 a ceiling reached
 NEAREST = (5, 10, 20, 40)  # heads that a placebo is drawn from, in turn
 MATCHED = 0.1  # a placebo set's sum of norms may be off by this share
 TRIES = 200  # at another placebo set that differs from all before
-BATCH = 8  # heads a job
+BATCH = 16  # heads a job, fitted together: arrays that a core's cache holds
+LAWS = ("constant", "additive", "pooling", "freeform")  # that a head's effect is fitted with
 NOTHING: Interval = (np.nan, np.nan, np.nan)
 
 
@@ -135,29 +137,60 @@ def accumulation(curves: Curves, seed: int = 0) -> Accumulation:
     curves
         What the head adds to L, nats.
     """
+    return without_fits(curves) or _judged(curves, {name: fit_alone(name, curves, seed) for name in LAWS})
+
+
+def accumulations(each: Sequence[Curves], seed: int = 0) -> list[Accumulation]:
+    """`accumulation` of many heads at once, whose curves have the same shots and sequences.
+
+    All are fitted together, law by law. What such a fit cannot be relied on for, `accumulation` fits alone, so that
+    each head has the same verdict as there but for Monte Carlo error. It does not hang on which other heads there are.
+    """
+    found = [without_fits(curves) for curves in each]
+    rest = [i for i, one in enumerate(found) if one is None]
+    if not rest:
+        return [one for one in found if one]
+    together = {name: score_together(HYPOTHESES[name], [each[i] for i in rest], seed=seed) for name in LAWS}
+    for j, i in enumerate(rest):
+        fits = {name: fits[j] for name, fits in together.items()}
+        fits |= {name: fit_alone(name, each[i], seed) for name, (score, _) in fits.items() if not score.reliable}
+        found[i] = _judged(each[i], fits)
+    return [one for one in found if one]
+
+
+def fit_alone(name: str, curves: Curves, seed: int = 0) -> Fit:
+    """One law of `LAWS` as every other curve is fitted and scored, refits and all."""
+    return score_curves(HYPOTHESES[name], curves, partial(sample_fast, seed=seed), future=False, checks=False)
+
+
+def without_fits(curves: Curves) -> Accumulation | None:
+    """That of a head whose effect does not vary, or not enough to be fitted; None for all others."""
     updates = np.diff(curves.log_odds, axis=1)
     if not updates.any():
         return Accumulation("none", (0.0, 0.0, 0.0), NOTHING)
-    few = updates.shape[0] < LEAST_SEQS or updates.shape[1] < LEAST_UPDATES
     levelled = curves._replace(log_odds=curves.log_odds - curves.log_odds.mean(1, keepdims=True))
-    stats = summarise(curves)
-    if too_little(levelled) or not stats.scale > 0:
+    if too_little(levelled) or not np.median(curves.log_odds.std(1)) > 0:
         return Accumulation("undecided", (float(updates.mean()), np.nan, np.nan), NOTHING)
-    scores, posteriors = {}, {}
-    engine = partial(sample_fast, seed=seed)
-    for name in ("constant", "additive", "pooling", "freeform"):
-        scores[name], posteriors[name] = score_curves(HYPOTHESES[name], curves, engine, future=False, checks=False)
-    pooling = posteriors["pooling"]
+    return None
+
+
+def _judged(curves: Curves, fits: Mapping[str, Fit]) -> Accumulation:
+    """What the fits of all `LAWS` say."""
+    n_seqs, n_shots = curves.log_odds.shape
+    _, additive = fits["additive"]
+    _, pooling = fits["pooling"]
+    delta = mean_and_interval(additive.numbers(summarise(curves))["delta"], additive.log_weights)
     c = pooling.params["c"][:, 0]
-    first, last = stats.shots[:2, None] + c, stats.shots[-2:, None] + c
+    first, last = curves.shots[:2, None] + c, curves.shots[-2:, None] + c
     _, least, _ = mean_and_interval(first.prod(0) / last.prod(0), pooling.log_weights)
-    kind = "undecided" if few else _kind(scores, least)
-    return Accumulation(kind, scores["additive"].intervals["delta"], mean_and_interval(c, pooling.log_weights))
+    few = n_seqs < LEAST_SEQS or n_shots - 1 < LEAST_UPDATES
+    kind = "undecided" if few else _kind({name: score for name, (score, _) in fits.items()}, least)
+    return Accumulation(kind, delta, mean_and_interval(c, pooling.log_weights))
 
 
 def _kind(scores: dict[str, Score], least: float) -> str:
     """The kind of accumulation, given the lower bound of the last update over the first under `pooling`."""
-    sound = {name for name, s in scores.items() if not s.faults and s.pareto_k_max <= PARETO_K_MOST}
+    sound = {name for name, score in scores.items() if score.reliable}
     if not {"constant", "additive"} <= sound:
         return "undecided"
     alive, distance = survivors(list(scores.values()), "elpd_logo")
@@ -170,10 +203,6 @@ def _kind(scores: dict[str, Score], least: float) -> str:
     if "additive" in alive:
         return "linear" if "pooling" in sound and least > LINEAR_LEAST else "undecided"
     return "averaging"
-
-
-def _accumulations(curves: Sequence[Curves], seed: int) -> list[Accumulation]:
-    return [accumulation(one, seed) for one in curves]
 
 
 def head_table(
@@ -226,7 +255,7 @@ def head_table(
     workers = min(workers or one_a_core(), max(len(jobs), 1))
     bar = tqdm(total=sum(len(job[0]) for job in jobs), unit="head", disable=not progress, dynamic_ncols=True)
     with run_jobs(workers) as run, bar:
-        for j, results in run(_accumulations, jobs):
+        for j, results in run(accumulations, jobs):
             i, start = places[j]
             found[i].update({start + k: one for k, one in enumerate(results)})
             bar.update(len(results))

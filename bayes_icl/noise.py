@@ -18,12 +18,13 @@ a latent step in each (`changepoint`; given the step the form is the same), one 
 (`observer`), and any with heavy-tailed noise, where x_s has the multivariate t distribution with that location and
 scale matrix and `dof` degrees of freedom.
 
-Functions that take `xp` run on numpy, with a leading axis of draws in every parameter, and on pytensor.tensor, without.
+Functions that take `xp` run on numpy, with a leading axis of draws in every parameter (of curves and of draws, where
+the statistics are `stacked`), and on pytensor.tensor, without.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,7 +72,7 @@ class Statistics:
     x_mean: np.ndarray
     x_scatter: np.ndarray
     n_seqs: float
-    scale: float
+    scale: Any  # a float, but for `stacked`
     transform: np.ndarray
     eigenvalues: np.ndarray
     step_positions: np.ndarray
@@ -130,9 +131,30 @@ def summarise(curves: Curves, *, until: float | None = None, scale: float | None
     )
 
 
+def stacked(each: Sequence[Statistics]) -> Statistics:
+    """Those of several curves of the same shape, with a leading axis of curves in all that differs between them.
+
+    `total_log_likelihood` then takes parameters of shape (curve, draw, 1) or (curve, draw, length), where it need not
+    go by sequence. x has shape (curve, seq, update), x_mean (curve, 1, update), x_scatter (curve, update, update) and
+    scale (curve, 1, 1).
+    """
+    return replace(
+        each[0],
+        x=np.stack([stats.x for stats in each]),
+        x_mean=np.stack([stats.x_mean for stats in each])[:, None],
+        x_scatter=np.stack([stats.x_scatter for stats in each]),
+        scale=np.array([stats.scale for stats in each])[:, None, None],
+    )
+
+
 def variances(stats: Any, level: Any, walk: Any) -> Any:
     """Noise variance of each transformed difference, v; arguments broadcast against a last axis of updates."""
     return level**2 * stats.eigenvalues + walk**2 + JITTER * stats.scale**2
+
+
+def trace(xp: Any, scatter: Any, inverse: Any) -> Any:
+    """Of scatter times the diagonal matrix `inverse`, whose entries are along the last axis."""
+    return (inverse @ xp.diagonal(scatter, axis1=-2, axis2=-1)[..., None])[..., 0]
 
 
 def total_log_likelihood(xp: Any, hypothesis: Hypothesis, stats: Any, params: Mapping[str, Any]) -> Any:
@@ -155,7 +177,7 @@ def total_log_likelihood(xp: Any, hypothesis: Hypothesis, stats: Any, params: Ma
     q = (u * h).sum(axis=-1)
     w2 = w2[..., 0] if xp is np else w2
     error = stats.x_mean - mean
-    squares = ((xp.diagonal(stats.x_scatter) + s * error**2) / v).sum(axis=-1)
+    squares = trace(xp, stats.x_scatter, 1 / v) + s * (error**2 / v).sum(axis=-1)
     along = ((h @ stats.x_scatter) * h).sum(axis=-1) + s * (h * error).sum(axis=-1) ** 2
     log_det = xp.log(v).sum(axis=-1) + xp.log1p(w2 * q)
     return -0.5 * (s * (log_det + k * LOG_2PI) + squares - w2 / (1 + w2 * q) * along)

@@ -16,7 +16,7 @@ Replicates
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,12 +25,13 @@ from scipy.special import expit, logsumexp
 
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses import Hypothesis
-from bayes_icl.importance import BLOCK, sample_fast
+from bayes_icl.importance import BLOCK, collapsed_log_likelihood, sample_fast, sample_together
 from bayes_icl.noise import Statistics, log_likelihood, summarise
 from bayes_icl.posterior import PARETO_K_MOST, Posterior, mean_and_interval
 from bayes_icl.predictive import go_on, replicate
 from bayes_icl.psis import smooth
 
+SMOOTHED_BELOW = 0.25  # share of draws that count without a sequence: a tail matters where it is less
 EFFECTIVE_LEAST = 20  # draws that must carry the score of a refit
 LOGO_DRAWS = 4000  # of equal weight: k must tell of the sequence left out, not of the engine's weights
 MOST_NUMBERS = 2**22  # in a table of draws by sequences
@@ -98,6 +99,11 @@ class Score:
     lag_high: float = np.nan
     coverage_ahead: float = np.nan
     pulls: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def reliable(self) -> bool:
+        """No faults, and no sequence left out whose score hangs on a few draws."""
+        return not self.faults and self.pareto_k_max <= PARETO_K_MOST
 
 
 def sequence_log_likelihood(posterior: Posterior, stats: Statistics) -> Float[np.ndarray, "draw seq"]:
@@ -180,6 +186,66 @@ def score_curves(
         log_marginal=posterior.log_marginal,
         **score,
     ), posterior
+
+
+def score_together(hypothesis: Hypothesis, each: Sequence[Curves], *, seed: int = 0) -> list[tuple[Score, Posterior]]:
+    """Fit a hypothesis to many curves of the same shape at once and leave out each sequence, without refits.
+
+    Scores lack `intervals` and all that `score_curves` adds with `future` and `checks`. Where one is not `reliable`,
+    by the posterior's faults or a Pareto k above 0.7, `score_curves` is for that curve. k is taken, and weights
+    smoothed, only where less than a quarter of the draws count without the sequence; k is 0 where none is taken.
+
+    Parameters are those of `sample_together`.
+    """
+    stats = [summarise(curves) for curves in each]
+    posteriors = sample_together(hypothesis, stats, seed=seed)
+    own = np.stack([sequence_log_likelihood(posterior, one) for posterior, one in zip(posteriors, stats)], axis=1)
+    log_weights = np.stack([posterior.log_weights for posterior in posteriors], axis=1)[..., None] - own
+    largest = log_weights.max(0)
+    weights = np.exp(log_weights - largest)
+    total = weights.sum(0)
+    elpd, k = -largest - np.log(total), np.zeros(total.shape)
+    few = ~(total**2 >= SMOOTHED_BELOW * len(own) * np.einsum("nij,nij->ij", weights, weights))
+    smoothed, k[few] = smooth(log_weights[:, few])
+    elpd[few] = logsumexp(smoothed + own[:, few], axis=0)
+    if hypothesis.ceiling:
+        for i, s in np.argwhere(k > PARETO_K_MOST):
+            elpd[i, s], k[i, s] = _without_drawn_means(posteriors[i], stats[i], s)
+    return [
+        (
+            Score(
+                task=curves.task,
+                readout=curves.readout,
+                n_min=int(curves.shots[0]),
+                hypothesis=hypothesis.name,
+                elpd_logo=elpd[i],
+                elpd_lfo=np.full(elpd.shape[1], np.nan),
+                intervals={},
+                pareto_k_max=float(k[i].max()),
+                refits=0,
+                rhat_max=posterior.rhat_max,
+                ess_bulk_min=posterior.ess,
+                divergences=0,
+                faults=tuple(posterior.faults),
+                k_hat=posterior.k_hat,
+                log_marginal=posterior.log_marginal,
+            ),
+            posterior,
+        )
+        for i, (curves, posterior) in enumerate(zip(each, posteriors))
+    ]
+
+
+def _without_drawn_means(posterior: Posterior, stats: Statistics, s: int) -> tuple[float, float]:
+    """Score and Pareto k of sequence `s` left out under a `ceiling`, its free means integrated out.
+
+    Few sequences tell little of a mean for each shot, so that draws of those means without one of the sequences are far
+    from those with it, while the noise is much the same.
+    """
+    others = stats.of(np.arange(len(stats.x)) != s)
+    own = np.subtract(*(collapsed_log_likelihood(posterior.hypothesis, x, posterior.params) for x in (stats, others)))
+    log_weights, k = smooth((posterior.log_weights - own)[:, None])
+    return float(logsumexp(log_weights[:, 0] + own)), float(k[0])
 
 
 def _leave_sequences_out(hypothesis: Hypothesis, stats: Statistics, posterior: Posterior, engine: Engine) -> dict:

@@ -15,8 +15,8 @@ from simulate import line, power_law, prior_draws, simulate_curves, with_evidenc
 
 from bayes_icl import importance
 from bayes_icl.hypotheses import HYPOTHESES, Hypothesis, Prior
-from bayes_icl.importance import Mixture, Space, collapsed_log_likelihood, sample_fast
-from bayes_icl.noise import Statistics, summarise, total_log_likelihood, variances
+from bayes_icl.importance import Mixture, Space, collapsed_log_likelihood, sample_fast, sample_together
+from bayes_icl.noise import Statistics, stacked, summarise, total_log_likelihood, variances
 from bayes_icl.nuts import build_model, quiet
 from bayes_icl.posterior import Posterior
 
@@ -157,6 +157,35 @@ def test_log_posterior_of_the_ceiling_is_that_of_the_pymc_model_less_its_means()
     found = space.log_posterior(z) - log_jacobian(space, z)
     # z = x / scale, so densities of x are smaller by the scale.
     np.testing.assert_allclose(found, joint - np.array(conditional), rtol=1e-8, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["constant", "additive", "pooling", "scaling_law", "freeform"])
+def test_many_curves_at_once_have_each_ones_density(name: str) -> None:
+    each = [summarise(simulate_curves(5, 8, n_min=1, gain=gain, seed=i)) for i, gain in enumerate((4.0, 0.0, -9.0))]
+    space = Space(HYPOTHESES[name], stacked(each))
+    z = np.random.default_rng(0).normal(size=(3, 40, space.size))
+    for mirror in (False, True):
+        expected = [Space(space.hypothesis, one).log_posterior(x, mirror=mirror) for one, x in zip(each, z)]
+        assert np.isfinite(expected).any()
+        np.testing.assert_allclose(space.log_posterior(z, mirror=mirror), expected, rtol=1e-10)
+    starts = space.starts(4, np.random.default_rng(1))
+    expected = [Space(space.hypothesis, one).starts(4, np.random.default_rng(1)) for one in each]
+    np.testing.assert_allclose(starts, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["constant", "additive", "pooling", "freeform"])
+def test_many_curves_at_once_have_each_ones_posterior(name: str) -> None:
+    each = [summarise(simulate_curves(12, 12, n_min=1, gain=gain, seed=i)) for i, gain in enumerate((4.0, 0.0, -9.0))]
+    for stats, found in zip(each, sample_together(HYPOTHESES[name], each)):
+        one = sample_fast(found.hypothesis, stats, least_draws=20_000)
+        assert not found.faults
+        assert found.log_marginal == pytest.approx(one.log_marginal, abs=0.1)
+        for key, (mean, low, high) in one.intervals(stats).items():
+            other = found.intervals(stats)[key]
+            assert abs(other[0] - mean) < 0.03 * (high - low)
+            assert np.abs(np.subtract(other[1:], (low, high))).max() < 0.2 * (
+                high - low
+            )  # of c the upper end is far out
 
 
 def test_a_ceiling_with_heavy_tails_is_refused_not_fitted_wrongly() -> None:
