@@ -391,8 +391,10 @@ def _at_modes(space: Space) -> Mixture:
     for _ in range(NEWTON_STEPS):
         gradient, covs = _curvature(space, z)
         step = (covs @ gradient[..., None])[..., 0]
-        if ((gradient * step).sum(1) < 1e-2).all():
+        going = (gradient * step).sum(1, keepdims=True) > 1e-2
+        if not going.any():
             break
+        step *= going  # or a curve's own mode would hang on how far from theirs the others are
         tried = z[:, None] + shares[:, None] * step[:, None]
         z = tried[curves, space.log_posterior(tried, mirror=True).argmax(1)]
         z[:, space.sds] = np.abs(z[:, space.sds])
