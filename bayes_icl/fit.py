@@ -290,7 +290,7 @@ def fit_curves(
         bar.set_description("headlines, fast engine")
         fast = [i for i, case in enumerate(cases) if engine != "nuts" or not case.base]
         first = [i for i in fast if cases[i].headline]
-        for j, fitted in run(_call, [fast_job(i) for i in first]):
+        for j, fitted in run(_call, [*map(fast_job, first)]):
             keep(first[j], fitted)
             bar.update(1)
             if progress:
@@ -313,19 +313,14 @@ def fit_curves(
         rest = [i for i in fast if i not in first]
         # The longest first, so that no worker is left alone with one at the end.
         nuts.sort(key=lambda name: (-len(anew[name]), -HYPOTHESES[name].complexity))
-        jobs = [
-            (
-                _sample_hypothesis,
-                name,
-                *([cases[i] for i in of[name]] for of in (anew, shown)),
-                sampler,
-                hypotheses_from,
-            )
-            for name in nuts
-        ]
+
+        def nuts_job(name: str) -> tuple:
+            scored, sampled = ([cases[i] for i in of] for of in (anew[name], shown[name]))
+            return _sample_hypothesis, name, scored, sampled, sampler, hypotheses_from
+
         bar.total = len(first) + len(rest) + len(nuts)
         bar.set_description("other settings" + (f"; NUTS: {', '.join(nuts)}" if nuts else ""))
-        for j, result in run(_call, [*jobs, *(fast_job(i) for i in rest)]):
+        for j, result in run(_call, [*map(nuts_job, nuts), *map(fast_job, rest)]):
             bar.update(1)
             if j >= len(nuts):
                 keep(rest[j - len(nuts)], result)

@@ -1,7 +1,6 @@
 """Minutes that `make demo` takes, by stage, after the set-up: every stage's command as the Makefile has it.
 
-``.venv/bin/python benchmarks/demo.py`` prints a table, and writes benchmarks/demo.txt. With ``--first`` it ends once
-the first verdict is printed.
+``.venv/bin/python benchmarks/demo.py`` prints a table, and writes benchmarks/demo.txt.
 """
 
 from __future__ import annotations

@@ -213,20 +213,19 @@ def off(one: Posterior, other: Posterior, stats: Statistics) -> float:
     ],
 )
 def test_the_engines_agree(name: str, student: bool, f: Callable[[np.ndarray], np.ndarray], sampler: Compiled) -> None:
-    """Means within 5 % of a posterior sd, sds within 5 %; within 8 % for `changepoint`, which is dear.
+    """Means within 5 % of a posterior sd, sds within 5 %.
 
-    NUTS keeps 48000 draws with a bulk ESS above 10000 (20000 and 4000), the fast engine an effective 25000: Monte Carlo
-    errors are below 1.2 % (1.7 %) of an sd for a mean and about as much for an sd, so the bounds are four of them.
+    NUTS keeps 48000 draws with a bulk ESS above 10000, the fast engine an effective 25000: Monte Carlo errors are below
+    1.2 % of an sd for a mean and about 1 % (heavier tails: 1.3 %) for an sd, so 5 % is four of them.
     """
-    most, draws, least = (0.08, 5_000, 4_000) if name == "changepoint" else (0.05, 12_000, 10_000)
     h = HYPOTHESES[name].varied(student=student)
     curves = simulate_curves(32, 24, f=f, level=1.0, walk=0.3, gain_sd=2.0)
     stats = summarise(curves)
-    slow = with_settings(sampler(name, student), draws=draws)(h, stats)
+    slow = with_settings(sampler(name, student), draws=12_000)(h, stats)
     fast = sample_fast(h, stats, least_draws=40_000)
     assert slow.faults == fast.faults == []
-    assert slow.ess > least and fast.ess > 25_000
-    assert off(fast, slow, stats) < most
+    assert slow.ess > 10_000 and fast.ess > 25_000
+    assert off(fast, slow, stats) < 0.05
     if name == "freeform":
         # Compiled for 32 shots: the last entries are those in use.
         shape, w = slow.params["shape"][:, -24:], np.exp(fast.log_weights)
@@ -236,8 +235,8 @@ def test_the_engines_agree(name: str, student: bool, f: Callable[[np.ndarray], n
         assert abs(spread / sds - 1).max() < 0.05
     # The controls: priors half as wide, and one sequence less.
     narrow = sample_fast(h.varied(student=student, prior_width=0.5), stats, least_draws=40_000)
-    assert off(narrow, slow, stats) > most
-    assert off(sample_fast(h, stats.of(np.arange(32) > 0), least_draws=40_000), slow, stats) > most
+    assert off(narrow, slow, stats) > 0.05
+    assert off(sample_fast(h, stats.of(np.arange(32) > 0), least_draws=40_000), slow, stats) > 0.05
 
 
 @pytest.mark.sampling
