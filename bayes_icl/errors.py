@@ -14,6 +14,17 @@ class StatedError(Exception):
     """Something a user can put right: one line saying what was expected, what came, and what to do."""
 
 
+def shown(text: str) -> str:
+    """Text that may be a user's, safe for a terminal, on one line: what is not printable is written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def check_name(kind: str, name: object) -> None:
+    """State a name that could not be printed: it stands in files, figures and on terminals."""
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        raise StatedError(f"{kind} must have a name of printable text on one line, got {name!r}: rename it")
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> StatedError:
     """The error for a name that is not in a table, with the nearest names first."""
     known = list(known)
@@ -35,12 +46,12 @@ def exit_stating(run: Callable[[], int]) -> None:
     try:
         code = run()
     except StatedError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
         code = FAILED
     except OSError as error:  # disk full, unwritable folder, unreadable file: the system's own words are clear
         where = f": {error.filename}" if error.filename else ""
         remedy = "; make room, or give another --out, and run again" if error.errno == errno.ENOSPC else ""
-        print(f"error: {error.strerror or error}{where}{remedy}", file=sys.stderr)
+        print(shown(f"error: {error.strerror or error}{where}{remedy}"), file=sys.stderr)
         code = FAILED
     except KeyboardInterrupt:
         print("stopped: no file is left half written; run the same command again (collect goes on)", file=sys.stderr)

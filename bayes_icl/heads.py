@@ -177,7 +177,7 @@ def _accumulations(curves: Sequence[Curves], seed: int) -> list[Accumulation]:
 
 
 def head_table(
-    effects: xr.Dataset, *, n_min: int = 1, seed: int = 0, workers: int = 0, progress: bool = False
+    effects: xr.Dataset, *, n_min: int = 1, seed: int = 0, workers: int = 1, progress: bool = False
 ) -> pd.DataFrame:
     """What every component adds to delta, and how each head does it: a row for each task and component.
 

@@ -84,7 +84,7 @@ def test_any_text_is_cut_where_it_should_be(pairs: list[tuple[str, str]]) -> Non
     """Accents, other scripts, emoji, spaces at the ends: the answer's tokens spell the answer and its terminator."""
     tokenizer = byte_tokenizer(specials=("<|endoftext|>",), eos_token="<|endoftext|>")
     pool = tuple(Example(q, a) for q, a in pairs)
-    task = Task("t", pool, foils=False)
+    task = Task("t", pool, foils=False, repeats=True)
     prompt = encode_episode(task, pool, tokenizer)
     for (_, answer), start, stop in zip(pairs, prompt.answer_start, prompt.answer_stop):
         assert decode(tokenizer, prompt.tokens[start:stop]) == f" {answer}\n"
