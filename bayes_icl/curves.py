@@ -35,6 +35,8 @@ VARIABLES = {
     "tokens": "the whole episode as the model reads it, padded with -1",
     "answer_start": "the answer's tokens, terminator included, are tokens[start:stop]",
     "answer_stop": "the answer's tokens, terminator included, are tokens[start:stop]",
+    "query_start": "tokens[start:stop] hold the query's text",
+    "query_stop": "tokens[start:stop] hold the query's text",
     "fork": "how many tokens the answer and the foil share; -1 where no foil was read",
     "foil_token": "the foil's first token after those; -1 where no foil was read",
     "query_seen": "this query stood earlier in the episode, so its answer can be looked up",

@@ -77,6 +77,8 @@ class Prompt:
     rows
         Per shot, the row of logits that predicts what follows a prefix of a continuation: ``(False, position)`` in the
         episode, ``(True, index)`` among the branch tokens.
+    query_start, query_stop
+        Per shot: ``tokens[start:stop]`` are those that hold some of the query's text.
     """
 
     tokens: Int[np.ndarray, " pos"]
@@ -86,6 +88,8 @@ class Prompt:
     labels: tuple[tuple[Path, ...], ...]
     branches: Branches
     rows: tuple[dict[Path, tuple[bool, int]], ...]
+    query_start: Int[np.ndarray, " shot"]
+    query_stop: Int[np.ndarray, " shot"]
 
     def answer(self, shot: int) -> Path:
         """Tokens of the true answer, terminator included."""
@@ -140,18 +144,21 @@ def encode_episode(
     StatedError
         An answer (or foil) that does not begin and end on a token boundary; the error names the example.
     """
-    text, spans = "", []
+    text, spans, asked = "", [], []
+    in_front, _, _ = task.template.partition("{query}")
     for example in examples:
         before, answer, terminator = example_parts(task.template, example)
+        asked.append((len(text) + len(in_front), len(text) + len(in_front) + len(example.query)))
         start = len(text) + len(before)
         text += before + answer + terminator
         spans.append((start, start + len(answer) + len(terminator)))
-    tokens, starts, stops = _locate(text, spans, tokenizer, task, examples)
+    tokens, starts, stops, offsets = _locate(text, spans, tokenizer, task, examples)
+    query = _covering(asked, offsets)
 
     bos, _ = first_token(tokenizer)
     offset = 0 if bos is None else 1
     tokens = np.concatenate([np.array([] if bos is None else [bos], dtype=np.int64), tokens])
-    starts, stops = starts + offset, stops + offset
+    starts, stops, query = starts + offset, stops + offset, query + offset
 
     foils: list[Path] = []
     labels: list[tuple[Path, ...]] = []
@@ -170,17 +177,22 @@ def encode_episode(
         foils.append(_alternative(task, example, example.foil, tokenizer) if branch and example.foil else ())
         labels.append(tuple(_alternative(task, example, label, tokenizer) for label in task.labels) if branch else ())
     branches, rows = _lay_out(tokens, starts, stops, [(foil, *others) for foil, others in zip(foils, labels)])
-    return Prompt(tokens, starts, stops, tuple(foils), tuple(labels), branches, rows)
+    return Prompt(tokens, starts, stops, tuple(foils), tuple(labels), branches, rows, query[:, 0], query[:, 1])
 
 
 def recorded_prompt(
-    tokens: Int[np.ndarray, " pos"], answer_start: Int[np.ndarray, " shot"], answer_stop: Int[np.ndarray, " shot"]
+    tokens: Int[np.ndarray, " pos"],
+    answer_start: Int[np.ndarray, " shot"],
+    answer_stop: Int[np.ndarray, " shot"],
+    query_start: Int[np.ndarray, " shot"],
+    query_stop: Int[np.ndarray, " shot"],
 ) -> Prompt:
     """The prompt of an episode in a curves file, to be run again; without foils and labels."""
     tokens = tokens[tokens >= 0].astype(np.int64)
     nothing: list[tuple[()]] = [()] * len(answer_start)
     branches, rows = _lay_out(tokens, answer_start, answer_stop, nothing)
-    return Prompt(tokens, answer_start, answer_stop, tuple(nothing), tuple(nothing), branches, rows)
+    lacks = tuple(nothing), tuple(nothing)
+    return Prompt(tokens, answer_start, answer_stop, *lacks, branches, rows, query_start, query_stop)
 
 
 ROLES = ("query", "separator", "answer")
@@ -204,27 +216,15 @@ class Places(NamedTuple):
     offset: Int[np.ndarray, " pos"]
 
 
-def token_places(prompt: Prompt, queries: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Places:
-    """Tell an episode's tokens apart.
-
-    A query is looked for in the decoded text before its answer; where the tokenizer has changed it beyond finding, all
-    of that text counts as query.
-    """
+def token_places(prompt: Prompt) -> Places:
+    """Tell an episode's tokens apart, by the places of its queries and answers."""
     n = len(prompt.tokens)
     shot, role, offset = np.full(n, -1), np.full(n, ROLES.index("separator")), np.zeros(n, dtype=int)
     begin = 0
     for i, (start, stop) in enumerate(zip(prompt.answer_start.tolist(), prompt.answer_stop.tolist())):
         shot[begin:stop], offset[begin:stop] = i, np.arange(begin, stop) - start
+        role[prompt.query_start[i] : prompt.query_stop[i]] = ROLES.index("query")
         role[start:stop] = ROLES.index("answer")
-        # The text after each token; where a token ends within a letter, it ends in U+FFFD.
-        texts = [str(tokenizer.decode(prompt.tokens[begin : j + 1])) for j in range(begin, start)]
-        begins, ends = [0, *(len(t.rstrip("\ufffd")) for t in texts)], [len(t) for t in texts]
-        text = str(tokenizer.decode(prompt.tokens[begin:start]))
-        first = text.find(queries[i])
-        last = first + len(queries[i]) if first >= 0 else len(text)
-        for j, (left, right) in enumerate(zip(begins, ends)):
-            if left < last and right > max(first, 0):
-                role[begin + j] = ROLES.index("query")
         begin = stop
     shot[0], role[0], offset[0] = -1, ROLES.index("separator"), 0
     return Places(shot, role, offset)
@@ -236,8 +236,8 @@ def _locate(
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
     examples: Sequence[Example],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens of `text` and, for each character span, the first token in it and the first after it."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[tuple[int, int]]]:
+    """Tokens of `text`; for each character span, the first token in it and the first after it; all offsets."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     offsets = encoded.offset_mapping
     # Some tokenizers (GPT-NeoX, RoBERTa) leave the space in front of a token out of its offsets: a token begins where
@@ -260,7 +260,17 @@ def _locate(
         np.array(encoded.input_ids, dtype=np.int64),
         np.array([begins[start] for start, _ in spans]),
         np.array([ends[stop] for _, stop in spans]),
+        offsets,
     )
+
+
+def _covering(spans: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> Int[np.ndarray, "span 2"]:
+    """The first token with text of each span, and the first after its last; spans need not keep to tokens."""
+    begins, ends = np.array(offsets).T
+    kept = np.flatnonzero(ends > begins)  # tokens without text of their own are at no place
+    first = kept[np.searchsorted(ends[kept], [start for start, _ in spans], side="right")]
+    after = kept[np.searchsorted(begins[kept], [stop for _, stop in spans], side="left") - 1] + 1
+    return np.stack([first, after], axis=1)
 
 
 def _alternative(task: Task, example: Example, answer: str, tokenizer: PreTrainedTokenizerBase) -> Path:
@@ -269,7 +279,7 @@ def _alternative(task: Task, example: Example, answer: str, tokenizer: PreTraine
     # A newline in front stands for the example before it, so that nothing is tokenised as the start of a text.
     span = (1 + len(before), 1 + len(before) + len(other) + len(terminator))
     shown = Example(example.query, answer)
-    tokens, start, stop = _locate("\n" + before + other + terminator, [span], tokenizer, task, [shown])
+    tokens, start, stop, _ = _locate("\n" + before + other + terminator, [span], tokenizer, task, [shown])
     return tuple(tokens[start[0] : stop[0]].tolist())
 
 

@@ -84,6 +84,9 @@ def test_the_dataset_holds_what_the_format_says(tiny: Model) -> None:
     for task in tasks:
         for seq in range(2):
             episode, one = task.episode(9, 4, seq), dataset.sel(task=task.name, seq=seq)
+            for shot, example in enumerate(episode):
+                at = slice(int(one.query_start[shot]), int(one.query_stop[shot]))
+                assert tiny.tokenizer.decode(one.tokens.values[at]) == example.query
             for field in ("query", "answer", "foil"):
                 assert one[field].values.tolist() == [getattr(e, field) for e in episode]
             queries = [e.query for e in episode]
@@ -127,8 +130,19 @@ def test_what_cannot_be_read_is_stated(tiny: Model) -> None:
     tasks = load_tasks(["past_tense"])
     with pytest.raises(StatedError, match="unknown readout 'complment': did you mean complement"):
         collect_curves(tiny, tasks, readouts=["complment"])
-    with pytest.raises(StatedError, match="no values for task past_tense"):
-        collect_curves(tiny, load_tasks(["past_tense", "copy"]), n_shots=2, n_seqs=1, readouts=["parity"])
+    with pytest.raises(StatedError, match="two tasks are called 'past_tense'"):
+        collect_curves(tiny, tasks * 2)
+    with pytest.raises(StatedError, match="n_shots and n_seqs must be 1 or more, got 0 and 64"):
+        collect_curves(tiny, tasks, n_shots=0)
+
+
+def test_a_readout_that_a_task_lacks_is_stated_before_the_model_is_read(tiny: Model, calls: list[int]) -> None:
+    tasks = load_tasks(["copy", "past_tense"])
+    with pytest.raises(StatedError, match="'past_tense' has no readout parity; it has complement, foil: name one"):
+        collect_curves(tiny, tasks, n_shots=2, n_seqs=1, readouts=["parity"])
+    assert not calls
+    collect_curves(tiny, tasks, n_shots=2, n_seqs=1, readouts=["parity", "foil"])  # the control: one that it has
+    assert calls
 
 
 # ------------------------------------------------------------------------------------------------- killed runs
