@@ -314,12 +314,9 @@ def newest_curves(folder: Path = Path("data/curves")) -> Path:
     return files[-1]
 
 
-MOST_NAME = 120  # characters of a name in a file's, which may have 255 bytes with all that is added
-
-
 def file_name(name: str) -> str:
     """A task's name; what a file system might not take becomes a hyphen, and a hash keeps such names apart."""
-    plain = re.sub("[^A-Za-z0-9_.=,+-]", "-", name)[:MOST_NAME]
+    plain = re.sub("[^A-Za-z0-9_.=,+-]", "-", name)
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 

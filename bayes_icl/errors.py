@@ -7,6 +7,7 @@ import errno
 import sys
 from collections.abc import Callable, Iterable
 
+MOST_NAME = 80  # characters: names of files hold it with what is added, and figures its title
 DONE, FAILED, BAD_ARGUMENTS, REFUSED = 0, 1, 2, 3
 
 
@@ -20,9 +21,10 @@ def shown(text: str) -> str:
 
 
 def check_name(kind: str, name: object) -> None:
-    """State a name that could not be printed: it stands in files, figures and on terminals."""
-    if not isinstance(name, str) or not name.strip() or not name.isprintable():
-        raise StatedError(f"{kind} must have a name of printable text on one line, got {name!r}: rename it")
+    """State a name that could not be printed: it stands on terminals, in figures and in names of files."""
+    if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > MOST_NAME:
+        got = repr(name)[: 2 * MOST_NAME]
+        raise StatedError(f"{kind} must have a name of 1 to {MOST_NAME} printable characters, got {got}: rename it")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> StatedError:

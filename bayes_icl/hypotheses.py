@@ -271,7 +271,7 @@ def users_laws() -> tuple[Callable[..., None], list[dict[str, Any]], dict[Path, 
 
     Their fields, not themselves: a `Hypothesis` is sent by its name, which a new process does not know yet.
     """
-    own = [dict(vars(law)) for law in HYPOTHESES.values() if law.curve.__module__ != _OWN]
+    own = [dict(vars(law)) for law in HYPOTHESES.values() if getattr(law.curve, "__module__", None) != _OWN]
     return _adopt, own, _LOADED
 
 

@@ -272,9 +272,9 @@ def test_wrong_names_and_settings_are_stated(specs: list[str], says: str) -> Non
             dict(pool=(Example("q", "a"), Example("q", "a"))),
             r"1 queries stand in the pool more than once \('q' 2 times\)",
         ),
-        (dict(name=""), "must have a name of printable text"),
-        (dict(name="\x1b[31mred"), "must have a name of printable text"),
-        (dict(name=7), "must have a name of printable text"),
+        (dict(name=""), "must have a name of 1 to 80 printable"),
+        (dict(name="\x1b[31mred"), "must have a name of 1 to 80 printable"),
+        (dict(name=7), "must have a name of 1 to 80 printable"),
     ],
 )
 def test_a_task_that_cannot_be_is_stated(fields: dict, says: str) -> None:
