@@ -8,6 +8,7 @@ is read at position i - 1.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -79,6 +80,9 @@ class Prompt:
         episode, ``(True, index)`` among the branch tokens.
     query_start, query_stop
         Per shot: ``tokens[start:stop]`` are those that hold some of the query's text.
+    digits
+        Per shot of a task whose answers are numbers: which tokens of the answer hold its digits, counted from its first;
+        a terminator's digits are none of them.
     """
 
     tokens: Int[np.ndarray, " pos"]
@@ -90,6 +94,7 @@ class Prompt:
     rows: tuple[dict[Path, tuple[bool, int]], ...]
     query_start: Int[np.ndarray, " shot"]
     query_stop: Int[np.ndarray, " shot"]
+    digits: tuple[tuple[int, ...], ...] = ()
 
     def answer(self, shot: int) -> Path:
         """Tokens of the true answer, terminator included."""
@@ -134,6 +139,9 @@ def encode_episode(
 ) -> Prompt:
     """Tokenise an episode and find its answers by character offsets.
 
+    The last example is tokenised as if another one followed, and cut after its answer: some tokenizers join blank lines
+    at the end of a text and not within it, and an episode's tokens must not depend on how many examples come later.
+
     Parameters
     ----------
     branch
@@ -142,18 +150,27 @@ def encode_episode(
     Raises
     ------
     StatedError
-        An answer (or foil) that does not begin and end on a token boundary; the error names the example.
+        An answer (or foil) that does not begin and end on a token boundary, or text that the tokenizer reads as a
+        control token or does not know; the error names the example.
     """
-    text, spans, asked = "", [], []
+    text, spans, asked, digits = "", [], [], []
     in_front, _, _ = task.template.partition("{query}")
     for example in examples:
         before, answer, terminator = example_parts(task.template, example)
         asked.append((len(text) + len(in_front), len(text) + len(in_front) + len(example.query)))
         start = len(text) + len(before)
         text += before + answer + terminator
+        if task.form == "number":
+            digits.append([(i, i + 1) for i in range(start, start + len(answer)) if text[i] in "0123456789"])
         spans.append((start, start + len(answer) + len(terminator)))
-    tokens, starts, stops, offsets = _locate(text, spans, tokenizer, task, examples)
+    # What follows each answer: the example after it, and after the last the first again.
+    after = [example_parts(task.template, example)[0] for example in (*examples[1:], examples[0])]
+    tokens, starts, stops, offsets = _locate(text, after[-1], spans, tokenizer, task, examples)
     query = _covering(asked, offsets)
+    in_digits = tuple(
+        tuple(sorted({int(i) - int(start) for i in _covering(places, offsets)[:, 0]}))
+        for start, places in zip(starts, digits)
+    )
 
     bos, _ = first_token(tokenizer)
     offset = 0 if bos is None else 1
@@ -167,17 +184,22 @@ def encode_episode(
         # Alternatives are tokenised within their own example; the true answer, treated likewise, must come out as in
         # the episode, or the two would not be comparable.
         if branch and (example.foil or task.labels):
-            again = _alternative(task, example, example.answer, tokenizer)
+            again = _alternative(task, example, example.answer, after[shot], tokenizer)
             if again != own:
                 raise StatedError(
                     f"task {task.name!r}: the answer of example {shot + 1} ({example.query!r}, {example.answer!r}) is "
                     "tokenised differently by itself and in the episode, so foils and labels cannot be compared with "
                     "it: change the template, or collect --readouts complement"
                 )
-        foils.append(_alternative(task, example, example.foil, tokenizer) if branch and example.foil else ())
-        labels.append(tuple(_alternative(task, example, label, tokenizer) for label in task.labels) if branch else ())
+        foils.append(
+            _alternative(task, example, example.foil, after[shot], tokenizer) if branch and example.foil else ()
+        )
+        written = task.labels if branch else ()
+        labels.append(tuple(_alternative(task, example, label, after[shot], tokenizer) for label in written))
     branches, rows = _lay_out(tokens, starts, stops, [(foil, *others) for foil, others in zip(foils, labels)])
-    return Prompt(tokens, starts, stops, tuple(foils), tuple(labels), branches, rows, query[:, 0], query[:, 1])
+    return Prompt(
+        tokens, starts, stops, tuple(foils), tuple(labels), branches, rows, query[:, 0], query[:, 1], in_digits
+    )
 
 
 def recorded_prompt(
@@ -230,16 +252,60 @@ def token_places(prompt: Prompt) -> Places:
     return Places(shot, role, offset)
 
 
+@functools.lru_cache(maxsize=8)
+def _set_apart(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """Tokens that are no text, with what they are written as: control tokens and the one for what is not known."""
+    special = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return special | dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens))
+
+
+def _check_text(
+    text: str,
+    ids: Sequence[int],
+    offsets: Sequence[tuple[int, int]],
+    spans: Sequence[tuple[int, int]],
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    examples: Sequence[Example],
+) -> None:
+    """Refuse text that would be read as something other than text."""
+    apart = _set_apart(tokenizer)
+    if apart.keys().isdisjoint(ids):
+        return
+    for token, (begin, end) in zip(ids, offsets):
+        if token not in apart or end <= begin or begin >= spans[-1][1]:
+            continue
+        shot = next(i for i, (_, stop) in enumerate(spans) if begin < stop)
+        example = examples[shot]
+        where = f"task {task.name!r}: example {shot + 1} ({example.query!r}, {example.answer!r})"
+        written = text[begin:end].strip()
+        if written == apart[token].strip():
+            raise StatedError(
+                f"{where} holds {written!r}, which the tokenizer reads as a control token, not as text: take it out of "
+                "the queries, the answers or the template"
+            )
+        raise StatedError(
+            f"{where} holds {written!r}, which the tokenizer does not know and reads as {apart[token]!r}: write it "
+            "otherwise, or take another model"
+        )
+
+
 def _locate(
     text: str,
+    after: str,
     spans: Sequence[tuple[int, int]],
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
     examples: Sequence[Example],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[tuple[int, int]]]:
-    """Tokens of `text`; for each character span, the first token in it and the first after it; all offsets."""
+    """Tokens of `text`; for each character span, the first token in it and the first after it; all offsets.
+
+    The last span ends the text; `after` follows it when it is tokenised, and its tokens are cut off.
+    """
+    text += after
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     offsets = encoded.offset_mapping
+    _check_text(text, encoded.input_ids, offsets, spans, tokenizer, task, examples)
     # Some tokenizers (GPT-NeoX, RoBERTa) leave the space in front of a token out of its offsets: a token begins where
     # the one before it ends, if there are only spaces between.
     offsets = [
@@ -256,11 +322,12 @@ def _locate(
                 f"({examples[shot].query!r}) does not begin and end on a token boundary: the tokenizer joins "
                 f"{crossing!r}; change the template so that the answer stands apart"
             )
+    stops = np.array([ends[stop] for _, stop in spans])
     return (
-        np.array(encoded.input_ids, dtype=np.int64),
+        np.array(encoded.input_ids[: stops[-1]], dtype=np.int64),
         np.array([begins[start] for start, _ in spans]),
-        np.array([ends[stop] for _, stop in spans]),
-        offsets,
+        stops,
+        offsets[: stops[-1]],
     )
 
 
@@ -273,13 +340,13 @@ def _covering(spans: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int
     return np.stack([first, after], axis=1)
 
 
-def _alternative(task: Task, example: Example, answer: str, tokenizer: PreTrainedTokenizerBase) -> Path:
-    """Tokens of another answer to an example, terminator included."""
+def _alternative(task: Task, example: Example, answer: str, after: str, tokenizer: PreTrainedTokenizerBase) -> Path:
+    """Tokens of another answer to an example, terminator included; `after` is the text that follows."""
     before, other, terminator = example_parts(task.template, example, answer)
     # A newline in front stands for the example before it, so that nothing is tokenised as the start of a text.
     span = (1 + len(before), 1 + len(before) + len(other) + len(terminator))
     shown = Example(example.query, answer)
-    tokens, start, stop, _ = _locate("\n" + before + other + terminator, [span], tokenizer, task, [shown])
+    tokens, start, stop, _ = _locate("\n" + before + other + terminator, after, [span], tokenizer, task, [shown])
     return tuple(tokens[start[0] : stop[0]].tolist())
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,16 @@ def test_a_real_file_can_be_recomputed_with_transformers_alone(smollm2: Model, t
     one = dataset.sel(task="copy", seq=0)
     text = "".join(f"({q}, {a})\n" for q, a in zip(one["query"].values, one["answer"].values))
     assert tokenizer.decode(tokens[tokens >= 0]) == DOCUMENT_SEPARATORS[0] + text
+
+
+@pytest.mark.real_model
+def test_the_last_shot_before_a_blank_line_is_read_as_in_a_longer_episode(smollm2: Model) -> None:
+    past = replace(load_tasks(["past_tense"])[0], name="past_blank", template="Input: {query}\nOutput: {answer}\n\n")
+    dataset = collect_curves(smollm2, [past], n_shots=8, n_seqs=8)
+    assert float(dataset.log_odds.sel(readout="complement", shot=8).mean()) == pytest.approx(1.475, abs=0.001)
+    np.testing.assert_allclose(
+        dataset.log_p_correct.sel(readout="complement"), log_p_again(dataset, smollm2.hf), atol=1e-3
+    )
 
 
 def test_the_dataset_holds_what_the_format_says(tiny: Model) -> None:
