@@ -81,7 +81,7 @@ class Prompt:
     query_start, query_stop
         Per shot: ``tokens[start:stop]`` are those that hold some of the query's text.
     digits
-        Per shot of a task whose answers are numbers: which tokens of the answer hold its digits, counted from its first;
+        Per shot of a task of numbers: which of the answer's tokens hold its digits, counted from its first;
         a terminator's digits are none of them.
     """
 

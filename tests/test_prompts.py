@@ -23,7 +23,7 @@ TASKS = load_tasks(list(BUILT_IN))
 def byte_tokenizer(
     merges: list[tuple[str, str]] | None = None, specials: tuple[str, ...] = (), words: bool = False, **roles: str
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with the given merges, which may cross any boundary, or with `words` none of GPT-2's."""
+    """A byte-level BPE tokenizer with the given merges, which may cross any boundary; with `words` none of GPT-2's."""
     merges = merges or []
     tokens = [*specials, *sorted(pre_tokenizers.ByteLevel.alphabet()), *(a + b for a, b in merges)]
     tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
