@@ -138,7 +138,8 @@ def collect_curves(
     Raises
     ------
     StatedError
-        More shots than a task has examples, an answer off the token boundaries, an unknown readout.
+        More shots than a task has examples, an answer off the token boundaries, an unknown readout, a model that sees
+        what follows.
     """
     from tqdm import tqdm
 
@@ -150,27 +151,32 @@ def collect_curves(
         raise StatedError(f"n_shots and n_seqs must be 1 or more, got {n_shots} and {n_seqs}")
     batch_size = batch_size or (1 if model.device.type == "cpu" else 16)
     vocabulary = Vocabulary(model.token_texts)
+    batches: list[tuple[Task, int, list[tuple[Example, ...]], list[Prompt], list[EpisodeReading]]] = []
+    for task in tasks:
+        branch = bool({"foil", "format", "rule"} & set(wanted[task.name]))
+        for first in range(0, n_seqs, batch_size):
+            seqs = range(first, min(first + batch_size, n_seqs))
+            episodes = [task.episode(n_shots, seed, seq) for seq in seqs]
+            prompts = [encode_episode(task, episode, model.tokenizer, branch=branch) for episode in episodes]
+            readings = [EpisodeReading(task, p, wanted[task.name], vocabulary) for p in prompts]
+            batches.append((task, first, episodes, prompts, readings))
     finished = journal.finished() if journal else {}
+    if any((task.name, first) not in finished for task, first, *_ in batches):
+        model.check_causal(batches[0][3][0].tokens)
     records: dict[tuple[str, int], Record] = {}
     with tqdm(total=len(tasks) * n_seqs, unit="seq", disable=not progress, dynamic_ncols=True) as bar:
-        for task in tasks:
+        for task, first, episodes, prompts, readings in batches:
             bar.set_description(task.name)
-            for first in range(0, n_seqs, batch_size):
-                seqs = range(first, min(first + batch_size, n_seqs))
-                episodes = [task.episode(n_shots, seed, seq) for seq in seqs]
-                # Batches are cut from the whole list, never from what is left: the numbers of a run that was killed
-                # and went on are then those of one that was not.
-                branch = bool({"foil", "format", "rule"} & set(wanted[task.name]))
-                prompts = [encode_episode(task, episode, model.tokenizer, branch=branch) for episode in episodes]
-                values = finished.get((task.name, first))
-                if values is None:
-                    readings = [EpisodeReading(task, p, wanted[task.name], vocabulary) for p in prompts]
-                    values = _read(model, prompts, readings)
-                    if journal:
-                        journal.add(task.name, first, values)
-                for seq, episode, prompt, value in zip(seqs, episodes, prompts, values):
-                    records[task.name, seq] = Record(task, episode, prompt, wanted[task.name], value)
-                bar.update(len(seqs))
+            # Batches are cut from the whole list, never from what is left: the numbers of a run that was killed
+            # and went on are then those of one that was not.
+            values = finished.get((task.name, first))
+            if values is None:
+                values = _read(model, prompts, readings)
+                if journal:
+                    journal.add(task.name, first, values)
+            for seq, (episode, prompt, value) in enumerate(zip(episodes, prompts, values), first):
+                records[task.name, seq] = Record(task, episode, prompt, wanted[task.name], value)
+            bar.update(len(episodes))
     return _assemble(tasks, records, n_shots, n_seqs)
 
 
@@ -203,7 +209,7 @@ def wanted_readouts(tasks: Sequence[Task], readouts: Sequence[str] = ()) -> dict
 
 
 def _read(model: Model, prompts: Sequence[Prompt], readings: Sequence[Any]) -> list[dict[str, Any]]:
-    """Read one batch: ``buckets`` (readout, shot, 2) and ``correct`` (shot) an episode, as plain lists."""
+    """Read one batch: ``buckets`` (readout, shot, 2), ``correct`` (shot) and how branches were read, an episode."""
     import torch
 
     logits, branch_logits = model.logits_at(
@@ -220,7 +226,7 @@ def _read(model: Model, prompts: Sequence[Prompt], readings: Sequence[Any]) -> l
             own = torch.cat([own, branch_logits[branch_at : branch_at + m]])
         at, branch_at = at + n, branch_at + m
         buckets, correct = reading.read(own)
-        values.append({"buckets": buckets.tolist(), "correct": correct.tolist()})
+        values.append({"buckets": buckets.tolist(), "correct": correct.tolist(), "branches": model.branching.last})
     return values
 
 
@@ -289,6 +295,8 @@ def _assemble(tasks: Sequence[Task], records: dict[tuple[str, int], Record], n_s
         },
         coords={"task": names, "readout": used, "seq": np.arange(n_seqs), "shot": np.arange(n_shots + 1)},
     )
+    ways = {record.values.get("branches", "") for record in records.values()} - {""}
+    dataset.attrs["branches"] = "; ".join(sorted(ways)) or "none read"
     for name, meaning in VARIABLES.items():
         dataset[name].attrs["description"] = meaning
     for name in ("log_p_correct", "log_p_incorrect", "log_odds", "evidence"):

@@ -47,6 +47,13 @@ class Branches:
     attach: Int[np.ndarray, " branch"]
     depth: Int[np.ndarray, " branch"]
 
+    def path(self, i: int) -> list[int]:
+        """A branch token's ancestors, from the episode on, and itself."""
+        path = [i]
+        while self.parent[path[0]] >= 0:
+            path.insert(0, int(self.parent[path[0]]))
+        return path
+
     def visible(self, n_tokens: int) -> Bool[np.ndarray, "branch seen"]:
         """What each branch token may attend to: `n_tokens` of the episode, then the branch tokens."""
         n = len(self.tokens)
