@@ -316,7 +316,7 @@ class Model:
             return self._plain(tokens, positions), self._spelled_out(tokens, branches, branch_positions)
 
     def check_causal(self, tokens: Int[np.ndarray, " pos"]) -> None:
-        """Refuse a model that sees what follows: one comparison of two passes that differ after a position only.
+        """Refuse a model that sees what follows: passes over texts that differ after a position only are compared.
 
         Parameters
         ----------
@@ -338,7 +338,7 @@ class Model:
                 read = self._plain([tokens], [range(half)])
                 whole = [
                     self.hf(input_ids=pad([row]).to(self.device), use_cache=False).logits[0, :half].float()
-                    for row in (np.concatenate([tokens[:half], after]), tokens)
+                    for row in (tokens, np.concatenate([tokens[:half], after]), tokens[:half])
                 ]
         except torch.OutOfMemoryError:
             raise
@@ -346,17 +346,17 @@ class Model:
             raise StatedError(
                 f"model {self.name!r} ({type(self.hf).__name__}) cannot be run on text alone: {_first_line(error)}"
             ) from error
-        changed, again = (_gap(read, other, self.hf.dtype) for other in whole)
+        again, *changed = (_gap(read, other, self.hf.dtype) for other in whole)
         if again:
             raise StatedError(
                 f"model {self.name!r} ({type(self.hf).__name__}) gives other logits, by {again:.2g} nats, when a text "
                 "is read twice, or at some positions only: it is not deterministic, or its head cannot be read so"
             )
-        if changed:
+        if max(changed):
             raise StatedError(
-                f"model {self.name!r} ({type(self.hf).__name__}) sees what follows: another text after a token changes "
-                f"the log probabilities before it by {changed:.2g} nats, so they are no predictions; a causal model is "
-                "needed (models of the BERT kind have is_decoder for that, and must be trained so)"
+                f"model {self.name!r} ({type(self.hf).__name__}) sees what follows: another text after a token, or "
+                f"none, changes log probabilities before it by {max(changed):.2g} nats, so they are no predictions; "
+                "a causal model is needed (models of the BERT kind have is_decoder for that, and must be trained so)"
             )
 
     def _plain(self, tokens: Sequence[np.ndarray], positions: Sequence[Sequence[int]]) -> Float[Tensor, "read vocab"]:
