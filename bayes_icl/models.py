@@ -549,9 +549,10 @@ def _pretrained(source: Path | str, *, offline: bool) -> tuple[Any, Any]:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    from_pretrained: Any = AutoModelForCausalLM.from_pretrained  # with output_loading_info it returns two things
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline, trust_remote_code=False)
-        hf, info = AutoModelForCausalLM.from_pretrained(
+        hf, info = from_pretrained(
             source, dtype=torch.float32, local_files_only=offline, trust_remote_code=False, output_loading_info=True
         )
     except Exception as error:  # transformers raises many kinds here, all of which mean the same to the user
@@ -622,12 +623,11 @@ def _converted(gguf: Path) -> Path:
     logging.disable_progress_bar()
     print(f"converting {gguf.name} to float32 (about 20 s, once)", file=sys.stderr)
     target.parent.mkdir(parents=True, exist_ok=True)
+    from_pretrained: Any = AutoModelForCausalLM.from_pretrained
     source: dict[str, Any] = dict(gguf_file=gguf.name, local_files_only=True, trust_remote_code=False)
     try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
-        quantised, info = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, dtype=torch.float32, output_loading_info=True, **source
-        )
+        quantised, info = from_pretrained(gguf.parent, dtype=torch.float32, output_loading_info=True, **source)
         config = AutoConfig.from_pretrained(gguf.parent, **source)
     except Exception as error:
         raise StatedError(f"{gguf} is not a readable GGUF model: {str(error).strip().splitlines()[0]}") from error
