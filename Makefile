@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo figures calibrate pages claim1 claim2 claim3 across analyses docs test lint bench clean
+.PHONY: help setup demo figures calibrate pages claim1 claim2 claim3 across families analyses docs test lint bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -45,6 +45,9 @@ claim3: $(READY)  ## the post's three steps, from the run of claim1; docs/claim3
 
 across: $(READY)  ## all built-in tasks side by side; docs/across_tasks.md: about 20 minutes
 	$(RUN) analyses/across_tasks.py
+
+families: $(READY)  ## which model families are read: a tiny random model of each; docs/families.md: about 7 minutes
+	$(RUN) analyses/families.py
 
 analyses: $(READY)  ## claims 1 to 3 and all tasks side by side, with the minutes each takes; goes on after a stop
 	$(RUN) analyses/all.py

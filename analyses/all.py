@@ -86,6 +86,8 @@ Beside these:
   `python analyses/notebook.py` runs it.
 - `my_laws.py`: laws of one's own, for `python -m bayes_icl.fit --hypotheses-from`.
 - `verdict_page.py` (`make pages`): [docs/verdict.md](../docs/verdict.md), the verdicts on simulated curves.
+- `families.py` (`make families`): [docs/families.md](../docs/families.md), a tiny random model of every family of
+  transformers, read by every command.
 - `fill_readme.py` (`make figures`): what the commands printed, put into the README.
 - `claims.py`: what the scripts of claims 1 to 3 share.
 """

@@ -74,7 +74,7 @@ Four of the rival laws on one task from n = 1 on, by the fast engine: each has i
 # %%
 task, laws = "past_tense", ("constant", "additive", "power", "pooling")
 case = Case(select(curves, task, "complement").since(1), headline=True)
-fits = fit_curves([case], laws, engine="fast", workers=1)
+fits = fit_curves([case], laws, engine="fast")
 columns = ["hypothesis", "elpd_diff", "diff_se", "survivor", "lfo_diff", "lfo_diff_se", "survivor_lfo"]
 print(comparison_table(fits.scores[0])[columns].to_string(index=False))
 
@@ -107,7 +107,7 @@ figure.supxlabel("examples shown, n; grey: sequences; colour: 95 % of new ones",
 ## A law of your own
 
 A function of the number of examples; its scale and origin do not matter. Parameters need priors, as in
-`analyses/my_laws.py`. One process (`workers=1`), since others do not know what a notebook defines.
+`analyses/my_laws.py`. With `workers=2` and more, the processes get it too.
 """
 
 # %%
@@ -120,7 +120,7 @@ def square_root(xp, n):
     return xp.sqrt(n)
 
 
-with_own = fit_curves([case], (*laws, "square_root"), engine="fast", workers=1)
+with_own = fit_curves([case], (*laws, "square_root"), engine="fast")
 print(comparison_table(with_own.scores[0])[columns].to_string(index=False))
 
 # %% [markdown]
@@ -147,7 +147,7 @@ log-odds. With `placebos=20` heads are taken away as well. A random model has no
 """
 
 # %%
-attribution = attribute_curves(model, own_curves, ["copy"], placebos=0, workers=1)
+attribution = attribute_curves(model, own_curves, ["copy"], placebos=0)
 heads = attribution.heads.set_index("component")
 print(attribution.facts["copy"]["delta"])
 print(heads[["kind", "slope", "slope_low", "slope_high", "stands_out", "accumulation", "attention"]].to_string())

@@ -226,7 +226,7 @@ def attribute_curves(
     by_source: bool = True,
     batch_size: int = 0,
     seed: int = 0,
-    workers: int = 0,
+    workers: int = 1,
     kept: Kept | None = None,
     progress: bool = False,
 ) -> Attribution:

@@ -57,13 +57,14 @@ def main(settings: CollectSettings) -> int:
     from bayes_icl.curves import recorded_key, write_netcdf
     from bayes_icl.models import load_model
     from bayes_icl.provenance import provenance, to_attribute
-    from bayes_icl.tasks import load_tasks
+    from bayes_icl.tasks import FILES, load_tasks
 
     started = datetime.now(UTC)
     tasks = load_tasks(settings.tasks)
     check_least(settings, n_shots=1, n_seqs=1, seed=0, batch_size=0)
     for task in tasks:
         task.episode(settings.n_shots, settings.seed, 0)  # too few examples: say so before a model is loaded
+    wanted_readouts(tasks, settings.readouts)
     model = load_model(settings.model, settings.device)
     identity = model.provenance()
     # What decides the numbers; a file with the same key holds the same curves.
@@ -77,7 +78,7 @@ def main(settings: CollectSettings) -> int:
             print(settings.out)
             return DONE
         raise StatedError(f"{settings.out} exists and was made otherwise: give another --out, or --force to replace it")
-    files = [Path(spec) for spec in settings.tasks if Path(spec).suffix in (".csv", ".jsonl", ".py")]
+    files = [Path(spec) for spec in settings.tasks if Path(spec).suffix.lower() in FILES]
     journal = Journal(settings.out.with_name(settings.out.name + ".part"), key)
     dataset = collect_curves(
         model,
@@ -137,47 +138,95 @@ def collect_curves(
     Raises
     ------
     StatedError
-        More shots than a task has examples, an answer off the token boundaries, an unknown readout.
+        More shots than a task has examples, an answer off the token boundaries, an unknown readout, a model that sees
+        what follows, an episode longer than its context.
     """
     from tqdm import tqdm
 
     from bayes_icl.prompts import encode_episode
-    from bayes_icl.readouts import READOUTS, EpisodeReading, Vocabulary
+    from bayes_icl.readouts import EpisodeReading, Vocabulary
+
+    wanted = wanted_readouts(tasks, readouts)
+    if n_shots < 1 or n_seqs < 1:
+        raise StatedError(f"n_shots and n_seqs must be 1 or more, got {n_shots} and {n_seqs}")
+    batch_size = batch_size or (1 if model.device.type == "cpu" else 16)
+    vocabulary = Vocabulary(model.token_texts)
+    batches: list[tuple[Task, int, list[tuple[Example, ...]], list[Prompt], list[EpisodeReading]]] = []
+    for task in tasks:
+        branch = bool({"foil", "format", "rule"} & set(wanted[task.name]))
+        for first in range(0, n_seqs, batch_size):
+            seqs = range(first, min(first + batch_size, n_seqs))
+            episodes = [task.episode(n_shots, seed, seq) for seq in seqs]
+            prompts = [encode_episode(task, episode, model.tokenizer, branch=branch) for episode in episodes]
+            readings = [EpisodeReading(task, p, wanted[task.name], vocabulary) for p in prompts]
+            _check_context(model, task, prompts)
+            batches.append((task, first, episodes, prompts, readings))
+    finished = journal.finished() if journal else {}
+    if any((task.name, first) not in finished for task, first, *_ in batches):
+        model.check_causal(batches[0][3][0].tokens)
+    records: dict[tuple[str, int], Record] = {}
+    with tqdm(total=len(tasks) * n_seqs, unit="seq", disable=not progress, dynamic_ncols=True) as bar:
+        for task, first, episodes, prompts, readings in batches:
+            bar.set_description(task.name)
+            # Batches are cut from the whole list, never from what is left: the numbers of a run that was killed
+            # and went on are then those of one that was not.
+            values = finished.get((task.name, first))
+            if values is None:
+                values = _read(model, prompts, readings)
+                if journal:
+                    journal.add(task.name, first, values)
+            for seq, (episode, prompt, value) in enumerate(zip(episodes, prompts, values), first):
+                records[task.name, seq] = Record(task, episode, prompt, wanted[task.name], value)
+            bar.update(len(episodes))
+    return _assemble(tasks, records, n_shots, n_seqs)
+
+
+def wanted_readouts(tasks: Sequence[Task], readouts: Sequence[str] = ()) -> dict[str, list[str]]:
+    """By task the readouts to record: those asked for that it has, or all that it has.
+
+    Raises
+    ------
+    StatedError
+        No task, two of one name, an unknown readout, or a task that has none of those asked for.
+    """
+    from bayes_icl.readouts import READOUTS
 
     if not tasks:
         raise StatedError("no tasks: name at least one")
     for name in readouts:
         if name not in READOUTS:
             raise unknown("readout", name, READOUTS)
-    wanted = {t.name: [r for r in READOUTS if r in t.readouts and (not readouts or r in readouts)] for t in tasks}
-    batch_size = batch_size or (1 if model.device.type == "cpu" else 16)
-    vocabulary = Vocabulary(model.token_texts)
-    finished = journal.finished() if journal else {}
-    records: dict[tuple[str, int], Record] = {}
-    with tqdm(total=len(tasks) * n_seqs, unit="seq", disable=not progress, dynamic_ncols=True) as bar:
-        for task in tasks:
-            bar.set_description(task.name)
-            for first in range(0, n_seqs, batch_size):
-                seqs = range(first, min(first + batch_size, n_seqs))
-                episodes = [task.episode(n_shots, seed, seq) for seq in seqs]
-                # Batches are cut from the whole list, never from what is left: the numbers of a run that was killed
-                # and went on are then those of one that was not.
-                branch = bool({"foil", "format", "rule"} & set(wanted[task.name]))
-                prompts = [encode_episode(task, episode, model.tokenizer, branch=branch) for episode in episodes]
-                values = finished.get((task.name, first))
-                if values is None:
-                    readings = [EpisodeReading(task, p, wanted[task.name], vocabulary) for p in prompts]
-                    values = _read(model, prompts, readings)
-                    if journal:
-                        journal.add(task.name, first, values)
-                for seq, episode, prompt, value in zip(seqs, episodes, prompts, values):
-                    records[task.name, seq] = Record(task, episode, prompt, wanted[task.name], value)
-                bar.update(len(seqs))
-    return _assemble(tasks, records, n_shots, n_seqs)
+    wanted: dict[str, list[str]] = {}
+    for task in tasks:
+        if task.name in wanted:
+            raise StatedError(f"two tasks are called {task.name!r}: rename one")
+        wanted[task.name] = [r for r in READOUTS if r in task.readouts and (not readouts or r in readouts)]
+        if not wanted[task.name]:
+            raise StatedError(
+                f"task {task.name!r} has no readout {' or '.join(readouts)}; it has {', '.join(task.readouts)}: name "
+                "one of these too, or leave the task out"
+            )
+    return wanted
+
+
+def _check_context(model: Model, task: Task, prompts: Sequence[Prompt]) -> None:
+    """Refuse episodes with more tokens than the model takes; branches stand at positions of their own."""
+    if model.context is None:
+        return
+    for prompt in prompts:
+        b = prompt.branches
+        used = max([len(prompt.tokens), *(b.attach + b.depth + 1).tolist()])
+        if used > model.context:
+            fits = sum(stop <= model.context for stop in prompt.answer_stop.tolist()) - 1
+            hint = f"to about {fits}" if fits > 0 else "or take another model: not even one example fits"
+            raise StatedError(
+                f"an episode of task {task.name!r} has {used} tokens, but {model.name!r} takes {model.context}: lower "
+                f"--n-shots {hint}"
+            )
 
 
 def _read(model: Model, prompts: Sequence[Prompt], readings: Sequence[Any]) -> list[dict[str, Any]]:
-    """Read one batch: ``buckets`` (readout, shot, 2) and ``correct`` (shot) an episode, as plain lists."""
+    """Read one batch: ``buckets`` (readout, shot, 2), ``correct`` (shot) and how branches were read, an episode."""
     import torch
 
     logits, branch_logits = model.logits_at(
@@ -194,7 +243,7 @@ def _read(model: Model, prompts: Sequence[Prompt], readings: Sequence[Any]) -> l
             own = torch.cat([own, branch_logits[branch_at : branch_at + m]])
         at, branch_at = at + n, branch_at + m
         buckets, correct = reading.read(own)
-        values.append({"buckets": buckets.tolist(), "correct": correct.tolist()})
+        values.append({"buckets": buckets.tolist(), "correct": correct.tolist(), "branches": model.branching.last})
     return values
 
 
@@ -225,7 +274,8 @@ def _assemble(tasks: Sequence[Task], records: dict[tuple[str, int], Record], n_s
     text = {name: np.full(shape, "", dtype=object) for name in ("query", "answer", "foil")}
     width = max(len(record.prompt.tokens) for record in records.values())
     tokens = np.full((len(tasks), n_seqs, width), -1, dtype=np.int32)
-    starts, stops = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
+    places = ("answer_start", "answer_stop", "query_start", "query_stop")
+    positions = {name: np.zeros(shape, dtype=np.int32) for name in places}
     forks, foil_tokens = np.full(shape, -1, dtype=np.int32), np.full(shape, -1, dtype=np.int32)
     for (name, seq), record in records.items():
         at = names.index(name), seq
@@ -238,7 +288,8 @@ def _assemble(tasks: Sequence[Task], records: dict[tuple[str, int], Record], n_s
         for field in text:
             text[field][at] = [getattr(e, field) for e in record.examples]
         tokens[at][: len(record.prompt.tokens)] = record.prompt.tokens
-        starts[at], stops[at] = record.prompt.answer_start, record.prompt.answer_stop
+        for place in places:
+            positions[place][at] = getattr(record.prompt, place)
         for shot, foil in enumerate(record.prompt.foils):
             if foil:
                 own = record.prompt.answer(shot)
@@ -253,8 +304,7 @@ def _assemble(tasks: Sequence[Task], records: dict[tuple[str, int], Record], n_s
             "correct": (per_shot, correct),
             **{name: (per_shot, values) for name, values in text.items()},
             "tokens": (("task", "seq", "pos"), tokens),
-            "answer_start": (per_shot, starts),
-            "answer_stop": (per_shot, stops),
+            **{name: (per_shot, values) for name, values in positions.items()},
             "fork": (per_shot, forks),
             "foil_token": (per_shot, foil_tokens),
             "query_seen": (per_shot, seen),
@@ -262,6 +312,8 @@ def _assemble(tasks: Sequence[Task], records: dict[tuple[str, int], Record], n_s
         },
         coords={"task": names, "readout": used, "seq": np.arange(n_seqs), "shot": np.arange(n_shots + 1)},
     )
+    ways = {record.values.get("branches", "") for record in records.values()} - {""}
+    dataset.attrs["branches"] = "; ".join(sorted(ways)) or "none read"
     for name, meaning in VARIABLES.items():
         dataset[name].attrs["description"] = meaning
     for name in ("log_p_correct", "log_p_incorrect", "log_odds", "evidence"):
@@ -311,6 +363,7 @@ class Journal:
 def _print_summary(dataset: xr.Dataset) -> None:
     """Mean log-odds at some numbers of examples, and how often greedy decoding is right at the last."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     last = int(dataset.shot[-1])
@@ -324,7 +377,9 @@ def _print_summary(dataset: xr.Dataset) -> None:
             if mean.notnull().all():
                 right = float(dataset.correct.sel(task=task, shot=last).mean())
                 values = [f"{float(mean.sel(shot=n)):.2f}" for n in shown]
-                table.add_row(str(task), str(readout), *values, f"{right:.0%}" if readout == "complement" else "")
+                table.add_row(
+                    escape(str(task)), escape(str(readout)), *values, f"{right:.0%}" if readout == "complement" else ""
+                )
     Console(stderr=True, width=None if sys.stderr.isatty() else 110).print(table)
 
 

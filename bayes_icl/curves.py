@@ -21,7 +21,8 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from bayes_icl.errors import StatedError, unknown
+from bayes_icl.errors import StatedError, check_name, unknown
+from bayes_icl.inputs import read_table_file
 
 VARIABLES = {
     "log_p_correct": "log probability of the correct bucket, nats",
@@ -34,6 +35,8 @@ VARIABLES = {
     "tokens": "the whole episode as the model reads it, padded with -1",
     "answer_start": "the answer's tokens, terminator included, are tokens[start:stop]",
     "answer_stop": "the answer's tokens, terminator included, are tokens[start:stop]",
+    "query_start": "tokens[start:stop] hold the query's text",
+    "query_stop": "tokens[start:stop] hold the query's text",
     "fork": "how many tokens the answer and the foil share; -1 where no foil was read",
     "foil_token": "the foil's first token after those; -1 where no foil was read",
     "query_seen": "this query stood earlier in the episode, so its answer can be looked up",
@@ -41,6 +44,7 @@ VARIABLES = {
 }
 NEEDED = ("log_odds",)
 DIMS = ("task", "readout", "seq", "shot")
+INFINITE = "infinite values come from probabilities that were rounded to 0 or 1: compute log-odds from logits"
 
 
 class Curves(NamedTuple):
@@ -55,7 +59,7 @@ class Curves(NamedTuple):
     log_odds
         Shape (seq, shot), nats.
     evidence
-        The ideal observer's update at each shot, same shape, nats; None where the task does not know it.
+        The ideal observer's update at each shot, same shape, nats, NaN where it is not known; None where none is.
     """
 
     task: str
@@ -63,6 +67,13 @@ class Curves(NamedTuple):
     shots: Float[np.ndarray, " shot"]
     log_odds: Float[np.ndarray, "seq shot"]
     evidence: Float[np.ndarray, "seq shot"] | None = None
+
+    @property
+    def observed(self) -> Float[np.ndarray, "seq update"] | None:
+        """The ideal observer's updates from shot to shot, nats; None unless all of them are known."""
+        # The first shot has no update before it, so nobody need know its evidence.
+        updates = None if self.evidence is None else self.evidence[:, 1:]
+        return updates if updates is not None and np.isfinite(updates).all() else None
 
     def since(self, n_min: int) -> Curves:
         """The part from `n_min` examples on."""
@@ -101,8 +112,7 @@ def select(dataset: xr.Dataset, task: str, readout: str) -> Curves:
     evidence = None
     if "evidence" in dataset:
         known = dataset.evidence.sel(task=task, seq=chosen.seq).transpose("seq", "shot").values.astype(np.float64)
-        # An update needs an example before it, so n = 0 has none.
-        evidence = known if np.isfinite(known[:, dataset.shot.values > 0]).all() else None
+        evidence = known if np.isfinite(known).any() else None
     return Curves(task, readout, dataset.shot.values.astype(float), chosen.values.astype(np.float64), evidence)
 
 
@@ -121,9 +131,14 @@ def check(dataset: xr.Dataset, source: str = "the curves") -> xr.Dataset:
         raise StatedError(f"{source} is not a curves file: it lacks {', '.join(missing)}; collect makes such files")
     if missing := [d for d in DIMS if d not in dataset.coords]:
         raise StatedError(f"{source}: the dimensions {', '.join(missing)} have no coordinates")
+    for dim in ("task", "readout"):
+        for name in dataset[dim].values.tolist():
+            check_name(f"{source}: a {dim}", name)
     shots = dataset.shot.values
-    if not np.array_equal(shots, np.arange(shots[0], shots[0] + len(shots))):
-        raise StatedError(f"{source}: shots must be consecutive numbers of examples, got {shots.tolist()}")
+    if not np.array_equal(shots, np.arange(shots[0], shots[0] + len(shots))) or shots[0] < 0 or shots[0] % 1:
+        raise StatedError(
+            f"{source}: shots must be consecutive whole numbers of examples, 0 or more, got {shots.tolist()}"
+        )
     odds = dataset.log_odds.transpose(*DIMS)
     # Sequences of a table may differ in number from task to task; a sequence that is NaN at all shots is absent.
     absent = odds.isnull().all("shot")
@@ -136,10 +151,8 @@ def check(dataset: xr.Dataset, source: str = "the curves") -> xr.Dataset:
             for cell in cells[:3]
         )
         more = f" and {len(cells) - 3} more" if len(cells) > 3 else ""
-        raise StatedError(
-            f"{source}: log_odds must be finite, but {named}{more}; infinite values come from probabilities that were "
-            "rounded to 0 or 1: compute log-odds from logits"
-        )
+        why = INFINITE if np.isinf(odds.values).any() else "a readout that a task lacks is NaN for the whole task"
+        raise StatedError(f"{source}: log_odds must be finite, but {named}{more}; {why}")
     empty = absent.all(("readout", "seq"))
     if bool(empty.any()):
         raise StatedError(f"{source}: no values for task {', '.join(map(str, dataset.task.values[empty.values]))}")
@@ -150,7 +163,7 @@ def read_curves(path: Path) -> xr.Dataset:
     """Read a curves file: netCDF, or a CSV table with the columns ``task, seq, shot, log_odds``.
 
     A table may have a column ``readout``; without one its values are taken as `complement`. A column ``evidence`` is
-    the ideal observer's update at each shot, nats; what is not a number there is not known.
+    the ideal observer's update at each shot, nats; what is empty or NA there is not known.
 
     Raises
     ------
@@ -161,7 +174,7 @@ def read_curves(path: Path) -> xr.Dataset:
         raise StatedError(
             f"no curves file {str(path)!r}: run `python -m bayes_icl.collect` or give --curves an existing file"
         )
-    if path.suffix == ".csv":
+    if path.suffix.lower() == ".csv":
         return check(_from_table(path), str(path))
     try:
         with xr.open_dataset(path, engine="h5netcdf") as dataset:
@@ -172,42 +185,90 @@ def read_curves(path: Path) -> xr.Dataset:
         raise StatedError(f"{path} is not a readable netCDF file (damaged or cut short?): {error}") from error
 
 
+UNKNOWN = ("", "NA", "NaN", "nan")  # cells of evidence that is not known
+
+
 def _from_table(path: Path) -> xr.Dataset:
-    try:
-        missing_cells = ["", "NA", "NaN", "nan"]
-        table = pd.read_csv(
-            path,
-            dtype={"task": str, "readout": str},  # a task may be called 7, or null
-            keep_default_na=False,
-            na_values={"shot": missing_cells, "log_odds": missing_cells},
+    lines, columns = read_table_file(path, ("task", "seq", "shot", "log_odds"), ("readout", "evidence"))
+    for name in ("task", "readout", "seq"):
+        if "" in columns.get(name, ()):
+            raise StatedError(f"{path} line {lines[columns[name].index('')]}: the {name} is empty")
+    shots = _numbers(path, lines, "shot", columns["shot"])
+    if (wrong := (shots < 0) | (shots % 1 != 0)).any():
+        at = int(wrong.argmax())
+        raise StatedError(
+            f"{path} line {lines[at]}: a shot is a whole number of examples, 0 or more, not {columns['shot'][at]}"
         )
-    except (ValueError, UnicodeDecodeError) as error:
-        raise StatedError(f"{path} is not readable as CSV: {error}") from None
-    missing = [name for name in ("task", "seq", "shot", "log_odds") if name not in table]
-    if missing:
-        raise StatedError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
-    if "readout" not in table:
-        table["readout"] = "complement"
-    if table.empty:
-        raise StatedError(f"{path} has no rows")
-    for name in ("shot", "log_odds"):
-        numbers = pd.to_numeric(table[name], errors="coerce")
-        if numbers.isna().any():
-            line = int(np.flatnonzero(numbers.isna())[0])
-            cell = table[name].iloc[line]
-            got = repr(cell) if isinstance(cell, str) else cell
-            raise StatedError(f"{path} line {line + 2}: {name} must be a number, got {got}")
-        table[name] = numbers
-    table["log_odds"] = table["log_odds"].astype(float)
-    twice = table.duplicated([*DIMS])
-    if twice.any():
+    table = pd.DataFrame(
+        {
+            "task": columns["task"],
+            "readout": columns.get("readout", ["complement"] * len(lines)),
+            "seq": _whole(columns["seq"]),
+            "shot": shots.astype(np.int64),
+            "log_odds": _numbers(path, lines, "log_odds", columns["log_odds"]),
+            "line": lines,
+        }
+    )
+    if (twice := table.duplicated([*DIMS])).any():
         row = table[twice].iloc[0]
-        raise StatedError(f"{path}: task {row.task}, seq {row.seq}, shot {row.shot}, {row.readout} stands there twice")
+        same = table.line[(table[[*DIMS]] == row[[*DIMS]]).all(axis=1)]
+        raise StatedError(
+            f"{path}: task {row.task}, seq {row.seq}, shot {row.shot}, {row.readout} stands there twice (lines "
+            f"{' and '.join(map(str, same[:2]))}): keep one"
+        )
+    _check_rows(path, table)
     dataset = table.set_index([*DIMS])[["log_odds"]].to_xarray()
-    if "evidence" in table:
-        evidence = table.drop_duplicates(["task", "seq", "shot"]).set_index(["task", "seq", "shot"])["evidence"]
-        dataset["evidence"] = pd.to_numeric(evidence, errors="coerce").to_xarray()
+    if "evidence" in columns:
+        known = ["nan" if cell in UNKNOWN else cell for cell in columns["evidence"]]
+        table["evidence"] = _numbers(path, lines, "evidence", known)
+        places = table.groupby(["task", "seq", "shot"])["evidence"]
+        # Readouts of one shot have one observer.
+        if (differ := places.transform("nunique", dropna=False) > 1).any():
+            row = table[differ].iloc[0]
+            raise StatedError(
+                f"{path}: task {row.task}, seq {row.seq}, shot {row.shot} has another evidence in another readout: "
+                "it is that of the example, the same in all"
+            )
+        dataset["evidence"] = places.first().to_xarray()
     return dataset
+
+
+def _numbers(path: Path, lines: list[int], name: str, cells: list[str]) -> Float[np.ndarray, " row"]:
+    """A column of numbers, exactly as they are written."""
+    found = np.empty(len(cells))
+    for i, cell in enumerate(cells):
+        try:
+            found[i] = float(cell) if "_" not in cell else float("one number")
+        except ValueError:
+            raise StatedError(f"{path} line {lines[i]}: {name} must be a number, got {cell!r}") from None
+        if np.isnan(found[i]) and name != "evidence":
+            raise StatedError(f"{path} line {lines[i]}: {name} must be a number, got {cell!r}")
+        if np.isinf(found[i]):
+            raise StatedError(f"{path} line {lines[i]}: {name} is {cell}; {INFINITE}")
+    return found
+
+
+def _whole(cells: list[str]) -> list[int] | list[str]:
+    """Sequences are numbered, or have names."""
+    try:
+        return [int(cell) for cell in cells]
+    except ValueError:
+        return cells
+
+
+def _check_rows(path: Path, table: pd.DataFrame) -> None:
+    """State the first sequence that lacks a row: its curve would have a hole, or end early."""
+    shots = np.unique(table.shot)
+    have = table.groupby(["task", "readout", "seq"], sort=False).shot.agg(set)
+    short = have[have.map(len) < len(shots)]
+    if len(short):
+        (task, readout, seq), own = short.index[0], short.iloc[0]
+        lacking = sorted(set(shots.tolist()) - own)
+        raise StatedError(
+            f"{path}: task {task}, readout {readout}, seq {seq} has no row for shot {', '.join(map(str, lacking[:5]))}"
+            f"{', ...' if len(lacking) > 5 else ''}; {len(short)} of {len(have)} sequences lack rows: each "
+            f"needs all shots of the table ({shots[0]} to {shots[-1]}), and tasks of other lengths a table of their own"
+        )
 
 
 def write_netcdf(dataset: xr.Dataset, path: Path) -> None:

@@ -27,8 +27,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bayes_icl.errors import StatedError, unknown
-from bayes_icl.prompts import ROLES, Places, Prompt, recorded_prompt, token_places
+from bayes_icl.prompts import ROLES, Places, Prompt, encode_episode, recorded_prompt, token_places
 from bayes_icl.stream import Anatomy, Stream, watch
+from bayes_icl.tasks import Example, Task
 
 if TYPE_CHECKING:
     from bayes_icl.models import Model
@@ -109,11 +110,12 @@ def recorded_episodes(
     if missing := [name for name in needed if name not in curves]:
         raise StatedError(f"the curves have no {', '.join(missing)}, which attribution needs: collect them again")
     own = curves.sel(task=task)
+    asked = _query_places(model, own)
     episodes = []
-    for seq in own.seq.values.tolist():
+    for seq, *query in zip(own.seq.values.tolist(), *asked):
         one = own.sel(seq=seq)
         start, stop = (one[name].values.astype(np.int64) for name in ("answer_start", "answer_stop"))
-        prompt = recorded_prompt(one.tokens.values, start, stop)
+        prompt = recorded_prompt(one.tokens.values, start, stop, *query)
         ahead = np.full(len(start), token)
         if readout == "foil":
             ahead = one.fork.values.astype(np.int64)
@@ -125,9 +127,68 @@ def recorded_episodes(
                 raise StatedError(f"--token {token}: an answer of {task!r} has the tokens 0 to {short - 1} only")
         at = start + ahead
         foil = one.foil_token.values.astype(np.int64) if readout == "foil" else None
-        places = token_places(prompt, [str(q) for q in one["query"].values], model.tokenizer)
-        episodes.append(Episode(seq, prompt, places, Target(at - 1, prompt.tokens[at], foil)))
+        episodes.append(Episode(seq, prompt, token_places(prompt), Target(at - 1, prompt.tokens[at], foil)))
     return episodes
+
+
+def _query_places(model: Model, own: xr.Dataset) -> tuple[Int[np.ndarray, "seq shot"], Int[np.ndarray, "seq shot"]]:
+    """Where the tokens of each query begin and end, of the sequences of one task.
+
+    A file of version 1 does not say. Its template is then read off the tokens, and stands if the episodes written with
+    it have the very tokens of the file.
+
+    Raises
+    ------
+    StatedError
+        No template does.
+    """
+    if "query_start" in own and "query_stop" in own:
+        return own.query_start.values.astype(np.int64), own.query_stop.values.astype(np.int64)
+    found = {}
+    for template in _likely_templates(model, own):
+        places = []
+        for seq in own.seq.values:
+            one = own.sel(seq=seq)
+            examples = tuple(Example(str(q), str(a)) for q, a in zip(one["query"].values, one["answer"].values))
+            try:
+                task = Task("recorded", examples, template, foils=False, repeats=True)
+                prompt = encode_episode(task, examples, model.tokenizer, branch=False)
+            except StatedError:
+                break
+            if not np.array_equal(prompt.tokens, one.tokens.values[one.tokens.values >= 0]):
+                break
+            places.append(np.stack([prompt.query_start, prompt.query_stop]))
+        else:
+            found[np.array(places).tobytes()] = np.array(places)
+    if len(found) != 1:
+        raise StatedError(
+            f"task {str(own.task.values)!r}: the curves are of before files said where the tokens of queries stand, "
+            "and their tokens do not tell: collect them again"
+        )
+    (places_,) = found.values()
+    return places_[:, 0], places_[:, 1]
+
+
+def _likely_templates(model: Model, own: xr.Dataset) -> list[str]:
+    """Templates that the second example of a file's first sequence may have been written with."""
+    if "answer" not in own or own.sizes["shot"] < 2:
+        return []
+    one = own.isel(seq=0)
+    query, answer = (str(one[name].values[1]) for name in ("query", "answer"))
+    (begin, stop), start = one.answer_stop.values[:2], one.answer_start.values[1]
+    cuts = slice(begin, start), slice(start, stop)
+    before, after = (str(model.tokenizer.decode(one.tokens.values[cut])) for cut in cuts)
+    rest = after.lstrip(" ")
+    if not rest.startswith(answer):
+        return []
+    at = [i for i in range(len(before)) if before.startswith(query, i)]
+    return [
+        # Tokenizers of the SentencePiece kind leave out a space at the start of what they decode.
+        f"{lead}{before[:i]}{{query}}{before[i + len(query) :]}{gap}{{answer}}{rest[len(answer) :]}"
+        for i in at
+        for lead in ("", " ")
+        for gap in sorted({after[: len(after) - len(rest)], " "})
+    ]
 
 
 class Parts(NamedTuple):

@@ -7,11 +7,24 @@ import errno
 import sys
 from collections.abc import Callable, Iterable
 
+MOST_NAME = 80  # characters: names of files hold it with what is added, and figures its title
 DONE, FAILED, BAD_ARGUMENTS, REFUSED = 0, 1, 2, 3
 
 
 class StatedError(Exception):
     """Something a user can put right: one line saying what was expected, what came, and what to do."""
+
+
+def shown(text: str) -> str:
+    """Text that may be a user's, safe for a terminal, on one line: what is not printable is written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def check_name(kind: str, name: object) -> None:
+    """State a name that could not be printed: it stands on terminals, in figures and in names of files."""
+    if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > MOST_NAME:
+        got = repr(name)[: 2 * MOST_NAME]
+        raise StatedError(f"{kind} must have a name of 1 to {MOST_NAME} printable characters, got {got}: rename it")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> StatedError:
@@ -35,12 +48,12 @@ def exit_stating(run: Callable[[], int]) -> None:
     try:
         code = run()
     except StatedError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
         code = FAILED
     except OSError as error:  # disk full, unwritable folder, unreadable file: the system's own words are clear
         where = f": {error.filename}" if error.filename else ""
         remedy = "; make room, or give another --out, and run again" if error.errno == errno.ENOSPC else ""
-        print(f"error: {error.strerror or error}{where}{remedy}", file=sys.stderr)
+        print(shown(f"error: {error.strerror or error}{where}{remedy}"), file=sys.stderr)
         code = FAILED
     except KeyboardInterrupt:
         print("stopped: no file is left half written; run the same command again (collect goes on)", file=sys.stderr)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bayes_icl.errors import DONE, REFUSED, StatedError, check_least, exit_stating, unknown
-from bayes_icl.hypotheses import HYPOTHESES, Hypothesis, load_hypotheses
+from bayes_icl.hypotheses import HYPOTHESES, Hypothesis, load_hypotheses, users_laws
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,6 +77,8 @@ class FitSettings:
     """Replace fits that were made from other curves or settings."""
 
 
+NOISES = ("normal", "student")
+ENGINES = ("auto", "fast", "nuts")
 HEAVY = 6  # complexity from which a law is fitted to headlines only, and not sampled where weighting fails
 
 
@@ -98,6 +100,13 @@ class Case:
     headline: bool = False
     base: bool = True
 
+    def __post_init__(self) -> None:
+        from bayes_icl.scores import PRIOR_WIDTHS
+
+        for kind, given, known in (("noise", self.noise, NOISES), ("priors", self.priors, PRIOR_WIDTHS)):
+            if given not in known:
+                raise unknown(kind, given, known)
+
     def hypothesis(self, name: str) -> Hypothesis:
         """A hypothesis under this setting."""
         from bayes_icl.scores import PRIOR_WIDTHS
@@ -105,16 +114,28 @@ class Case:
         return HYPOTHESES[name].varied(student=self.noise == "student", prior_width=PRIOR_WIDTHS[self.priors])
 
     def fits(self, name: str) -> bool:
-        """Whether the hypothesis is defined here."""
-        evidence = self.curves.evidence
-        known = evidence is not None and abs(float(evidence[:, 1:].sum())) > 0
-        law = HYPOTHESES[name]
+        """Whether the hypothesis is fitted here."""
+        return not self.left_out(name)
+
+    def left_out(self, name: str) -> str:
+        """Why a hypothesis is not fitted here; empty where it is."""
+        law, observed = HYPOTHESES[name], self.curves.observed
         # Other settings are there for the verdict: the laws of most parameters, which take most of the time, do not
-        # decide it, nor does a ceiling. Free means can be integrated out under normal noise only.
-        left_out = (law.complexity >= HEAVY and not law.ceiling and not self.headline) or (
-            law.ceiling and (not self.base or self.noise == "student")
-        )
-        return not left_out and (known or not law.by_sequence)
+        # decide it, nor does a ceiling.
+        if law.complexity >= HEAVY and not law.ceiling and not self.headline:
+            return "for headlines only"
+        if law.ceiling and not self.base:
+            return "not for the sensitivity table"
+        if law.ceiling and self.noise == "student":
+            return "free means can be integrated out under normal noise only"
+        if not law.by_sequence:
+            return ""
+        if self.curves.evidence is None:
+            return "the curves do not know its evidence"
+        if observed is None:
+            updates = self.curves.evidence[:, 1:]
+            return f"its evidence is not known at {int((updates != updates).sum())} of {updates.size} updates"
+        return "" if observed.any() else "its evidence is 0 throughout"
 
 
 @dataclass(frozen=True)
@@ -156,9 +177,7 @@ def main(settings: FitSettings) -> int:
         names += load_hypotheses(settings.hypotheses_from)
         inputs.append(settings.hypotheses_from)
     names = list(dict.fromkeys(names))
-    for name in names:
-        if name not in HYPOTHESES:
-            raise unknown("hypothesis", name, HYPOTHESES)
+    _check_names(names)
     cases = plan_cases(dataset, settings)
     out = settings.out or Path("data/fits") / path.stem
     figures = settings.figures or Path("figures") / path.stem
@@ -192,6 +211,12 @@ def main(settings: FitSettings) -> int:
     print(figures)
     print(out)
     return REFUSED if any(verdict["verdict"] == "refused" for verdict in verdicts.values()) else DONE
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in HYPOTHESES:
+            raise unknown("hypothesis", name, HYPOTHESES)
 
 
 def plan_cases(dataset: xr.Dataset, settings: FitSettings) -> list[Case]:
@@ -243,7 +268,7 @@ def fit_curves(
     engine: Literal["auto", "fast", "nuts"] = "auto",
     sampler: SamplerSettings | None = None,
     hypotheses_from: Path | None = None,
-    workers: int = 0,
+    workers: int = 1,
     progress: bool = False,
 ) -> Fits:
     """Fit hypotheses to cases, and score them.
@@ -255,10 +280,10 @@ def fit_curves(
     sampler
         How long NUTS samples; its seed is that of the fast engine too.
     hypotheses_from
-        File that worker processes must run to know the hypotheses.
+        File of hypotheses that an error in one of them names.
     workers
-        Processes; 0 takes one a core, 4 at most. With 1 everything happens in this process, which a hypothesis defined
-        in a notebook needs.
+        Processes; 0 takes one a core, 4 at most. A script that asks for more than 1 needs
+        ``if __name__ == "__main__":`` around what it does.
     """
     import pandas as pd
     from tqdm import tqdm
@@ -267,6 +292,9 @@ def fit_curves(
     from bayes_icl.nuts import SamplerSettings
     from bayes_icl.parallel import one_a_core, run_jobs
 
+    _check_names(hypotheses)
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
     sampler = sampler or SamplerSettings()
     workers = workers or one_a_core()
     scores: list[dict[str, Score]] = [{} for _ in cases]
@@ -285,7 +313,10 @@ def fit_curves(
     def fast_job(i: int) -> tuple:
         return _fit_case, cases[i], [n for n in hypotheses if cases[i].fits(n)], sampler.seed, hypotheses_from
 
-    with run_jobs(workers) as run, tqdm(total=len(cases), unit="fit", disable=not progress, dynamic_ncols=True) as bar:
+    with (
+        run_jobs(workers, *users_laws()) as run,
+        tqdm(total=len(cases), unit="fit", disable=not progress, dynamic_ncols=True) as bar,
+    ):
         # Headlines first: their verdicts can be told, and say what NUTS is wanted for.
         bar.set_description("headlines, fast engine")
         fast = [i for i, case in enumerate(cases) if engine != "nuts" or not case.base]
@@ -479,6 +510,10 @@ def _fit_and_write(cases: Sequence[Case], names: list[str], settings: FitSetting
     )
     scores = iter(fits.scores)
     verdicts = judge_cases(cases, [[] if too_little(case.curves) else next(scores) for case in cases])
+    for case in cases:
+        if case.headline:
+            reasons = {name: case.left_out(name) for name in names}
+            verdicts[case.curves.task]["left_out"] = {name: why for name, why in reasons.items() if why}
     record = {**record, "finished": now()}
     # Nothing of another run may stand beside the new fits.
     for path in (out / "provenance.json", *out.glob("*__*.nc"), *out.glob("*.csv"), out / "pooled.json"):
@@ -533,7 +568,7 @@ def _pool(cases: Sequence[Case], fits: Fits, verdicts: dict[str, dict]) -> dict[
 
     means, sds = {}, {}
     for i, case in enumerate(cases):
-        null = case.curves.evidence is not None and not case.curves.evidence[:, 1:].any()
+        null = (observed := case.curves.observed) is not None and not observed.any()
         if (i, "additive") not in fits.posteriors or null or verdicts[case.curves.task]["verdict"] == "refused":
             continue
         posterior = fits.posteriors[i, "additive"]

@@ -206,7 +206,7 @@ def _kind(scores: dict[str, Score], least: float) -> str:
 
 
 def head_table(
-    effects: xr.Dataset, *, n_min: int = 1, seed: int = 0, workers: int = 0, progress: bool = False
+    effects: xr.Dataset, *, n_min: int = 1, seed: int = 0, workers: int = 1, progress: bool = False
 ) -> pd.DataFrame:
     """What every component adds to delta, and how each head does it: a row for each task and component.
 

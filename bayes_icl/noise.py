@@ -34,6 +34,8 @@ from bayes_icl.curves import Curves
 from bayes_icl.hypotheses import Hypothesis
 
 LOG_2PI = float(np.log(2 * np.pi))
+# A mean total evidence below this share of the evidence's size is no unit: what speaks for and against cancels.
+LEAST_SHARE = 0.1
 # Keeps the variances positive where both noise sds are zero; far below any noise seen.
 JITTER = 1e-8
 
@@ -63,7 +65,8 @@ class Statistics:
         places again beyond n_max, shape (step,).
     evidence, evidence_total
         The ideal observer's updates of each sequence, shape (seq, update), in units of their mean total from n_min to
-        n_max, and that total, nats. Zeros and 0 where it is not known or there is none.
+        n_max, and that total, nats; where it is about 0, in units of the root mean square of the evidence after each
+        example. Zeros and 0 where it is not known or there is none.
     """
 
     shots: np.ndarray
@@ -111,10 +114,12 @@ def summarise(curves: Curves, *, until: float | None = None, scale: float | None
     mean = x.mean(0)
     evidence = np.zeros(x.shape)
     total = 0.0
-    if curves.evidence is not None:
-        total = float(curves.evidence[:, 1:].sum(1).mean())
-        if total:
-            evidence = curves.evidence[:, keep][:, 1:] / total
+    if (observed := curves.observed) is not None and observed.any():
+        path = observed.cumsum(1)
+        total, size = float(path[:, -1].mean()), float(np.sqrt((path**2).mean()))
+        if abs(total) < LEAST_SHARE * size:  # evidence for and against cancels
+            total = size
+        evidence = observed[:, keep[1:]] / total
     return Statistics(
         shots=np.asarray(shots, float),
         n_max=n_max,

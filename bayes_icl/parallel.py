@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
+
+from bayes_icl.errors import FAILED, StatedError
 
 Run = Callable[[Callable[..., Any], Sequence[tuple]], Iterator[tuple[int, Any]]]
 
@@ -23,26 +27,58 @@ def one_a_core() -> int:
 
 
 @contextmanager
-def run_jobs(workers: int) -> Iterator[Run]:
+def run_jobs(workers: int, *prepare: Any) -> Iterator[Run]:
     """``run(function, arguments of each job)`` yields (index of the job, result) as they come.
 
     With 1 worker everything happens in this process. BLAS has one thread in each: as many processes as cores already.
+    Functions, arguments and results go by value, so that what a notebook or script defines is known to workers.
+
+    Parameters
+    ----------
+    workers
+        Processes, 1 or more.
+    prepare
+        A function and its arguments, called first in each worker process.
+
+    Raises
+    ------
+    StatedError
+        A worker ended before its work was done.
     """
     from threadpoolctl import threadpool_limits
 
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # A worker that runs its parent's script, which has no main guard, and so comes here again. The parent says so.
+        sys.exit(FAILED)
+    if workers < 1:
+        raise StatedError(f"workers must be 1 or more, got {workers}")
     if workers == 1:
         with threadpool_limits(1, user_api="blas"):
             yield lambda function, jobs: ((j, function(*job)) for j, job in enumerate(jobs))
         return
 
+    import cloudpickle
+
+    context = multiprocessing.get_context("spawn")  # fork would copy the threads of torch and numba
+    started = context.Event()
     executor = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread
-    )  # fork would copy the threads of torch and numba
+        workers, mp_context=context, initializer=_start, initargs=(started, cloudpickle.dumps(prepare))
+    )
 
     def run(function: Callable[..., Any], jobs: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
-        futures = {executor.submit(function, *job): j for j, job in enumerate(jobs)}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        try:
+            futures = {executor.submit(_call, cloudpickle.dumps((function, job))): j for j, job in enumerate(jobs)}
+            for future in as_completed(futures):
+                yield futures[future], cloudpickle.loads(future.result())
+        except BrokenProcessPool:
+            if started.is_set():
+                why = "a worker process was killed, perhaps for want of memory: give fewer workers"
+            else:
+                why = (
+                    "worker processes did not start: a script that asks for more than one has to do its work under "
+                    '`if __name__ == "__main__":`; add that, or give workers=1'
+                )
+            raise StatedError(why) from None
 
     with executor:
         try:
@@ -52,8 +88,20 @@ def run_jobs(workers: int) -> Iterator[Run]:
             raise
 
 
-def _one_thread() -> None:
+def _start(started: Any, prepare: bytes) -> None:
+    import cloudpickle
     import numpy  # noqa: F401  (loads the BLAS whose threads are limited)
     from threadpoolctl import threadpool_limits
 
+    started.set()
     threadpool_limits(1, user_api="blas")
+    if given := cloudpickle.loads(prepare):
+        function, *arguments = given
+        function(*arguments)
+
+
+def _call(job: bytes) -> bytes:
+    import cloudpickle
+
+    function, arguments = cloudpickle.loads(job)
+    return cloudpickle.dumps(function(*arguments))

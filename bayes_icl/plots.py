@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 COLUMN = 3.5  # inches: a column of a two-column paper
 INK, FAINT = "0.15", "0.75"
 STYLE = {
+    "text.parse_math": False,  # a task may be called after a price
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,

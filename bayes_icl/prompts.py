@@ -8,6 +8,7 @@ is read at position i - 1.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -46,6 +47,13 @@ class Branches:
     attach: Int[np.ndarray, " branch"]
     depth: Int[np.ndarray, " branch"]
 
+    def path(self, i: int) -> list[int]:
+        """A branch token's ancestors, from the episode on, and itself."""
+        path = [i]
+        while self.parent[path[0]] >= 0:
+            path.insert(0, int(self.parent[path[0]]))
+        return path
+
     def visible(self, n_tokens: int) -> Bool[np.ndarray, "branch seen"]:
         """What each branch token may attend to: `n_tokens` of the episode, then the branch tokens."""
         n = len(self.tokens)
@@ -77,6 +85,11 @@ class Prompt:
     rows
         Per shot, the row of logits that predicts what follows a prefix of a continuation: ``(False, position)`` in the
         episode, ``(True, index)`` among the branch tokens.
+    query_start, query_stop
+        Per shot: ``tokens[start:stop]`` are those that hold some of the query's text.
+    digits
+        Per shot of a task of numbers: which of the answer's tokens hold its digits, counted from its first;
+        a terminator's digits are none of them.
     """
 
     tokens: Int[np.ndarray, " pos"]
@@ -86,6 +99,9 @@ class Prompt:
     labels: tuple[tuple[Path, ...], ...]
     branches: Branches
     rows: tuple[dict[Path, tuple[bool, int]], ...]
+    query_start: Int[np.ndarray, " shot"]
+    query_stop: Int[np.ndarray, " shot"]
+    digits: tuple[tuple[int, ...], ...] = ()
 
     def answer(self, shot: int) -> Path:
         """Tokens of the true answer, terminator included."""
@@ -130,6 +146,9 @@ def encode_episode(
 ) -> Prompt:
     """Tokenise an episode and find its answers by character offsets.
 
+    The last example is tokenised as if another one followed, and cut after its answer: some tokenizers join blank lines
+    at the end of a text and not within it, and an episode's tokens must not depend on how many examples come later.
+
     Parameters
     ----------
     branch
@@ -138,20 +157,32 @@ def encode_episode(
     Raises
     ------
     StatedError
-        An answer (or foil) that does not begin and end on a token boundary; the error names the example.
+        An answer (or foil) that does not begin and end on a token boundary, or text that the tokenizer reads as a
+        control token or does not know; the error names the example.
     """
-    text, spans = "", []
+    text, spans, asked, digits = "", [], [], []
+    in_front, _, _ = task.template.partition("{query}")
     for example in examples:
         before, answer, terminator = example_parts(task.template, example)
+        asked.append((len(text) + len(in_front), len(text) + len(in_front) + len(example.query)))
         start = len(text) + len(before)
         text += before + answer + terminator
+        if task.form == "number":
+            digits.append([(i, i + 1) for i in range(start, start + len(answer)) if text[i] in "0123456789"])
         spans.append((start, start + len(answer) + len(terminator)))
-    tokens, starts, stops = _locate(text, spans, tokenizer, task, examples)
+    # What follows each answer: the example after it, and after the last the first again.
+    after = [example_parts(task.template, example)[0] for example in (*examples[1:], examples[0])]
+    tokens, starts, stops, offsets = _locate(text, after[-1], spans, tokenizer, task, examples)
+    query = _covering(asked, offsets)
+    in_digits = tuple(
+        tuple(sorted({int(i) - int(start) for i in _covering(places, offsets)[:, 0]}))
+        for start, places in zip(starts, digits)
+    )
 
     bos, _ = first_token(tokenizer)
     offset = 0 if bos is None else 1
     tokens = np.concatenate([np.array([] if bos is None else [bos], dtype=np.int64), tokens])
-    starts, stops = starts + offset, stops + offset
+    starts, stops, query = starts + offset, stops + offset, query + offset
 
     foils: list[Path] = []
     labels: list[tuple[Path, ...]] = []
@@ -160,27 +191,37 @@ def encode_episode(
         # Alternatives are tokenised within their own example; the true answer, treated likewise, must come out as in
         # the episode, or the two would not be comparable.
         if branch and (example.foil or task.labels):
-            again = _alternative(task, example, example.answer, tokenizer)
+            again = _alternative(task, example, example.answer, after[shot], tokenizer)
             if again != own:
                 raise StatedError(
                     f"task {task.name!r}: the answer of example {shot + 1} ({example.query!r}, {example.answer!r}) is "
                     "tokenised differently by itself and in the episode, so foils and labels cannot be compared with "
                     "it: change the template, or collect --readouts complement"
                 )
-        foils.append(_alternative(task, example, example.foil, tokenizer) if branch and example.foil else ())
-        labels.append(tuple(_alternative(task, example, label, tokenizer) for label in task.labels) if branch else ())
+        foils.append(
+            _alternative(task, example, example.foil, after[shot], tokenizer) if branch and example.foil else ()
+        )
+        written = task.labels if branch else ()
+        labels.append(tuple(_alternative(task, example, label, after[shot], tokenizer) for label in written))
     branches, rows = _lay_out(tokens, starts, stops, [(foil, *others) for foil, others in zip(foils, labels)])
-    return Prompt(tokens, starts, stops, tuple(foils), tuple(labels), branches, rows)
+    return Prompt(
+        tokens, starts, stops, tuple(foils), tuple(labels), branches, rows, query[:, 0], query[:, 1], in_digits
+    )
 
 
 def recorded_prompt(
-    tokens: Int[np.ndarray, " pos"], answer_start: Int[np.ndarray, " shot"], answer_stop: Int[np.ndarray, " shot"]
+    tokens: Int[np.ndarray, " pos"],
+    answer_start: Int[np.ndarray, " shot"],
+    answer_stop: Int[np.ndarray, " shot"],
+    query_start: Int[np.ndarray, " shot"],
+    query_stop: Int[np.ndarray, " shot"],
 ) -> Prompt:
     """The prompt of an episode in a curves file, to be run again; without foils and labels."""
     tokens = tokens[tokens >= 0].astype(np.int64)
     nothing: list[tuple[()]] = [()] * len(answer_start)
     branches, rows = _lay_out(tokens, answer_start, answer_stop, nothing)
-    return Prompt(tokens, answer_start, answer_stop, tuple(nothing), tuple(nothing), branches, rows)
+    lacks = tuple(nothing), tuple(nothing)
+    return Prompt(tokens, answer_start, answer_stop, *lacks, branches, rows, query_start, query_stop)
 
 
 ROLES = ("query", "separator", "answer")
@@ -204,42 +245,74 @@ class Places(NamedTuple):
     offset: Int[np.ndarray, " pos"]
 
 
-def token_places(prompt: Prompt, queries: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Places:
-    """Tell an episode's tokens apart.
-
-    A query is looked for in the decoded text before its answer; where the tokenizer has changed it beyond finding, all
-    of that text counts as query.
-    """
+def token_places(prompt: Prompt) -> Places:
+    """Tell an episode's tokens apart, by the places of its queries and answers."""
     n = len(prompt.tokens)
     shot, role, offset = np.full(n, -1), np.full(n, ROLES.index("separator")), np.zeros(n, dtype=int)
     begin = 0
     for i, (start, stop) in enumerate(zip(prompt.answer_start.tolist(), prompt.answer_stop.tolist())):
         shot[begin:stop], offset[begin:stop] = i, np.arange(begin, stop) - start
+        role[prompt.query_start[i] : prompt.query_stop[i]] = ROLES.index("query")
         role[start:stop] = ROLES.index("answer")
-        # The text after each token; where a token ends within a letter, it ends in U+FFFD.
-        texts = [str(tokenizer.decode(prompt.tokens[begin : j + 1])) for j in range(begin, start)]
-        begins, ends = [0, *(len(t.rstrip("\ufffd")) for t in texts)], [len(t) for t in texts]
-        text = str(tokenizer.decode(prompt.tokens[begin:start]))
-        first = text.find(queries[i])
-        last = first + len(queries[i]) if first >= 0 else len(text)
-        for j, (left, right) in enumerate(zip(begins, ends)):
-            if left < last and right > max(first, 0):
-                role[begin + j] = ROLES.index("query")
         begin = stop
     shot[0], role[0], offset[0] = -1, ROLES.index("separator"), 0
     return Places(shot, role, offset)
 
 
-def _locate(
+@functools.lru_cache(maxsize=8)
+def _set_apart(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """Tokens that are no text, with what they are written as: control tokens and the one for what is not known."""
+    special = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return special | dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens))
+
+
+def _check_text(
     text: str,
+    ids: Sequence[int],
+    offsets: Sequence[tuple[int, int]],
     spans: Sequence[tuple[int, int]],
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
     examples: Sequence[Example],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens of `text` and, for each character span, the first token in it and the first after it."""
+) -> None:
+    """Refuse text that would be read as something other than text."""
+    apart = _set_apart(tokenizer)
+    if apart.keys().isdisjoint(ids):
+        return
+    for token, (begin, end) in zip(ids, offsets):
+        if token not in apart or end <= begin or begin >= spans[-1][1]:
+            continue
+        shot = next(i for i, (_, stop) in enumerate(spans) if begin < stop)
+        example = examples[shot]
+        where = f"task {task.name!r}: example {shot + 1} ({example.query!r}, {example.answer!r})"
+        written = text[begin:end].strip()
+        if written == apart[token].strip():
+            raise StatedError(
+                f"{where} holds {written!r}, which the tokenizer reads as a control token, not as text: take it out of "
+                "the queries, the answers or the template"
+            )
+        raise StatedError(
+            f"{where} holds {written!r}, which the tokenizer does not know and reads as {apart[token]!r}: write it "
+            "otherwise, or take another model"
+        )
+
+
+def _locate(
+    text: str,
+    after: str,
+    spans: Sequence[tuple[int, int]],
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    examples: Sequence[Example],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[tuple[int, int]]]:
+    """Tokens of `text`; for each character span, the first token in it and the first after it; all offsets.
+
+    The last span ends the text; `after` follows it when it is tokenised, and its tokens are cut off.
+    """
+    text += after
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     offsets = encoded.offset_mapping
+    _check_text(text, encoded.input_ids, offsets, spans, tokenizer, task, examples)
     # Some tokenizers (GPT-NeoX, RoBERTa) leave the space in front of a token out of its offsets: a token begins where
     # the one before it ends, if there are only spaces between.
     offsets = [
@@ -256,20 +329,31 @@ def _locate(
                 f"({examples[shot].query!r}) does not begin and end on a token boundary: the tokenizer joins "
                 f"{crossing!r}; change the template so that the answer stands apart"
             )
+    stops = np.array([ends[stop] for _, stop in spans])
     return (
-        np.array(encoded.input_ids, dtype=np.int64),
+        np.array(encoded.input_ids[: stops[-1]], dtype=np.int64),
         np.array([begins[start] for start, _ in spans]),
-        np.array([ends[stop] for _, stop in spans]),
+        stops,
+        offsets[: stops[-1]],
     )
 
 
-def _alternative(task: Task, example: Example, answer: str, tokenizer: PreTrainedTokenizerBase) -> Path:
-    """Tokens of another answer to an example, terminator included."""
+def _covering(spans: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> Int[np.ndarray, "span 2"]:
+    """The first token with text of each span, and the first after its last; spans need not keep to tokens."""
+    begins, ends = np.array(offsets).T
+    kept = np.flatnonzero(ends > begins)  # tokens without text of their own are at no place
+    first = kept[np.searchsorted(ends[kept], [start for start, _ in spans], side="right")]
+    after = kept[np.searchsorted(begins[kept], [stop for _, stop in spans], side="left") - 1] + 1
+    return np.stack([first, after], axis=1)
+
+
+def _alternative(task: Task, example: Example, answer: str, after: str, tokenizer: PreTrainedTokenizerBase) -> Path:
+    """Tokens of another answer to an example, terminator included; `after` is the text that follows."""
     before, other, terminator = example_parts(task.template, example, answer)
     # A newline in front stands for the example before it, so that nothing is tokenised as the start of a text.
     span = (1 + len(before), 1 + len(before) + len(other) + len(terminator))
     shown = Example(example.query, answer)
-    tokens, start, stop = _locate("\n" + before + other + terminator, [span], tokenizer, task, [shown])
+    tokens, start, stop, _ = _locate("\n" + before + other + terminator, after, [span], tokenizer, task, [shown])
     return tuple(tokens[start[0] : stop[0]].tolist())
 
 

@@ -41,6 +41,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bayes_icl.errors import StatedError
 from bayes_icl.prompts import Path, Prompt
 from bayes_icl.tasks import Task
 
@@ -143,6 +144,8 @@ class EpisodeReading:
     def __init__(self, task: Task | None, prompt: Prompt, readouts: Sequence[str], vocabulary: Vocabulary) -> None:
         self.readouts = readouts
         self._form, self._prompt, self._vocabulary = task.form if task else None, prompt, vocabulary
+        if task and task.form == "number" and {"format", "rule", "parity"} & set(readouts):
+            self._check_digits(task.name)
         needed = {
             rows[path[:j]]
             for shot, rows in enumerate(prompt.rows)
@@ -153,6 +156,17 @@ class EpisodeReading:
         self.branch_positions = sorted(i for branch, i in needed if branch)
         self._row = {(False, p): i for i, p in enumerate(self.positions)}
         self._row |= {(True, p): i + len(self.positions) for i, p in enumerate(self.branch_positions)}
+
+    def _check_digits(self, name: str) -> None:
+        for shot, digits in enumerate(self._prompt.digits):
+            own = self._prompt.answer(shot)
+            for token in (own[digits[0]], own[digits[-1]]):
+                if token not in self._vocabulary.digits_like(token):
+                    raise StatedError(
+                        f"task {name!r}: a digit of the answer of example {shot + 1} is part of the token "
+                        f"{self._vocabulary.texts[token]!r}, so numbers cannot be told from other text there: change "
+                        "the template, or collect --readouts complement"
+                    )
 
     def _paths(self, shot: int) -> list[Path]:
         paths = [self._prompt.answer(shot)]
@@ -194,12 +208,11 @@ class EpisodeReading:
             values["format"] = Buckets(_add(*others, correct), ask.leaving(labels))
             values["rule"] = Buckets(correct, _add(*others))
         if self._form == "number" and {"format", "rule", "parity"} & set(self.readouts):
-            values |= self._read_number(own, correct, ask)
+            values |= self._read_number(own, self._prompt.digits[shot], correct, ask)
         return {name: values[name] for name in self.readouts}, ask.greedy(own)
 
-    def _read_number(self, own: Path, correct: float, ask: _Answers) -> dict[str, Buckets]:
+    def _read_number(self, own: Path, digits: Sequence[int], correct: float, ask: _Answers) -> dict[str, Buckets]:
         texts = self._vocabulary.texts
-        digits = [j for j, token in enumerate(own) if any(c.isdigit() for c in texts[token])]
         first, last = digits[0], digits[-1]
         form = self._vocabulary.digits_like(own[first])
         lead = ask.path(own[:first])

@@ -190,7 +190,7 @@ def form_of(episode: Episode, whole: np.ndarray, texts: Sequence[str], labels: f
     vocabulary = Vocabulary(texts)
     if labels:
         return Form(labels)
-    digits = [j for j, token in enumerate(whole.tolist()) if texts[token].strip(" ").isdigit()]
+    digits = [j for j, token in enumerate(whole.tolist()) if token in vocabulary.digits_like(token)]
     if not parity or not digits or digits[0] != 0:
         return Form(frozenset())
     last = digits[-1]

@@ -29,6 +29,8 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
     scores = read_table(out / "comparison.csv")
     fitted = len(scores) > 0
     checks = read_table(out / "checks.csv") if fitted else scores
+    for sentence in left_out_sentences(verdicts):
+        console.print(escape(sentence))
     for task, headline in verdicts.items():
         console.rule(f"[bold]{escape(task)}", align="left")
         for verdict in (headline, *headline["others"]):
@@ -55,9 +57,9 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
                 console.print(Padding(escape(f"no {row.check}: {row.note}"), (0, 0, 0, 1)))
     if fitted:
         console.rule("[bold]engines and pooling", align="left")
-        console.print(engines_agree(read_table(out / "engines.csv"), scores))
+        console.print(escape(engines_agree(read_table(out / "engines.csv"), scores)))
         if (out / "pooled.json").exists():
-            console.print(pooled_sentences(json.loads((out / "pooled.json").read_text())))
+            console.print(escape(pooled_sentences(json.loads((out / "pooled.json").read_text()))))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
@@ -71,6 +73,15 @@ def verdict_line(verdict: dict, headline: dict) -> str:
     if verdict["named"]:
         rest += f"   named: {verdict['named']}"
     return f"{_setting(verdict, headline):18s} additive update: {word:10s} {rest}"
+
+
+def left_out_sentences(verdicts: dict[str, dict]) -> list[str]:
+    """Which laws were asked for and not fitted, on which tasks, and why; a line for each law and reason."""
+    tasks: dict[tuple[str, str], list[str]] = {}
+    for task, verdict in verdicts.items():
+        for name, why in verdict.get("left_out", {}).items():
+            tasks.setdefault((name, why), []).append(task)
+    return [f"not fitted: {name} on {', '.join(own)}: {why}" for (name, why), own in tasks.items()]
 
 
 def _setting(verdict: dict, headline: dict) -> str:
@@ -145,6 +156,7 @@ def _check_table(own: pd.DataFrame) -> Table:
 
 def _score_table(own: pd.DataFrame) -> Table:
     """The hypotheses of one curve, best first: differences of both scores from the best, with their SE, nats."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, collapse_padding=True)  # so that its twelve columns fit
@@ -158,7 +170,7 @@ def _score_table(own: pd.DataFrame) -> Table:
     for row in own.sort_values("elpd_diff", ascending=False).itertuples():
         survives = {(True, True): "both", (True, False): "seq", (False, True): "future", (False, False): ""}
         table.add_row(
-            label_of(row.hypothesis),
+            escape(label_of(row.hypothesis)),
             *(number(x) for x in (row.elpd_diff, row.diff_se, row.lfo_diff, row.lfo_diff_se)),
             survives[bool(row.survivor), bool(row.survivor_lfo)],
             row.engine,

@@ -7,11 +7,12 @@ A user's own task is a CSV or JSONL file with the columns ``query``, ``answer`` 
 from __future__ import annotations
 
 import csv
-import importlib.util
 import inspect
 import io
-import json
+import re
+import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -20,10 +21,15 @@ from typing import Literal
 
 import numpy as np
 
-from bayes_icl.errors import StatedError, unknown
+from bayes_icl.errors import StatedError, check_name, shown, unknown
+from bayes_icl.inputs import read_table_file, run_python
 
 WORDS = "{query} -> {answer}\n"
 NUMBERS = "({query}, {answer})\n"
+FORMS = ("label", "number", "free")
+FEATURES = ("parity",)
+TABLES = (".csv", ".jsonl")
+FILES = (*TABLES, ".py")
 
 
 @dataclass(frozen=True)
@@ -44,22 +50,23 @@ class Task:
     name
         Coordinate value in files; also names the files of its fits.
     pool
-        All examples; an episode draws from them without repeating one.
+        All examples; an episode draws from them without repeating one. No query stands there twice, unless `repeats`.
     template
-        Text of one example; what follows ``{answer}`` is the terminator, which is scored with the answer.
+        Text of one example, with ``{query}`` and then ``{answer}``, once each; what follows ``{answer}`` is the
+        terminator, which is scored with the answer.
     form
         What an answer looks like, which decides the readouts `format` and `rule`: ``"label"`` (the closed set
         `labels`), ``"number"`` (digits) or ``"free"`` (neither readout is defined).
     labels
         The closed set of answers of a ``"label"`` task.
     features
-        Features of the answer with a readout of their own; ``"parity"`` (of the last digit) is known.
+        Features of a number with a readout of their own; ``"parity"`` (of the last digit) is known.
     foils
         Draw the answer of another example as foil where the pool names none.
     shuffled
         Give every example of an episode a random label: the null task, which has nothing to learn.
     repeats
-        Draw with replacement, so that a query can stand in an episode twice.
+        Draw with replacement, so that a query can stand in an episode twice, and in the pool.
     """
 
     name: str
@@ -73,15 +80,28 @@ class Task:
     repeats: bool = False
 
     def __post_init__(self) -> None:
+        check_name("a task", self.name)
+        for name in ("pool", "labels", "features"):
+            if isinstance(given := getattr(self, name), str):
+                raise StatedError(f"task {self.name!r}: {name} must be several, as in ({given!r},), not one text")
+            object.__setattr__(self, name, tuple(given))
         if not self.pool:
             raise StatedError(f"task {self.name!r} has no examples")
-        query, _, rest = self.template.partition("{answer}")
-        if "{query}" not in query or not rest.strip(" "):
-            raise StatedError(
-                f"task {self.name!r}: a template is text with {{query}}, then {{answer}}, then a terminator, "
-                f"as in {WORDS!r}; got {self.template!r}"
-            )
+        self._check_template()
+        if self.form not in FORMS:
+            raise unknown(f"form of task {self.name!r}:", self.form, FORMS)
+        for feature in self.features:
+            if feature not in FEATURES:
+                raise unknown(f"feature of task {self.name!r}:", feature, FEATURES)
+        if self.features and self.form != "number":
+            raise StatedError(f"task {self.name!r}: {self.features[0]} is a feature of numbers: give form='number'")
+        if self.form != "label" and self.labels:
+            raise StatedError(f"task {self.name!r}: labels {self.labels} need form='label', not {self.form!r}")
+        if len(set(self.labels)) < len(self.labels) or "" in self.labels:
+            raise StatedError(f"task {self.name!r}: labels must be distinct and not empty, got {self.labels}")
         for example in self.pool:
+            if not all(isinstance(text, str) for text in (example.query, example.answer, example.foil)):
+                raise StatedError(f"task {self.name!r}: query, answer and foil must be text: {example}")
             if not example.query or not example.answer:
                 raise StatedError(f"task {self.name!r}: an example has an empty query or answer: {example}")
             if example.foil == example.answer:
@@ -92,6 +112,21 @@ class Task:
                 )
             if self.form == "label" and example.answer not in self.labels:
                 raise unknown(f"label in task {self.name!r}:", example.answer, self.labels)
+        if not self.repeats and (again := _again(self.pool)):
+            query, times = next(iter(again.items()))
+            raise StatedError(
+                f"task {self.name!r}: {len(again)} queries stand in the pool more than once ({query!r} {times} times), "
+                "so their answers could be looked up: keep one example each, or repeats=True"
+            )
+
+    def _check_template(self) -> None:
+        """One query, then one answer, then a terminator: a placeholder more would reach the model with its braces."""
+        parts = re.split("({query}|{answer})", self.template)
+        if parts[1::2] != ["{query}", "{answer}"] or not parts[-1].strip(" "):
+            raise StatedError(
+                f"task {self.name!r}: a template is text with {{query}} once, then {{answer}} once, then a terminator, "
+                f"as in {WORDS!r}; got {self.template!r}"
+            )
 
     @property
     def readouts(self) -> tuple[str, ...]:
@@ -157,6 +192,11 @@ class Task:
         the other built-in tasks are deterministic: one example settles them, and the evidence is not finite.
         """
         return np.full(len(examples), 0.0 if self.shuffled else np.nan)
+
+
+def _again(pool: Sequence[Example]) -> dict[str, int]:
+    """Queries that stand in a pool more than once, and how often."""
+    return {query: n for query, n in Counter(e.query for e in pool).items() if n > 1}
 
 
 def _word_list(name: str) -> tuple[Example, ...]:
@@ -263,10 +303,10 @@ def load_tasks(specs: Sequence[str]) -> list[Task]:
 
 def _load(spec: str) -> list[Task]:
     path = Path(spec)
-    if path.suffix in (".csv", ".jsonl", ".py"):
+    if path.suffix.lower() in FILES:
         if not path.is_file():
             raise StatedError(f"no task file {spec!r}: give an existing CSV, JSONL or Python file")
-        return _tasks_of_module(path) if path.suffix == ".py" else [_task_of_table(path)]
+        return _tasks_of_module(path) if path.suffix.lower() == ".py" else [_task_of_table(path)]
     name, _, settings = spec.partition(":")
     if name not in BUILT_IN:
         raise unknown("task", name, BUILT_IN)
@@ -290,51 +330,56 @@ def _parse_settings(name: str, text: str) -> dict[str, int | bool]:
 
 
 def _task_of_table(path: Path) -> Task:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".csv":
-            rows = list(csv.DictReader(io.StringIO(text)))
-        else:
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
-        raise StatedError(f"{path} is not readable as {path.suffix[1:].upper()}: {error}") from None
-    if not all(isinstance(row, dict) for row in rows):
-        raise StatedError(f"{path}: every line must be an object with query and answer")
-    missing = {"query", "answer"} - set(rows[0] if rows else ())
-    if missing:
+    """A table's task; what was made of the table is said on stderr."""
+    known = ("query", "answer", "foil")
+    lines, columns = read_table_file(path, known[:2], known[2:])
+    pool: dict[Example, int] = {}
+    for line, query, answer, foil in zip(lines, *(columns.get(name, [""] * len(lines)) for name in known)):
+        if not query or not answer:
+            raise StatedError(f"{path} line {line}: the {'answer' if query else 'query'} is empty")
+        pool.setdefault(Example(query, answer, foil), line)
+    if again := _again(list(pool)):
+        query, times = next(iter(again.items()))
+        where = [(str(line), e) for e, line in pool.items() if e.query == query]
         raise StatedError(
-            f"{path}: expected columns query, answer and perhaps foil; missing: {', '.join(sorted(missing))}"
-            + ("" if rows else " (the file has no rows)")
+            f"{path}: {len(again)} queries stand there with different answers or foils, {query!r} {times} times (lines "
+            f"{', '.join(line for line, _ in where)}: {', '.join(repr(e.answer) for _, e in where)}), so that what is "
+            "right could be looked up, or is not known: keep one row each"
         )
-    cells = ([row.get(name) for name in ("query", "answer", "foil")] for row in rows)
-    pool = tuple(Example(*("" if cell is None else str(cell).strip() for cell in row)) for row in cells)
-    return task_of_examples(path.stem, pool)
+    task = task_of_examples(path.stem, list(pool))
+    form = {
+        "label": f"labels ({', '.join(map(repr, task.labels[:6]))}{', ...' if len(task.labels) > 6 else ''})",
+        "number": "numbers, on which `rule` rises with the form too",
+        "free": "free text",
+    }[task.form]
+    notes = [f"{path}: {len(pool)} examples, written {task.template!r}, answers read as {form}"]
+    if n := len(lines) - len(pool):
+        notes.append(
+            f"{n} of {len(lines)} rows repeat another and are left out: a query asked twice could be looked up"
+        )
+    if other := [name for name in columns if name not in known]:
+        notes.append(f"not read: {', '.join(map(repr, other))}")
+    print(shown("; ".join(notes)), file=sys.stderr)
+    return task
 
 
 def task_of_examples(name: str, pool: Sequence[Example]) -> Task:
     """A task from examples alone: its template, form and foils follow from the answers.
 
-    Answers that are all whole numbers are written ``(query, answer)`` and have form ``"number"``; at most one distinct
-    answer for every four examples makes a closed set of labels; anything else is ``"free"``.
+    More than one distinct answer, and at most one for every four examples, makes a closed set of labels, be they words
+    or numbers. Else whole numbers are written ``(query, answer)`` and have form ``"number"``; the rest is ``"free"``.
     """
     pool = tuple(pool)
     answers = sorted({e.answer for e in pool})
-    if all(a.isascii() and a.isdigit() for a in answers):
-        return Task(name, pool, template=NUMBERS, form="number")
     if 1 < len(answers) <= len(pool) / 4:
         return Task(name, pool, form="label", labels=tuple(answers))
+    if all(a.isascii() and a.isdigit() for a in answers):
+        return Task(name, pool, template=NUMBERS, form="number")
     return Task(name, pool, foils=len(answers) > 1)
 
 
 def _tasks_of_module(path: Path) -> list[Task]:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise StatedError(f"{path} does not run: {type(error).__name__}: {error}") from error
-    tasks = [value for value in vars(module).values() if isinstance(value, Task)]
+    tasks = [value for value in vars(run_python(path)).values() if isinstance(value, Task)]
     if not tasks:
         raise StatedError(f"{path} defines no Task at module level")
     return tasks

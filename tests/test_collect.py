@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,16 @@ def test_a_real_file_can_be_recomputed_with_transformers_alone(smollm2: Model, t
     assert tokenizer.decode(tokens[tokens >= 0]) == DOCUMENT_SEPARATORS[0] + text
 
 
+@pytest.mark.real_model
+def test_the_last_shot_before_a_blank_line_is_read_as_in_a_longer_episode(smollm2: Model) -> None:
+    past = replace(load_tasks(["past_tense"])[0], name="past_blank", template="Input: {query}\nOutput: {answer}\n\n")
+    dataset = collect_curves(smollm2, [past], n_shots=8, n_seqs=8)
+    assert float(dataset.log_odds.sel(readout="complement", shot=8).mean()) == pytest.approx(1.475, abs=0.001)
+    np.testing.assert_allclose(
+        dataset.log_p_correct.sel(readout="complement"), log_p_again(dataset, smollm2.hf), atol=1e-3
+    )
+
+
 def test_the_dataset_holds_what_the_format_says(tiny: Model) -> None:
     tasks = load_tasks(["affine", "past_tense", "copy:low=10,high=14,repeats=true"])
     dataset = collect_curves(tiny, tasks, n_shots=9, n_seqs=2, seed=4)
@@ -84,6 +95,9 @@ def test_the_dataset_holds_what_the_format_says(tiny: Model) -> None:
     for task in tasks:
         for seq in range(2):
             episode, one = task.episode(9, 4, seq), dataset.sel(task=task.name, seq=seq)
+            for shot, example in enumerate(episode):
+                at = slice(int(one.query_start[shot]), int(one.query_stop[shot]))
+                assert tiny.tokenizer.decode(one.tokens.values[at]) == example.query
             for field in ("query", "answer", "foil"):
                 assert one[field].values.tolist() == [getattr(e, field) for e in episode]
             queries = [e.query for e in episode]
@@ -127,8 +141,19 @@ def test_what_cannot_be_read_is_stated(tiny: Model) -> None:
     tasks = load_tasks(["past_tense"])
     with pytest.raises(StatedError, match="unknown readout 'complment': did you mean complement"):
         collect_curves(tiny, tasks, readouts=["complment"])
-    with pytest.raises(StatedError, match="no values for task past_tense"):
-        collect_curves(tiny, load_tasks(["past_tense", "copy"]), n_shots=2, n_seqs=1, readouts=["parity"])
+    with pytest.raises(StatedError, match="two tasks are called 'past_tense'"):
+        collect_curves(tiny, tasks * 2)
+    with pytest.raises(StatedError, match="n_shots and n_seqs must be 1 or more, got 0 and 64"):
+        collect_curves(tiny, tasks, n_shots=0)
+
+
+def test_a_readout_that_a_task_lacks_is_stated_before_the_model_is_read(tiny: Model, calls: list[int]) -> None:
+    tasks = load_tasks(["copy", "past_tense"])
+    with pytest.raises(StatedError, match="'past_tense' has no readout parity; it has complement, foil: name one"):
+        collect_curves(tiny, tasks, n_shots=2, n_seqs=1, readouts=["parity"])
+    assert not calls
+    collect_curves(tiny, tasks, n_shots=2, n_seqs=1, readouts=["parity", "foil"])  # the control: one that it has
+    assert calls
 
 
 # ------------------------------------------------------------------------------------------------- killed runs
@@ -278,7 +303,8 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def states(done: subprocess.CompletedProcess[str], says: str) -> None:
     """Exit code 1, nothing on stdout, and one line on stderr that is no traceback."""
     assert done.returncode == 1 and done.stdout == ""
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    # What was made of a table is said first.
+    lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("german.csv: ")]
     assert len(lines) == 1 and lines[0].startswith("error: ") and says in lines[0], done.stderr
 
 

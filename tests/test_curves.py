@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bayes_icl.collect import collect_curves
-from bayes_icl.curves import check, read_curves, readouts_of, select, write_netcdf
-from bayes_icl.errors import StatedError
+from bayes_icl.curves import check, file_name, read_curves, readouts_of, select, write_netcdf
+from bayes_icl.errors import MOST_NAME, StatedError
 from bayes_icl.models import Model
 from bayes_icl.tasks import load_tasks
 
@@ -174,29 +174,59 @@ def test_tasks_of_a_table_may_differ_in_sequences_but_not_in_shots(tmp_path: Pat
     assert select(read_curves(path), "a", "complement").log_odds.shape == (2, 3)
     assert select(read_curves(path), "b", "complement").log_odds.shape == (1, 3)
     path.write_text(rows.replace("b,0,2,2\n", ""))
-    with pytest.raises(StatedError, match="task b, readout complement, seq 0, shot 2 is nan"):
+    with pytest.raises(StatedError, match=r"task b, readout complement, seq 0 has no row for shot 2; 1 of 3 seq"):
         read_curves(path)
 
 
 GOOD = "task,seq,shot,log_odds\na,0,0,1.5\na,0,1,2.5\n"
+EVIDENCE = "task,seq,shot,log_odds,evidence\na,0,0,1.5,0.5\na,0,1,2.5,NA\n"
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "not readable as CSV"),
-        ("task,seq,shot,log_odds\n", r"c\.csv"),
-        ("task,seq,log_odds\na,0,1\n", r"c\.csv lacks the columns shot; it has task, seq, log_odds"),
-        (GOOD + "a,0,1,2.5\n", r"task a, seq 0, shot 1, complement stands there twice"),
+        ("", r"c\.csv is empty"),
+        ("task,seq,shot,log_odds\n", r"c\.csv has no rows"),
+        ("task,seq,log_odds\na,0,1\n", r"c\.csv: expected .*; missing: shot; found: 'task, seq, log_odds'"),
+        (GOOD + "a,0,1,2.5\n", r"task a, seq 0, shot 1, complement stands there twice \(lines 3 and 4\)"),
         (GOOD + "a,0,2,much\n", r"c\.csv line 4: log_odds must be a number, got 'much'"),
         (GOOD + "a,0,2,\n", r"c\.csv line 4: log_odds must be a number"),
-        (GOOD + "a,0,2,inf\n", r"shot 2 is inf"),
+        (GOOD + "a,0,2,inf\n", r"line 4: log_odds is inf; infinite values come from"),
         (GOOD + "a,0,3,1.0\n", r"shots must be consecutive"),
         (GOOD + "a,0,two,1.0\n", r"c\.csv.*shot"),
         (GOOD + "a,0,,1.0\n", r"c\.csv.*shot"),
-        (GOOD + 'a,0,"2,1.0\n', r"not readable as CSV"),
+        (GOOD + 'a,0,"2,1.0\n', r"line 4 is not readable as CSV"),
+        (GOOD + "a,0,2,1.0,\n", r"line 4 has 5 cells, the header 4"),
+        (GOOD + "a,0,2\n", r"line 4 has 3 cells, the header 4"),
+        (GOOD + "b,0,0,1.0\n", r"task b, readout complement, seq 0 has no row for shot 1; 1 of 2"),
+        (GOOD.replace("0,1", "0,1.5"), r"line 3: a shot is a whole number of examples, 0 or more, not 1\.5"),
+        (GOOD.replace("a,0,0", "a,0,-1"), r"line 2: a shot is a whole number of examples, 0 or more, not -1"),
+        (GOOD.replace("a,0,1", ",0,1"), r"line 3: the task is empty"),
+        (GOOD.replace("a,", "\x1b[31ma,"), r"must have a name of .*'\\x1b\[31ma'"),
+        (GOOD.replace("shot", "seq"), r"line 1: the column seq stands there twice"),
+        (GOOD.replace(",", ";"), r"columns are separated by commas"),
+        (GOOD.replace("2.5", "2_5"), r"line 3: log_odds must be a number, got '2_5'"),
+        (EVIDENCE.replace("0.5", "0,5"), r"line 2 has 6 cells, the header 5"),
+        (EVIDENCE.replace("0.5", "much"), r"line 2: evidence must be a number, got 'much'"),
+        (EVIDENCE.replace("0.5", "inf"), r"line 2: evidence is inf"),
     ],
-    ids=["empty", "header only", "no shot", "twice", "text", "blank", "inf", "gap", "shot text", "no shot", "quote"],
+    ids=[
+        *(
+            "empty",
+            "header only",
+            "no shot",
+            "twice",
+            "text",
+            "blank",
+            "inf",
+            "gap",
+            "shot text",
+            "shot blank",
+            "quote",
+        ),
+        *("surplus", "short", "uneven", "half a shot", "below 0", "no task", "control characters", "two columns"),
+        *("semicolons", "underscore", "decimal comma", "evidence text", "evidence inf"),
+    ],
 )
 def test_a_bad_table_is_stated(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "c.csv"
@@ -210,8 +240,71 @@ def test_a_bad_table_is_stated(tmp_path: Path, text: str, says: str) -> None:
 def test_a_table_that_is_not_utf8_is_stated(tmp_path: Path) -> None:
     path = tmp_path / "c.csv"
     path.write_bytes(GOOD.replace("a,", "é,").encode("latin-1"))
-    with pytest.raises(StatedError, match="not readable as CSV"):
+    with pytest.raises(StatedError, match="line 2: byte 0xe9 is not UTF-8 text"):
         read_curves(path)
+    path.write_bytes(GOOD.encode("utf-16"))
+    with pytest.raises(StatedError, match="is UTF-16 text: save it as UTF-8"):
+        read_curves(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD.replace("\n", ",\n"),
+        GOOD.replace("\n", ",\n").replace("log_odds,", "log_odds"),
+        GOOD.replace("\n", "\r\n"),
+        "\ufeff" + GOOD.replace("task", '"Task"').replace(",", ", "),
+    ],
+    ids=["a comma ends every line", "a comma ends every row", "Windows", "byte-order mark, quotes and spaces"],
+)
+def test_what_spreadsheets_write_is_read(tmp_path: Path, text: str) -> None:
+    for name in ("c.csv", "C.CSV"):
+        (tmp_path / name).write_bytes(text.encode())
+        read = read_curves(tmp_path / name)
+        assert select(read, "a", "complement").log_odds.tolist() == [[1.5, 2.5]]
+        assert read.seq.values.tolist() == [0]
+
+
+def test_evidence_of_a_table(tmp_path: Path) -> None:
+    """Per example, so the same in all readouts; what is empty or NA is not known."""
+    path = tmp_path / "c.csv"
+    rows = [(r, n, e) for r in ("complement", "rule") for n, e in enumerate(("", "0.5", "-0.25"))]
+    text = "task,readout,seq,shot,log_odds,evidence\n" + "".join(f"a,{r},s1,{n},{n},{e}\n" for r, n, e in rows)
+    path.write_text(text)
+    curves = select(read_curves(path), "a", "rule")
+    assert curves.evidence is not None and curves.observed is not None
+    assert np.isnan(curves.evidence[0, 0]) and curves.observed.tolist() == [[0.5, -0.25]]
+    # From n = 2 on no update is left, and that before it is nobody's; one that is not known is none at all.
+    assert curves.since(1).observed is not None
+    path.write_text(text.replace("-0.25", "NA"))
+    assert select(read_curves(path), "a", "rule").observed is None
+    path.write_text(text.replace("-0.25", "0.3", 1))
+    with pytest.raises(StatedError, match="task a, seq s1, shot 2 has another evidence in another readout"):
+        read_curves(path)
+
+
+@pytest.mark.parametrize("shots", [[-2, -1, 0, 1, 2], [0.5, 1.5, 2.5, 3.5, 4.5]])
+def test_shots_are_numbers_of_examples(shots: list[float]) -> None:
+    check(made().assign_coords(shot=[1, 2, 3, 4, 5]))  # the control
+    with pytest.raises(StatedError, match="shots must be consecutive whole numbers of examples, 0 or more"):
+        check(made().assign_coords(shot=shots))
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "\x1b[31mred", "\u202eback", "n" * (MOST_NAME + 1)])
+def test_a_name_that_cannot_be_printed_is_stated(name: str) -> None:
+    check(made().assign_coords(task=["[/x] red", "cost $\\frac{$"]))  # the control: printed as it is
+    for coordinate in ("task", "readout"):
+        with pytest.raises(StatedError, match="must have a name of 1 to 80 printable") as error:
+            check(made().assign_coords({coordinate: ["copy", name]}))
+        assert str(error.value).isprintable()
+
+
+def test_names_of_files_tell_tasks_apart_and_fit() -> None:
+    long = ["n" * MOST_NAME, "ä" * MOST_NAME, "/" * MOST_NAME]
+    check(made().isel(task=[0, 0, 0]).assign_coords(task=long))
+    assert len({file_name(name) for name in long}) == 3
+    assert all(len(f".curves_{file_name(name)}__bounded_power.nc.abcdefgh.nc".encode()) < 255 for name in long)
+    assert file_name("affine:slope=3") != file_name("affine-slope=3") == "affine-slope=3"
 
 
 # ------------------------------------------------------------------------------------------------- atomic writes

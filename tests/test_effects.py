@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -495,9 +496,10 @@ def test_a_real_model_is_complete(smollm2: Model) -> None:
 def places_of(model: Model, task: Task, examples: Sequence[Example]) -> list[tuple[str, int, str, int]]:
     """Text, shot, role and offset of every token."""
     prompt = encode_episode(task, examples, model.tokenizer)
-    again = recorded_prompt(np.append(prompt.tokens, [-1, -1]), prompt.answer_start, prompt.answer_stop)
+    spans = prompt.answer_start, prompt.answer_stop, prompt.query_start, prompt.query_stop
+    again = recorded_prompt(np.append(prompt.tokens, [-1, -1]), *spans)
     assert np.array_equal(again.tokens, prompt.tokens)
-    places = token_places(again, [e.query for e in examples], model.tokenizer)
+    places = token_places(again)
     texts = [model.token_texts[token].replace("\u010a", "\n") for token in prompt.tokens]
     return list(zip(texts, places.shot.tolist(), ["qsa"[role] for role in places.role], places.offset.tolist()))
 
@@ -580,13 +582,52 @@ def reader(tokenizer: Any) -> Any:
     return SimpleNamespace(tokenizer=tokenizer, token_texts=texts)
 
 
-def test_a_query_that_cannot_be_found_is_the_whole_text() -> None:
+def test_a_query_is_where_the_template_puts_it_even_where_the_tokenizer_changes_its_text() -> None:
     task = Task("cities", (Example("Paris", "rome"),))
     examples = [Example("Paris", "rome"), Example("Rome", "x")]
-    found, lost = (places_of(reader(merging_tokenizer(lower)), task, examples) for lower in (False, True))
-    assert "".join(r for _, s, r, _ in found if s == 1) == "qs" + "aaa"  # the control
-    assert {r for t, s, r, o in lost if s == 1 and o < 0} == {"q"}
-    assert "".join(r for _, s, r, o in lost if s == 1 and o >= 0) == "aaa"
+    kept, lower = (places_of(reader(merging_tokenizer(lower)), task, examples) for lower in (False, True))
+    assert "".join(r for _, s, r, _ in kept if s == 1) == "qs" + "aaa"
+    assert "".join(r for _, s, r, _ in lower if s == 1) == "qqqqs" + "aaa"
+
+
+@pytest.mark.parametrize(
+    ("template", "queries"),
+    [
+        ("The letter after {query} is {answer}.\n", ["e", "r", "a"]),
+        ("Input: {query} -> {answer}\n", ["put", "In", "Input"]),
+        ("{query} -> {answer}\n", ["do", "end", "text"]),
+        ("{query}ee: {answer}\n", ["e", "ee", "eee"]),
+    ],
+)
+def test_a_query_that_stands_elsewhere_too_is_not_taken_for_it(tiny: Model, template: str, queries: list[str]) -> None:
+    """In the template, in an answer, or in the name of the first token."""
+    examples = [Example(query, f"{query}1") for query in queries]
+    text, _, role = written(places_of(tiny, Task("t", tuple(examples), template), examples))
+    whole, roles = "", ""
+    for example in examples:
+        in_front, behind = template.split("{answer}")[0].split("{query}")
+        whole += f"{in_front}{example.query}{behind}{example.answer}" + template.split("{answer}")[1]
+        # The space in front of an answer is the answer's.
+        roles += "s" * len(in_front) + "q" * len(example.query) + "s" * (len(behind) - 1)
+        roles += "a" * (1 + len(example.answer) + len(template.split("{answer}")[1]))
+    assert (text, role) == (whole, roles)
+
+
+def test_files_that_do_not_say_where_queries_stand_are_read(tiny: Model) -> None:
+    """The template is read off the tokens; where these fit none, or no one, that is stated."""
+    letters = tuple(Example(a, b) for a, b in itertools.pairwise("abcdefghijklmnopqrst"))
+    own = Task("letters", letters, "The letter after {query} is {answer}.\n")
+    dataset = collect_curves(tiny, [own, *load_tasks(["copy", "category"])], n_shots=4, n_seqs=3)
+    old = dataset.drop_vars(["query_start", "query_stop"])
+    for task in dataset.task.values:
+        known, read = (recorded_episodes(tiny, curves, str(task)) for curves in (dataset, old))
+        for a, b in zip(known, read, strict=True):
+            assert [x.tolist() for x in a.places] == [x.tolist() for x in b.places]
+    changed = old.copy(deep=True)
+    changed.tokens[0, 1, 5] += 1
+    with pytest.raises(StatedError, match="task 'letters': the curves are of before files said where"):
+        recorded_episodes(tiny, changed, "letters")
+    recorded_episodes(tiny, changed, "copy")
 
 
 @pytest.mark.real_model
@@ -613,7 +654,7 @@ def test_sources_add_up_wherever_they_are_read(model_of: Callable[..., Model], d
         tokens = some(0, len(model.tokenizer) - 1, length)
         positions = some(0, length - 1, n_shots)
         shots, roles = some(-1, n_shots - 1, length), some(0, 2, length)
-        prompt = recorded_prompt(tokens, np.arange(1, 4), np.arange(2, 5))
+        prompt = recorded_prompt(tokens, np.arange(1, 4), np.arange(2, 5), np.arange(3), np.arange(1, 4))
         target = Target(positions, some(0, 256, n_shots), None)
         episodes.append(Episode(seq, prompt, Places(shots, roles, np.zeros(length, dtype=int)), target))
     parts = direct_effects(model.anatomy, episodes)

@@ -24,7 +24,7 @@ from bayes_icl.compare import read_table
 from bayes_icl.curves import Curves, read_curves, write_netcdf
 from bayes_icl.errors import StatedError, exit_stating
 from bayes_icl.fit import Case, FitSettings, fit_curves, fit_file, judge_cases, main, plan_cases
-from bayes_icl.hypotheses import HYPOTHESES
+from bayes_icl.hypotheses import HYPOTHESES, LogNormal, hypothesis
 from bayes_icl.nuts import SamplerSettings
 
 COLUMNS = (
@@ -182,7 +182,7 @@ def test_what_cannot_be_done_is_said_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("cell", "says"), [("", "got nan"), ("NaN", "got nan"), ("high", "got 'high'"), ("inf", "is inf")]
+    ("cell", "says"), [("", "got ''"), ("NaN", "got 'NaN'"), ("high", "got 'high'"), ("inf", "is inf")]
 )
 def test_a_cell_that_is_not_a_number_is_named(csv: Path, cell: str, says: str, capsys: Any) -> None:
     lines = csv.read_text().splitlines()
@@ -291,7 +291,7 @@ def test_the_files_of_a_run(csv: Path, capsys: Any) -> None:
         ("complement", 1, "doubled", "normal"),
         ("complement", 1, "stated", "student"),
     ]
-    assert all(set(v) == set(rising) - {"others"} for v in rising["others"])
+    assert all(set(v) == set(rising) - {"others", "left_out"} for v in rising["others"])
     refused = verdict_of(csv.parent)["flat"]
     assert (refused["verdict"], refused["delta"], refused["named"]) == ("refused", None, None)
     assert "no variation" in refused["reasons"][0]
@@ -540,6 +540,41 @@ def test_curves_can_be_fitted_without_files() -> None:
     assert fit_curves([], THREE, engine="fast", workers=1).scores == []
 
 
+def test_words_that_mean_nothing_are_stated_in_python_too() -> None:
+    curves = simulate_curves(8, 9)
+    with pytest.raises(StatedError, match="unknown noise 'cauchy': known: normal, student"):
+        Case(curves, noise="cauchy")
+    with pytest.raises(StatedError, match="unknown priors 'halfed': did you mean halved"):
+        Case(curves, priors="halfed")
+    with pytest.raises(StatedError, match="unknown hypothesis 'powr': did you mean power"):
+        fit_curves([Case(curves)], ["powr"], engine="fast")
+    with pytest.raises(StatedError, match="unknown engine 'quick': known: auto, fast, nuts"):
+        fit_curves([Case(curves)], THREE, engine="quick")  # type: ignore[arg-type]
+
+
+def test_a_law_of_a_notebook_is_known_to_workers(own_registry: None) -> None:
+    """Registered here and in no file: a function that no module holds."""
+
+    @hypothesis(
+        "halves",
+        complexity=2,
+        priors={"half": LogNormal(2.0, 0.7)},
+        meanings={"half": "examples"},
+        reference="",
+        predicts="",
+    )
+    def halves(xp: Any, n: Any, half: Any) -> Any:
+        return 1 - 0.5 ** (n / half)
+
+    cases = [Case(simulate_curves(8, 10, seed=seed), headline=True) for seed in range(2)]
+    one, two = (fit_curves(cases, ["additive", "halves"], engine="fast", workers=n) for n in (1, 2))
+    for i in range(2):
+        assert [s.hypothesis for s in two.scores[i]] == ["additive", "halves"]
+        for a, b in zip(one.scores[i], two.scores[i]):
+            np.testing.assert_allclose(a.elpd_logo, b.elpd_logo)
+        assert two.posteriors[i, "halves"].hypothesis == HYPOTHESES["halves"]
+
+
 # --------------------------------------------------------------------------------------------- the flags
 
 
@@ -615,23 +650,46 @@ def test_the_observer_is_fitted_where_the_evidence_is_known(tmp_path: Path, undr
     }
     summary = (tmp_path / "figures" / "summary.txt").read_text().split("null ─")[1]
     assert "left-out seq" in summary and "slope by sequence" in summary  # a task of that name is no missing value
+    assert verdict_of(tmp_path)["plain"]["left_out"] == {"observer": "the curves do not know its evidence"}
+    assert verdict_of(tmp_path)["null"]["left_out"] == {"observer": "its evidence is 0 throughout"}
+    assert verdict_of(tmp_path)["known"]["left_out"] == {}
     row = table[table.hypothesis == "observer"].iloc[0]
     assert row.weight_hdi_low < 0.8 < row.weight_hdi_high and row.weight_hdi_high - row.weight_hdi_low < 0.5
     assert row.survivor and verdict_of(tmp_path)["known"]["named"] == "observer"
     assert verdict_of(tmp_path)["null"]["verdict"] == "no_update"
 
 
-def test_a_table_can_bring_evidence(csv: Path, undrawn: None) -> None:
+def test_evidence_for_and_against_that_cancels_is_weighed_too() -> None:
+    """Its mean total is 0 and no unit; the weight of each nat is found all the same."""
+    curves = simulate_curves(24, 16, gain=0, gain_sd=0.05, level=0.4, walk=0.05)
+    rng = np.random.default_rng(6)
+    evidence = rng.choice([-1.0, 1.0], size=curves.log_odds.shape)
+    evidence[1::2] = -evidence[::2]
+    assert abs(evidence[:, 1:].sum()) < 1e-12
+    odds = curves.log_odds + 0.7 * np.concatenate([np.zeros((24, 1)), evidence[:, 1:].cumsum(1)], axis=1)
+    case = Case(curves._replace(log_odds=odds, evidence=evidence))
+    (scores,) = fit_curves([case], (*THREE, "observer"), engine="fast").scores
+    best = max(scores, key=lambda score: float(score.elpd_logo.sum()))
+    assert best.hypothesis == "observer" and not best.faults
+    _, low, high = best.intervals["weight"]
+    assert low < 0.7 < high and high - low < 0.1
+
+
+def test_a_table_can_bring_evidence(csv: Path, undrawn: None, capsys: Any) -> None:
     write_csv(csv, simulate_curves(12, 16, task="rising"))
     table = pd.read_csv(csv).assign(evidence=0.5)
     table.to_csv(csv, index=False)
     assert ended(settings_for(csv, hypotheses=(*THREE, "observer"))) in (0, 3)
     assert set(pd.read_csv(csv.parent / "out" / "comparison.csv").hypothesis) == {*THREE, "observer"}
-    # Not known at one shot, not known at all.
-    table.loc[table.shot == 5, "evidence"] = None
-    table.to_csv(csv, index=False)
-    assert ended(settings_for(csv, hypotheses=(*THREE, "observer"), force=True)) in (0, 3)
-    assert set(pd.read_csv(csv.parent / "out" / "comparison.csv").hypothesis) == set(THREE)
+    # Not known at one update, not known at all, which is said before anything else; before the first it does not count.
+    for shot, fitted in ((5, set(THREE)), (1, {*THREE, "observer"})):
+        table.assign(evidence=table.evidence.where(table.shot != shot)).to_csv(csv, index=False)
+        capsys.readouterr()
+        assert ended(settings_for(csv, hypotheses=(*THREE, "observer"), force=True)) in (0, 3)
+        assert set(pd.read_csv(csv.parent / "out" / "comparison.csv").hypothesis) == fitted
+        said = "not fitted: observer on rising: its evidence is not known at 12 of 180 updates"
+        first = capsys.readouterr().err.split("rising \u2500")[0]
+        assert (said in first) == ("observer" not in fitted)
 
 
 # --------------------------------------------------------------------------------------------- a user's hypothesis

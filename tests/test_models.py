@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     BloomConfig,
     BloomForCausalLM,
     Gemma2Config,
@@ -29,6 +33,7 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
+    RobertaConfig,
 )
 
 from bayes_icl import models
@@ -188,7 +193,8 @@ def test_batching_changes_nothing(family: Callable[[str], Model], name: str) -> 
 def test_only_the_positions_asked_for_are_unembedded(tiny: Model) -> None:
     """In the order asked for; no (batch, position, vocabulary) tensor is ever made."""
     prompts = _prompts(tiny)
-    shapes = []
+    _read_all(tiny, prompts)  # some branches are spelled out the first time, and not again
+    shapes: list[tuple[int, ...]] = []
     handle = tiny.hf.get_output_embeddings().register_forward_hook(lambda _, __, out: shapes.append(tuple(out.shape)))
     positions = [[7, 3], [], [5]]
     try:
@@ -228,7 +234,7 @@ def test_real_logits_are_those_of_a_plain_forward(smollm2: Model) -> None:
 # ------------------------------------------------------------------------------------------------- bridges
 
 
-def _bridged(model: Model) -> Any:
+def _bridged(model: Any) -> Any:
     """A user's own bridge around a copy: bridging changes the module it is given."""
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -252,6 +258,17 @@ def test_a_bridge_in_compatibility_mode_is_refused(tiny: Model) -> None:
     bridge.enable_compatibility_mode(disable_warnings=True)
     with pytest.raises(StatedError, match="compatibility mode"):
         Model.from_bridge(bridge)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_of_16_bits_are_refused(tiny: Model, dtype: torch.dtype) -> None:
+    hf = copy.deepcopy(tiny.hf).to(dtype)
+    bridge = _bridged(SimpleNamespace(hf=hf, tokenizer=tiny.tokenizer))
+    says = str(dtype).removeprefix("torch.") + ".*dtype=torch.float32"
+    with pytest.raises(StatedError, match=says):
+        Model.from_bridge(bridge, "mine")
+    with pytest.raises(StatedError, match=says):
+        Model(hf, tiny.tokenizer, "mine")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -304,6 +321,73 @@ def test_a_saved_model_is_the_same_model(tiny: Model, tmp_path: Path) -> None:
     tiny.tokenizer.save_pretrained(tmp_path)
     loaded = load_model(str(tmp_path), "cpu")
     assert loaded.provenance() == {**tiny.provenance(), "model": str(tmp_path)}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_weights_that_a_checkpoint_lacks_are_named(tiny: Model, tmp_path: Path, tied: bool) -> None:
+    """A head that is tied to the embedding is none of them."""
+    config = LlamaConfig(**{**tiny.hf.config.to_dict(), "tie_word_embeddings": tied})
+    LlamaForCausalLM(config).model.save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    if tied:
+        assert load_model(str(tmp_path), "cpu").name == str(tmp_path)
+    else:
+        with pytest.raises(StatedError, match=r"lacks the weights lm_head\.weight, which would be drawn at random"):
+            load_model(str(tmp_path), "cpu")
+
+
+def test_code_of_a_models_own_is_never_run(tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor asked about: there is no prompt that a `yes` could answer."""
+    tiny.hf.save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    own = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Net"}
+    config = json.loads((tmp_path / "config.json").read_text()) | {"model_type": "own", "auto_map": own}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(StatedError, match="needs code of its own, which is never run here"):
+        load_model(str(tmp_path), "cpu")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "context"),
+    [
+        (GPT2Config(n_positions=256), 256),
+        (LlamaConfig(max_position_embeddings=300), 300),
+        (
+            Qwen2Config(
+                max_position_embeddings=100, rope_parameters={"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}
+            ),
+            400,
+        ),
+        (RobertaConfig(max_position_embeddings=130, is_decoder=True), 128),
+        (BloomConfig(), None),
+    ],
+    ids=lambda value: getattr(value, "model_type", None),
+)
+def test_the_context_is_what_the_configuration_says(config: Any, context: int | None, tiny: Model) -> None:
+    with torch.device("meta"):
+        hf = AutoModelForCausalLM.from_config(config)
+    assert Model(hf, tiny.tokenizer, "x").context == context
+
+
+def test_an_episode_longer_than_the_context_is_stated_before_anything_is_read(tiny: Model) -> None:
+    config = LlamaConfig(**{**tiny.hf.config.to_dict(), "max_position_embeddings": 128})
+    model = Model(LlamaForCausalLM(config).eval(), tiny.tokenizer, "short")
+    for readouts in ([], ["complement"]):
+        with pytest.raises(StatedError) as stated:
+            collect_curves(model, load_tasks(["copy", "category"]), n_shots=10, n_seqs=1, readouts=readouts)
+        said = re.fullmatch(
+            r"an episode of task 'category' has (\d+) tokens, but 'short' takes 128: lower --n-shots to about (\d+)",
+            str(stated.value),
+        )
+        assert said and int(said[1]) > 128
+    # The control: what it says fits, and one more does not.
+    fits = int(said[2])
+    collect_curves(model, load_tasks(["category"]), n_shots=fits, n_seqs=1, readouts=["complement"])
+    with pytest.raises(StatedError):
+        collect_curves(model, load_tasks(["category"]), n_shots=fits + 1, n_seqs=1, readouts=["complement"])
 
 
 @pytest.mark.parametrize(

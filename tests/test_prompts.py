@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from bayes_icl.errors import StatedError
@@ -20,13 +21,13 @@ TASKS = load_tasks(list(BUILT_IN))
 
 
 def byte_tokenizer(
-    merges: list[tuple[str, str]] | None = None, specials: tuple[str, ...] = (), **roles: str
+    merges: list[tuple[str, str]] | None = None, specials: tuple[str, ...] = (), words: bool = False, **roles: str
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with the given merges, which may cross any boundary."""
+    """A byte-level BPE tokenizer with the given merges, which may cross any boundary; with `words` none of GPT-2's."""
     merges = merges or []
     tokens = [*specials, *sorted(pre_tokenizers.ByteLevel.alphabet()), *(a + b for a, b in merges)]
     tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=words)
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
 
@@ -84,7 +85,7 @@ def test_any_text_is_cut_where_it_should_be(pairs: list[tuple[str, str]]) -> Non
     """Accents, other scripts, emoji, spaces at the ends: the answer's tokens spell the answer and its terminator."""
     tokenizer = byte_tokenizer(specials=("<|endoftext|>",), eos_token="<|endoftext|>")
     pool = tuple(Example(q, a) for q, a in pairs)
-    task = Task("t", pool, foils=False)
+    task = Task("t", pool, foils=False, repeats=True)
     prompt = encode_episode(task, pool, tokenizer)
     for (_, answer), start, stop in zip(pairs, prompt.answer_start, prompt.answer_stop):
         assert decode(tokenizer, prompt.tokens[start:stop]) == f" {answer}\n"
@@ -143,6 +144,63 @@ def test_offsets_that_leave_out_the_space_are_read_rightly() -> None:
     task = Task("t", pool, template="({query}, {answer})\n", form="number", foils=False)
     prompt = encode_episode(task, pool, tokenizer)
     assert [decode(tokenizer, prompt.answer(shot)) for shot in range(2)] == [" 23)\n", " 59)\n"]
+
+
+ENDS = ["\n\n", "\r\n", " \n", ".\n\n", "\n\n\n"]
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("front", ["Input: {query}\nOutput: {answer}", "{query} -> {answer}"])
+def test_a_longer_episode_begins_with_the_shorter_one(front: str, end: str) -> None:
+    """Tokenizers of the GPT-2 kind join blank lines at the end of a text, and not before a word."""
+    tokenizer = byte_tokenizer([("Ċ", "Ċ"), ("č", "Ċ"), ("Ġ", "Ċ"), (".", "ĊĊ"), ("ĊĊ", "Ċ")], words=True)
+    text = front.replace("{query}", "a").replace("{answer}", "b") + end
+    joined, within = (tokenizer(t, add_special_tokens=False).input_ids for t in (text, text + text))
+    if end != ".\n\n":
+        assert within[: len(joined)] != joined  # the control: cut after the answer, the last one would be another
+    pool = tuple(Example(f"q{i}", "xyz"[i % 3], "yzx"[i % 3]) for i in range(6))
+    task = Task("t", pool, front + end, form="label", labels=("x", "y", "z"))
+    long = encode_episode(task, pool, tokenizer)
+    for n in range(1, 6):
+        short = encode_episode(task, pool[:n], tokenizer)
+        assert short.tokens.tolist() == long.tokens[: len(short.tokens)].tolist()
+        assert short.answer_stop[-1] == len(short.tokens) == long.answer_stop[n - 1]
+        assert (short.foils, short.labels) == (long.foils[:n], long.labels[:n])
+        assert short.answer(n - 1) in short.labels[-1]
+
+
+@pytest.mark.parametrize(
+    ("query", "answer", "holds"),
+    [("a <|end|> b", "x", "<|end|>"), ("<|end|>", "x", "<|end|>"), ("a", "x<|endoftext|>", "<|endoftext|>")],
+)
+def test_a_control_token_in_the_text_is_stated(query: str, answer: str, holds: str) -> None:
+    tokenizer = byte_tokenizer(specials=("<|endoftext|>", "<|end|>"), eos_token="<|endoftext|>")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|end|>"]})
+    pool = (Example("q", "y"), Example(query, answer))
+    says = rf"example 2 \({re.escape(repr(query))}, .* holds {re.escape(repr(holds))}.* control token"
+    with pytest.raises(StatedError, match=says):
+        encode_episode(Task("t", pool, foils=False), pool, tokenizer)
+    with pytest.raises(StatedError, match=r"example 1 \('q', 'y'\) holds '<\|end\|>'"):
+        encode_episode(Task("t", pool[:1], "{query}<|end|>{answer}\n", foils=False), pool[:1], tokenizer)
+    near = (Example("a <|en d|> b", "x"),)
+    encode_episode(Task("t", near, foils=False), near, tokenizer)  # the control
+
+
+def test_a_foil_that_is_a_control_token_is_stated() -> None:
+    tokenizer = byte_tokenizer(specials=("<|endoftext|>",), eos_token="<|endoftext|>")
+    pool = (Example("q", "y", "<|endoftext|>"),)
+    with pytest.raises(StatedError, match=r"example 1 \('q', '<\|endoftext\|>'\) holds"):
+        encode_episode(Task("t", pool), pool, tokenizer)
+
+
+def test_text_that_the_tokenizer_does_not_know_is_stated() -> None:
+    known = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1, "->": 2, "b": 3, "\n": 4, " ": 5}, unk_token="<unk>"))
+    known.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s"), "isolated")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=known, unk_token="<unk>")
+    task = Task("t", (Example("a", "b"), Example("c", "b")), "{query} -> {answer}\n", foils=False)
+    encode_episode(task, task.pool[:1], tokenizer)
+    with pytest.raises(StatedError, match=r"example 2 \('c', 'b'\) holds 'c', which the tokenizer does not know"):
+        encode_episode(task, task.pool, tokenizer)
 
 
 # ------------------------------------------------------------------------------------------------- branches

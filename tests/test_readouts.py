@@ -5,13 +5,17 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
+import string
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from bayes_icl.errors import StatedError
 from bayes_icl.models import Model
 from bayes_icl.prompts import Path, Prompt, encode_episode
 from bayes_icl.readouts import EpisodeReading, SetLogits, Vocabulary
@@ -261,3 +265,54 @@ def test_a_readout_does_not_depend_on_those_beside_it(tiny: Model, name: str) ->
             tiny.logits_at([bare.tokens], [reading.positions], [bare.branches], [reading.branch_positions])
         )
         np.testing.assert_allclose(reading.read(logits)[0][0], values[readout], atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------- digits of an answer
+
+
+def byte_fallback_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of the Llama 2 kind: its newline is the token <0x0A>, its space the sign of a word's start."""
+    texts = ["<unk>", "<s>", *(f"<0x{b:02X}>" for b in range(256)), "\u2581", *string.ascii_letters, *string.digits]
+    texts += string.punctuation
+    bpe = models.BPE({t: i for i, t in enumerate(texts)}, merges=[], byte_fallback=True, unk_token="<unk>")
+    tokenizer = Tokenizer(bpe)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", unk_token="<unk>")
+
+
+@pytest.mark.parametrize("end", [")\n", ")\r\n", " cm\u00b2)\n", ") 7\n", ") <0x31>\n"])
+@pytest.mark.parametrize("kind", ["bytes", "fallback"])
+def test_the_digits_of_a_number_are_those_of_its_answer(tiny: Model, kind: str, end: str) -> None:
+    """Not those in the name of a newline's token, of a terminator, or signs that are like digits."""
+    model = tiny
+    if kind == "fallback":
+        tokenizer = byte_fallback_tokenizer()
+        config = LlamaConfig(**{**tiny.hf.config.to_dict(), "vocab_size": len(tokenizer)})
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = Model(LlamaForCausalLM(config).eval(), tokenizer, "fallback")
+    pool = (Example("7", "59"), Example("8", "64"), Example("9", "3"))
+    task = Task("n", pool, "({query}, {answer}" + end, "number", features=("parity",))
+    prompt, found, _ = read(model, task, pool)
+    digits = [model.tokenizer.convert_tokens_to_ids(d) for d in string.digits]
+    for shot, example in enumerate(pool):
+        own = prompt.answer(shot)
+        last = own.index(digits[int(example.answer[-1])], 1 + len(example.answer) - 1)
+        log_p = next_log_p(model, [*prompt.tokens[: prompt.answer_start[shot]].tolist(), *own[:last]])
+        same = [d for i, d in enumerate(digits) if i % 2 == int(example.answer) % 2]
+        other = [d for d in digits if d not in same]
+        expected = [np.logaddexp.reduce(log_p[which]) for which in (same, other)]
+        np.testing.assert_allclose(found["parity"][shot], expected, atol=1e-5)
+
+
+def test_a_digit_joined_with_other_text_is_stated(tiny: Model) -> None:
+    """The bracket merges with the digit before it: which tokens are numbers can then not be told."""
+    from test_prompts import byte_tokenizer
+
+    tokenizer = byte_tokenizer([("9", ")")])
+    task = Task("n", (Example("7", "59"),), "({query}, {answer})\n", "number", features=("parity",), foils=False)
+    prompt = encode_episode(task, task.pool, tokenizer)
+    vocabulary = Vocabulary(tuple(str(t).replace("\u0120", " ") for t in tokenizer.convert_ids_to_tokens(range(257))))
+    with pytest.raises(StatedError, match=r"task 'n': a digit .* of example 1 is part of the token '9\)'"):
+        EpisodeReading(task, prompt, task.readouts, vocabulary)
+    EpisodeReading(task, prompt, ["complement"], vocabulary)  # the control: whole answers need no digits

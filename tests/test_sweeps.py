@@ -467,7 +467,7 @@ def test_a_row_costs_the_blocks_from_its_layer_on(model_of: Callable[[str], Mode
 def episode_of(tokens: np.ndarray) -> Episode:
     """An episode that is read at its last token."""
     empty = np.zeros(0, np.int64)
-    prompt = Prompt(tokens, empty, empty, (), (), Branches(empty, empty, empty, empty), ())
+    prompt = Prompt(tokens, empty, empty, (), (), Branches(empty, empty, empty, empty), (), empty, empty)
     at = np.array([len(tokens) - 1])
     return Episode(0, prompt, (empty, empty, empty), Target(at, np.array([5]), None))  # type: ignore[arg-type]
 

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +235,7 @@ def test_evidence_is_zero_for_the_null_task_and_unknown_elsewhere() -> None:
         (["copy:low=9,high=3"], r"has no examples"),
         (["copy", "antonym", "copy"], r"two tasks are called 'copy'"),
         (["no_such.csv"], r"no task file 'no_such.csv'"),
+        (["no_such.JSONL"], r"no task file 'no_such.JSONL'"),
     ],
 )
 def test_wrong_names_and_settings_are_stated(specs: list[str], says: str) -> None:
@@ -255,11 +257,30 @@ def test_wrong_names_and_settings_are_stated(specs: list[str], says: str) -> Non
         # str.isdigit holds for it, but no digit token spells it and int() fails on it.
         (dict(form="number", pool=(Example("q", "²"),)), "whole numbers"),
         (dict(form="label", labels=("b", "c")), "unknown label"),
+        (dict(template="{query} -> {answer} (of {query})\n"), "{query} once, then {answer} once"),
+        (dict(template="{query} -> {answer} {answer}\n"), "{query} once, then {answer} once"),
+        (dict(template="{query} {query} -> {answer}\n"), "{query} once, then {answer} once"),
+        (dict(form="lable"), "unknown form of task 't': 'lable': did you mean label"),
+        (dict(features=("Parity",)), "unknown feature of task 't': 'Parity': did you mean parity"),
+        (dict(features="parity"), "features must be several"),
+        (dict(features=("parity",)), "give form='number'"),
+        (dict(labels=("a", "b")), "need form='label', not 'free'"),
+        (dict(form="label", labels=("a", "b", "a")), "labels must be distinct"),
+        (dict(form="label", labels=("a", "")), "labels must be distinct and not empty"),
+        (dict(pool=(Example("q", 1),)), "must be text"),
+        (
+            dict(pool=(Example("q", "a"), Example("q", "a"))),
+            r"1 queries stand in the pool more than once \('q' 2 times\)",
+        ),
+        (dict(name=""), "must have a name of 1 to 80 printable"),
+        (dict(name="\x1b[31mred"), "must have a name of 1 to 80 printable"),
+        (dict(name=7), "must have a name of 1 to 80 printable"),
     ],
 )
 def test_a_task_that_cannot_be_is_stated(fields: dict, says: str) -> None:
-    with pytest.raises(StatedError, match=says):
+    with pytest.raises(StatedError, match=says.replace("{", r"\{")) as error:
         Task(**{"name": "t", "pool": (Example("q", "a"),)} | fields)
+    assert str(error.value).isprintable()
 
 
 # ------------------------------------------------------------------------------------------------- the user's own
@@ -300,22 +321,55 @@ def test_a_python_task(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("t.csv", b"query,reply\nx,y\n", r"t\.csv: expected columns query, answer .*missing: answer$"),
-        ("t.csv", b"", r"missing: answer, query \(the file has no rows\)"),
+        ("t.csv", b"query,reply\nx,y\n", r"t\.csv: expected the columns .*missing: answer; found: 'query, reply'$"),
+        ("t.csv", b"", r"t\.csv is empty: expected the columns query, answer and perhaps foil"),
+        ("t.csv", b"\n\n", r"t\.csv is empty"),
         ("t.csv", b"query,answer\n", r"no rows"),
-        ("t.csv", b"query,answer\nx,\n", r"empty query or answer"),
-        ("t.csv", b"query,answer\nx\n", r"empty query or answer"),
-        ("t.csv", "query,answer\nété,summer\n".encode("latin-1"), r"not readable as CSV: .*utf-8"),
-        ("t.jsonl", b"", r"no rows"),
+        ("t.csv", b"query;answer\nx;y\n", r"columns are separated by commas"),
+        ("t.csv", b"query,query,answer\nx,y,z\n", r"line 1: the column query stands there twice"),
+        ("t.csv", b"query,,answer\nx,y,z\n", r"line 1: column 2 of the header has no name"),
+        ("t.csv", b"query,answer\nx,y\n\nx,\n", r"t\.csv line 4: the answer is empty"),
+        ("t.csv", b"query,answer\n ,y\n", r"t\.csv line 2: the query is empty"),
+        ("t.csv", b"query,answer\nx\n", r"t\.csv line 2 has 1 cell, the header 2"),
+        (
+            "t.csv",
+            b"query,answer,foil\nGood, not great,positive,negative\n",
+            r"t\.csv line 2 has 4 cells, the header 3",
+        ),
+        ("t.csv", b"query,answer\nx,y\nfrance,Land 18, Europe\n", r"line 3 has 3 cells, the header 2: quote cells"),
+        ("t.csv", b'query,answer\n"x\n1",y\nz,w,v\n', r"line 4 has 3 cells"),
+        ("t.csv", b'query,answer\nx,"y\nz,w\n', r"line 2 is not readable as CSV: .*quote"),
+        (
+            "t.csv",
+            b"query,answer\nx,y\nx,z\nv,w\n",
+            r"1 queries .* different answers .*'x' 2 times \(lines 2, 3: 'y', 'z'\)",
+        ),
+        ("t.csv", "query,answer\nété,summer\n".encode("latin-1"), r"line 2: byte 0xe9 is not UTF-8"),
+        ("t.csv", "query,answer\nx,y\n".encode("utf-16"), r"is UTF-16 text: save it as UTF-8"),
+        ("t.csv", b"query,answer\nx,y\0\n", r"line 2: a NUL byte"),
+        ("t.jsonl", b"", r"t\.jsonl is empty"),
         ("t.jsonl", b'{"query": "x"}\n', r"missing: answer"),
-        ("t.jsonl", b'{"query": "x", "answer": "y"\n', r"not readable as JSONL"),
+        (
+            "t.jsonl",
+            b'{"query": "x", "answer": "y"}\n{"query": "x", "reply": "y"}\n',
+            r"line 2 lacks answer; it has qu",
+        ),
+        ("t.jsonl", b'{"query": "x", "answer": "y", "answer": "z"}\n', r"line 1: the column answer stands there twice"),
+        ("t.jsonl", b'{"query": "x", "answer": ["y", "z"]}\n', r"line 1: answer must be text or a number, not"),
+        ("t.jsonl", b'{"query": "x", "answer": true}\n', r"line 1: answer must be text or a number, not true"),
+        ("t.jsonl", b'\n{"query": "x", "answer": null}\n', r"line 2: the answer is empty"),
+        ("t.jsonl", b'{"query": "x", "answer": "y"\n', r"line 1 is not readable as JSONL"),
         ("t.jsonl", b'{"query": "x", "answer": "y"}\n["x", "y"]\n', r"every line must be an object"),
         ("t.jsonl", b'["query", "answer"]\n', r"every line must be an object"),
         ("t.jsonl", b"5\n", r"every line must be an object"),
-        ("t.jsonl", b"\xff\xfe", r"not readable as JSONL: .*utf-8"),
+        ("t.jsonl", b"\xff\xfe", r"UTF-16"),
+        ("t.jsonl", b"\xc3", r"line 1: byte 0xc3 is not UTF-8"),
         ("t.py", b"x = 1\n", r"defines no Task"),
         ("t.py", b"import nothing_of_that_name\n", r"does not run: ModuleNotFoundError"),
         ("t.py", b"def f(:\n", r"does not run: SyntaxError"),
+        ("t.py", b"import sys; sys.exit('bye')\n", r"does not run: SystemExit: bye"),
+        ("t.py", b"raise ValueError('one\\ntwo')\n", r"does not run: ValueError: one$"),
+        ("t.py", b"from bayes_icl.tasks import *\nt = Task('t', ())\n", r"t\.py: task 't' has no examples"),
     ],
 )
 def test_a_bad_task_file_is_stated_in_one_line(tmp_path: Path, name: str, content: bytes, says: str) -> None:
@@ -340,9 +394,84 @@ def test_two_files_of_one_name_are_stated(tmp_path: Path) -> None:
 def test_the_form_follows_from_the_answers(answers: list[str]) -> None:
     task = task_of_examples("t", [Example(f"q{i}", a) for i, a in enumerate(answers)])
     distinct = sorted(set(answers))
-    if all(re.fullmatch("[0-9]+", a) for a in distinct):
-        assert task.form == "number" and task.template == "({query}, {answer})\n"
-    elif len(distinct) > 1 and 4 * len(distinct) <= len(answers):
+    if len(distinct) > 1 and 4 * len(distinct) <= len(answers):
         assert task.form == "label" and task.labels == tuple(distinct)
+    elif all(re.fullmatch("[0-9]+", a) for a in distinct):
+        assert task.form == "number" and task.template == "({query}, {answer})\n"
     else:
         assert task.form == "free" and ("foil" in task.readouts) == (len(distinct) > 1)
+
+
+def test_labels_may_be_written_as_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two answers for 80 rows are labels, as words or digits, and read alike; numbers that differ stay numbers."""
+    forms = {}
+    for name, answers in {"coin": "01", "words": ("foo", "bar"), "double": [str(2 * i) for i in range(80)]}.items():
+        path = tmp_path / f"{name}.csv"
+        path.write_text("query,answer\n" + "".join(f"{i},{answers[i % len(answers)]}\n" for i in range(80)))
+        (task,) = load_tasks([str(path)])
+        forms[name] = (task.form, task.labels, task.template)
+    said = capsys.readouterr().err
+    assert forms["coin"] == ("label", ("0", "1"), "{query} -> {answer}\n")
+    assert forms["words"] == ("label", ("bar", "foo"), "{query} -> {answer}\n")
+    assert forms["double"] == ("number", (), "({query}, {answer})\n")
+    assert "coin.csv: 80 examples" in said and "answers read as labels ('0', '1')" in said
+    assert "answers read as numbers, on which `rule` rises with the form too" in said
+
+
+def test_rows_that_repeat_are_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "lookup.csv"
+    path.write_text("query,answer,note\n" + "".join(f"q{i % 12},{'ab'[i % 3 == 0]},{i}\n" for i in range(48)))
+    (task,) = load_tasks([str(path)])
+    assert len(task.pool) == 12
+    for seq in range(20):
+        queries = [e.query for e in task.episode(11, 0, seq)]
+        assert len(set(queries)) == len(queries)
+    said = capsys.readouterr().err
+    assert "36 of 48 rows repeat another and are left out" in said and "not read: 'note'" in said
+    with pytest.raises(StatedError, match="12 examples, so at most 11 shots"):
+        task.episode(16, 0, 0)
+
+
+def test_a_trailing_comma_is_no_column(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    for text in ("query,answer,\nx,y,\nz,w,\n", "query,answer\nx,y,\nz,w,\n", "Query, Answer,\nx,y\nz,w\n"):
+        path.write_text(text)
+        assert load_tasks([str(path)])[0].pool == (Example("x", "y"), Example("z", "w"))
+    path.write_text("query,answer\nx,y,\nz,w\n")
+    with pytest.raises(StatedError, match="line 2 has 3 cells, the header 2"):
+        load_tasks([str(path)])
+
+
+def test_jsonl_keeps_what_is_written(tmp_path: Path) -> None:
+    """Numbers as they stand there, and separators that JSON allows within a text."""
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"query": "a\u2028b", "answer": 1.50}\n{"query": "c", "answer": 1e3, "foil": null}\n', "utf-8")
+    assert load_tasks([str(path)])[0].pool == (Example("a\u2028b", "1.50"), Example("c", "1e3"))
+
+
+DATACLASS = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from bayes_icl.tasks import Example, Task
+
+@dataclass(frozen=True)
+class Coin(Task):
+    bits: float = 0.5
+
+    def evidence(self, examples):
+        return np.full(len(examples), self.bits)
+
+coin = Coin("coin", tuple(Example(f"q{i}", f"a{i}") for i in range(9)), bits=0.25)
+"""
+
+
+def test_a_task_file_may_hold_a_dataclass(tmp_path: Path) -> None:
+    """Named as a module that is there already, which must stay."""
+    path = tmp_path / "json.py"
+    path.write_text(DATACLASS)
+    (task,) = load_tasks([str(path)])
+    assert task.evidence(task.pool[:3]).tolist() == [0.25] * 3
+    assert sys.modules["json"] is json and not list(tmp_path.glob("__pycache__"))

@@ -81,8 +81,7 @@ def test_a_run_is_cut_before_a_token_of_an_answer(episodes_of: Callable[[str], l
 def spelled_out(task: Task, examples: list[Example], model: Model, shot: int, token: int) -> Episode:
     """An episode of these examples, tokenised anew and cut."""
     prompt = encode_episode(task, examples, model.tokenizer, branch=False)
-    places = token_places(prompt, [e.query for e in examples], model.tokenizer)
-    whole = Episode(0, prompt, places, None)  # type: ignore[arg-type]
+    whole = Episode(0, prompt, token_places(prompt), None)  # type: ignore[arg-type]
     return cut(whole, shot, token)
 
 

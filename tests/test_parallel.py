@@ -1,0 +1,81 @@
+"""Jobs in worker processes: what is sent, and what a script or a kill does to them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bayes_icl.errors import StatedError
+from bayes_icl.parallel import run_jobs
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_notebook_defines_is_known_to_workers(workers: int) -> None:
+    """Functions, arguments and results that no module holds, and what each worker is told first."""
+    offset = 3
+
+    class Own(str):
+        pass
+
+    def tell(name: str) -> None:
+        os.environ["TOLD"] = name
+
+    before = os.getpid(), os.environ.get("TOLD")
+    jobs = [(i, lambda x: x + offset) for i in range(5)]
+    with run_jobs(workers, tell, "own") as run:
+        found = dict(run(lambda i, f: (Own(f(i)), os.getpid(), os.environ.get("TOLD")), jobs))
+    assert [str(found[i][0]) for i in range(5)] == [str(i + 3) for i in range(5)]
+    if workers == 1:
+        assert {(pid, told) for _, pid, told in found.values()} == {before}
+    else:
+        assert before[0] not in {pid for _, pid, _ in found.values()}
+        assert {told for *_, told in found.values()} == {"own"}
+
+
+def test_an_error_in_a_job_is_that_error() -> None:
+    with pytest.raises(ZeroDivisionError), run_jobs(2) as run:
+        list(run(lambda x: 1 // x, [(1,), (0,)]))
+
+
+def test_a_killed_worker_is_stated() -> None:
+    with (
+        pytest.raises(StatedError, match="a worker process was killed, perhaps for want of memory"),
+        run_jobs(2) as run,
+    ):
+        list(run(lambda: os.kill(os.getpid(), signal.SIGKILL), [()]))
+
+
+SCRIPT = """
+from bayes_icl.parallel import run_jobs
+
+def double(x):
+    return 2 * x
+
+def work():
+    with run_jobs({workers}) as run:
+        print(sorted(run(double, [(1,), (2,)])))
+
+{call}
+"""
+
+
+@pytest.mark.parametrize(
+    ("workers", "call", "fails"),
+    [(1, "work()", False), (2, "work()", True), (2, "if __name__ == '__main__': work()", False)],
+    ids=["one process", "no main guard", "main guard"],
+)
+def test_scripts(tmp_path: Path, workers: int, call: str, fails: bool) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT.format(workers=workers, call=call))
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=60)
+    if not fails:
+        assert (done.returncode, done.stdout, done.stderr) == (0, "[(0, 2), (1, 4)]\n", "")
+        return
+    assert done.returncode == 1 and not done.stdout
+    *trace, last = done.stderr.strip().splitlines()
+    assert "StatedError" in last and 'under `if __name__ == "__main__":`' in last and "workers=1" in last
+    assert sum("Traceback" in line for line in trace) == 1  # that of the script itself, none of workers
