@@ -16,7 +16,7 @@ from bayes_icl.compare import read_table
 from bayes_icl.curves import beside
 from bayes_icl.heads import placebo_rank
 from bayes_icl.quotes import listed
-from bayes_icl.summary import TAKEN
+from bayes_icl.summary import TAKEN, token_label
 
 FITS, EFFECTS = ROOT / "data/fits/claims", ROOT / "data/effects/claims.nc"
 FIGURES = ROOT / "figures/claim2"
@@ -31,14 +31,16 @@ earlier examples add it to the residual stream. That is four questions, and the 
 
 {answers}
 
-What is attributed is the log-odds of the answer's first token; the curves that `fit` judges are those of the whole
-answer. Direct effect: logit(correct) less the mean logit of all other tokens, weighted by their probability, through
-the final norm as it was in the run; what heads, MLPs, embedding, biases and the others' entropy add comes to the
-log-odds itself, here within {completeness:.0e} relative. A component's slope is the linear form of its updates that is
-delta's posterior mean when applied to the log-odds; where the update is not constant, that form weighs shots by the
-noise of the task, and shares of two tasks are not alike. A slope is not only what a component writes more: the
-direction in which its writes count moves with n as well. Ablation acts at every token, direct effects at the answer's
-position; heads are chosen on half of the sequences and taken away on the other half.
+What is attributed is the log-odds of one token of the answer, given those before it: the first that tells the task's
+answers apart ({tokens}). A lone space in front of a number is in all answers and tells of their form only. The curves
+that `fit` judges are those of the whole answer. Direct effect: logit(correct) less the mean logit of all other tokens,
+weighted by their probability, through the final norm as it was in the run; what heads, MLPs, embedding, biases and the
+others' entropy add comes to the log-odds itself, here within {completeness:.0e} relative. A component's slope is the
+linear form of its updates that is delta's posterior mean when applied to the log-odds; where the update is not
+constant, that form weighs shots by the noise of the task, and shares of two tasks are not alike. A slope is not only
+what a component writes more: the direction in which its writes count moves with n as well. Ablation acts at every
+token, direct effects at the answer's position; heads are chosen on half of the sequences and taken away on the other
+half.
 """
 
 
@@ -89,6 +91,19 @@ class Found:
         beyond, n_sets = placebo_rank(own, way, self.facts[task]["delta"]["mean"])
         return top, placebo, f"{beyond} of {n_sets} placebo sets lose as much"
 
+    def query(self, task: str) -> str:
+        """What heads attend to that is not of an example, in words."""
+        return "the query and the answer so far" if self.facts[task]["token"] else "the query"
+
+    def most_from(self, task: str) -> str:
+        """Where most of what heads write comes from, if that is sure."""
+        words = {"examples": "earlier examples", "query": self.query(task), "sink": "the first token"}
+        slopes = {part: self.facts[task][f"slope_{part}"] for part in words}
+        order = sorted(words, key=lambda part: -abs(slopes[part]["mean"]))
+        first, second = (slopes[part] for part in order[:2])
+        sure = first["low"] > second["high"] or first["high"] < second["low"]
+        return f"most is from {words[order[0]]}" if sure else "which part is the largest cannot be told"
+
     def answers(self) -> str:
         """The four questions and their answers."""
         kinds: dict[str, list[str]] = {}
@@ -108,7 +123,8 @@ class Found:
             facts, own = self.facts[task], self.heads[(self.heads.task == task) & (self.heads.kind == "head")]
             mostly = own.slope[own.attention > 0.5].sum()
             attending.append(
-                f"{mostly:.3f} on {task} (from examples by any head: {three(facts['slope_examples'])} nats per example)"
+                f"{mostly:.3f} on {task} (by any head from examples {three(facts['slope_examples'])}, from "
+                f"{self.query(task)} {three(facts['slope_query'])} nats per example; {self.most_from(task)})"
             )
             top, _, beside_placebos = self.lost(task, "held")
             here = facts["delta_measured"]["mean"]
@@ -178,17 +194,11 @@ class Found:
     def sources_paragraph(self, task: str) -> str:
         """Of the source maps."""
         facts = self.facts[task]
-        parts = ("examples", "query", "sink")
-        words = {"examples": "earlier examples", "query": "the query itself", "sink": "the first token"}
-        order = sorted(parts, key=lambda part: -abs(facts[f"slope_{part}"]["mean"]))
-        first, second = (facts[f"slope_{part}"] for part in order[:2])
-        sure = first["low"] > second["high"] or first["high"] < second["low"]
         return (
             f"What heads write, by the token that they attend to: of delta, {three(facts['slope_examples'])} nats per "
-            f"example come from earlier examples, {three(facts['slope_query'])} from the query and "
-            f"{three(facts['slope_sink'])} from the first token; "
-            + (f"most is from {words[order[0]]}" if sure else "which part is the largest cannot be told")
-            + f". A further example adds {self.in_words(task)}; under a constant update the two would be alike."
+            f"example come from earlier examples, {three(facts['slope_query'])} from {self.query(task)}, and "
+            f"{three(facts['slope_sink'])} from the first token of the text; {self.most_from(task)}. A further "
+            f"example adds {self.in_words(task)}; under a constant update the two would be alike."
         )
 
     def ablation_paragraph(self, way: str) -> str:
@@ -235,8 +245,14 @@ class Found:
         with xr.open_dataset(EFFECTS, engine="h5netcdf") as effects:
             n_seqs, n_shots, completeness = effects.sizes["seq"], int(effects.shot[-1]), effects.attrs["completeness"]
         n_min = self.facts[TASKS[0]]["n_min"]
+        tokens = "; ".join(f"on {task} {token_label(self.facts[task])}" for task in TASKS)
         opening = OPENING.format(
-            n_seqs=n_seqs, n_shots=n_shots, n_min=n_min, answers=self.answers(), completeness=completeness
+            n_seqs=n_seqs,
+            n_shots=n_shots,
+            n_min=n_min,
+            answers=self.answers(),
+            tokens=tokens,
+            completeness=completeness,
         )
         figure = lambda name, text: f"![{text}](../figures/claim2/heads/{name}.png)\n"  # noqa: E731
         lines = [opening, "## Which heads", "", self.map_paragraph(), "", figure("share_map", "share of delta by head")]
@@ -247,7 +263,8 @@ class Found:
                 f"## {task}",
                 "",
                 f"`fit`: additive is {verdict['verdict']} ({verdict['reasons'][0]}); delta of the whole answer "
-                f"{three(verdict['delta'])}, of its first token {three(self.facts[task]['delta'])} nats per example; "
+                f"{three(verdict['delta'])}, of {token_label(self.facts[task])} "
+                f"{three(self.facts[task]['delta'])} nats per example; "
                 f"the simplest law that survives is {verdict['named']}.",
                 "",
                 self.effects_paragraph(task),

@@ -73,6 +73,17 @@ def read_answers(
     return logits, buckets[0, :, 0] - buckets[0, :, 1]
 
 
+def read_targets(logits: torch.Tensor, reading: EpisodeReading, episode: Episode) -> Float[np.ndarray, " shot"]:
+    """Log-odds of the token attributed at every shot, from logits at the positions of a reading, nats."""
+    rows = [reading.positions.index(p) for p in episode.target.positions]
+    correct, foil = (
+        None if x is None else torch.from_numpy(x).to(logits.device)
+        for x in (episode.target.correct, episode.target.foil)
+    )
+    assert correct is not None
+    return token_log_odds(logits[rows], correct, foil).cpu().numpy()
+
+
 def ablate_episode(
     model: Model,
     episode: Episode,
@@ -103,12 +114,6 @@ def ablate_episode(
     plain = replace(model, hf=model.plain)
     anatomy, prompt = model.anatomy, episode.prompt
     reading = EpisodeReading(None, prompt, ("complement",), vocabulary)
-    rows = [reading.positions.index(p) for p in episode.target.positions]
-    correct, foil = (
-        None if x is None else torch.from_numpy(x).to(model.device)
-        for x in (episode.target.correct, episode.target.foil)
-    )
-    assert correct is not None
     edits = {way: {name: edits_of(heads, means, episode.seq, way) for name, heads in sets.items()} for way in ways}
     begins = {name: min(layer for layer, _ in heads) for name, heads in sets.items()}
     with blocks_kept(anatomy, sorted(set(begins.values()))) as kept:
@@ -120,7 +125,7 @@ def ablate_episode(
             with starting_at(anatomy, begin, kept[begin]), heads_replaced(anatomy, own):
                 logits, curve = read_answers(plain, prompt, reading)
             found[way][name] = {
-                "log_odds": token_log_odds(logits[rows], correct, foil).tolist(),
+                "log_odds": read_targets(logits, reading, episode).tolist(),
                 "curve": curve.tolist(),
                 "taken": _taken(model, episode, clean, own).tolist(),
             }

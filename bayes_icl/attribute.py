@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     import xarray as xr
+    from jaxtyping import Float
     from matplotlib.figure import Figure
 
     from bayes_icl.ablate import Heads
@@ -43,8 +44,9 @@ class AttributeSettings:
     readout: Literal["complement", "foil"] = "complement"
     """complement: log-odds of one token of the answer against all others, with the entropy of the others apart. foil:
     answer against foil, where the two fork."""
-    token: int = 0
-    """For complement: which token of the answer, counted from 0; its terminator counts too."""
+    token: int | None = None
+    """For complement: which token of the answer, counted from 0 (its terminator counts too), those before it standing;
+    else the first that tells the task's answers apart, of a number its first digit."""
     n_min: int = 1
     """Examples from which on slopes are taken."""
     model: str = ""
@@ -219,7 +221,7 @@ def attribute_curves(
     tasks: Sequence[str] = (),
     *,
     readout: str = "complement",
-    token: int = 0,
+    token: int | None = None,
     n_min: int = 1,
     top: int = 0,
     placebos: int = 20,
@@ -258,6 +260,7 @@ def attribute_curves(
 
     from bayes_icl.effects import VARIABLES, MeanOutputs, attribute_task, recorded_episodes
     from bayes_icl.heads import head_table
+    from bayes_icl.prompts import differing
 
     tasks = list(tasks) or [str(name) for name in curves.task.values]
     n_all = model.anatomy.n_layers * model.anatomy.n_heads
@@ -266,8 +269,7 @@ def attribute_curves(
             f"--top {top}: at most {n_all // 2} of the model's {n_all} heads, as many others being needed beside them"
         )
     of_task = {task: recorded_episodes(model, curves, task, readout=readout, token=token) for task in tasks}
-    for task in tasks:
-        check_same_numbers(model, curves, task, of_task[task][0])
+    again = {task: check_same_numbers(model, curves, task, of_task[task][0]) for task in tasks}
     found, means = [], {}
     n_seqs = curves.sizes["seq"]
     with tqdm(total=len(tasks) * n_seqs, unit="seq", disable=not progress, dynamic_ncols=True) as bar:
@@ -282,7 +284,6 @@ def attribute_curves(
                     curves,
                     task,
                     readout=readout,
-                    token=token,
                     by_source=by_source,
                     batch_size=batch_size,
                     on_batch=bar.update,
@@ -293,6 +294,7 @@ def attribute_curves(
                     kept.keep_effects(task, before, own)
             else:
                 bar.update(n_seqs)
+            _check_token(before, again[task])
             found.append(before)
     completeness = [part.attrs.pop("completeness") for part in found]
     split = [part.attrs.pop("split") for part in found]
@@ -305,6 +307,8 @@ def attribute_curves(
     for task, worst, part in zip(tasks, completeness, split):
         own_rows = heads[heads.task == task].copy()
         facts[task] = _facts(effects.sel(task=task), own_rows, n_min, seed) | {"completeness": worst, "split": part}
+        if (number := of_task[task][0].token) is not None:
+            facts[task]["token_differs"] = differing([e.prompt for e in of_task[task]], number)
         tables.append(own_rows)
     heads = pd.concat(tables, ignore_index=True)
     ablation: list[dict] = []
@@ -357,7 +361,8 @@ def _facts(effects: xr.Dataset, heads: pd.DataFrame, n_min: int, seed: int) -> d
     from bayes_icl.heads import delta_weights, fit_delta, t_interval
     from bayes_icl.noise import summarise
 
-    facts: dict[str, Any] = {"n_min": n_min, "readout": effects.attrs["readout"], "token": int(effects.attrs["token"])}
+    facts: dict[str, Any] = {"n_min": n_min, "readout": effects.attrs["readout"]}
+    facts |= {"token": int(effects.token), "token_text": str(effects.token_text.item())}
     for name, variable in (("delta", "log_odds"), ("delta_curve", "curve")):
         log_odds = effects[variable].transpose("seq", "shot").values.astype(float)
         fitted = _curves(effects, log_odds, n_min)
@@ -410,24 +415,50 @@ def _three(numbers: Sequence[Any]) -> dict[str, float]:
     return dict(zip(("mean", "low", "high"), map(float, numbers)))
 
 
-def check_same_numbers(model: Model, curves: xr.Dataset, task: str, episode: Episode) -> None:
-    """Read one episode again: the model must give what the file has, where it has whole answers against all else."""
+def check_same_numbers(
+    model: Model, curves: xr.Dataset, task: str, episode: Episode
+) -> Float[np.ndarray, " shot"] | None:
+    """Read one episode again: the model must give what the file has, where it has whole answers against all else.
+
+    Returns
+    -------
+    Log-odds of the token that is attributed, read as `collect` reads answers; None where the file has no such readout.
+    """
     import numpy as np
 
-    from bayes_icl.ablate import read_answers
+    from bayes_icl.ablate import read_answers, read_targets
     from bayes_icl.curves import readouts_of
     from bayes_icl.readouts import EpisodeReading, Vocabulary
 
     if "complement" not in readouts_of(curves, task):
-        return
+        return None
     reading = EpisodeReading(None, episode.prompt, ("complement",), Vocabulary(model.token_texts))
-    _, found = read_answers(model, episode.prompt, reading)
+    logits, found = read_answers(model, episode.prompt, reading)
     recorded = curves.log_odds.sel(task=task, readout="complement", seq=episode.seq).values
     gap = np.abs(found - recorded).max()
     if not gap <= SAME:
         raise StatedError(
             f"{model.name!r} does not give what the curves have: sequence {episode.seq} of {task!r} is off by {gap:.2g}"
             " nats; give the model that they were collected from"
+        )
+    return read_targets(logits, reading, episode)
+
+
+def _check_token(effects: xr.Dataset, again: Float[np.ndarray, " shot"] | None) -> None:
+    """The token attributed must be one of the answer's: as read again in one sequence, and likelier than all of it."""
+    import numpy as np
+
+    if again is None:
+        return
+    own = effects.isel(task=0)
+    log_odds = own.log_odds.transpose("seq", "shot").values
+    gap = np.abs(log_odds[0] - again).max()
+    if effects.attrs["readout"] == "complement":  # P(answer) is at most P(one token of it | those before)
+        gap = max(gap, float((own.curve.transpose("seq", "shot").values - log_odds).max()))
+    if not gap <= SAME:
+        raise StatedError(
+            f"the token attributed is not the one that the curves have: task {own.task.item()!r} is off by {gap:.2g} "
+            "nats; please report it, with the model"
         )
 
 
@@ -573,7 +604,7 @@ class Kept:
         if not file.exists():
             return None
         try:
-            found = xr.load_dataset(file, engine="h5netcdf")
+            found = xr.load_dataset(file, engine="h5netcdf").drop_encoding()  # whose width of text cuts other tasks'
             if means is not None:
                 with np.load(self._file(task, "npz")) as sums:
                     means.restore(sums["sums"])
@@ -638,9 +669,11 @@ def _check(settings: AttributeSettings, dataset: xr.Dataset) -> list[str]:
                 f"the intervention reads the complement of whole answers, which task {task!r} lacks here: collect it "
                 "too, or give --no-ablate"
             )
-    if settings.readout == "foil" and settings.token:
-        raise StatedError("--token is for --readout complement: answer and foil are compared where they fork")
-    check_least(settings, token=0, n_min=0, top=0, placebos=0, batch_size=0, seed=0)
+    if settings.token is not None:
+        if settings.readout == "foil":
+            raise StatedError("--token is for --readout complement: answer and foil are compared where they fork")
+        check_least(settings, token=0)
+    check_least(settings, n_min=0, top=0, placebos=0, batch_size=0, seed=0)
     if settings.ablate and settings.placebos < PLACEBOS_LEAST:
         raise StatedError(f"--placebos must be {PLACEBOS_LEAST} or more, got {settings.placebos}; or give --no-ablate")
     return tasks
@@ -675,6 +708,7 @@ def figures_of(out: Path) -> dict[str, Figure]:
     from bayes_icl import head_plots
     from bayes_icl.compare import read_table
     from bayes_icl.curves import beside, file_name
+    from bayes_icl.summary import token_label
 
     table, ablation, repair = (read_table(beside(out, f"{name}.csv")) for name in TABLES)
     table["accumulation"] = table.accumulation.fillna("")
@@ -683,8 +717,9 @@ def figures_of(out: Path) -> dict[str, Figure]:
     first = next(iter(facts.values()))
     measured = {task: own["delta_measured"]["mean"] for task, own in facts.items() if "delta_measured" in own}
     table.attrs["delta_measured"] = measured
+    tokens = {task: token_label(own) for task, own in facts.items()}
     for one in (table, repair):
-        one.attrs |= {"readout": first["readout"], "n_min": first["n_min"]}
+        one.attrs |= {"readout": first["readout"], "n_min": first["n_min"], "tokens": tokens}
     drawn = {
         "share_map": head_plots.share_map_figure(table, deltas),
         "cumulative": head_plots.cumulative_figure(table, deltas),

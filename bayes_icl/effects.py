@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bayes_icl.errors import StatedError, unknown
-from bayes_icl.prompts import ROLES, Places, Prompt, encode_episode, recorded_prompt, token_places
+from bayes_icl.prompts import ROLES, Places, Prompt, encode_episode, recorded_prompt, token_places, token_read
 from bayes_icl.stream import Anatomy, Stream, watch
 from bayes_icl.tasks import Example, Task
 
@@ -53,7 +53,7 @@ VARIABLES = {
     "bias": "what biases add: of values, of projections, of norms, of the unembedding",
     "entropy": "entropy of the distribution over incorrect tokens, which log_odds has less; 0 for foil",
     "rest": "embedding + bias - entropy",
-    "log_odds": "the quantity that effect, mlp and rest add up to: of one token of the answer",
+    "log_odds": "the quantity that effect, mlp and rest add up to: of one token of the answer, given those before it",
     "curve": "log_odds of the whole answer, from the curves file",
     "ablated_log_odds": "log_odds without a set of heads, by way and set of ablation.csv",
     "error": "log_odds less the sum of its parts",
@@ -79,16 +79,23 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True)
 class Episode:
-    """A sequence of a curves file, to be run again."""
+    """A sequence of a curves file, to be run again.
+
+    Attributes
+    ----------
+    token
+        Which token of the answers is read, counted from 0; None where it is that at which answer and foil fork.
+    """
 
     seq: int
     prompt: Prompt
     places: Places
     target: Target
+    token: int | None = None
 
 
 def recorded_episodes(
-    model: Model, curves: xr.Dataset, task: str, *, readout: str = "complement", token: int = 0
+    model: Model, curves: xr.Dataset, task: str, *, readout: str = "complement", token: int | None = None
 ) -> list[Episode]:
     """The sequences of a task in a curves file.
 
@@ -97,7 +104,8 @@ def recorded_episodes(
     readout
         ``complement`` or ``foil``.
     token
-        For `complement`: which token of the answer (its terminator counts too).
+        For `complement`: which token of the answer, counted from 0 (its terminator counts too), the true ones standing
+        before it; None for the first that tells the task's answers apart (`prompts.token_read`).
 
     Raises
     ------
@@ -110,24 +118,29 @@ def recorded_episodes(
     if missing := [name for name in needed if name not in curves]:
         raise StatedError(f"the curves have no {', '.join(missing)}, which attribution needs: collect them again")
     own = curves.sel(task=task)
-    asked = _query_places(model, own)
+    every = [own.sel(seq=seq) for seq in own.seq.values.tolist()]
+    prompts = [
+        recorded_prompt(one.tokens.values, *(one[name].values.astype(np.int64) for name in needed[1:3]), *asked)
+        for one, *asked in zip(every, *_query_places(model, own))
+    ]
+    if readout == "foil":
+        token = None
+    else:
+        token = token_read(prompts, task) if token is None else token
+        short = min(int((p.answer_stop - p.answer_start).min()) for p in prompts)
+        if not 0 <= token < short:
+            raise StatedError(f"--token {token}: an answer of {task!r} has the tokens 0 to {short - 1} only")
     episodes = []
-    for seq, *query in zip(own.seq.values.tolist(), *asked):
-        one = own.sel(seq=seq)
-        start, stop = (one[name].values.astype(np.int64) for name in ("answer_start", "answer_stop"))
-        prompt = recorded_prompt(one.tokens.values, start, stop, *query)
-        ahead = np.full(len(start), token)
+    for one, prompt in zip(every, prompts):
+        ahead, foil = np.full(len(prompt.answer_start), token or 0), None
         if readout == "foil":
-            ahead = one.fork.values.astype(np.int64)
+            ahead, foil = (one[name].values.astype(np.int64) for name in ("fork", "foil_token"))
             if (ahead < 0).any():
                 raise StatedError(f"task {task!r} was collected without foils: attribute --readout complement")
-        else:
-            short = int((stop - start).min())
-            if not 0 <= token < short:
-                raise StatedError(f"--token {token}: an answer of {task!r} has the tokens 0 to {short - 1} only")
-        at = start + ahead
-        foil = one.foil_token.values.astype(np.int64) if readout == "foil" else None
-        episodes.append(Episode(seq, prompt, token_places(prompt), Target(at - 1, prompt.tokens[at], foil)))
+        at = prompt.answer_start + ahead
+        episodes.append(
+            Episode(int(one.seq), prompt, token_places(prompt), Target(at - 1, prompt.tokens[at], foil), token)
+        )
     return episodes
 
 
@@ -189,6 +202,23 @@ def _likely_templates(model: Model, own: xr.Dataset) -> list[str]:
         for lead in ("", " ")
         for gap in sorted({after[: len(after) - len(rest)], " "})
     ]
+
+
+TEXTS, LETTERS = 3, 24  # most texts that stand for a token, and about how long they are together
+
+
+def token_text(model: Model, episodes: Sequence[Episode]) -> str:
+    """What the token read says, in quotation marks: the most frequent texts of it, most frequent first.
+
+    An ellipsis says that there are others; a lone text, that it is the same in all answers.
+    """
+    tokens, counts = np.unique(np.concatenate([e.target.correct for e in episodes]), return_counts=True)
+    texts = [model.token_texts[token] for token in tokens.tolist()]
+    in_order = [text.replace("\n", "\\n") for _, text in sorted(zip((-counts).tolist(), texts))]
+    shown = [f"\u201c{text}\u201d" for text in in_order[:TEXTS]]
+    while len(shown) > 1 and sum(map(len, shown)) > LETTERS:
+        shown.pop()
+    return ", ".join([*shown, *(["\u2026"] if len(shown) < len(texts) else [])])
 
 
 class Parts(NamedTuple):
@@ -391,7 +421,7 @@ def attribute_task(
     task: str,
     *,
     readout: str = "complement",
-    token: int = 0,
+    token: int | None = None,
     by_source: bool = True,
     batch_size: int = 0,
     on_batch: Any = None,
@@ -413,7 +443,7 @@ def attribute_task(
     means
         Takes the mean outputs of heads, for mean-ablation.
     episodes
-        What `recorded_episodes` gives for the same, where it is at hand.
+        What `recorded_episodes` gives, where it is at hand; `token` is theirs then.
 
     Returns
     -------
@@ -475,11 +505,13 @@ def attribute_task(
     whole = curves.log_odds.sel(task=task, readout=readout).transpose("seq", "shot").values
     variables["curve"] = (("seq", "shot"), whole.astype(np.float64))
     dataset = xr.Dataset(variables, coords).expand_dims(task=[task])
+    read = -1 if episodes[0].token is None else episodes[0].token
+    dataset = dataset.assign_coords(token=("task", [read]), token_text=("task", [token_text(model, episodes)]))
     for name in map(str, dataset):
         dataset[name].attrs["description"] = VARIABLES[name]
         if name not in ("attention", "attention_by_role", "norm"):
             dataset[name].attrs["units"] = "nats"
-    dataset.attrs |= {"method": METHOD[readout], "readout": readout, "token": token, "model": model.name}
+    dataset.attrs |= {"method": METHOD[readout], "readout": readout, "model": model.name}
     dataset.attrs["completeness"] = float(_relative(arrays["error"], arrays["log_odds"]).max())
     dataset.attrs["split"] = worst
     return dataset

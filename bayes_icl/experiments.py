@@ -119,7 +119,7 @@ class OneTask:
             model, curves, task, n_examples=settings.n_examples, token=settings.token,
             position=settings.position, seed=settings.seed,
         )  # fmt: skip
-        self.token = int(pairs[0].a.places.offset[-1]) + 1  # the one that pairs are read at
+        self.token = pairs[0].a.token or 0
         self.pairs: list[Pair] = pairs[: settings.n_seqs or None]
         self.chosen: Heads = heads_named(
             settings.ablate, self.anatomy.n_layers, self.anatomy.n_heads, _ranks(settings, task), settings.rank_by
@@ -131,6 +131,7 @@ class OneTask:
     def run(self) -> None:
         """All stages."""
         from bayes_icl.ablate import KINDS, StandIns, places_ablated
+        from bayes_icl.effects import token_text
         from bayes_icl.heads import t_interval
         from bayes_icl.rounds import carried, has_rule, norms_taken
         from bayes_icl.steps import answers_of
@@ -170,6 +171,7 @@ class OneTask:
             "n_examples": settings.n_examples,
             "n_pairs": len(self.pairs),
             "token": self.token,
+            "token_text": token_text(self.model, runs),
             "position": settings.position,
             "kind": settings.kind,
             "other_kind": self.other_kind,
@@ -608,9 +610,7 @@ class OneTask:
         seqs = [pair.a.seq for pair in self.pairs]
         here = self.curves.sel(seq=seqs).isel(shot=[self.settings.n_examples])
         runs = [pair.a for pair in self.pairs]
-        dataset = attribute_task(
-            self.model, here, self.task, token=self.token, by_source=False, episodes=runs, batch_size=1
-        )
+        dataset = attribute_task(self.model, here, self.task, by_source=False, episodes=runs, batch_size=1)
         names = list(self.transfers)
         parts = {key: np.stack([self.transfers[name][key] for name in names]) for key in ("own", "other", "a", "b")}
         coords = {"run": names, "seq": seqs, "point": np.arange(self.anatomy.n_layers + 1)}

@@ -221,7 +221,7 @@ def _writers(task: str, facts: Mapping[str, Any], table: pd.DataFrame, ablation:
     standing = own[own.stands_out.astype(bool)]
     sentence = (
         f"`{task}`: heads write {q.three('slope_head', facts['slope_head'].values())} of {of} nats per example "
-        f"of {_what(facts)} ({q.percent('share_head', facts['share_head'])})"
+        f"of {_what(facts, q)} ({q.percent('share_head', facts['share_head'])})"
     )
     if "slope_examples" in facts:
         sentence += f", {q.three('slope_examples', facts['slope_examples'].values())} from examples they attend to"
@@ -236,13 +236,14 @@ def _writers(task: str, facts: Mapping[str, Any], table: pd.DataFrame, ablation:
     return f"{sentence}. {count}.{_taken(task, facts, ablation, quotes)}"
 
 
-def _what(facts: Mapping[str, Any]) -> str:
+def _what(facts: Mapping[str, Any], quotes: Quotes) -> str:
     """Which log-odds are taken apart; tokens are counted from the first."""
     if facts["readout"] == "foil":
         return "answer against foil, where the two fork"
     ordinals = ("first", "second", "third", "fourth", "fifth")
-    token = facts["token"]
-    return f"the answer's {ordinals[token]} token" if token < len(ordinals) else "a later token of the answer"
+    token, text = facts["token"], quotes.words("token_text", facts["token_text"]) if "token_text" in facts else ""
+    words = f"the answer's {ordinals[token]} token" if token < len(ordinals) else "a later token of the answer"
+    return f"{words} ({text})" if text else words
 
 
 def _taken(task: str, facts: Mapping[str, Any], ablation: pd.DataFrame, quotes: Quotes) -> str:

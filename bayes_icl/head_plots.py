@@ -4,7 +4,8 @@ Functions that take the tables and the Dataset of `attribute` and return a Figur
 in nats, slopes in nats per example; intervals are 95 %, over sequences. Where delta may be zero, shares of it mean
 nothing: such a task is named with the reason, and its shares are not drawn beside those of others. Where a function
 takes `deltas`, that is mean and 95 % interval of delta by task; if None, `table.attrs["deltas"]`, and where there is
-none either, the sum of the slopes, without an interval.
+none either, the sum of the slopes, without an interval. `attrs["tokens"]` of a table has by task which token of the
+answer is attributed, in words.
 """
 
 from __future__ import annotations
@@ -63,8 +64,10 @@ def share_map_figure(table: pd.DataFrame, deltas: Deltas | None = None, *, most:
     drawn = [task for task in tasks if _clear(known[task])] or tasks
     limit = float(heads.share[heads.task.isin(drawn)].abs().max()) or 1.0
     rows, columns = -(-len(tasks) // 2), min(len(tasks), 2)
-    height = max(min(0.085 * shape[0], 8.0 / rows), 0.9)  # inches of a panel; all of them fill a page at most
-    figure, axes = _figure(rows, columns, rows * (height + 0.4) + 0.8, width=columns * COLUMN, sharex=True, sharey=True)
+    height = max(min(0.085 * shape[0], 7.7 / rows), 0.9)  # inches of a panel; all of them fill a page at most
+    figure, axes = _figure(
+        rows, columns, rows * (height + 0.55) + 0.8, width=columns * COLUMN, sharex=True, sharey=True
+    )
     for ax, task in zip(axes.flat, tasks):
         own, grid = heads[heads.task == task], np.full(shape, np.nan)
         if task in drawn:
@@ -80,7 +83,7 @@ def share_map_figure(table: pd.DataFrame, deltas: Deltas | None = None, *, most:
         _label_right(ax, names, named.layer.to_numpy() + 0.5, shape[0] * 0.11 / height, shape[0])
         count = f"{len(out)} heads stand out" if len(out) > 1 else f"{'one' if len(out) else 'no'} head stands out"
         more = f", {most} named" if len(out) > most else ""
-        ax.set_title(f"{task}: {count}{more}\n{words}", loc="left", pad=3)
+        ax.set_title(f"{_named(task, table)}\n{count}{more}\n{words}", loc="left", pad=3)
         for axis, number in ((ax.xaxis, shape[1]), (ax.yaxis, shape[0])):
             ticks = np.arange(0, number, -(-number // 10))
             axis.set_ticks(ticks + 0.5, ticks)
@@ -147,7 +150,7 @@ def effect_curves_figure(effects: xr.Dataset, table: pd.DataFrame, task: str, n_
         Line2D([], [], lw=1.5, color=pooling, ls=DASHES),
     ]
     words = ["mean, 95 % interval", "additive: n delta", "averaging: A n/(n + c)"]
-    title = f"{task} ({_context(effects, n_min=n_min)})"
+    title = f"{_named(task, table)} ({_context(effects, n_min=n_min)})"
     figure.legend(handles, words, loc="outside upper center", ncols=3, title=title, title_fontsize=8)
     return _titled(figure, "", EXAMPLES, "effect on L(n) (nats)")
 
@@ -203,7 +206,7 @@ def source_map_figure(effects: xr.Dataset, table: pd.DataFrame, task: str, most:
         row_axes[len(top) // 2].set_xlabel(across, x=0.5 if len(top) % 2 else -0.1)
     extend = "both" if beyond else "neither"
     figure.colorbar(mesh, ax=axes[0], label="effect (nats)", fraction=0.03, aspect=18, extend=extend, pad=0.01)
-    return _titled(figure, f"{task} ({_context(effects)})")
+    return _titled(figure, f"{_named(task, table)} ({_context(effects)})")
 
 
 @_styled
@@ -259,7 +262,7 @@ def ablation_figure(
         ax.xaxis.set_major_locator(MaxNLocator(5))
         here = own_delta.get(task, mean)
         lost = f"; lost {_number(100 * top.lost.iloc[0] / here, 0)} %" if len(top) and _clear(known[task]) else ""
-        ax.set_title(f"{task}\n{_delta_words(known[task])}{lost}", loc="left", pad=3)
+        ax.set_title(f"{_named(task, table)}\n{_delta_words(known[task])}{lost}", loc="left", pad=3)
     _hide_unused(axes, len(panels))
     handles = [
         Line2D([], [], marker="o", ms=4.5, lw=1.1, color=VERMILION),
@@ -288,7 +291,7 @@ def cumulative_figure(table: pd.DataFrame, deltas: Deltas | None = None) -> Figu
     for i, task in enumerate(known):
         if task not in drawn:
             handles.append(Line2D([], [], lw=0))
-            words.append(f"{task}\nnot drawn: delta may be zero")
+            words.append(f"{_named(task, table)}\nnot drawn: delta may be zero")
             continue
         colour, style = TASK_COLOURS[i % len(TASK_COLOURS)], ("-", "--", "-.")[i // len(TASK_COLOURS) % 3]
         curve = heads.share[heads.task == task].sort_values(ascending=False).to_numpy().cumsum()
@@ -299,7 +302,7 @@ def cumulative_figure(table: pd.DataFrame, deltas: Deltas | None = None) -> Figu
             at = int(np.argmax(curve >= curve[-1] / 2))
             ax.plot(at + 1, curve[at], "o", color=colour, ms=4.5, mec="w", mew=0.6, zorder=4)
             parts[0] += f", half by {at + 1}"
-        words.append(f"{task}\n{'; '.join(parts)}")
+        words.append(f"{_named(task, table)}\n{'; '.join(parts)}")
     ax.axhline(0, color=FAINT, lw=0.6, zorder=0)
     ax.axhline(1, color=INK, lw=0.6)
     box = {"facecolor": "w", "lw": 0, "pad": 0.5}
@@ -350,7 +353,7 @@ def repair_figure(repair: pd.DataFrame) -> Figure:
         ax.set_ylim(len(STEPS) - 0.5, -0.5)
         ax.tick_params(axis="y", length=0)
         ax.xaxis.set_major_locator(MaxNLocator(5))
-        ax.set_title(row["task"], loc="left", pad=3)
+        ax.set_title(_named(row["task"], repair), loc="left", pad=3)
     _hide_unused(axes, len(repair))
     title = ["predicted loss to loss found, 95 %", "green: stays, or is made up for; pink: goes as well"]
     if context := _context(repair):
@@ -448,6 +451,12 @@ def _context(source: pd.DataFrame | xr.Dataset, *, n_min: int | None = None) -> 
         n_min = int(source.n_min.iloc[0])
     words = [source.attrs.get("readout", ""), "" if n_min is None else f"n \u2265 {n_min}"]
     return ", ".join(word for word in words if word)
+
+
+def _named(task: str, table: pd.DataFrame) -> str:
+    """A task with the token that is attributed, where the table says which."""
+    token = table.attrs.get("tokens", {}).get(task, "")
+    return f"{task}, {token}" if token else task
 
 
 def _number(x: float, digits: int = 2) -> str:

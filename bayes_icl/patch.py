@@ -136,7 +136,7 @@ def patch_curves(
     tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
     facts, found = {}, []
     for task in tasks:
-        check_same_numbers(model, curves, task, recorded_episodes(model, curves.isel(seq=[0]), task)[0])
+        check_same_numbers(model, curves, task, recorded_episodes(model, curves.isel(seq=[0]), task, token=0)[0])
     for task in tasks:
         one = OneTask(model, curves, task, settings, kept, progress)
         one.run()

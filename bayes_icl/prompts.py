@@ -224,6 +224,37 @@ def recorded_prompt(
     return Prompt(tokens, answer_start, answer_stop, *lacks, branches, rows, query_start, query_stop)
 
 
+OFTEN = 0.4  # of two answers drawn at random, the share that differs in a token which tells them apart
+
+
+def differing(prompts: Sequence[Prompt], token: int) -> float:
+    """How often two answers of a task, drawn at random, differ in one token of theirs; 0 to 1."""
+    answers = [p.answer(shot)[token] for p in prompts for shot in range(len(p.answer_start))]
+    _, counts = np.unique(answers, return_counts=True)
+    return float(1 - ((counts / len(answers)) ** 2).sum())
+
+
+def token_read(prompts: Sequence[Prompt], task: str) -> int:
+    """The token of the answer, counted from 0, that is read of a task: the first that tells its answers apart.
+
+    That is the first in which two answers `OFTEN` differ: of numbers the first digit, where a lone space stands before
+    it. Where no token does (one label is rare), it is the one in which they differ most.
+
+    Raises
+    ------
+    StatedError
+        All answers are alike as far as the shortest goes.
+    """
+    shortest = min(int((p.answer_stop - p.answer_start).min()) for p in prompts)
+    differ = [differing(prompts, token) for token in range(shortest)]
+    if not any(differ):
+        raise StatedError(
+            f"all answers of task {task!r} begin alike: no token tells them apart; leave the task out with --tasks, or "
+            "say with --token which one to read"
+        )
+    return next((token for token, share in enumerate(differ) if share >= OFTEN), int(np.argmax(differ)))
+
+
 ROLES = ("query", "separator", "answer")
 
 

@@ -254,7 +254,7 @@ def _heads_section(found: Found, quotes: Quotes) -> Section:
     from bayes_icl import attribute, explore, tables
     from bayes_icl.curves import file_name
     from bayes_icl.provenance import command_of
-    from bayes_icl.summary import head_sentences
+    from bayes_icl.summary import head_sentences, token_label
 
     title = "Which heads write the update"
     if "attribute" not in found.folder:
@@ -272,12 +272,13 @@ def _heads_section(found: Found, quotes: Quotes) -> Section:
     for task, fact in facts.items():
         of_task, taken, repaired = (table[table.task == task] for table in (heads, ablation, repair))
         sentences = head_sentences(fact, of_task, taken, repaired, quotes.under(task, "heads"))
+        named = ", ".join(filter(None, [task, token_label(fact)]))
         blocks += [
             Heading(task, f"heads-{_id(task)}"),
             Text([line.strip() for line in sentences], as_list=True),
             Tabled(tables.heads_table(heads, facts, task), folded=True),
-            Shown(file_name(f"heads_effects_{task}"), f"{task}: effects of the heads of largest slope against n."),
-            Shown(file_name(f"heads_sources_{task}"), f"{task}: what heads write, by the token that they attend to."),
+            Shown(file_name(f"heads_effects_{task}"), f"{named}: effects of the heads of largest slope against n."),
+            Shown(file_name(f"heads_sources_{task}"), f"{named}: what heads write, by the token that they attend to."),
         ]
     blocks.append(Heading("Heads taken away", "heads-taken"))
     for way, words in (("held", "held at their mean over shots"), ("mean", "at their mean shot by shot")):
@@ -288,7 +289,7 @@ def _heads_section(found: Found, quotes: Quotes) -> Section:
     if len(ablation):
         blocks += [
             Tabled(tables.ablation_table(ablation, facts), folded=True),
-            Tabled(tables.repair_table(repair), folded=True),
+            Tabled(tables.repair_table(repair, facts), folded=True),
         ]
     elif not found.settings("attribute").get("ablate", True):
         settings = found.settings("attribute") | {"ablate": True}

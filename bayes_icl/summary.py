@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -240,6 +241,22 @@ def summarise_heads(out: Path) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
+def token_words(facts: Mapping[str, Any], quotes: Quotes) -> str:
+    """Which token's log-odds were taken apart or patched, and what it says; facts of `attribute` or of `patch`."""
+    if facts.get("readout") == "foil":
+        return "foil, where it forks"
+    text = f" ({quotes.words('token_text', facts['token_text'])})" if "token_text" in facts else ""
+    before = ", given those before it" if facts["token"] else ""
+    return f"token {quotes.count('token', facts['token'])} of the answer{text}{before}"
+
+
+def token_label(facts: Mapping[str, Any]) -> str:
+    """The same for a figure or a caption: "token 1: \u201c5\u201d, \u201c8\u201d, \u2026"."""
+    if facts.get("readout") == "foil" or "token_text" not in facts:
+        return ""
+    return f"token {facts['token']}: {facts['token_text']}"
+
+
 def head_sentences(
     facts: dict, heads: pd.DataFrame, ablation: pd.DataFrame, repair: pd.DataFrame, quotes: Quotes | None = None
 ) -> list[str]:
@@ -249,13 +266,11 @@ def head_sentences(
     """
     if quotes is None:
         return [plain(line) for line in head_sentences(facts, heads, ablation, repair, Quotes())]
+    from bayes_icl.prompts import OFTEN
+    from bayes_icl.shrinkage import LEAST_SHARE
+
     q, delta = quotes.under(unit="nats/example"), facts["delta"]
     clear = not delta["hdi_low"] <= 0 <= delta["hdi_high"]
-    token = (
-        "foil, where it forks"
-        if facts["readout"] == "foil"
-        else f"token {q.count('token', facts['token'])} of the answer"
-    )
 
     def slopes(names: dict[str, str]) -> str:
         return ", ".join(
@@ -265,7 +280,7 @@ def head_sentences(
         )
 
     lines = [
-        f"{facts['readout']}, {token}, n >= {q.count('n_min', facts['n_min'])}: delta "
+        f"{facts['readout']}, {token_words(facts, q)}, n >= {q.count('n_min', facts['n_min'])}: delta "
         f"{q.three('delta', delta.values())} nats/example under additive, "
         f"{q.three('delta_seqs', facts['delta_seqs'].values())} over sequences; of the whole answer, as "
         f"fit has it, {q.three('delta_curve', facts['delta_curve'].values())}",
@@ -274,8 +289,14 @@ def head_sentences(
         + "; of the last, entropy of the other tokens "
         + q.three("slope_entropy", facts["slope_entropy"].values()),
     ]
+    if facts.get("token_differs", 1) < OFTEN:
+        lines.append(
+            f"two answers drawn at random differ in this token in "
+            f"{q.percent('token_differs', facts['token_differs'])}: it tells of their form more than of the task"
+        )
     if "further_example" in facts:
-        names = {"examples": "earlier examples", "query": "the query", "sink": "the first token"}
+        here = "the query and the answer so far" if facts["token"] else "the query"
+        names = {"examples": "earlier examples", "query": here, "sink": "the first token"}
         by_role = ", ".join(
             f"{name} {q.number(f'slope_by_role.{name}', x)}" for name, x in facts["slope_by_role"].items()
         )
@@ -290,8 +311,6 @@ def head_sentences(
         ]
     if not clear:
         return [*lines, "delta's interval has zero in it: there is no update to share out, and nothing is taken away"]
-    from bayes_icl.shrinkage import LEAST_SHARE
-
     own = heads[heads.kind == "head"]
     standing = own[own.stands_out.astype(bool)]
     kinds = ", ".join(
@@ -423,7 +442,7 @@ def patch_sentences(facts: dict, tables: dict[str, pd.DataFrame], quotes: Quotes
     where = {"last": "the last position", "query": "the last token of the query", "separator": "the separator"}
     bare = "B, another query after those" if facts["position"] == "answers" else "B, without"
     lines = [
-        f"token {q.count('token', facts['token'])} of the answer against all others, "
+        f"{token_words(facts, q)}, against all others, "
         f"{q.count('n_pairs', facts['n_pairs'])} pairs: A, with {q.count('n_examples', facts['n_examples'])} examples, "
         f"{q.columns(first, 'a_own')} nats; with their answers permuted "
         f"{q.three('no_rule', facts['no_rule'].values())}; {bare}, {q.columns(first, 'b_own')}; the rule "

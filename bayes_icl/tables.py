@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 from bayes_icl.curves import file_name, replacing
 from bayes_icl.hypotheses import label_of
 from bayes_icl.quotes import escape_latex, typeset_html, typeset_latex
-from bayes_icl.summary import point_of
+from bayes_icl.summary import point_of, token_label
 
 NOTHING = "\u2013"  # where a number is not known
 P_LEAST = 1e-300  # below it, p is 0 by rounding
@@ -376,13 +376,14 @@ def heads_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most: 
         Its JSON: whether delta is clear of 0, so that there is something to share out.
     """
     own, delta = heads[heads.task == task], facts[task]["delta"]
+    named = ", ".join(filter(None, [task, token_label(facts[task])]))
     clear = not delta["hdi_low"] <= 0 <= delta["hdi_high"]
     only = own[own.kind == "head"]
     shown = only[(only.slope.abs().rank(ascending=False) <= most) | only.top.astype(bool)]
     return PaperTable(
         f"heads_{file_name(task)}",
         f"Heads that write the update on {task}",
-        f"{task}: the heads of the largest slopes, nats per example, with 95 % intervals over sequences, and their "
+        f"{named}: the heads of the largest slopes, nats per example, with 95 % intervals over sequences, and their "
         "shares of delta; whether a head surely writes a material part of it, how its effect grows, its attention to "
         "examples at the last shot, and what of delta is lost if this head alone is held at its mean. Asterisk: among "
         "those taken away. The CSV has all components.",
@@ -424,7 +425,8 @@ def ablation_table(ablation: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTab
         "What of delta (nats per example, 95 % intervals over the sequences that the heads were not chosen on) is lost "
         "with the top heads at their mean, shot by shot (mean) or over shots too (held): beside it what they write "
         "directly, what of that goes, delta fitted again, and placebo sets of other heads of the same number and norm: "
-        "how many lose as much, and what they lose, on average and from least to most. The CSV has every set.",
+        "how many lose as much, and what they lose, on average and from least to most. The CSV has every set."
+        + _tokens(facts),
         "ablation.csv",
         ablation,
         (
@@ -443,18 +445,25 @@ def ablation_table(ablation: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTab
     )
 
 
+def _tokens(facts: Mapping[str, Any]) -> str:
+    """Which token of the answer each task's numbers are of, as a sentence."""
+    labels = {task: token_label(own) for task, own in facts.items()}
+    words = "; ".join(f"{task}, {label}" for task, label in labels.items() if label)
+    return f" Of the answers: {words}." if words else ""
+
+
 def _placebos(row: Any) -> str:
     mean, least, most = (_number(x, ".3f") for x in (row.placebo_mean, row.placebo_least, row.placebo_most))
     return NOTHING if mean == NOTHING else f"{mean} ({least} to {most})"
 
 
-def repair_table(repair: pd.DataFrame) -> PaperTable:
-    """From what goes with the top heads to what is lost, from repair.csv."""
+def repair_table(repair: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTable:
+    """From what goes with the top heads to what is lost, from repair.csv; `facts` as in `ablation_table`."""
     return PaperTable(
         "repair",
         "Who makes up for the top heads",
         "What goes with the top heads, less what other heads, MLPs, and the final norm and the other tokens make up "
-        "for, is what is lost of delta: nats per example, 95 % intervals over sequences.",
+        "for, is what is lost of delta: nats per example, 95 % intervals over sequences." + _tokens(facts),
         "repair.csv",
         repair,
         (

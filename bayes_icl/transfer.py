@@ -70,17 +70,8 @@ def cut(episode: Episode, shot: int, token: int) -> Episode:
         prompt=replace(episode.prompt, tokens=tokens[:stop]),
         places=Places(*(x[:stop] for x in episode.places)),
         target=target,
+        token=token,
     )
-
-
-def token_read(episodes: Sequence[Episode]) -> int:
-    """The first token of the answer at which two answers of the task often differ, which is what tells A's from B's."""
-    answers = [e.prompt.answer(shot) for e in episodes for shot in range(len(e.prompt.answer_start))]
-    for token in range(min(len(answer) for answer in answers)):
-        _, counts = np.unique([answer[token] for answer in answers], return_counts=True)
-        if 1 - ((counts / len(answers)) ** 2).sum() >= 0.4:  # of two drawn at random
-            return token
-    raise StatedError("the answers of the task hardly differ: what is patched could not be told from what was there")
 
 
 def permuted(episode: Episode, shot: int, seed: int, *, queries: bool = False) -> Episode:
@@ -160,8 +151,7 @@ def pairs_of(
     n_examples
         Examples that A shows.
     token
-        Token of the answer that is read, counted from 0; None for the one that tells answers apart (`token_read`). The
-        answers of a pair are alike before it.
+        Token of the answer that is read, as in `recorded_episodes`. The answers of a pair are alike before it.
     position
         One of `POSITIONS`.
 
@@ -174,8 +164,9 @@ def pairs_of(
         raise StatedError(
             f"--n-examples {n_examples}: the curves have 1 to {curves.sizes['shot'] - 1} examples before a query"
         )
-    episodes = recorded_episodes(model, curves, task, token=token or 0)
-    token = token_read(episodes) if token is None else token
+    episodes = recorded_episodes(model, curves, task, token=token)
+    token = episodes[0].token
+    assert token is not None
     shot = n_examples if position == "answers" else 0
     pairs = []
     for i, episode in enumerate(episodes):

@@ -33,7 +33,7 @@ LITTLE: dict[str, Any] = dict(top=3, placebos=3, workers=1)
 def curves(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A curves file of the random model; its log-odds of `category` drift with the prompt's length."""
     path = tmp_path_factory.mktemp("attribute") / "curves.nc"
-    collect_main(CollectSettings(model="tiny", tasks=("category", "copy"), n_shots=10, n_seqs=10, out=path))
+    collect_main(CollectSettings(model="tiny", tasks=("category", "copy"), n_shots=14, n_seqs=10, out=path))
     return path
 
 
@@ -70,10 +70,10 @@ def test_the_effects_file_keeps_its_format(finished: Path, curves: Path) -> None
         parts = found.effect.sum(("layer", "head"), dtype=float) + found.mlp.sum("layer") + found.rest
         np.testing.assert_allclose(parts, found.log_odds, atol=1e-4)
         np.testing.assert_allclose(found.effect_by_source.sum("source"), found.effect, atol=1e-5)
-        assert found.source.values.tolist() == ["sink", *map(str, range(1, 11)), "query"]
+        assert found.source.values.tolist() == ["sink", *map(str, range(1, 15)), "query"]
         shown = found.effect_by_source.notnull().any(("task", "seq", "layer", "head")).transpose("shot", "source")
-        for n in range(11):  # the sink, n examples, the query
-            assert shown.values[n].tolist() == [True] + [i < n for i in range(10)] + [True]
+        for n in range(15):  # the sink, n examples, the query
+            assert shown.values[n].tolist() == [True] + [i < n for i in range(14)] + [True]
         record = json.loads(found.attrs["provenance"])
         assert record["model"]["model"] == "tiny" and curves.name in record["inputs"]
         assert {"method", "readout", "completeness"} <= set(found.attrs)
@@ -171,10 +171,10 @@ def test_the_summary_follows_the_numbers(finished: Path) -> None:
     parts = [table[table.task == task] for table in found.values()]
     before = head_sentences(own[task], *parts)
     moved = parts[1].copy()
-    moved.loc[(moved.set == "top") & (moved.way == "held"), "lost"] = 2 * own[task]["delta_measured"]["mean"]
+    moved.loc[(moved.set == "top") & (moved.way == "held"), "lost"] = -2 * own[task]["delta_measured"]["mean"]
     after = head_sentences(own[task], parts[0], moved, parts[2])
     changed = [(a, b) for a, b in zip(before, after) if a != b]
-    assert len(changed) == 2 and "200%" in changed[0][1] and "0 of 3 placebo sets" in changed[1][1]
+    assert len(changed) == 2 and "-200%" in changed[0][1] and "3 of 3 placebo sets" in changed[1][1]
     none = own[task] | {"delta": {"mean": 0.0, "hdi_low": -1.0, "hdi_high": 1.0}}
     assert "no update" in head_sentences(none, *parts)[-1] and "%" not in " ".join(head_sentences(none, *parts))
 
@@ -198,10 +198,35 @@ def test_against_a_foil_nothing_is_left_over(tiny: Model, curves: Path) -> None:
     assert (own.foil_token >= 0).all() and (own.fork >= 0).all()
 
 
-def test_another_token_is_another_quantity(tiny: Model, curves: Path) -> None:
+def test_the_token_is_the_first_that_tells_answers_apart(tiny: Model, finished: Path, curves: Path) -> None:
+    """Of numbers the first digit, not the space before it; what is printed says which. `--token` is heard."""
+    own, dataset = facts(finished), read_curves(curves)
+    with xr.open_dataset(finished, engine="h5netcdf") as effects:
+        assert effects.token.values.tolist() == [own[task]["token"] for task in effects.task.values.tolist()]
+        of_copy = effects.log_odds.sel(task="copy").values
+    assert own["copy"]["token"] == 1 and own["copy"]["token_differs"] > 0.8
+    digits = own["copy"]["token_text"].split(", ")
+    assert digits[-1] == "\u2026" and all(text[1:-1].isdigit() for text in digits[:-1]) and len(digits) == 4
+    summary = (finished.parent / "figures/summary.txt").read_text(encoding="utf-8")
+    assert f"complement, token 1 of the answer ({own['copy']['token_text']}), given those before it, n >= 1" in summary
+    assert "drawn at random differ" not in summary
+    first, second = (attribute_curves(tiny, dataset, ["copy"], token=i, placebos=0, workers=1) for i in (0, 1))
+    np.testing.assert_allclose(second.effects.log_odds.values[0], of_copy, atol=1e-6)
+    assert float(np.abs(first.effects.log_odds - second.effects.log_odds).max()) > 0.1
+    # The space is the same in all answers, which is said.
+    assert (first.facts["copy"]["token_text"], first.facts["copy"]["token_differs"]) == ("\u201c \u201d", 0)
+    said = head_sentences(first.facts["copy"], first.heads, first.ablation, first.repair)
+    assert "complement, token 0 of the answer (\u201c \u201d), n >= 1" in said[0]
+    assert any("differ in this token in 0%" in sentence for sentence in said)
+
+
+def test_a_token_is_likelier_than_the_answer_that_it_is_of(tiny: Model, curves: Path) -> None:
+    """In every sequence of the file: a curve that was altered after the first one is found."""
     dataset = read_curves(curves)
-    first, second = (attribute_curves(tiny, dataset, ["copy"], token=i, placebos=0, workers=1).effects for i in (0, 1))
-    assert float(np.abs(first.log_odds - second.log_odds).max()) > 0.1
+    dataset["log_odds"] = dataset.log_odds.copy()
+    dataset.log_odds.loc[{"task": "copy", "seq": 3, "shot": 5, "readout": "complement"}] += 50
+    with pytest.raises(StatedError, match="not the one that the curves have: task 'copy' is off by"):
+        attribute_curves(tiny, dataset, ["copy"], placebos=0, workers=1)
 
 
 # ------------------------------------------------------------------------------------------------- killed, again
@@ -242,7 +267,7 @@ def test_a_finished_run_is_drawn_again_and_others_are_kept(finished: Path, curve
     said = capsys.readouterr()
     assert "drawing and printing it again" in said.err and said.out.split()[-1] == str(finished)
     with pytest.raises(StatedError, match="other curves or settings"):
-        main(dataclasses.replace(settings, token=1))
+        main(dataclasses.replace(settings, token=0))
     assert finished.read_bytes() == before
 
 
@@ -254,7 +279,9 @@ def test_a_finished_run_is_drawn_again_and_others_are_kept(finished: Path, curve
     [
         (dict(tasks=("copi",)), "did you mean copy"),
         (dict(token=99), "--token 99"),
-        (dict(n_min=9), "at least"),
+        (dict(token=-1), "--token must be 0 or more"),
+        (dict(token=0, readout="foil"), "--token is for --readout complement"),
+        (dict(n_min=13), "at least"),
         (dict(n_min=-1), "--n-min must be 0 or more"),
         (dict(placebos=0), "--no-ablate"),
         (dict(top=7), "--top 7: at most 6"),

@@ -677,7 +677,8 @@ class Known(NamedTuple):
 
 def known(model: Model, task: Task, readout: str = "complement") -> Known:
     curves = collect_curves(model, [task], n_shots=N_SHOTS, n_seqs=N_SEQS, readouts=["complement", "foil"])
-    effects = attribute_task(model, curves, task.name, readout=readout, batch_size=16)
+    token = 0 if readout == "complement" else None  # the label, also where all are the same
+    effects = attribute_task(model, curves, task.name, readout=readout, token=token, batch_size=16)
     return Known(effects, curves, head_table(effects, workers=1))
 
 

@@ -247,7 +247,10 @@ def test_who_writes_the_update() -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"token": 1}, "of the answer's second token"),
+        (
+            {"token": 1, "token_text": "\u201c5\u201d, \u2026"},
+            "of the answer's second token (\u201c5\u201d, \u2026) (75%)",
+        ),
         ({"token": 9}, "of a later token of the answer"),
         ({"readout": "foil"}, "of answer against foil"),
     ],

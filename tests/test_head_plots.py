@@ -23,6 +23,11 @@ from bayes_icl.plots import COLUMN
 
 TASKS = ("past_tense", "times_ten", "random_labels")
 DELTAS = {"past_tense": 0.12, "times_ten": 0.19, "random_labels": -0.002}
+TOKENS = {
+    "past_tense": "token 0: \u201c answered\u201d, \u201c attended\u201d, \u2026",
+    "times_ten": "token 1: \u201c4\u201d, \u201c1\u201d, \u201c7\u201d, \u2026",
+    "random_labels": "token 0: \u201c fruit\u201d, \u201c tool\u201d",
+}
 
 
 def made_heads(
@@ -61,6 +66,7 @@ def made_heads(
     table = pd.DataFrame(rows)
     table.attrs = {
         "readout": "complement",
+        "tokens": {task: TOKENS[task] for task in tasks},
         "deltas": {t: (DELTAS[t], DELTAS[t] - 0.02, DELTAS[t] + 0.02) for t in tasks},
     }
     return table
@@ -154,7 +160,9 @@ def made_repair(ablation: pd.DataFrame) -> pd.DataFrame:
         row = {"predicted": p, **parts, "lost": p - sum(parts.values())}
         limits = {f"{k}_{side}": v + s * 0.006 for k, v in row.items() for side, s in (("low", -1), ("high", 1))}
         rows.append({"task": own.task} | row | limits)
-    return pd.DataFrame(rows)
+    repair = pd.DataFrame(rows)
+    repair.attrs = {"tokens": TOKENS}
+    return repair
 
 
 @pytest.fixture(scope="module")
@@ -255,6 +263,9 @@ def test_figures_name_their_unit_readout_and_are_as_wide_as_columns(
         assert "share of delta" in words if name == "cumulative" else "nats" in words
         assert name == "repair" or "complement" in words
         assert name in ("repair", "sources") or "n \u2265 1" in words
+    words = words_of(figures[name])  # which token of the answer, of every task shown
+    shown = TASKS[:1] if name in ("curves", "sources") else TASKS
+    assert all(f"{task}, {TOKENS[task]}" in words for task in shown)
 
 
 def test_without_intervals_and_attributes_as_read_from_a_file(table: pd.DataFrame, effects: xr.Dataset) -> None:
@@ -263,7 +274,7 @@ def test_without_intervals_and_attributes_as_read_from_a_file(table: pd.DataFram
     file.seek(0)
     for name, figure in all_figures(read := pd.read_csv(file), effects).items():
         assert not cut_off(figure), name
-    assert not read.attrs
+    assert not read.attrs and "token" not in words_of(hp.share_map_figure(read))
     assert "delta 0.120" in words_of(hp.share_map_figure(read)) and "[" not in words_of(hp.share_map_figure(read))
     given = words_of(hp.share_map_figure(read, {"past_tense": (0.123, 0.1, 0.15)}))
     assert "delta 0.123 [0.100, 0.150]" in given and "delta 0.190" in given
@@ -286,7 +297,7 @@ def panels(figure: Figure) -> list[Any]:
 
 def test_maps_share_one_range_about_zero_and_hold_the_shares(table: pd.DataFrame, figures: dict[str, Figure]) -> None:
     axes = panels(figures["map"])
-    assert [ax.get_title(loc="left").split(":")[0] for ax in axes] == list(TASKS)
+    assert [ax.get_title(loc="left").split(",")[0] for ax in axes] == list(TASKS)
     maps = [ax.collections[0] for ax in axes]
     limits = {mesh.get_clim() for mesh in maps}
     assert len(limits) == 1
@@ -482,7 +493,7 @@ def test_cumulative_shares_end_at_the_heads_total(table: pd.DataFrame, figures: 
             continue
         by = next(k for k in range(1, 271) if share[:k].sum() >= share.sum() / 2)
         totals = [f"{own[own.kind == kind].share.sum():.2f}".replace("-", "\u2212") for kind in ("head", "mlp", "rest")]
-        assert words == f"{task}\nheads {totals[0]}, half by {by}; MLPs {totals[1]}; rest {totals[2]}"
+        assert words == f"{task}, {TOKENS[task]}\nheads {totals[0]}, half by {by}; MLPs {totals[1]}; rest {totals[2]}"
         dots = [(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines if line.get_marker() == "o"]
         assert any(np.allclose(dot, (by, share[:by].sum())) for dot in dots)
         assert any(len(line) == 2 and np.allclose(line, share.sum()) for line in drawn(ax))

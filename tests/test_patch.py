@@ -456,9 +456,9 @@ def test_the_effects_file_keeps_its_format(finished: Path, curves: Path) -> None
         assert {"method", "readout", "key"} <= set(found.attrs) and len(found.attrs["key"]) == 64
         for name in DESCRIBED:
             assert found[name].attrs["units"] == "nats" and found[name].attrs["description"]
-        # Tasks whose answers are told apart by different tokens do not share one.
         own = facts(finished)
-        assert own["category"]["token"] == own["copy"]["token"] == 1 == found.attrs["token"]
+        assert own["category"]["token"] == own["copy"]["token"] == 1 and found.token.values.tolist() == [1, 1]
+        assert found.token_text.values.tolist() == [own[task]["token_text"] for task in found.task.values.tolist()]
 
 
 def test_files_and_figures_of_a_run(finished: Path) -> None:

@@ -14,7 +14,15 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from bayes_icl.errors import StatedError
 from bayes_icl.models import Model
-from bayes_icl.prompts import Prompt, encode_episode, example_parts, first_token
+from bayes_icl.prompts import (
+    Prompt,
+    differing,
+    encode_episode,
+    example_parts,
+    first_token,
+    recorded_prompt,
+    token_read,
+)
 from bayes_icl.tasks import BUILT_IN, Example, Task, load_tasks
 
 TASKS = load_tasks(list(BUILT_IN))
@@ -279,6 +287,47 @@ def test_no_branches_when_none_are_asked_for(tiny: Model) -> None:
     task = load_tasks(["category"])[0]
     prompt = encode_episode(task, task.episode(4, 0, 0), tiny.tokenizer, branch=False)
     assert len(prompt.branches.tokens) == 0 and set(itertools.chain(prompt.foils, prompt.labels)) == {()}
+
+
+# ------------------------------------------------------------------------------------------------- the token read
+
+
+@pytest.mark.parametrize(
+    ("answers", "token", "shares"),
+    [
+        (["_5Q", "_8Q", "_1Q"], 1, [0, 2 / 3, 0]),  # a space, then digits
+        (["XQ", "YQ", "ZQ"], 0, [2 / 3, 0]),  # words
+        (["ABCXQ", "ABCYQ", "ABDXQ", "ABDYQ"], 2, [0, 0, 0.5, 0.5]),  # two tokens that all answers share
+        (["_58Q", "_5Q", "_15Q", "_1Q"], 1, [0, 0.5]),  # as far as the shortest goes
+        (["AXPQ", "AXQ", "AYQ", "AXQ"], 1, [0, 0.375]),  # no token tells most answers apart
+        (["XQ"] * 9 + ["YQ"], 0, [0.18, 0]),  # a rare label
+    ],
+)
+def test_the_token_read_is_the_first_that_tells_answers_apart(
+    answers: list[str], token: int, shares: list[float]
+) -> None:
+    """Two answers an episode; letters are tokens, _ a lone space, Q the terminator."""
+    prompts = []
+    for one in answers:
+        tokens = np.array([ord(letter) for letter in f"q>{one}r>{one}"])
+        starts = np.array([2, 4 + len(one)])
+        prompts.append(recorded_prompt(tokens, starts, starts + len(one)))
+    np.testing.assert_allclose([differing(prompts, i) for i in range(len(shares))], shares, atol=1e-12)
+    assert token_read(prompts, "hand") == token
+    with pytest.raises(StatedError, match="all answers of task 'hand' begin alike"):
+        token_read(prompts[:1], "hand")
+
+
+@pytest.mark.parametrize("name", ["random_labels", "category", "times_ten", "copy"])
+def test_the_token_read_of_built_in_tasks(tiny: Model, name: str) -> None:
+    """A tokenizer of letters: behind the space of a number its first digit, of a label its first letter."""
+    (task,) = load_tasks([name])
+    prompts = [encode_episode(task, task.episode(6, 0, seq), tiny.tokenizer) for seq in range(6)]
+    token, answers = token_read(prompts, name), [p.answer(shot) for p in prompts for shot in range(6)]
+    texts = {tiny.token_texts[answer[token]] for answer in answers}
+    before = {tiny.token_texts[t] for answer in answers for t in answer[:token]}
+    assert before <= {" "} and len(texts) > 1 and " " not in texts
+    assert all(text.isdigit() for text in texts) == (name in ("times_ten", "copy"))
 
 
 # ------------------------------------------------------------------------------------------------- the first token

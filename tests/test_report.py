@@ -180,7 +180,8 @@ def test_numbers_are_those_of_the_files(page: Page, made: Path) -> None:
 
 
 UNITS = {  # by pattern of the key; the first that fits
-    r"\.(standing|standing_\w+|n_heads|n_\w+|token|round|placebos|placebos_beyond|tasks|checks|held|sims)$": None,
+    r"\.(standing|standing_\w+|n_heads|n_\w+|round|placebos|placebos_beyond|tasks|checks|held|sims)$": None,
+    r"\.token(_\w+)?$": None,
     r"\.(share\w*|transfer_reached|peak_first|attention_rise|norm_of_heads|placebo_norm_\w+|heads)$": None,
     r"\.(peak_point|transfer_\w+|answer_layer|rule_layer|slowing_p|least_share|step\.\d|n_min\w*)$": None,
     r"\.(reasons|beside|refused|from|note|ended|ablated|pooled|engines|differs|failed)\.": None,

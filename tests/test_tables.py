@@ -326,6 +326,10 @@ def test_heads_are_those_of_the_largest_slopes_and_those_taken_away() -> None:
     clear = {"t": {"delta": {"mean": 0.1, "hdi_low": 0.05, "hdi_high": 0.2}}}
     heads = pd.concat([heads_of_attribute("t"), heads_of_attribute("other")])
     table = tables.heads_table(heads, clear, "t", most=2)
+    assert table.caption.startswith("t: the heads of the largest slopes")
+    clear["t"] |= {"token": 0, "token_text": "\u201c a\u201d, \u201c b\u201d"}
+    caption = tables.heads_table(heads, clear, "t").caption
+    assert caption.startswith("t, token 0: \u201c a\u201d, \u201c b\u201d: the heads of")
     assert [row[0] for row in table.cells()] == ["L0H1", "L0H0", "L1H1*"]
     assert table.cells()[1][:4] == ["L0H0", "0.0300 [0.0200, 0.0400]", "30% [\u2013, \u2013]", "yes"]
     assert len(table.frame) == 5 and set(table.frame.task) == {"t"}
@@ -442,7 +446,9 @@ def test_backups_and_repair_and_sensitivity() -> None:
     repair = pd.DataFrame({"task": ["t"], "way": ["mean"]})
     parts = ("predicted", "other_heads", "mlps", "norm", "lost")
     repair = repair.assign(**triples({name: (0.1, -0.2, 0.3) for name in parts}))
-    assert tables.repair_table(repair).cells() == [["t", "mean", *["0.100 [-0.200, 0.300]"] * 5]]
+    facts = {"t": {"token": 1, "token_text": "\u201c5\u201d, \u2026"}}
+    assert "Of the answers: t, token 1: \u201c5\u201d, \u2026." in tables.repair_table(repair, facts).caption
+    assert tables.repair_table(repair, {}).cells() == [["t", "mean", *["0.100 [-0.200, 0.300]"] * 5]]
     from bayes_icl.compare import sensitivity_table
 
     verdicts = {"t": verdict(priors="stated", noise="normal", others=[])}

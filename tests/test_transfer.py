@@ -20,7 +20,7 @@ from bayes_icl.collect import collect_curves
 from bayes_icl.effects import Episode, recorded_episodes
 from bayes_icl.errors import StatedError
 from bayes_icl.models import Model
-from bayes_icl.prompts import ROLES, encode_episode, token_places
+from bayes_icl.prompts import ROLES, encode_episode, token_places, token_read
 from bayes_icl.sweeps import Row, base_run
 from bayes_icl.tasks import Example, Task, load_tasks
 from bayes_icl.transfer import (
@@ -33,7 +33,6 @@ from bayes_icl.transfer import (
     patched,
     permuted,
     reaching,
-    token_read,
 )
 
 N, SEQS = 4, 10
@@ -138,19 +137,26 @@ def test_one_example_cannot_be_permuted(episodes_of: Callable[[str], list[Episod
 def test_the_token_read_is_the_first_that_tells_answers_apart(
     model_of: Callable[[str], Model], episodes_of: Callable[[str], list[Episode]]
 ) -> None:
-    expected = {"copy": 1, "past_tense": 1, "mapping": 0, "classes": 0}  # 0 is the space in front, but for labels
+    """Every part of the attribution is at that token unless another is asked for; a space in front is token 0."""
+    expected = {"copy": 1, "past_tense": 1, "mapping": 0, "classes": 0}  # the test tokenizer has no words with a space
     for task, token in expected.items():
-        assert token_read(episodes_of(task)) == token
+        episodes = episodes_of(task)
+        assert token_read([e.prompt for e in episodes], task) == token
+        for e in episodes:
+            assert e.token == token and (e.target.positions == e.prompt.answer_start + token - 1).all()
+            assert e.target.correct.tolist() == [e.prompt.answer(i)[token] for i in range(N + 2)]
     model = model_of("llama")
+    assert all(model.token_texts[t].isdigit() for e in episodes_of("copy") for t in e.target.correct)
     same = collect_curves(model, load_tasks(["constant"]), n_shots=2, n_seqs=6, readouts=["complement"])
-    with pytest.raises(StatedError, match="hardly differ"):
-        token_read(recorded_episodes(model, same, "constant"))
+    with pytest.raises(StatedError, match="all answers of task 'constant' begin alike"):
+        recorded_episodes(model, same, "constant")
+    assert recorded_episodes(model, same, "constant", token=0)[0].token == 0
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_token_read_of_two_labels_does_not_hang_on_few_sequences(tiny: Model, seed: int) -> None:
     curves = collect_curves(tiny, [mapping_task()], n_shots=8, n_seqs=4, readouts=["complement"], seed=seed)
-    assert token_read(recorded_episodes(tiny, curves, "mapping")) == 0
+    assert recorded_episodes(tiny, curves, "mapping")[0].token == 0
 
 
 # ------------------------------------------------------------------------------------------------- pairs
@@ -167,7 +173,8 @@ def test_pairs_have_another_answer_and_a_query_not_shown(
 ) -> None:
     """The first such sequence after A's own, by brute force over all."""
     model, episodes = model_of("llama"), episodes_of(task)
-    token = token_read(episodes)
+    token = episodes[0].token
+    assert token is not None
     pairs = pairs_of(model, curves, task, n_examples=n)
     text = curves.sel(task=task)
     expected = {}
@@ -192,7 +199,7 @@ def test_pairs_have_another_answer_and_a_query_not_shown(
 def test_among_permuted_examples_only_the_query_is_another(
     model_of: Callable[[str], Model], curves: xr.Dataset, episodes_of: Callable[[str], list[Episode]], task: str
 ) -> None:
-    model, token = model_of("llama"), token_read(episodes_of(task))
+    model, token = model_of("llama"), episodes_of(task)[0].token
     pairs = pairs_of(model, curves, task, n_examples=N, position="answers", seed=5)
     for pair in pairs:
         queries = curves["query"].sel(task=task)
