@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bayes_icl.errors import StatedError
+from bayes_icl.outputs import problem_of
 from bayes_icl.provenance import record_of
 
 if TYPE_CHECKING:
@@ -129,6 +130,8 @@ def gather(
             why = f"{place} is not whole" if place.exists() else "not run"
         elif digest not in record.get("inputs", {}).values():
             why = f"{place} was made from other curves"
+        elif problem := problem_of(*((place, "fit") if stage == "fit" else (place.parent, place.name))):
+            why = f"{place} is not as {stage} wrote it: {problem}"
         elif not _take(found, stage, place, record):
             why = f"{place} is not whole, or was not written by {stage}"
         if why and named:
@@ -138,7 +141,9 @@ def gather(
         if why == "not run" and stage != "fit" and "model" not in found.records["collect"]:
             why, command = "these curves name no model that could be run again", "python -m bayes_icl.collect"
         if why:
-            found.missing[stage] = Missing(stage, why, command + (" --force" if "other curves" in why else ""))
+            found.missing[stage] = Missing(
+                stage, why, command + (" --force" if "made" in why or "changed" in why else "")
+            )
     _gather_calibration(found, calibration)
     return found
 
