@@ -56,6 +56,7 @@ def exit_stating(run: Callable[[], int]) -> None:
         print(shown(f"error: {error.strerror or error}{where}{remedy}"), file=sys.stderr)
         code = FAILED
     except KeyboardInterrupt:
-        print("stopped: no file is left half written; run the same command again (collect, attribute and patch go on)", file=sys.stderr)
+        goes_on = "collect, attribute and patch go on where they were"
+        print(f"stopped: no file is left half written; run the same command again ({goes_on})", file=sys.stderr)
         code = 130
     sys.exit(code)

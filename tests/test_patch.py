@@ -539,7 +539,8 @@ def test_damaged_parts_of_a_run_are_made_again(
     capsys.readouterr()
     assert main(settings) == 0
     said = capsys.readouterr().err
-    assert "is damaged or cut short: what follows is made again" in said and "parts of an unfinished run are kept" in said
+    assert "is damaged or cut short: what follows is made again" in said
+    assert "parts of an unfinished run are kept" in said
     assert_same(out, finished)
 
 
