@@ -45,7 +45,10 @@ def check_least(settings: object, **least: int) -> None:
 
 def exit_stating(run: Callable[[], int]) -> None:
     """Run a command's body; a `StatedError` ends it with one line on stderr and exit code 1."""
+    from bayes_icl.home import spare_home
+
     try:
+        spare_home()
         code = run()
     except StatedError as error:
         print(f"error: {shown(str(error))}", file=sys.stderr)

