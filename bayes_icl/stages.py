@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bayes_icl.errors import StatedError
 from bayes_icl.outputs import problem_of
 from bayes_icl.provenance import record_of
+from bayes_icl.quotes import unmarked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +73,7 @@ class Found:
         from bayes_icl.models import title_of
 
         name = self.records.get("collect", {}).get("model", {}).get("model", "")
-        return title_of(name) if name else "the model"
+        return unmarked(title_of(str(name))) if name else "the model"
 
     @property
     def n_seqs(self) -> list[int]:
@@ -159,8 +160,12 @@ def _take(found: Found, stage: str, place: Path, record: dict[str, Any]) -> bool
     tables = {name: file(f"{name}.csv") for name in _tables_of(stage)}
     facts = file("verdict.json" if stage == "fit" else "json")
     try:
-        found.tables[stage] = {name: read_table(path) for name, path in tables.items()}
-        found.facts[stage] = json.loads(facts.read_text(encoding="utf-8"))
+        found.tables[stage] = {
+            name: read_table(path).map(lambda x: unmarked(x) if isinstance(x, str) else x)
+            for name, path in tables.items()
+        }
+        written = json.loads(facts.read_text(encoding="utf-8"))
+        found.facts[stage] = json.loads(unmarked(json.dumps(written, ensure_ascii=False)))
     except (OSError, ValueError):  # pandas' own errors are ValueErrors
         found.tables.pop(stage, None)
         return False

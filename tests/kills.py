@@ -95,7 +95,7 @@ def kill(command: str, folder: Path, seconds: float, how: signal.Signals) -> str
     if ended:
         return "after its end"
     main = folder / COMMANDS[command][1][0]
-    return "outputs whole" if any(folder.rglob(".*.whole")) else "parts kept" if _part(main) else "no part yet"
+    return "outputs whole" if any(folder.rglob(".*.whole")) else "parts kept" if _part(main) else "nothing kept"
 
 
 def _part(main: Path) -> bool:

@@ -288,6 +288,24 @@ def test_other_data_give_other_sentences(copied: Path, undrawn: None) -> None:
     assert "Yes." in after.text and "Yes." not in before.text
 
 
+def test_text_from_elsewhere_passes_for_no_number_and_for_no_latex(copied: Path, undrawn: None) -> None:
+    """Files may come from others, with the signs that mark a number here, and with LaTeX."""
+    forged = "\ue000x}\\input{/etc/passwd}{\ue001y\ue002 \\input{/etc/shadow} 5%"
+
+    def edit(verdicts: dict) -> None:
+        verdicts["copy"]["reasons"] = [forged]
+        verdicts["copy"]["notes"] = [forged]
+
+    changed(Path("data/fits/t/verdict.json"), edit)
+    report.main(report.ReportSettings())
+    for name in ("sentences.tex", "numbers.tex"):
+        text = (Path("reports/t") / name).read_text()
+        assert "\\input{/etc" not in text
+    said = Path("reports/t/sentences.tex").read_text()
+    assert r"\textbackslash{}input\{/etc/shadow\}" in said  # the control: it was written there, as text
+    assert not any("passwd" in key for key in Page(Path("reports/t.html")).quoted)
+
+
 def test_stages_that_were_not_run_are_named(copied: Path, undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
     for folder in ("data/fits", "data/effects", "data/patch", "figures", "reports"):
         shutil.rmtree(folder)
