@@ -326,7 +326,6 @@ def _assemble(tasks: Sequence[Task], records: dict[tuple[str, int], Record], n_s
 def _print_summary(dataset: xr.Dataset) -> None:
     """Mean log-odds at some numbers of examples, and how often greedy decoding is right at the last."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     last = int(dataset.shot[-1])
@@ -340,10 +339,9 @@ def _print_summary(dataset: xr.Dataset) -> None:
             if mean.notnull().all():
                 right = float(dataset.correct.sel(task=task, shot=last).mean())
                 values = [f"{float(mean.sel(shot=n)):.2f}" for n in shown]
-                table.add_row(
-                    escape(str(task)), escape(str(readout)), *values, f"{right:.0%}" if readout == "complement" else ""
-                )
-    Console(stderr=True, width=None if sys.stderr.isatty() else 110).print(table)
+                table.add_row(str(task), str(readout), *values, f"{right:.0%}" if readout == "complement" else "")
+    width = None if sys.stderr.isatty() else 110
+    Console(stderr=True, markup=False, emoji=False, highlight=False, width=width).print(table)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bayes_icl.errors import StatedError, unknown
+from bayes_icl.errors import StatedError, shown, unknown
 from bayes_icl.prompts import ROLES, Places, Prompt, encode_episode, recorded_prompt, token_places, token_read
 from bayes_icl.stream import Anatomy, Stream, watch
 from bayes_icl.tasks import Example, Task
@@ -214,11 +214,11 @@ def token_text(model: Model, episodes: Sequence[Episode]) -> str:
     """
     tokens, counts = np.unique(np.concatenate([e.target.correct for e in episodes]), return_counts=True)
     texts = [model.token_texts[token] for token in tokens.tolist()]
-    in_order = [text.replace("\n", "\\n") for _, text in sorted(zip((-counts).tolist(), texts))]
-    shown = [f"\u201c{text}\u201d" for text in in_order[:TEXTS]]
-    while len(shown) > 1 and sum(map(len, shown)) > LETTERS:
-        shown.pop()
-    return ", ".join([*shown, *(["\u2026"] if len(shown) < len(texts) else [])])
+    in_order = [shown(text) for _, text in sorted(zip((-counts).tolist(), texts))]
+    quoted = [f"\u201c{text}\u201d" for text in in_order[:TEXTS]]
+    while len(quoted) > 1 and sum(map(len, quoted)) > LETTERS:
+        quoted.pop()
+    return ", ".join([*quoted, *(["\u2026"] if len(quoted) < len(texts) else [])])
 
 
 class Parts(NamedTuple):

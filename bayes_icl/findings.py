@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from bayes_icl.curves import null_controls
-from bayes_icl.quotes import Quotes, listed
+from bayes_icl.quotes import Quotes, code, listed
 from bayes_icl.summary import agreement, carried, pulls_sentence, readings, rule_beside
 
 SURE = 0.01  # p of the quadratic contrast below which updates are said to change
@@ -103,7 +103,7 @@ def answer(
         kept = {
             name: [task for task in by_verdict["rejected"] if name in verdicts[task]["survivors"]] for name in BAYESIAN
         }
-        others = [f"`{name}` ({BAYESIAN[name]}) on {_tasks(tasks)}" for name, tasks in kept.items() if tasks]
+        others = [f"{code(name)} ({BAYESIAN[name]}) on {_tasks(tasks)}" for name, tasks in kept.items() if tasks]
         sentences.append(
             "What is rejected is equal evidence from every example, not every Bayesian learner: "
             + (f"laws of others survive, {listed(others)}." if others else "but no law of another survives either.")
@@ -113,9 +113,9 @@ def answer(
     for task in nulls:
         rule = rule_beside(verdicts[task]) if task in verdicts else None
         if rule is None:
-            sentences.append(f"The null control `{task}` was not tested: `rule` was not fitted.")
+            sentences.append(f"The null control {code(task)} was not tested: `rule` was not fitted.")
         else:
-            sentences.append(f"`{task}`: {readings(dataset, task, verdicts[task])[-1]}.")
+            sentences.append(f"{code(task)}: {readings(dataset, task, verdicts[task])[-1]}.")
             if rule["verdict"] != "no_update" and n_supported:
                 word = "In doubt: a null control fails."
     return word, sentences
@@ -135,7 +135,9 @@ def verdict_sentence(task: str, verdict: Mapping[str, Any], quotes: Quotes) -> s
     q = quotes.under(task, "verdict", unit="nats/example")
     reasons = verdict["reasons"]
     parts = [q.all_in(f"reasons.{i}", reason) for i, reason in enumerate(reasons)]
-    sentence = f"`{task}`: {verdict['verdict']} ({verdict['readout']}, n \u2265 {q.count('n_min', verdict['n_min'])})"
+    sentence = (
+        f"{code(task)}: {verdict['verdict']} ({verdict['readout']}, n \u2265 {q.count('n_min', verdict['n_min'])})"
+    )
     sentence += f". {'; '.join(parts)}." if parts else "."
     if verdict["verdict"] == "refused":  # then neither delta nor the law named is to be relied on
         return sentence
@@ -143,7 +145,7 @@ def verdict_sentence(task: str, verdict: Mapping[str, Any], quotes: Quotes) -> s
         numbers = (delta["mean"], delta["hdi_low"], delta["hdi_high"])
         sentence += f" Delta under `additive` is {q.three('delta', numbers)} nats per example."
     if verdict["named"]:
-        sentence += f" The simplest law that survives is `{verdict['named']}`."
+        sentence += f" The simplest law that survives is {code(verdict['named'])}."
     if verdict.get("seqs_needed") and not any("would decide" in reason for reason in reasons):
         sentence += f" About {q.count('seqs_needed', verdict['seqs_needed'])} sequences would decide it."
     return sentence
@@ -216,11 +218,11 @@ def _writers(task: str, facts: Mapping[str, Any], table: pd.DataFrame, ablation:
     q, delta = quotes.under(unit="nats/example"), facts["delta"]
     of = q.three("delta", delta.values())
     if delta["hdi_low"] <= 0 <= delta["hdi_high"]:
-        return f"`{task}`: delta's interval has zero in it ({of}): nothing to share out."
+        return f"{code(task)}: delta's interval has zero in it ({of}): nothing to share out."
     own = table[(table.task == task) & (table.kind == "head")]
     standing = own[own.stands_out.astype(bool)]
     sentence = (
-        f"`{task}`: heads write {q.three('slope_head', facts['slope_head'].values())} of {of} nats per example "
+        f"{code(task)}: heads write {q.three('slope_head', facts['slope_head'].values())} of {of} nats per example "
         f"of {_what(facts, q)} ({q.percent('share_head', facts['share_head'])})"
     )
     if "slope_examples" in facts:
@@ -275,9 +277,9 @@ def _layers(task: str, facts: Mapping[str, Any], tables: Mapping[str, pd.DataFra
     """Where a task comes across and who takes over; keys are those of `summary.patch_sentences`."""
     rounds, backups = tables["rounds"], tables["backups"]
     own = rounds[(rounds.task == task) & (rounds.kind == facts["kind"])]
-    where = "the answers of examples" if facts["position"] == "answers" else f"`{facts['position']}`"
+    where = "the answers of examples" if facts["position"] == "answers" else code(facts["position"])
     first = own[own["round"] == 0].iloc[0]
-    sentence = f"`{task}`, at {where}: {carried(dict(facts), first, quotes.under(unit='nats'))}."
+    sentence = f"{code(task)}, at {where}: {carried(dict(facts), first, quotes.under(unit='nats'))}."
     named = backups[(backups.task == task) & backups.backup.astype(bool)] if len(backups) else backups
     for number, of_round in named.groupby("round"):
         ablated = own[(own["round"] == number) & (own.set == "ablated")].layers_text.iloc[0]
@@ -370,9 +372,9 @@ def left_aside(verdicts: Mapping[str, dict], quotes: Quotes) -> list[str]:
                 setting += f", priors {verdict['priors']}"
             if verdict["noise"] != headline["noise"]:
                 setting += f", {verdict['noise']} noise"
-            sentences += [f"`{task}` ({setting}): {q.all_in(str(j), text)}." for j, text in enumerate(words)]
+            sentences += [f"{code(task)} ({setting}): {q.all_in(str(j), text)}." for j, text in enumerate(words)]
     return sentences
 
 
 def _tasks(names: Sequence[str]) -> str:
-    return listed([f"`{name}`" for name in names])
+    return listed(list(map(code, names)))

@@ -215,8 +215,12 @@ class Hypothesis:
 
 HYPOTHESES: dict[str, Hypothesis] = {}
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")  # which stands in names of files
-# Names of what every law has in its fits and tables.
-RESERVED = (*SHARED_PRIORS, "dof", "delta", "log_odds", "mean_log_odds", "xp", "n", "statistics")
+# Names of what every law has in its fits and tables, and in its PyMC model: what is not its own, and the data.
+RESERVED = (
+    *(*SHARED_PRIORS, "dof", "delta", "log_odds", "mean_log_odds", "xp", "n", "statistics", "chain", "draw"),
+    *("log_likelihood", "shots", "n_max", "x", "x_mean", "x_scatter", "n_seqs", "scale", "transform", "eigenvalues"),
+    *("step_positions", "evidence", "evidence_total"),
+)
 
 
 def _registered(name: str, student: bool, prior_width: float) -> Hypothesis:
@@ -236,7 +240,8 @@ def hypothesis(name: str, complexity: int, **fields: Any) -> Callable[[Callable[
         if not (isinstance(name, str) and NAME.fullmatch(name)):
             raise ValueError(f"a hypothesis is called by 1 to 40 letters, digits, _ or -, a letter first; not {name!r}")
         for parameter in fields.get("priors", {}):
-            if not (isinstance(parameter, str) and parameter.isidentifier()) or parameter in RESERVED:
+            known = isinstance(parameter, str) and parameter.isidentifier()
+            if not known or parameter in RESERVED or parameter.endswith("__"):  # so end PyMC's own
                 raise ValueError(f"hypothesis {name!r}: no parameter can be called {parameter!r}: rename it")
         if name in HYPOTHESES:
             raise ValueError(f"a hypothesis called {name!r} is registered already")

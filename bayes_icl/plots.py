@@ -32,6 +32,7 @@ COLUMN = 3.5  # inches: a column of a two-column paper
 INK, FAINT = "0.15", "0.75"
 STYLE = {
     "text.parse_math": False,  # a task may be called after a price
+    "text.usetex": False,  # nor is a name LaTeX, whatever the user's own settings
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,

@@ -16,6 +16,7 @@ from typing import Any
 from bayes_icl.curves import file_name
 
 _OPEN, _BETWEEN, _CLOSE = "\ue000", "\ue001", "\ue002"
+_BACKQUOTE = "\ue003"  # one within a name
 _QUOTED = re.compile(f"{_OPEN}([^{_BETWEEN}]*){_BETWEEN}([^{_CLOSE}]*){_CLOSE}")
 # A number in words written elsewhere: not part of a name such as L16H0, nll_2 or SmolLM2-135M, nor of a longer number.
 _NUMBER = re.compile(r"(?<![\w.])[-+\u2212]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w]|\.\d|-[A-Za-z])")
@@ -94,12 +95,17 @@ class Quotes:
 
 def unmarked(text: str) -> str:
     """Text from elsewhere without the signs that mark a number here, lest it pass for one."""
-    return re.sub(f"[{_OPEN}{_BETWEEN}{_CLOSE}]", "\ufffd", text)
+    return re.sub(f"[{_OPEN}{_BETWEEN}{_CLOSE}{_BACKQUOTE}]", "\ufffd", text)
+
+
+def code(name: object) -> str:
+    """A name between backquotes, which it may have itself."""
+    return f"`{str(name).replace('`', _BACKQUOTE)}`"
 
 
 def plain(text: str) -> str:
     """The text for a terminal."""
-    return _QUOTED.sub(r"\2", text)
+    return _QUOTED.sub(r"\2", text).replace(_BACKQUOTE, "`")
 
 
 def to_html(text: str, numbers: Mapping[str, Mapping[str, Any]] | None = None) -> str:
@@ -130,7 +136,7 @@ def _rendered(
     return "".join(
         _QUOTED.sub(number, part)
         if part[:1] == _OPEN
-        else code(part[1:-1])
+        else code(part[1:-1].replace(_BACKQUOTE, "`"))
         if i % 2
         else words(part.replace(">=", "\u2265"))
         for i, part in enumerate(parts)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bayes_icl.errors import StatedError
+from bayes_icl.errors import StatedError, shown
 from bayes_icl.outputs import problem_of
 from bayes_icl.provenance import record_of
 from bayes_icl.quotes import unmarked
@@ -73,7 +73,7 @@ class Found:
         from bayes_icl.models import title_of
 
         name = self.records.get("collect", {}).get("model", {}).get("model", "")
-        return unmarked(title_of(str(name))) if name else "the model"
+        return shown(title_of(str(name))) if name else "the model"
 
     @property
     def n_seqs(self) -> list[int]:

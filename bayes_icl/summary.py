@@ -21,32 +21,31 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
     import io
 
     from rich.console import Console
-    from rich.markup import escape
     from rich.padding import Padding
 
     from bayes_icl.compare import read_table
 
-    console = Console(file=io.StringIO(), highlight=False, width=110)
+    console = Console(file=io.StringIO(), markup=False, emoji=False, highlight=False, width=110)
     scores = read_table(out / "comparison.csv")
     fitted = len(scores) > 0
     checks = read_table(out / "checks.csv") if fitted else scores
     for sentence in left_out_sentences(verdicts):
-        console.print(escape(sentence))
+        console.print(sentence)
     for task, headline in verdicts.items():
-        console.rule(f"[bold]{escape(task)}", align="left")
+        console.rule(task, align="left")
         for verdict in (headline, *headline["others"]):
-            console.print(escape(verdict_line(verdict, headline)), style="bold" if verdict is headline else None)
+            console.print(verdict_line(verdict, headline), style="bold" if verdict is headline else None)
             if verdict is headline:
                 for reason in verdict["reasons"]:
-                    console.print(Padding(escape(reason), (0, 0, 0, 4)))
+                    console.print(Padding(reason, (0, 0, 0, 4)))
                 for note in verdict["notes"]:
-                    console.print(Padding(f"note: {escape(note)}", (0, 0, 0, 4)))
+                    console.print(Padding(f"note: {note}", (0, 0, 0, 4)))
                 if verdict["pulls"]:
-                    console.print(Padding(escape(pulls_sentence(verdict)), (0, 0, 0, 4)))
+                    console.print(Padding(pulls_sentence(verdict), (0, 0, 0, 4)))
         if headline["others"]:
             console.print(f"  {agreement(headline)}", style="italic")
         for sentence in readings(dataset, task, headline):
-            console.print(f"  {escape(sentence)}", style="italic")
+            console.print(f"  {sentence}", style="italic")
         if len(scores):
             at = (scores.task == task) & (scores.readout == headline["readout"]) & (scores.n_min == headline["n_min"])
             if at.any():
@@ -55,12 +54,12 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
             own = checks[checks.task == task]
             console.print(_check_table(own[own.estimate.notna()]))
             for row in own[own.estimate.isna()].itertuples():
-                console.print(Padding(escape(f"no {row.check}: {row.note}"), (0, 0, 0, 1)))
+                console.print(Padding(f"no {row.check}: {row.note}", (0, 0, 0, 1)))
     if fitted:
-        console.rule("[bold]engines and pooling", align="left")
-        console.print(escape(engines_agree(read_table(out / "engines.csv"), scores)))
+        console.rule("engines and pooling", align="left")
+        console.print(engines_agree(read_table(out / "engines.csv"), scores))
         if (out / "pooled.json").exists():
-            console.print(escape(pooled_sentences(json.loads((out / "pooled.json").read_text()))))
+            console.print(pooled_sentences(json.loads((out / "pooled.json").read_text())))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
@@ -157,7 +156,6 @@ def _check_table(own: pd.DataFrame) -> Table:
 
 def _score_table(own: pd.DataFrame) -> Table:
     """The hypotheses of one curve, best first: differences of both scores from the best, with their SE, nats."""
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, collapse_padding=True)  # so that its twelve columns fit
@@ -171,7 +169,7 @@ def _score_table(own: pd.DataFrame) -> Table:
     for row in own.sort_values("elpd_diff", ascending=False).itertuples():
         survives = {(True, True): "both", (True, False): "seq", (False, True): "future", (False, False): ""}
         table.add_row(
-            escape(label_of(row.hypothesis)),
+            label_of(row.hypothesis),
             *(number(x) for x in (row.elpd_diff, row.diff_se, row.lfo_diff, row.lfo_diff_se)),
             survives[bool(row.survivor), bool(row.survivor_lfo)],
             row.engine,
@@ -217,20 +215,19 @@ def summarise_heads(out: Path) -> str:
     import io
 
     from rich.console import Console
-    from rich.markup import escape
 
     from bayes_icl.compare import read_table
     from bayes_icl.curves import beside
 
-    console = Console(file=io.StringIO(), highlight=False, width=110)
+    console = Console(file=io.StringIO(), markup=False, emoji=False, highlight=False, width=110)
     facts = json.loads(beside(out, "json").read_text())
     heads, ablation, repair = (read_table(beside(out, f"{name}.csv")) for name in ("heads", "ablation", "repair"))
     for task, own in facts.items():
-        console.rule(f"[bold]{escape(task)}", align="left")
+        console.rule(task, align="left")
         for sentence in head_sentences(
             own, heads[heads.task == task], ablation[ablation.task == task], repair[repair.task == task]
         ):
-            console.print(escape(sentence))
+            console.print(sentence)
         clear = not own["delta"]["hdi_low"] <= 0 <= own["delta"]["hdi_high"]
         console.print(_head_table(heads[(heads.task == task) & (heads.kind == "head")], clear))
     console.rule("completeness", align="left")
@@ -409,19 +406,18 @@ def summarise_patch(out: Path) -> str:
     import io
 
     from rich.console import Console
-    from rich.markup import escape
 
     from bayes_icl.compare import read_table
     from bayes_icl.curves import beside
 
-    console = Console(file=io.StringIO(), highlight=False, width=130)
+    console = Console(file=io.StringIO(), markup=False, emoji=False, highlight=False, width=130)
     facts = json.loads(beside(out, "json").read_text())
     names = ("rounds", "backups", "halves", "heads", "steps")
     tables = {name: read_table(beside(out, f"{name}.csv")) for name in names}
     for task, own in facts.items():
-        console.rule(f"[bold]{escape(task)}", align="left")
+        console.rule(task, align="left")
         for sentence in patch_sentences(own, {name: table[table.task == task] for name, table in tables.items()}):
-            console.print(escape(sentence))
+            console.print(sentence)
         if not own["taught"]:
             continue
         steps = tables["steps"][tables["steps"].task == task]

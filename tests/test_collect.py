@@ -16,7 +16,7 @@ import torch
 import xarray as xr
 
 from bayes_icl import provenance
-from bayes_icl.collect import CollectSettings, collect_curves, main
+from bayes_icl.collect import CollectSettings, _print_summary, collect_curves, main
 from bayes_icl.curves import VARIABLES, read_curves, write_netcdf
 from bayes_icl.errors import StatedError
 from bayes_icl.models import Model, load_model
@@ -378,3 +378,12 @@ def test_help_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
     assert _imported("-m", "bayes_icl.collect", "--help") == set()
     # The control: the check sees an import where there is one.
     assert {"xarray", "pandas"} <= _imported("-c", "import bayes_icl.curves")
+
+
+def test_names_are_printed_as_they_are(tiny: Model, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rich would take them for markup or an emoji, or double a last backslash."""
+    names = ["[red]:smile:", "x\\"]
+    dataset = collect_curves(tiny, load_tasks(["copy", "affine"]), n_shots=2, n_seqs=1, readouts=("complement",))
+    _print_summary(dataset.assign_coords(task=names))
+    lines = capsys.readouterr().err.splitlines()
+    assert all(any(f" {name} " in line for line in lines) for name in names)

@@ -55,6 +55,7 @@ from bayes_icl.effects import (
     direct_effects,
     recorded_episodes,
     token_log_odds,
+    token_text,
 )
 from bayes_icl.errors import StatedError
 from bayes_icl.heads import fit_delta, head_table
@@ -785,3 +786,12 @@ def test_no_head_of_a_random_model_stands_out(tiny: Model, name: str) -> None:
     found = known(model, class_task("null", shuffled=True), "foil")
     assert not found.table.stands_out.any()
     assert np.abs(found.effects.effect).max() > 0.01  # its heads do write
+
+
+def test_what_a_token_says_can_be_printed(tiny: Model) -> None:
+    """Vocabularies have control characters, bidirectional marks and the marks of `quotes`."""
+    model = Model(tiny.hf, tiny.tokenizer, "tiny")
+    model.__dict__["token_texts"] = ("\x1b[1m", "\u202e", "\ue002", "\n", " x")
+    episodes: Any = [SimpleNamespace(target=SimpleNamespace(correct=np.array([token]))) for token in range(5)]
+    said = [token_text(model, [episode]) for episode in episodes]
+    assert [text[1:-1] for text in said] == ["\\x1b[1m", "\\u202e", "\\ue002", "\\n", " x"]

@@ -581,3 +581,18 @@ def test_a_converted_model_of_an_earlier_version_gets_its_hashes(converted: Path
     models._dequantised(tmp_path / "model.gguf")
     assert capsys.readouterr().err == "" and (converted / "model.safetensors").stat().st_mtime_ns == before
     assert set(json.loads(models._manifest(converted).read_text())) == {path.name for path in converted.iterdir()}
+
+
+def test_one_of_an_earlier_version_that_was_cut_short_is_made_again(
+    converted: Path, tmp_path: Path, tiny: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models._manifest(converted).unlink()
+    weights = converted / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    capsys.readouterr()
+    hf, _ = models._dequantised(tmp_path / "model.gguf")
+    said = capsys.readouterr().err
+    assert "was changed or damaged since it was made, and is made again" in said and said.count("\n") == 1
+    assert models._hash_weights(hf) == models._hash_weights(tiny.hf)
+    models._dequantised(tmp_path / "model.gguf")
+    assert capsys.readouterr().err == ""  # the control: it has its hashes now

@@ -128,3 +128,28 @@ def test_scripts(tmp_path: Path, workers: int, call: str, fails: bool) -> None:
     *trace, last = done.stderr.strip().splitlines()
     assert "StatedError" in last and 'under `if __name__ == "__main__":`' in last and "workers=1" in last
     assert sum("Traceback" in line for line in trace) == 1  # that of the script itself, none of workers
+
+
+def test_an_interrupt_finds_no_worker_that_is_still_starting(tmp_path: Path) -> None:
+    """From the moment that they are there: one that is still importing would end with a traceback."""
+    (tmp_path / "script.py").write_text(SCRIPT.format(workers=2, call="if __name__ == '__main__': work()"))
+    process = subprocess.Popen(
+        [sys.executable, "script.py"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    sent = 0
+    while process.poll() is None:
+        for pid in children.read_text().split() if children.exists() else []:
+            if b"spawn_main" in _command(pid):
+                os.kill(int(pid), signal.SIGINT)
+                sent += 1
+        time.sleep(0.005)
+    assert sent > 10  # some of them while they were importing
+    assert (process.returncode, *process.communicate(timeout=30)) == (0, "[(0, 2), (1, 4)]\n", "")
+
+
+def _command(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""

@@ -201,6 +201,27 @@ def test_no_global_state_of_matplotlib_is_touched(
     assert figure.axes[0].title.get_fontsize() == 8
 
 
+def test_no_name_is_mathematics_or_latex(
+    curves: dict[str, Curves], fits: dict[str, dict[str, az.InferenceData]], table: pd.DataFrame
+) -> None:
+    """Whatever the user's own settings of matplotlib."""
+    name = r"a$\frac$_%^{x}\input{y}"
+    named, own = curves["past_tense"]._replace(task=name), fits["past_tense"]
+    verdicts = {name: verdicts_of()["past_tense"]}
+    with mpl.rc_context({"text.usetex": True}):
+        assert Text().get_usetex() and Text().get_parse_math()  # the control
+        made = [
+            plots.curves_figure(named, own),
+            plots.updates_figure({name: (named, own)}, verdicts),
+            plots.comparison_figure(table.assign(task=name), [named]),
+            plots.delta_figure({name: own["additive"]}, verdicts),
+            plots.sensitivity_figure(sensitivity_of((name,))),
+        ]
+    for figure in made:
+        found = [text for text in texts(figure) if name in text.get_text()]
+        assert found and not any(text.get_usetex() or text.get_parse_math() for text in found)
+
+
 def test_every_hypothesis_has_a_panel_and_a_colour_of_its_own(figures: dict[str, Figure]) -> None:
     titles = [ax.get_title() for ax in figures["curves"].axes if ax.axison]
     assert titles == list(NAMES)

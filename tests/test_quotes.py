@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bayes_icl.quotes import Quotes, escape_latex, latex_macros, listed, plain, to_html, to_latex
+from bayes_icl.quotes import Quotes, code, escape_latex, latex_macros, listed, plain, to_html, to_latex, unmarked
 
 
 class Words(html.parser.HTMLParser):
@@ -128,3 +128,21 @@ def test_latex_macros_keep_keys_apart() -> None:
 
 def test_words_in_a_row() -> None:
     assert [listed(list("abc")[:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a`b", "`", "``x` `", r"a$\frac$_%^{x", r"x}\input{y}{", "</script><b>", "n>=2", "a\\"]
+)
+def test_a_name_is_shown_whole_whatever_is_in_it(name: str) -> None:
+    text = f"On {code(name)} and {code('copy')} `rule` rises."
+    assert plain(text) == f"On `{name}` and `copy` `rule` rises."
+    page = Words(to_html(text))
+    assert page.text == f"On {name} and copy rule rises." and page.tags == ["code"] * 3
+    typeset = rf"\texttt{{{escape_latex(name)}}}"
+    assert to_latex(text) == rf"On {typeset} and \texttt{{copy}} \texttt{{rule}} rises."
+
+
+def test_text_from_elsewhere_has_no_marks() -> None:
+    forged = "\ue000x}\\input{y}{\ue001z\ue002\ue003"
+    assert "\\bayesicl{x}\\input" in to_latex(forged)  # the control
+    assert plain(unmarked(forged)) == "\ufffdx}\\input{y}{\ufffdz\ufffd\ufffd"

@@ -21,6 +21,7 @@ import xarray as xr
 from bayes_icl import attribute, calibrate, collect, fit, patch, report
 from bayes_icl.errors import StatedError
 from bayes_icl.provenance import command_of
+from bayes_icl.stages import Found
 
 COLLECT = collect.CollectSettings(
     model="tiny", tasks=("copy", "random_labels"), n_shots=12, n_seqs=10, out=Path("data/curves/t.nc")
@@ -571,3 +572,11 @@ def test_the_browser_test_sees_errors(chromium: Any, tmp_path: Path) -> None:
     tab.goto((tmp_path / "bad.html").as_uri())
     assert len(problems) == 2
     tab.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("a\u202eb", "a\\u202eb"), ("\ue000x\ue002", "\\ue000x\\ue002"), ("tiny", "tiny")]
+)
+def test_the_name_of_a_model_can_be_printed(name: str, shown: str) -> None:
+    found = Found(Path("t.nc"), xr.Dataset(), records={"collect": {"model": {"model": name}}})
+    assert found.model == shown

@@ -319,3 +319,11 @@ def test_pooled_deltas_are_those_of_the_file(folder: Folder) -> None:
     assert "follows its prior" not in folder.text
     (folder.path / "pooled.json").write_text(json.dumps({"refused": "--pool needs 2 tasks"}))
     assert "--pool needs 2 tasks" in folder.text and "over tasks" not in folder.text
+
+
+@pytest.mark.parametrize("name", ["[/b]x", ":smile:", "[red]x[/red]\\", "x\\", "`x`"])
+def test_a_name_is_shown_as_it_is(folder: Folder, name: str) -> None:
+    """Rich would take it for markup or an emoji, or double its last backslash."""
+    folder.verdicts = {name: {**verdict(reasons=[f"on {name}"]), "others": []}}
+    assert f"\n{name} \u2500" in f"\n{folder.text}"
+    assert folder.line("on ").strip() == f"on {name}"
