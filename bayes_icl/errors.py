@@ -29,10 +29,10 @@ def check_name(kind: str, name: object) -> None:
         raise StatedError(f"{kind} must have a name of 1 to {MOST_NAME} printable characters, got {got}: rename it")
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> StatedError:
+def unknown(kind: str, name: object, known: Iterable[str]) -> StatedError:
     """The error for a name that is not in a table, with the nearest names first."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return StatedError(f"unknown {kind} {name!r}: {hint}known: {', '.join(known)}")
 

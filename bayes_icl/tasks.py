@@ -13,7 +13,7 @@ import re
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -82,8 +82,9 @@ class Task:
     def __post_init__(self) -> None:
         check_name("a task", self.name)
         for name in ("pool", "labels", "features"):
-            if isinstance(given := getattr(self, name), str):
-                raise StatedError(f"task {self.name!r}: {name} must be several, as in ({given!r},), not one text")
+            given = getattr(self, name)
+            if isinstance(given, str) or not isinstance(given, Iterable):
+                raise StatedError(f"task {self.name!r}: {name} must be several, as in ({given!r},), not one")
             object.__setattr__(self, name, tuple(given))
         if not self.pool:
             raise StatedError(f"task {self.name!r} has no examples")
