@@ -603,7 +603,7 @@ def _check(settings: AttributeSettings, dataset: xr.Dataset) -> list[str]:
         if settings.readout == "foil":
             raise StatedError("--token is for --readout complement: answer and foil are compared where they fork")
         check_least(settings, token=0)
-    check_least(settings, n_min=0, top=0, placebos=0, batch_size=0, seed=0)
+    check_least(settings, n_min=0, top=0, placebos=0, batch_size=0, seed=0, workers=0)
     if settings.ablate and settings.placebos < PLACEBOS_LEAST:
         raise StatedError(f"--placebos must be {PLACEBOS_LEAST} or more, got {settings.placebos}; or give --no-ablate")
     return tasks
@@ -613,7 +613,8 @@ def recorded_model(dataset: xr.Dataset, given: str) -> str:
     """Name of the model that curves were collected from; `given`, if the user gives one."""
     from bayes_icl.provenance import record_of
 
-    if name := given or record_of(dataset).get("settings", {}).get("model", ""):
+    name = given or record_of(dataset).get("settings", {}).get("model", "")
+    if name and isinstance(name, str):
         return name
     raise StatedError("the curves do not say which model they are of: give --model")
 
