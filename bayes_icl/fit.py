@@ -187,7 +187,7 @@ def main(settings: FitSettings) -> int:
     }
     key = key_of(decisive)
     drawn = Output(settings.figures or Path("figures") / path.stem, "fit", flag="--figures", inputs=inputs)
-    drawn.check(force=settings.force)  # now, not after the fits
+    drawn.check(force=settings.force, beside=["summary.txt"])  # now, not after the fits
     output = Output(out, "fit", alone=".", inputs=inputs)
     with output.held(force=settings.force):
         if output.holds(key, "from other curves or settings", force=settings.force):
