@@ -126,7 +126,7 @@ def main(settings: AttributeSettings) -> int:
     elsewhere = ("curves", "model", "tasks", "batch_size", "device", "workers", "out", "figures", "force")
     decisive = {k: v for k, v in asdict(settings).items() if k not in elsewhere}
     key = key_of(decisive | {"curves": sha256(path), "tasks": tasks})
-    drawn.check(force=settings.force)
+    drawn.check(force=settings.force, beside=["summary.txt"])
     with output.held(force=settings.force, beside=names_beside(out, TABLES)):
         if output.holds(key, "from other curves or settings", force=settings.force):
             print(f"{out} was made from these curves with these settings; drawn and printed again", file=sys.stderr)
@@ -603,7 +603,7 @@ def _check(settings: AttributeSettings, dataset: xr.Dataset) -> list[str]:
         if settings.readout == "foil":
             raise StatedError("--token is for --readout complement: answer and foil are compared where they fork")
         check_least(settings, token=0)
-    check_least(settings, n_min=0, top=0, placebos=0, batch_size=0, seed=0)
+    check_least(settings, n_min=0, top=0, placebos=0, batch_size=0, seed=0, workers=0)
     if settings.ablate and settings.placebos < PLACEBOS_LEAST:
         raise StatedError(f"--placebos must be {PLACEBOS_LEAST} or more, got {settings.placebos}; or give --no-ablate")
     return tasks
@@ -613,7 +613,8 @@ def recorded_model(dataset: xr.Dataset, given: str) -> str:
     """Name of the model that curves were collected from; `given`, if the user gives one."""
     from bayes_icl.provenance import record_of
 
-    if name := given or record_of(dataset).get("settings", {}).get("model", ""):
+    name = given or record_of(dataset).get("settings", {}).get("model", "")
+    if name and isinstance(name, str):
         return name
     raise StatedError("the curves do not say which model they are of: give --model")
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayes_icl.errors import DONE, FAILED, check_least, exit_stating, unknown
+from bayes_icl.errors import DONE, FAILED, MOST, StatedError, check_least, exit_stating, unknown
 from bayes_icl.hypotheses import HYPOTHESES, Hypothesis, Prior
 
 if TYPE_CHECKING:
@@ -473,7 +473,9 @@ def main(settings: CalibrateSettings) -> int:
     for name in settings.hypotheses:
         if name not in HYPOTHESES or HYPOTHESES[name].ceiling:
             raise unknown("hypothesis", name, [n for n, h in HYPOTHESES.items() if not h.ceiling])
-    check_least(settings, **LEAST)
+    check_least(settings, **LEAST, seed=0, workers=0)
+    if not 0 < settings.gain < MOST:
+        raise StatedError(f"--gain must be above 0 and below {MOST}, got {settings.gain}")
     output = Output(settings.figures, "calibrate", flag="--figures")
     with output.held(force=settings.force):
         tables = calibrate(settings)

@@ -21,7 +21,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from bayes_icl.errors import StatedError, check_name, unknown
+from bayes_icl.errors import MOST, StatedError, check_name, unknown
 from bayes_icl.inputs import read_table_file
 from bayes_icl.outputs import to_netcdf
 
@@ -135,10 +135,24 @@ def check(dataset: xr.Dataset, source: str = "the curves") -> xr.Dataset:
     for dim in ("task", "readout"):
         for name in dataset[dim].values.tolist():
             check_name(f"{source}: a {dim}", name)
+    for name, dims, kinds in (("log_odds", DIMS, "fiu"), ("evidence", ("task", "seq", "shot"), "fiu")):
+        if name in dataset and (set(dataset[name].dims) != set(dims) or dataset[name].dtype.kind not in kinds):
+            raise StatedError(
+                f"{source}: {name} must be real numbers of dimensions {', '.join(dims)}, not {dataset[name].dtype} of "
+                f"{', '.join(map(str, dataset[name].dims)) or 'none'}"
+            )
+    for dim in DIMS:
+        labels = dataset.indexes[dim]
+        if not len(labels):
+            raise StatedError(f"{source} is empty: it has no {dim}")
+        if not labels.is_unique or labels.hasnans:
+            raise StatedError(f"{source}: every {dim} must have a name or number of its own, got {labels.tolist()[:8]}")
     shots = dataset.shot.values
+    if shots.dtype.kind not in "fiu" or abs(shots).max() > MOST:
+        raise StatedError(f"{source}: shots must be numbers of examples, 0 to {MOST}, got {shots.tolist()[:8]}")
     if not np.array_equal(shots, np.arange(shots[0], shots[0] + len(shots))) or shots[0] < 0 or shots[0] % 1:
         raise StatedError(
-            f"{source}: shots must be consecutive whole numbers of examples, 0 or more, got {shots.tolist()}"
+            f"{source}: shots must be consecutive whole numbers of examples, 0 or more, got {shots.tolist()[:8]}"
         )
     odds = dataset.log_odds.transpose(*DIMS)
     # Sequences of a table may differ in number from task to task; a sequence that is NaN at all shots is absent.
@@ -178,12 +192,11 @@ def read_curves(path: Path) -> xr.Dataset:
     if path.suffix.lower() == ".csv":
         return check(_from_table(path), str(path))
     try:
-        with xr.open_dataset(path, engine="h5netcdf") as dataset:
-            return check(dataset.load(), str(path))
-    except StatedError:
-        raise
+        with xr.open_dataset(path, engine="h5netcdf") as opened:
+            dataset = opened.load()
     except Exception as error:  # h5py raises many kinds on damaged files
         raise StatedError(f"{path} is not a readable netCDF file (damaged or cut short?): {error}") from error
+    return check(dataset, str(path))
 
 
 UNKNOWN = ("", "NA", "NaN", "nan")  # cells of evidence that is not known
@@ -195,10 +208,10 @@ def _from_table(path: Path) -> xr.Dataset:
         if "" in columns.get(name, ()):
             raise StatedError(f"{path} line {lines[columns[name].index('')]}: the {name} is empty")
     shots = _numbers(path, lines, "shot", columns["shot"])
-    if (wrong := (shots < 0) | (shots % 1 != 0)).any():
+    if (wrong := (shots < 0) | (shots % 1 != 0) | (shots > MOST)).any():
         at = int(wrong.argmax())
         raise StatedError(
-            f"{path} line {lines[at]}: a shot is a whole number of examples, 0 or more, not {columns['shot'][at]}"
+            f"{path} line {lines[at]}: a shot is a whole number of examples, 0 to {MOST}, not {columns['shot'][at]}"
         )
     table = pd.DataFrame(
         {
@@ -251,10 +264,7 @@ def _numbers(path: Path, lines: list[int], name: str, cells: list[str]) -> Float
 
 def _whole(cells: list[str]) -> list[int] | list[str]:
     """Sequences are numbered, or have names."""
-    try:
-        return [int(cell) for cell in cells]
-    except ValueError:
-        return cells
+    return [int(cell) for cell in cells] if all(re.fullmatch("-?[0-9]{1,18}", cell) for cell in cells) else cells
 
 
 def _check_rows(path: Path, table: pd.DataFrame) -> None:

@@ -187,7 +187,7 @@ def main(settings: FitSettings) -> int:
     }
     key = key_of(decisive)
     drawn = Output(settings.figures or Path("figures") / path.stem, "fit", flag="--figures", inputs=inputs)
-    drawn.check(force=settings.force)  # now, not after the fits
+    drawn.check(force=settings.force, beside=["summary.txt"])  # now, not after the fits
     output = Output(out, "fit", alone=".", inputs=inputs)
     with output.held(force=settings.force):
         if output.holds(key, "from other curves or settings", force=settings.force):
@@ -223,8 +223,12 @@ def plan_cases(dataset: xr.Dataset, settings: FitSettings) -> list[Case]:
         An unknown task or readout, or an n_min beyond the shots.
     """
     from bayes_icl.curves import readouts_of, select
+    from bayes_icl.readouts import READOUTS
 
     known = [str(name) for name in dataset.readout.values]
+    for name in settings.readout:  # one that is misspelt must not leave another to be the headline
+        if name not in known and name not in READOUTS:
+            raise unknown("readout", name, known)
     if not set(settings.readout) & set(known):
         raise unknown("readout", settings.readout[0], known)
     first, last = int(dataset.shot[0]), int(dataset.shot[-1])
@@ -619,6 +623,8 @@ def _check_numbers(settings: FitSettings) -> None:
     check_least(settings, draws=100, tune=100, chains=2, seed=0, workers=0)
     if not settings.readout or not settings.n_min or not settings.hypotheses:
         raise StatedError("--readout, --n-min and --hypotheses each need at least one value")
+    if min(settings.n_min) < 0:
+        raise StatedError(f"--n-min must be 0 or more, got {min(settings.n_min)}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ not to its level. Sampling, comparison, plots and the tests that run over all hy
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -264,7 +265,7 @@ def load_hypotheses(path: Path) -> list[str]:
     StatedError
         No such file, an error in it, or nothing registered.
     """
-    path = Path(path).resolve()
+    path = Path(os.path.realpath(path))  # `resolve` raises where links go round
     if path in _LOADED:
         return _LOADED[path]
     if not path.is_file():

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from bayes_icl.errors import StatedError
+from bayes_icl.errors import StatedError, is_text
 
 
 class Table(NamedTuple):
@@ -143,11 +143,17 @@ def _jsonl(path: Path, text: str, needed: Sequence[str]) -> Table:
             raise StatedError(
                 f"{path} line {line} is not readable as JSONL: {error.msg} at character {error.pos}"
             ) from None
+        except RecursionError:
+            raise StatedError(f"{path} line {line} is not readable as JSONL: too many brackets are open") from None
         if not isinstance(row, dict):
             raise StatedError(f'{path} line {line}: every line must be an object, {{"name": value, ...}}')
         for name, value in row.items():
             if value is not None and not isinstance(value, str):
-                raise StatedError(f"{path} line {line}: {name} must be text or a number, not {json.dumps(value)}")
+                kinds: dict[type, str] = {list: "a list", dict: "an object"}
+                kind = kinds.get(type(value)) or json.dumps(value)
+                raise StatedError(f"{path} line {line}: {name} must be text or a number, not {kind}")
+            if value is not None and not is_text(value):
+                raise StatedError(f"{path} line {line}: {name} holds half a surrogate pair, which is no character")
         lines.append(line)
         rows.append(row)
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -175,11 +181,16 @@ def run_python(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), module.__dict__)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # exits too, and kinds of the file's own
         del sys.modules[name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
         if isinstance(error, StatedError):
             raise StatedError(f"{path}: {error}") from error
-        said = next(iter(str(error).splitlines()), "")
+        try:
+            said = next(iter(str(error).splitlines()), "")
+        except Exception:  # an error that cannot say what it is
+            said = "no more is said"
         raise StatedError(f"{path} does not run: {type(error).__name__}: {said}") from error
     # Worker processes get what it defines by value: they have no such module.
     cloudpickle.register_pickle_by_value(module)

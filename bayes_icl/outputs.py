@@ -126,9 +126,9 @@ class Output:
             self._lock.unlink(missing_ok=True)  # while it is held, lest another run's be removed
             lock.release()
 
-    def check(self, *, force: bool = False) -> None:
+    def check(self, *, force: bool = False, beside: Iterable[str] = ()) -> None:
         """Check now, before the work, that these files can be written later; raises as `held`."""
-        with self.held(force=force):
+        with self.held(force=force, beside=beside):
             pass
 
     def holds(self, key: str, what: str, *, force: bool = False) -> bool:

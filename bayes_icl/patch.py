@@ -65,7 +65,7 @@ def main(settings: PatchSettings) -> int:
     elsewhere = ("curves", "model", "tasks", "device", "ranks", "out", "figures", "force")
     decisive = {k: v for k, v in asdict(settings).items() if k not in elsewhere}
     key = key_of(decisive | {"inputs": [sha256(file) for file in inputs], "tasks": tasks})
-    drawn.check(force=settings.force)
+    drawn.check(force=settings.force, beside=["summary.txt"])
     with output.held(force=settings.force, beside=names_beside(out, TABLES)):
         if output.holds(key, "from other curves or settings", force=settings.force):
             print(f"{out} was made from these curves with these settings; drawn and printed again", file=sys.stderr)

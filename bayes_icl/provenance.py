@@ -128,10 +128,24 @@ def to_attribute(record: Mapping[str, Any]) -> str:
 
 def record_of(dataset: xr.Dataset) -> dict[str, Any]:
     """What a dataset says of its making; empty if it says nothing that can be read."""
+    return read_record(dataset.attrs.get("provenance", "{}"))
+
+
+def read_record(text: object) -> dict[str, Any]:
+    """A record from its JSON text, without the parts that are none: another tool's may be anything."""
     try:
-        return json.loads(dataset.attrs.get("provenance", "{}"))
-    except ValueError:
+        record = json.loads(text) if isinstance(text, str | bytes) else {}
+    except (ValueError, RecursionError):
         return {}
+    if not isinstance(record, dict):
+        return {}
+    parts = {name: record.get(name) for name in ("settings", "model", "inputs")}
+    for name, part in parts.items():
+        if not isinstance(part, dict):
+            record.pop(name, None)
+    if not all(isinstance(value, str) for value in record.get("model", {}).values()):
+        del record["model"]
+    return record
 
 
 def _versions() -> dict[str, str]:

@@ -13,7 +13,7 @@ import re
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 
-from bayes_icl.errors import StatedError, check_name, shown, unknown
+from bayes_icl.errors import MOST, StatedError, check_name, is_text, shown, unknown
 from bayes_icl.inputs import read_table_file, run_python
 
 WORDS = "{query} -> {answer}\n"
@@ -82,11 +82,15 @@ class Task:
     def __post_init__(self) -> None:
         check_name("a task", self.name)
         for name in ("pool", "labels", "features"):
-            if isinstance(given := getattr(self, name), str):
-                raise StatedError(f"task {self.name!r}: {name} must be several, as in ({given!r},), not one text")
+            given = getattr(self, name)
+            if isinstance(given, str) or not isinstance(given, Iterable):
+                raise StatedError(f"task {self.name!r}: {name} must be several, as in ({given!r},), not one")
             object.__setattr__(self, name, tuple(given))
         if not self.pool:
             raise StatedError(f"task {self.name!r} has no examples")
+        for text in (self.template, *self.labels):
+            if not is_text(text):
+                raise StatedError(f"task {self.name!r}: template and labels must be text, got {text!r}")
         self._check_template()
         if self.form not in FORMS:
             raise unknown(f"form of task {self.name!r}:", self.form, FORMS)
@@ -99,8 +103,12 @@ class Task:
             raise StatedError(f"task {self.name!r}: labels {self.labels} need form='label', not {self.form!r}")
         if len(set(self.labels)) < len(self.labels) or "" in self.labels:
             raise StatedError(f"task {self.name!r}: labels must be distinct and not empty, got {self.labels}")
+        if self.shuffled and len(self.labels) < 2:
+            raise StatedError(f"task {self.name!r}: shuffled draws among labels: give two or more, got {self.labels}")
         for example in self.pool:
-            if not all(isinstance(text, str) for text in (example.query, example.answer, example.foil)):
+            if not isinstance(example, Example):
+                raise StatedError(f"task {self.name!r}: the pool holds examples, as Example('2', '5'), not {example!r}")
+            if not all(is_text(text) for text in (example.query, example.answer, example.foil)):
                 raise StatedError(f"task {self.name!r}: query, answer and foil must be text: {example}")
             if not example.query or not example.answer:
                 raise StatedError(f"task {self.name!r}: an example has an empty query or answer: {example}")
@@ -310,11 +318,13 @@ def _load(spec: str) -> list[Task]:
     name, _, settings = spec.partition(":")
     if name not in BUILT_IN:
         raise unknown("task", name, BUILT_IN)
+    check_name("a task", spec)
     return [BUILT_IN[name](spec, **_parse_settings(name, settings))] if settings else [BUILT_IN[name](name)]
 
 
 def _parse_settings(name: str, text: str) -> dict[str, int | bool]:
-    known = [p.name for p in inspect.signature(BUILT_IN[name]).parameters.values() if p.annotation in ("int", "bool")]
+    parameters = inspect.signature(BUILT_IN[name]).parameters
+    known = [p.name for p in parameters.values() if p.annotation in ("int", "bool")]
     settings: dict[str, int | bool] = {}
     for part in text.split(","):
         key, _, value = part.partition("=")
@@ -322,10 +332,17 @@ def _parse_settings(name: str, text: str) -> dict[str, int | bool]:
             if not known:
                 raise StatedError(f"task {name!r} has no settings; got {part!r}")
             raise unknown(f"setting of task {name!r}:", key, known)
-        try:
-            settings[key] = value.lower() == "true" if value.lower() in ("true", "false") else int(value)
-        except ValueError:
-            raise StatedError(f"task {name!r}: {key} must be a whole number or true/false, not {value!r}") from None
+        if key in settings:
+            raise StatedError(f"task {name!r}: {key} is given twice")
+        whole = parameters[key].annotation == "int"
+        if not re.fullmatch("[+-]?[0-9]+" if whole else "(?i:true|false)", value):
+            wanted = "a whole number" if whole else "true or false"
+            raise StatedError(f"task {name!r}: {key} must be {wanted}, not {value!r}")
+        settings[key] = int(value) if whole else value.lower() == "true"
+    if "low" in known:
+        low, high = (settings.get(end, parameters[end].default) for end in ("low", "high"))
+        if not low <= high < low + MOST:
+            raise StatedError(f"task {name!r}: low={low} and high={high} must be 1 to {MOST} numbers")
     return settings
 
 
