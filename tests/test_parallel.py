@@ -57,7 +57,7 @@ from bayes_icl.errors import exit_stating
 from bayes_icl.parallel import run_jobs
 
 def wait():
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())  # at once, lest lines of two processes mix
     time.sleep(120)
 
 def work():
