@@ -158,7 +158,7 @@ def main(settings: AttributeSettings) -> int:
             parts.drop()
         files = figure_files(figures_of(out)) | {"summary.txt": (summary := summarise_heads(out)).encode()}
     with drawn.held(force=settings.force):
-        drawn.write(files, of=str(out))
+        drawn.write(files, of=out)
     print(summary, file=sys.stderr)
     print(drawn.folder)
     print(out)

@@ -482,7 +482,7 @@ def main(settings: CalibrateSettings) -> int:
         checked = outcomes(tables, settings, Bounds())
         record = {**provenance(settings, started=started, inputs=[]), "finished": now()}
         output.write({**_files(tables, checked), "provenance.json": to_json(record)})
-        output.write(figure_files(figures_of(settings.figures)), of="tables")
+        output.write(figure_files(figures_of(settings.figures)), of=settings.figures / "outcomes.csv")
     for outcome in checked:
         mark = "holds" if outcome["holds"] else "FAILS"
         print(f"{mark}  {outcome['what']}: {outcome['value']:.4g} ({outcome['bound']})", file=sys.stderr)

@@ -199,7 +199,7 @@ def main(settings: FitSettings) -> int:
         files = figure_files(figures_of(dataset, out))
         files["summary.txt"] = (summary := summarise_verdicts(dataset, out, verdicts)).encode()
     with drawn.held(force=settings.force):
-        drawn.write(files, of=str(out))
+        drawn.write(files, of=out)
     print(summary, file=sys.stderr)
     print(drawn.folder)
     print(out)

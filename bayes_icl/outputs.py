@@ -156,7 +156,7 @@ class Output:
             print(f"{_listed(self.folder, missing)} {are} missing: made again", file=sys.stderr)
         return not missing
 
-    def write(self, files: Mapping[str, bytes], key: str = "", *, of: str = "") -> None:
+    def write(self, files: Mapping[str, bytes], key: str = "", *, of: Path | None = None) -> None:
         """Swap in all files of a run, and remove those of its record that it does not write any more.
 
         Parameters
@@ -164,19 +164,22 @@ class Output:
         files
             Content by name, as seen from the folder.
         of
-            What they were made from, where several runs of one command may write into the folder.
+            The output that they show, where several runs of one command may write into the folder.
 
         Raises
         ------
         StatedError
             Something stands in the way by now; what was made is kept and takes its place in the next run.
         """
-        runs = self._runs()
+        runs, shown = self._runs(), ""
+        if of is not None:  # as seen from here, and hashed, since records may be published
+            shown = hashlib.sha256(os.path.relpath(of, self.folder).encode()).hexdigest()[:16]
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        before = runs.get(of, {}).get("files", {})
+        before = runs.get(shown, {}).get("files", {})
         for run in runs.values():
             run["files"] = {name: digest for name, digest in run["files"].items() if name not in files}
-        runs[of] = {"key": key, "files": digests}
+        runs = {name: run for name, run in runs.items() if run["files"]}
+        runs[shown] = {"key": key, "files": digests}
         gone = {name: digest for name, digest in before.items() if name not in files}
         record = {"written_by": WRITER, "command": self.command, "runs": runs, "gone": gone, "force": self._force}
         shutil.rmtree(self._staged, ignore_errors=True)

@@ -80,7 +80,7 @@ def main(settings: ReportSettings) -> int:
         output.write(files)
     if settings.figures:
         with drawn.held(force=settings.force):
-            drawn.write(figures, of=str(out))
+            drawn.write(figures, of=out)
     for missing in found.missing.values():
         print(f"not in the report: {STAGES[missing.stage]} ({missing.why}); {missing.command}", file=sys.stderr)
     print(beside)

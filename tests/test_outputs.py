@@ -106,11 +106,14 @@ def test_what_was_made_in_vain_is_kept_and_moved_when_the_way_is_free(tmp_path: 
 def test_files_of_other_runs_of_the_command_stay(tmp_path: Path) -> None:
     """Figures of two fits in one folder; those of one that are not drawn any more go."""
     figures = Output(tmp_path, "fit", flag="--figures")
-    for of, files in (("f1", {"one.png": b"1", "both.png": b"1"}), ("f2", {"two.png": b"2", "both.png": b"2"})):
+    for of, files in (
+        (Path("f1"), {"one.png": b"1", "both.png": b"1"}),
+        (Path("f2"), {"two.png": b"2", "both.png": b"2"}),
+    ):
         with figures.held():
             figures.write(files, of=of)
     with figures.held():
-        figures.write({"one_b.png": b"1"}, of="f1")
+        figures.write({"one_b.png": b"1"}, of=Path("f1"))
     assert shown(tmp_path) == {"one_b.png": b"1", "two.png": b"2", "both.png": b"2"}
 
 
