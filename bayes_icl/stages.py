@@ -135,6 +135,10 @@ def gather(
             why = f"{place} is not as {stage} wrote it: {problem}"
         elif not _take(found, stage, place, record):
             why = f"{place} is not whole, or was not written by {stage}"
+        if named:
+            command += f" --out {shlex.quote(str(named))}"
+        if why and why != "not run":
+            command += " --force"  # something stands there
         if why and named:
             raise StatedError(
                 f"--{FLAG[stage]} {place}: {_problem(why, place)}; run `{command}`, or leave the flag away"
@@ -142,9 +146,7 @@ def gather(
         if why == "not run" and stage != "fit" and "model" not in found.records["collect"]:
             why, command = "these curves name no model that could be run again", "python -m bayes_icl.collect"
         if why:
-            found.missing[stage] = Missing(
-                stage, why, command + (" --force" if "made" in why or "changed" in why else "")
-            )
+            found.missing[stage] = Missing(stage, why, command)
     _gather_calibration(found, calibration)
     return found
 
