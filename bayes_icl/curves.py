@@ -167,6 +167,13 @@ def check(dataset: xr.Dataset, source: str = "the curves") -> xr.Dataset:
         more = f" and {len(cells) - 3} more" if len(cells) > 3 else ""
         why = INFINITE if np.isinf(odds.values).any() else "a readout that a task lacks is NaN for the whole task"
         raise StatedError(f"{source}: log_odds must be finite, but {named}{more}; {why}")
+    for name in ("log_odds", "evidence"):
+        largest = float(abs(dataset[name]).max()) if name in dataset else 0.0
+        if largest > MOST:
+            raise StatedError(
+                f"{source}: {name} goes to {largest:.3g} nats, where {MOST} is beyond all that models say: is it a value "
+                "that stands for a missing one, or of another unit?"
+            )
     empty = absent.all(("readout", "seq"))
     if bool(empty.any()):
         raise StatedError(f"{source}: no values for task {', '.join(map(str, dataset.task.values[empty.values]))}")

@@ -94,7 +94,7 @@ def in_process(tiny: Model, folder: Path) -> Iterator[Path]:
     """The random model loaded once, and a folder to run in."""
     load = models.load_model
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(models, "load_model", lambda name, device="auto": tiny if name == "tiny" else load(name, device))
+        patched.setattr(models, "load_model", lambda name, device="auto": tiny if (name, device) in (("tiny", "auto"), ("tiny", "cpu")) else load(name, device))
         yield folder
 
 
@@ -661,3 +661,160 @@ COMMANDS: dict[Any, Any] = {
     report: report.ReportSettings,
     calibrate: calibrate.CalibrateSettings,
 }
+
+
+# --------------------------------------------------------------------------------------------------------------- flags
+
+TINY_FIT = ("--engine", "fast", "--workers", "1", "--hypotheses", "constant", "additive", "power", "--no-sensitivity")
+NUMBERS = ("-1", str(-(10**12)), str(10**12), str(10**30), "0", "1", "x", "1.5", "nan", "", "1e3", "\u0663")
+FLAGS: dict[Any, dict[str, tuple[str, ...]]] = {
+    collect: {
+        "--model": ("tinny", "", " ", "nowhere.gguf", "/nowhere", "../x", "a\nb", "\u202e", ".", "tiny ", "x" * 300 + ".gguf", "a\x00b", "~"),
+        "--tasks": ("", "cpoy", "copy copy", "copy:low=x", "copy.csv", "/dev/null", "random_labels:x=1", "\u0301"),
+        "--n-shots": (*NUMBERS, "89", "90"),
+        "--n-seqs": NUMBERS,
+        "--seed": NUMBERS,
+        "--batch-size": NUMBERS,
+        "--readouts": ("", "x", "complement complement", "parity format", "Complement"),
+        "--device": ("", "x", "cuda:99", "meta", "cpu:0:0", "tpu"),
+        "--out": ("", ".", "/", "/dev/null", "/dev/full", "/proc/x.nc", "x" * 300 + ".nc", "collected.nc/x.nc"),
+    },
+    fit: {
+        "--tasks": ("", "x", "category category", "category x"),
+        "--readout": ("", "x", "complement complement", "x complement", "complement x", "parity"),
+        "--n-min": (*NUMBERS, "1 1", "-1 1", "4", "5"),
+        "--hypotheses": ("", "x", "additive additive", "Additive", "observer", "constant x", "freeform"),
+        "--engine": ("", "x", "Fast"),
+        "--noise": ("", "x"),
+        "--draws": NUMBERS[:3],
+        "--tune": NUMBERS[:3],
+        "--chains": NUMBERS[:3],
+        "--seed": NUMBERS[:4],
+        "--workers": NUMBERS[:4],
+    },
+    attribute: {
+        "--tasks": ("", "x", "category category x"),
+        "--readout": ("", "x", "rule"),
+        "--token": ("-1", "100", str(10**12), "x"),
+        "--n-min": ("-1", "4", "5", "6", str(10**12)),
+        "--top": ("-1", "7", str(10**12)),
+        "--placebos": ("-1", "0", "1", str(10**12)),
+        "--batch-size": NUMBERS[:2],
+        "--seed": ("-1", str(10**12)),
+        "--workers": ("-1", str(10**12)),
+        "--model": ("tinny", "", "/nowhere"),
+        "--out": ("x.txt", "collected.nc", "/proc/x.nc", "/dev/null"),
+    },
+    patch: {
+        "--tasks": ("", "x"),
+        "--n-examples": ("-1", "0", "1", "6", str(10**12)),
+        "--n-seqs": ("-1", "1", "3", str(10**12)),
+        "--token": ("-1", "100", str(10**12)),
+        "--position": ("", "x"),
+        "--kind": ("x",),
+        "--ablate": ("", "x", "L9H9", "L0H99", "99", "1-0", "top", "top8", "L-1H0", "0-999999999", "L" + "9" * 5000 + "H0", "\u0661"),
+        "--ranks": ("nowhere.csv", "/dev/null", ".", "collected.nc"),
+        "--rank-by": ("x",),
+        "--before": ("-1", "0", str(10**12)),
+        "--rounds": ("-1", str(10**12)),
+        "--backups": ("-1", "0", str(10**12)),
+        "--placebos": ("-1", "0", str(10**12)),
+        "--seed": ("-1", str(10**12)),
+    },
+    calibrate: {
+        "--n-seqs": NUMBERS[:5],
+        "--n-shots": NUMBERS[:5],
+        "--gain": ("nan", "inf", "-1", "0", "1e999", "x"),
+        "--hypotheses": ("", "x", "freeform", "additive additive x"),
+        "--sims": NUMBERS[:5],
+        "--coverage-sims": NUMBERS[:5],
+        "--confusion-sims": NUMBERS[:5],
+        "--seed": ("-1", str(10**12)),
+        "--workers": ("-1", str(10**12)),
+    },
+    report: {
+        "--fits": ("nowhere", "/dev/null", "", "collected.nc"),
+        "--effects": ("nowhere", "/dev/null", "collected.nc"),
+        "--patch": ("nowhere.nc", "/dev/null", "collected.nc"),
+        "--calibration": ("nowhere", "/dev/null", "collected.nc"),
+        "--out": ("x.txt", "", "/proc/x.html", "/dev/null", "x" * 300 + ".html"),
+    },
+}  # fmt: skip
+EACH = [(module, flag, value) for module, flags in FLAGS.items() for flag, values in flags.items() for value in values]
+
+
+def command(module: Any, words: list[str]) -> Callable[[], Any]:
+    """A command as `python -m` would run it; words that are no settings end in 2, as ever."""
+    with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+        own = tyro.cli(COMMANDS[module], args=words)
+    return lambda: module.main(own)
+
+
+@pytest.mark.parametrize("module", FLAGS, ids=lambda module: module.__name__.split(".")[1])
+def test_flags(collected: Path, module: Any) -> None:
+    base = {
+        collect: ["--model", "tiny", "--tasks", "copy", "--n-shots", "2", "--n-seqs", "1"],
+        fit: ["--curves", "collected.nc", *TINY_FIT],
+        attribute: ["--curves", "collected.nc", "--placebos", "2", "--workers", "1"],
+        patch: ["--curves", "collected.nc", "--n-examples", "2"],
+        report: ["--curves", "collected.nc"],
+        calibrate: [],
+    }[module]
+    for i, (flag, value) in enumerate((flag, value) for own, flag, value in EACH if own is module):
+        words = value.split(" ") if flag in ("--tasks", "--readout", "--readouts", "--n-min", "--hypotheses") else [value]
+        given = [*base, "--out", f"{i}.nc"] if module is collect and flag != "--out" else base
+        try:
+            run = command(module, [*given, flag, *words])
+        except SystemExit as ended:
+            assert ended.code == 2
+            continue
+        print(flag, value[:50], *outcome(run, counted="flags"))
+
+
+# ---------------------------------------------------------------------------------------------------------- whole runs
+
+ROWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "as they are": lambda x: x,
+    "constant": lambda x: 0 * x + 2,
+    "the same in all": lambda x: 0 * x + x[:1],
+    "lines": lambda x: x[:, :1] + np.arange(x.shape[1]),
+    "steep": lambda x: x + 1e4 * np.arange(x.shape[1]),
+    "huge": lambda x: 1e300 * x,
+    "large": lambda x: 1e150 * x,
+    "far away": lambda x: x + 9e5,
+    "tiny": lambda x: 1e-200 * x,
+    "subnormal": lambda x: 1e-310 * x,
+    "one huge cell": lambda x: np.where(np.arange(x.size).reshape(x.shape) == 7, 1e200, x),
+    "one odd cell": lambda x: np.where(np.arange(x.size).reshape(x.shape) == 7, 1e5, x),
+    "zeros but one": lambda x: np.where(np.arange(x.size).reshape(x.shape) == 7, 1.0, 0.0),
+    "two values": np.sign,
+    "integers": np.round,
+    "steps": lambda x: np.where(np.arange(x.shape[1]) < 4, -9.0, 9.0) + 1e-3 * x,
+}
+
+
+@pytest.mark.parametrize("n_seqs, n_shots", [(8, 10), (1, 1), (1, 10), (2, 4), (2, 3), (9, 2)])
+@pytest.mark.parametrize("kind", ROWS)
+def test_fits_to_odd_curves(in_process: Path, kind: str, n_seqs: int, n_shots: int) -> None:
+    """A verdict that holds whatever the unit of log-odds, or none."""
+    if (n_seqs, n_shots) != (8, 10) and kind not in ("as they are", "constant", "huge"):
+        pytest.skip("shapes are tried on a few kinds")
+    rng = np.random.default_rng(5)
+    plain = np.cumsum(rng.normal(0.5, 1, size=(n_seqs, n_shots)), axis=1)
+    odds = ROWS[kind](plain)
+    path = in_process / "odd.csv"
+    rows = [f"t,{s},{n},{float(odds[s, n])!r}\n" for s in range(n_seqs) for n in range(n_shots)]
+    path.write_text("task,seq,shot,log_odds\n" + "".join(rows))
+    run = command(fit, ["--curves", "odd.csv", "--force", "--n-min", "0", *TINY_FIT])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        code, said = outcome(run, counted="whole runs")
+    if code != 1:
+        verdict = json.loads(Path("data/fits/odd/verdict.json").read_text())["t"]
+        print(kind, n_seqs, n_shots, code, verdict["verdict"], verdict["delta"], verdict["reasons"])
+        if verdict["delta"] is not None and verdict["verdict"] != "refused":
+            least_squares = np.polyfit(np.arange(n_shots), odds.T, 1)[0]
+            spread = least_squares.std(ddof=1) / np.sqrt(n_seqs)
+            assert abs(verdict["delta"]["mean"] - least_squares.mean()) < 4 * spread + 0.05 * np.ptp(odds)
+    else:
+        print(kind, n_seqs, n_shots, said)
