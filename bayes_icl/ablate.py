@@ -283,8 +283,8 @@ def heads_named(
             first, last = int(match[1]), int(match[2] or match[1])
             if last < first:
                 raise StatedError(f"--ablate {spec}: a range of layers goes up, as in {last}-{first}")
-            # One layer too many says that there is none.
-            found += [(layer, head) for layer in range(first, min(last, first + n_layers) + 1) for head in range(n_heads)]
+            layers = range(first, min(last, first + n_layers) + 1)  # one too many says that there is none
+            found += [(layer, head) for layer in layers for head in range(n_heads)]
         elif match := re.fullmatch("top([0-9]{1,9})", spec):
             if ranks is None:
                 raise StatedError(f"--ablate {spec}: give the table to rank by with --ranks")

@@ -171,8 +171,8 @@ def check(dataset: xr.Dataset, source: str = "the curves") -> xr.Dataset:
         largest = float(abs(dataset[name]).max()) if name in dataset else 0.0
         if largest > MOST:
             raise StatedError(
-                f"{source}: {name} goes to {largest:.3g} nats, where {MOST} is beyond all that models say: is it a value "
-                "that stands for a missing one, or of another unit?"
+                f"{source}: {name} goes to {largest:.3g} nats, and {MOST} is beyond all that models say: does it stand "
+                "for a missing value, or is it of another unit?"
             )
     empty = absent.all(("readout", "seq"))
     if bool(empty.any()):
@@ -202,7 +202,7 @@ def read_curves(path: Path) -> xr.Dataset:
             dataset = opened.load()
     except Exception as error:  # h5py raises many kinds on damaged files
         raise StatedError(f"{path} is not a readable netCDF file (damaged or cut short?): {error}") from error
-    return check(dataset, str(path))
+    return check(dataset, str(path)).transpose(*DIMS, ...)  # the order that all take
 
 
 UNKNOWN = ("", "NA", "NaN", "nan")  # cells of evidence that is not known
@@ -216,8 +216,9 @@ def _from_table(path: Path) -> xr.Dataset:
     shots = _numbers(path, lines, "shot", columns["shot"])
     if (wrong := (shots < 0) | (shots % 1 != 0) | (shots > MOST)).any():
         at = int(wrong.argmax())
+        bound = f"{MOST} or less" if shots[at] > MOST else "0 or more"
         raise StatedError(
-            f"{path} line {lines[at]}: a shot is a whole number of examples, 0 to {MOST}, not {columns['shot'][at]}"
+            f"{path} line {lines[at]}: a shot is a whole number of examples, {bound}, not {columns['shot'][at]}"
         )
     table = pd.DataFrame(
         {

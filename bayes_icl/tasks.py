@@ -107,7 +107,7 @@ class Task:
             raise StatedError(f"task {self.name!r}: shuffled draws among labels: give two or more, got {self.labels}")
         for example in self.pool:
             if not isinstance(example, Example):
-                raise StatedError(f"task {self.name!r}: the pool must hold examples, as Example('2', '5'), not {example!r}")
+                raise StatedError(f"task {self.name!r}: the pool must hold an Example each, not {example!r}")
             if not all(is_text(text) for text in (example.query, example.answer, example.foil)):
                 raise StatedError(f"task {self.name!r}: query, answer and foil must be text: {example}")
             if not example.query or not example.answer:
@@ -341,8 +341,8 @@ def _parse_settings(name: str, text: str) -> dict[str, int | bool]:
         settings[key] = int(value) if whole else value.lower() == "true"
     if "low" in known:
         low, high = (settings.get(end, parameters[end].default) for end in ("low", "high"))
-        if not low <= high < low + MOST:
-            raise StatedError(f"task {name!r}: low={low} and high={high} must be 1 to {MOST} numbers")
+        if high - low >= MOST:
+            raise StatedError(f"task {name!r}: from low={low} to high={high} are more than {MOST} numbers")
     return settings
 
 
