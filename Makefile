@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo figures calibrate pages claim1 claim2 claim3 across families analyses docs test lint bench clean
+.PHONY: help setup demo figures calibrate pages claim1 claim2 claim3 across families analyses docs test kills lint bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -56,6 +56,9 @@ analyses: $(READY)  ## claims 1 to 3 and all tasks side by side, with the minute
 docs: $(READY)  ## the documentation site, docs/_build/html: 20 seconds
 	rm -rf docs/_build docs/api
 	$(RUN) -m sphinx -E -W --keep-going -q docs docs/_build/html
+
+kills: $(READY)  ## kill every command ten times, let it go on, compare: benchmarks/kills.txt; about 12 minutes
+	$(RUN) tests/kills.py
 
 test: $(READY)  ## all tests, those on the real model too: a process a core, 4 at most
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile

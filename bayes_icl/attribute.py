@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import hashlib
+import io
 import itertools
 import json
-import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,9 +24,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bayes_icl.ablate import Heads
-    from bayes_icl.collect import Journal
     from bayes_icl.effects import Episode, MeanOutputs
     from bayes_icl.models import Model
+    from bayes_icl.outputs import Parts
 
 
 @dataclass(frozen=True)
@@ -109,10 +107,11 @@ def main(settings: AttributeSettings) -> int:
     from dataclasses import asdict
     from datetime import UTC, datetime
 
-    from bayes_icl.curves import newest_curves, read_curves, replacing
+    from bayes_icl.curves import newest_curves, read_curves
     from bayes_icl.models import load_model
-    from bayes_icl.plots import drop_figures, save_figures
-    from bayes_icl.provenance import provenance, to_attribute
+    from bayes_icl.outputs import Output, Parts, sha256
+    from bayes_icl.plots import figure_files
+    from bayes_icl.provenance import key_of, provenance, resume_key, to_attribute
     from bayes_icl.summary import summarise_heads
 
     started = datetime.now(UTC)
@@ -120,99 +119,68 @@ def main(settings: AttributeSettings) -> int:
     dataset = read_curves(path)
     tasks = _check(settings, dataset)
     out = settings.out or Path("data/effects") / f"{path.stem}.nc"
-    figures = settings.figures or Path("figures") / f"{path.stem}-heads"
-    check_outputs(path, out, figures)
+    drawn = Output(
+        settings.figures or Path("figures") / f"{path.stem}-heads", "attribute", flag="--figures", inputs=[path]
+    )
+    output = Output.file(out, "attribute", inputs=[path])
     elsewhere = ("curves", "model", "tasks", "batch_size", "device", "workers", "out", "figures", "force")
     decisive = {k: v for k, v in asdict(settings).items() if k not in elsewhere}
-    decisive |= {"curves": hashlib.sha256(path.read_bytes()).hexdigest(), "tasks": tasks}
-    key = hashlib.sha256(to_attribute(decisive).encode()).hexdigest()
-    if made_before(out, key, TABLES, settings.force):
-        print(f"{out} was made from these curves with these settings; drawing and printing it again", file=sys.stderr)
-    else:
-        model = load_model(recorded_model(dataset, settings.model), settings.device)
-        identity = model.provenance()
-        check_same_model(dataset, identity)
-        kept = Kept(out.with_name(out.name + ".part"), key)
-        result = attribute_curves(
-            model,
-            dataset,
-            tasks,
-            readout=settings.readout,
-            token=settings.token,
-            n_min=settings.n_min,
-            top=settings.top,
-            placebos=settings.placebos if settings.ablate else 0,
-            by_source=settings.by_source,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            workers=settings.workers,
-            kept=kept,
-            progress=True,
-        )
-        record = provenance(settings, started=started, model=identity, inputs=[path])
-        result.effects.attrs |= {"key": key, "provenance": to_attribute(record)}
-        write_result(kept, out, {name: getattr(result, name) for name in TABLES}, result.facts, result.effects)
-    drawn = figures_of(out)
-    ours = {f"{kind}_{way}" for kind in ("ablation", "repair") for way in ("mean", "held")}
-    ours |= {name.replace("effects_", "sources_", 1) for name in drawn if name.startswith("effects_")}
-    drop_figures(ours - set(drawn), figures)  # of an earlier run
-    save_figures(drawn, figures)
-    summary = summarise_heads(out)
-    with replacing(figures / "summary.txt") as temporary:
-        temporary.write_text(summary, encoding="utf-8")
+    key = key_of(decisive | {"curves": sha256(path), "tasks": tasks})
+    drawn.check(force=settings.force, beside=["summary.txt"])
+    with output.held(force=settings.force, beside=names_beside(out, TABLES)):
+        if output.holds(key, "from other curves or settings", force=settings.force):
+            print(f"{out} was made from these curves with these settings; drawn and printed again", file=sys.stderr)
+        else:
+            model = load_model(recorded_model(dataset, settings.model), settings.device)
+            identity = model.provenance()
+            check_same_model(dataset, identity)
+            parts = Parts(out.with_name(out.name + ".part"), resume_key(key, settings, identity))
+            result = attribute_curves(
+                model,
+                dataset,
+                tasks,
+                readout=settings.readout,
+                token=settings.token,
+                n_min=settings.n_min,
+                top=settings.top,
+                placebos=settings.placebos if settings.ablate else 0,
+                by_source=settings.by_source,
+                batch_size=settings.batch_size,
+                seed=settings.seed,
+                workers=settings.workers,
+                parts=parts,
+                progress=True,
+            )
+            record = provenance(settings, started=started, model=identity, inputs=[path])
+            result.effects.attrs |= {"key": key, "provenance": to_attribute(record)}
+            tables = {name: getattr(result, name) for name in TABLES}
+            output.write(effects_files(out, tables, result.facts, result.effects), key)
+            parts.drop()
+        files = figure_files(figures_of(out)) | {"summary.txt": (summary := summarise_heads(out)).encode()}
+    with drawn.held(force=settings.force):
+        drawn.write(files, of=out)
     print(summary, file=sys.stderr)
-    print(figures)
+    print(drawn.folder)
     print(out)
     return DONE
 
 
-def check_outputs(curves: Path, out: Path, figures: Path) -> None:
-    """Make the folders of the outputs; raises `StatedError` where they cannot be written."""
-    if out.suffix != ".nc":
-        raise StatedError(f"--out {out}: a netCDF file is written, with tables beside it: give a name that ends in .nc")
-    if out.exists() and curves.exists() and out.samefile(curves):
-        raise StatedError(f"--out {out} is the curves file itself: give another")
-    for folder in (out.parent, figures):
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise StatedError(f"cannot write into {folder}: give another --out or --figures")
+def names_beside(out: Path, tables: Sequence[str]) -> list[str]:
+    """Names of the files that belong to an effects file."""
+    from bayes_icl.curves import beside
+
+    return [beside(out, end).name for end in (*(f"{name}.csv" for name in tables), "json")]
 
 
-def made_before(out: Path, key: str, tables: Sequence[str], force: bool) -> bool:
-    """Whether the very same run has written its file and tables already.
+def effects_files(
+    out: Path, tables: Mapping[str, pd.DataFrame], facts: Mapping[str, Any], effects: xr.Dataset
+) -> dict[str, bytes]:
+    """An effects file and what belongs to it, by name."""
+    from bayes_icl.curves import beside
+    from bayes_icl.outputs import to_csv, to_json, to_netcdf
 
-    Raises
-    ------
-    StatedError
-        Something else stands there, and is not to be replaced.
-    """
-    from bayes_icl.curves import beside, recorded_key
-
-    found = recorded_key(out, "effect")
-    whole = all(beside(out, end).exists() for end in (*(f"{name}.csv" for name in tables), "json"))
-    if force or (found is None and not out.exists()):
-        return False
-    if found == key:
-        return whole
-    if found:
-        raise StatedError(f"{out} holds effects of other curves or settings: give another --out, or --force")
-    raise StatedError(f"{out} exists and holds no effects: give another --out, or --force to replace it")
-
-
-def write_result(
-    kept: Kept, out: Path, tables: Mapping[str, pd.DataFrame], facts: Mapping[str, Any], effects: xr.Dataset
-) -> None:
-    """Write tables, facts and effects, the effects last: with them the output is whole, and what was kept can go."""
-    from bayes_icl.curves import beside, replacing, write_netcdf
-
-    out.unlink(missing_ok=True)  # lest old effects stand beside new tables; what is finished is kept
-    for name, table in tables.items():
-        with replacing(beside(out, f"{name}.csv")) as temporary:
-            table.to_csv(temporary, index=False)
-    with replacing(beside(out, "json")) as temporary:
-        temporary.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    write_netcdf(effects, out)
-    shutil.rmtree(kept.folder, ignore_errors=True)
+    files = {beside(out, f"{name}.csv").name: to_csv(table) for name, table in tables.items()}
+    return files | {beside(out, "json").name: to_json(facts), out.name: to_netcdf(effects)}
 
 
 def attribute_curves(
@@ -229,7 +197,7 @@ def attribute_curves(
     batch_size: int = 0,
     seed: int = 0,
     workers: int = 1,
-    kept: Kept | None = None,
+    parts: Parts | None = None,
     progress: bool = False,
 ) -> Attribution:
     """Attribute the log-odds of a curves file to heads, and intervene on those that write most of the update.
@@ -277,7 +245,7 @@ def attribute_curves(
             bar.set_description(f"{task}: effects")
             own = MeanOutputs(model.anatomy, of_task[task]) if placebos else None
             means[task] = own
-            before = kept.effects(task, own) if kept else None
+            before = _kept_effects(parts, task, own)
             if before is None:
                 before = attribute_task(
                     model,
@@ -290,8 +258,8 @@ def attribute_curves(
                     means=own,
                     episodes=of_task[task],
                 )
-                if kept:
-                    kept.keep_effects(task, before, own)
+                if parts:
+                    before = _keep_effects(parts, task, before, own)
             else:
                 bar.update(n_seqs)
             _check_token(before, again[task])
@@ -321,7 +289,7 @@ def attribute_curves(
             rows, repaired, read = _intervene(
                 model, curves, effects.sel(task=task), heads, facts[task], own, of_task[task],
                 n_min=n_min, top=top, placebos=placebos, seed=seed,
-                journal=kept.journal() if kept else None, progress=progress,
+                parts=parts, progress=progress,
             )  # fmt: skip
             ablation += rows
             repair += repaired
@@ -475,7 +443,7 @@ def _intervene(
     top: int,
     placebos: int,
     seed: int,
-    journal: Journal | None,
+    parts: Parts | None,
     progress: bool,
 ) -> tuple[list[dict], list[dict], xr.DataArray | None]:
     """Take the top heads of a task away, placebo sets of other heads, and the top heads one by one.
@@ -516,18 +484,19 @@ def _intervene(
         sets |= {name_of(head): [head] for head in chosen[:SINGLES]}
     vocabulary = Vocabulary(model.token_texts)
     wanted = {name: [list(head) for head in heads] for name, heads in sets.items()}
-    before = journal.finished() if journal else {}
     read: list[dict[str, Any]] = []
     with tqdm(measured, unit="seq", disable=not progress, dynamic_ncols=True) as bar:
         bar.set_description(f"{task}: {len(sets)} sets of heads taken away in {len(WAYS)} ways")
         for episode in bar:
-            values = before.get((task, episode.seq))
-            if values is None or values[0]["sets"] != wanted:
+            name = f"ablation {episode.seq}/{task}"
+            kept = parts.get(name) if parts else None
+            values = json.loads(kept) if kept else {}
+            if values.get("sets") != wanted:
                 found = ablate_episode(model, episode, sets, means, vocabulary, apart=["top"])
-                values = [{"sets": wanted, **found}]
-                if journal:
-                    journal.add(task, episode.seq, values)
-            read.append(values[0])
+                values = {"sets": wanted, **found}
+                if parts:
+                    parts.put(name, json.dumps(values).encode())
+            read.append(values)
 
     since = effects.shot.values >= n_min
     seqs = [episode.seq for episode in measured]
@@ -568,8 +537,10 @@ def _intervene(
                 at = (table.task == task) & (table.layer == layer) & (table["head"] == head)
                 column = {"mean": "lost", "held": "lost_held"}[way]
                 table.loc[at, [column, f"{column}_low", f"{column}_high"]] = t_interval(slope(clean_here - ablated))
-        parts = {key: slope([one[way]["top"][key] for one in read]) for key in ("taken", "other_heads", "mlps", "norm")}
-        moves = {"predicted": parts.pop("taken"), **parts}
+        pieces = {
+            key: slope([one[way]["top"][key] for one in read]) for key in ("taken", "other_heads", "mlps", "norm")
+        }
+        moves = {"predicted": pieces.pop("taken"), **pieces}
         moves["lost"] = slope(clean_here - [one[way]["top"]["log_odds"] for one in read])
         repairs.append({"task": task, "way": way, **flat({name: t_interval(x) for name, x in moves.items()})})
     for layer, head in chosen:
@@ -579,76 +550,35 @@ def _intervene(
     return rows, repairs, xr.DataArray(numbers, coords, ("way", "set", "seq", "shot")).expand_dims(task=[task])
 
 
-class Kept:
-    """Finished parts of a run, in a folder beside the output until it is written."""
+def _kept_effects(parts: Parts | None, task: str, means: MeanOutputs | None) -> xr.Dataset | None:
+    """A task's effects from an unfinished run, if they are finished; its mean outputs go into `means`."""
+    import numpy as np
+    import xarray as xr
 
-    def __init__(self, folder: Path, key: str) -> None:
-        self.folder, self._key = folder, key
-        mark = folder / "key"
-        if not mark.exists() or mark.read_text() != key:
-            if folder.is_file():
-                raise StatedError(f"{folder} is in the way of what a run keeps: remove it")
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            mark.write_text(key)
-
-    def _file(self, task: str, end: str) -> Path:
-        return self.folder / f"{hashlib.sha256(task.encode()).hexdigest()[:16]}.{end}"
-
-    def effects(self, task: str, means: Any) -> xr.Dataset | None:
-        """A task's effects, if they are finished; its mean outputs go into `means`."""
-        import numpy as np
-        import xarray as xr
-
-        file = self._file(task, "nc")
-        if not file.exists():
+    if not parts or (kept := parts.get(f"effects/{task}")) is None:
+        return None
+    if means is not None:
+        if (sums := parts.get(f"sums/{task}")) is None:
             return None
-        try:
-            found = xr.load_dataset(file, engine="h5netcdf").drop_encoding()  # whose width of text cuts other tasks'
-            if means is not None:
-                with np.load(self._file(task, "npz")) as sums:
-                    means.restore(sums["sums"])
-        except Exception:  # cut short by a crash of the machine, or altered
-            print(f"what was kept of {task} is damaged and is made again", file=sys.stderr)
-            return None
-        print(f"going on: the effects on {task} are kept from an unfinished run", file=sys.stderr)
-        return found
+        means.restore(np.load(io.BytesIO(sums), allow_pickle=False))
+    # Without its encoding, whose width of text would cut other tasks' names.
+    return xr.load_dataset(io.BytesIO(kept), engine="h5netcdf").drop_encoding()
 
-    def keep_effects(self, task: str, effects: xr.Dataset, means: Any) -> None:
-        """Keep a finished task."""
-        import numpy as np
 
-        from bayes_icl.curves import replacing, write_netcdf
+def _keep_effects(parts: Parts, task: str, effects: xr.Dataset, means: MeanOutputs | None) -> xr.Dataset:
+    """Keep a finished task; what a later run would find there."""
+    import numpy as np
 
-        if means is not None:
-            with replacing(self._file(task, "npz")) as temporary, temporary.open("wb") as file:
-                np.savez(file, sums=means.sums)
-        write_netcdf(effects, self._file(task, "nc"))
+    from bayes_icl.outputs import to_netcdf
 
-    def stage(self, task: str, name: str, compute: Any) -> dict[str, np.ndarray]:
-        """What `compute()` gives, by name; kept, and taken from there in a later run."""
-        import numpy as np
-
-        from bayes_icl.curves import replacing
-
-        file = self._file(f"{task}/{name}", "npz")
-        try:
-            with np.load(file) as arrays:
-                return dict(arrays)
-        except FileNotFoundError:
-            pass
-        except Exception:  # cut short by a crash of the machine, or altered
-            print(f"what was kept of {task} ({name}) is damaged and is made again", file=sys.stderr)
-        found = compute()
-        with replacing(file) as temporary, temporary.open("wb") as opened:
-            np.savez(opened, **found)
-        return found
-
-    def journal(self) -> Journal:
-        """Finished episodes of the intervention."""
-        from bayes_icl.collect import Journal
-
-        return Journal(self.folder / "ablation", self._key)
+    if means is not None:
+        buffer = io.BytesIO()
+        np.save(buffer, means.sums.numpy())
+        parts.put(f"sums/{task}", buffer.getvalue())
+    parts.put(f"effects/{task}", to_netcdf(effects))
+    found = _kept_effects(parts, task, means)
+    assert found is not None
+    return found
 
 
 def _check(settings: AttributeSettings, dataset: xr.Dataset) -> list[str]:

@@ -16,7 +16,6 @@ Curves are simulated the plain way, every random effect on its own; the likeliho
 
 from __future__ import annotations
 
-import json
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -108,6 +107,8 @@ class CalibrateSettings:
     """Processes; 0 takes one a core, 4 at most."""
     figures: Path = Path("figures/calibration")
     """Folder for tables and figures."""
+    force: bool = False
+    """Replace files that were changed since an earlier calibration."""
 
 
 def simulate(
@@ -464,10 +465,8 @@ def main(settings: CalibrateSettings) -> int:
     """Run the command: the only place here that touches the disk."""
     from datetime import UTC, datetime
 
-    import pandas as pd
-
-    from bayes_icl.curves import replacing
-    from bayes_icl.plots import save_figures
+    from bayes_icl.outputs import Output, to_json
+    from bayes_icl.plots import figure_files
     from bayes_icl.provenance import now, provenance
 
     started = datetime.now(UTC)
@@ -480,30 +479,13 @@ def main(settings: CalibrateSettings) -> int:
     check_least(settings, **LEAST, seed=0, workers=0)
     if not 0 < settings.gain < MOST:
         raise StatedError(f"--gain must be above 0 and below {MOST}, got {settings.gain}")
-    tables = calibrate(settings)
-    bounds = Bounds()
-    checked = outcomes(tables, settings, bounds)
-    tests = rank_tests(tables["sbc"])
-    recovery = tables["recovery"]
-    coverage = recovery.groupby(["hypothesis", "noise", "parameter"], sort=False).agg(
-        truth=("truth", "first"), mean=("mean", "mean"), width=("width", "mean"), held=("held", "mean"),
-        sims=("held", "size"),
-    ).reset_index()  # fmt: skip
-    written = {
-        "ranks.csv": tables["sbc"],
-        "rank_tests.csv": tests,
-        "recovery.csv": coverage,
-        "confusion.csv": tables["confusion"],
-        "averaging.csv": tables["averaging"],
-        "outcomes.csv": pd.DataFrame(checked),
-    }
-    for name, table in written.items():
-        with replacing(settings.figures / name) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g")
-    record = {**provenance(settings, started=started, inputs=[]), "finished": now()}
-    with replacing(settings.figures / "provenance.json") as temporary:
-        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n")
-    save_figures(figures_of(settings.figures), settings.figures)
+    output = Output(settings.figures, "calibrate", flag="--figures")
+    with output.held(force=settings.force):
+        tables = calibrate(settings)
+        checked = outcomes(tables, settings, Bounds())
+        record = {**provenance(settings, started=started, inputs=[]), "finished": now()}
+        output.write({**_files(tables, checked), "provenance.json": to_json(record)})
+        output.write(figure_files(figures_of(settings.figures)), of=settings.figures / "outcomes.csv")
     for outcome in checked:
         mark = "holds" if outcome["holds"] else "FAILS"
         print(f"{mark}  {outcome['what']}: {outcome['value']:.4g} ({outcome['bound']})", file=sys.stderr)
@@ -512,6 +494,28 @@ def main(settings: CalibrateSettings) -> int:
         print(f"error: calibration outside its bounds: {len(failed)} of {len(checked)} checks", file=sys.stderr)
         return FAILED
     return DONE
+
+
+def _files(tables: dict[str, pd.DataFrame], checked: list[dict[str, Any]]) -> dict[str, bytes]:
+    """The tables that are written, by name."""
+    import pandas as pd
+
+    from bayes_icl.outputs import to_csv
+
+    recovery = tables["recovery"]
+    coverage = recovery.groupby(["hypothesis", "noise", "parameter"], sort=False).agg(
+        truth=("truth", "first"), mean=("mean", "mean"), width=("width", "mean"), held=("held", "mean"),
+        sims=("held", "size"),
+    ).reset_index()  # fmt: skip
+    written = {
+        "ranks.csv": tables["sbc"],
+        "rank_tests.csv": rank_tests(tables["sbc"]),
+        "recovery.csv": coverage,
+        "confusion.csv": tables["confusion"],
+        "averaging.csv": tables["averaging"],
+        "outcomes.csv": pd.DataFrame(checked),
+    }
+    return {name: to_csv(table, float_format="%.6g") for name, table in written.items()}
 
 
 def figures_of(folder: Path) -> dict[str, Figure]:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from bayes_icl.models import Model
+    from bayes_icl.outputs import Parts
     from bayes_icl.prompts import Prompt
     from bayes_icl.tasks import Example, Task
 
@@ -54,47 +54,47 @@ def main(settings: CollectSettings) -> int:
     """Run the command: the only place here that touches the disk."""
     from datetime import UTC, datetime
 
-    from bayes_icl.curves import recorded_key, write_netcdf
     from bayes_icl.models import load_model
-    from bayes_icl.provenance import provenance, to_attribute
+    from bayes_icl.outputs import Output, Parts, sha256, to_netcdf
+    from bayes_icl.provenance import key_of, provenance, resume_key, to_attribute
     from bayes_icl.tasks import FILES, load_tasks
 
     started = datetime.now(UTC)
-    tasks = load_tasks(settings.tasks)
     check_least(settings, n_shots=1, n_seqs=1, seed=0, batch_size=0)
+    files = [Path(spec) for spec in settings.tasks if Path(spec).suffix.lower() in FILES]
+    output = Output.file(settings.out, "collect", inputs=files)
+    tasks = load_tasks(settings.tasks)
     for task in tasks:
         task.episode(settings.n_shots, settings.seed, 0)  # too few examples: say so before a model is loaded
     wanted_readouts(tasks, settings.readouts)
-    model = load_model(settings.model, settings.device)
-    identity = model.provenance()
-    # What decides the numbers; a file with the same key holds the same curves.
-    decides = ("n_shots", "n_seqs", "seed", "readouts", "batch_size")
-    chosen = asdict(settings)
-    decisive = {**{k: chosen[k] for k in decides}, "tasks": [asdict(t) for t in tasks], "model": identity}
-    key = hashlib.sha256(to_attribute(decisive).encode()).hexdigest()
-    if settings.out.exists() and not settings.force:
-        if recorded_key(settings.out, "log_odds") == key:
+    with output.held(force=settings.force):
+        model = load_model(settings.model, settings.device)
+        identity = model.provenance()
+        # What decides the numbers; a file with the same key holds the same curves.
+        decides = ("n_shots", "n_seqs", "seed", "readouts", "batch_size")
+        chosen = asdict(settings)
+        decisive = {**{k: chosen[k] for k in decides}, "tasks": [asdict(t) for t in tasks], "model": identity}
+        key = key_of({**decisive, "files": [sha256(file) for file in files]})
+        if output.holds(key, "with other settings", force=settings.force):
             print(f"nothing to do: {settings.out} was made with these settings", file=sys.stderr)
             print(settings.out)
             return DONE
-        raise StatedError(f"{settings.out} exists and was made otherwise: give another --out, or --force to replace it")
-    files = [Path(spec) for spec in settings.tasks if Path(spec).suffix.lower() in FILES]
-    journal = Journal(settings.out.with_name(settings.out.name + ".part"), key)
-    dataset = collect_curves(
-        model,
-        tasks,
-        n_shots=settings.n_shots,
-        n_seqs=settings.n_seqs,
-        seed=settings.seed,
-        readouts=settings.readouts,
-        batch_size=settings.batch_size,
-        journal=journal,
-        progress=True,
-    )
-    dataset.attrs["key"] = key
-    dataset.attrs["provenance"] = to_attribute(provenance(settings, started=started, model=identity, inputs=files))
-    write_netcdf(dataset, settings.out)
-    journal.path.unlink(missing_ok=True)
+        parts = Parts(settings.out.with_name(settings.out.name + ".part"), resume_key(key, settings, identity))
+        dataset = collect_curves(
+            model,
+            tasks,
+            n_shots=settings.n_shots,
+            n_seqs=settings.n_seqs,
+            seed=settings.seed,
+            readouts=settings.readouts,
+            batch_size=settings.batch_size,
+            parts=parts,
+            progress=True,
+        )
+        dataset.attrs["key"] = key
+        dataset.attrs["provenance"] = to_attribute(provenance(settings, started=started, model=identity, inputs=files))
+        output.write({output.main: to_netcdf(dataset)}, key)
+        parts.drop()
     _print_summary(dataset)
     print(settings.out)
     return DONE
@@ -109,7 +109,7 @@ def collect_curves(
     seed: int = 0,
     readouts: Sequence[str] = (),
     batch_size: int = 0,
-    journal: Journal | None = None,
+    parts: Parts | None = None,
     progress: bool = False,
 ) -> xr.Dataset:
     """Read curves from a model.
@@ -126,7 +126,7 @@ def collect_curves(
         Readouts to record; all that each task has, if empty.
     batch_size
         Episodes a pass; 0 chooses by device.
-    journal
+    parts
         Keeps finished batches on disk, so that a killed run goes on where it stopped.
     progress
         Show a bar on stderr.
@@ -161,20 +161,22 @@ def collect_curves(
             readings = [EpisodeReading(task, p, wanted[task.name], vocabulary) for p in prompts]
             _check_context(model, task, prompts)
             batches.append((task, first, episodes, prompts, readings))
-    finished = journal.finished() if journal else {}
-    if any((task.name, first) not in finished for task, first, *_ in batches):
+    names = [f"{task.name}/{first}" for task, first, *_ in batches]
+    if parts is None or any(name not in parts for name in names):
         model.check_causal(batches[0][3][0].tokens)
     records: dict[tuple[str, int], Record] = {}
     with tqdm(total=len(tasks) * n_seqs, unit="seq", disable=not progress, dynamic_ncols=True) as bar:
-        for task, first, episodes, prompts, readings in batches:
+        for name, (task, first, episodes, prompts, readings) in zip(names, batches):
             bar.set_description(task.name)
             # Batches are cut from the whole list, never from what is left: the numbers of a run that was killed
             # and went on are then those of one that was not.
-            values = finished.get((task.name, first))
-            if values is None:
+            kept = parts.get(name) if parts else None
+            if kept is None:
                 values = _read(model, prompts, readings)
-                if journal:
-                    journal.add(task.name, first, values)
+                if parts:
+                    parts.put(name, json.dumps(values).encode())  # which keeps float64 exactly
+            else:
+                values = json.loads(kept)
             for seq, (episode, prompt, value) in enumerate(zip(episodes, prompts, values), first):
                 records[task.name, seq] = Record(task, episode, prompt, wanted[task.name], value)
             bar.update(len(episodes))
@@ -319,45 +321,6 @@ def _assemble(tasks: Sequence[Task], records: dict[tuple[str, int], Record], n_s
     for name in ("log_p_correct", "log_p_incorrect", "log_odds", "evidence"):
         dataset[name].attrs["units"] = "nats"
     return check(dataset, "what the model gave")
-
-
-class Journal:
-    """Finished batches of a run, a line each, kept beside the output until it is written.
-
-    The first line is the key of the settings; a journal of other settings is started anew. JSON keeps float64 exactly,
-    and a line cut short by a kill is dropped.
-    """
-
-    def __init__(self, path: Path, key: str) -> None:
-        self.path, self.key = path, key
-
-    def finished(self) -> dict[tuple[str, int], list[dict[str, Any]]]:
-        """Batches by (task, first sequence); makes the file ready for `add`."""
-        done: dict[tuple[str, int], list[dict[str, Any]]] = {}
-        lines = self.path.read_text().split("\n") if self.path.exists() else []
-        good = 0
-        if len(lines) > 1 and lines[0] == self.key:
-            good = len(lines[0].encode()) + 1
-            for line in lines[1:-1]:  # what follows the last newline was cut short
-                try:
-                    entry = json.loads(line)
-                except ValueError:  # damaged: this and what follows is read again
-                    break
-                done[entry["task"], entry["first"]] = entry["values"]
-                good += len(line.encode()) + 1
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
-            file.truncate(good)
-            if not good:
-                file.write(self.key.encode() + b"\n")
-        if done:
-            print(f"going on: {len(done)} batches of an unfinished run are kept", file=sys.stderr)
-        return done
-
-    def add(self, task: str, first: int, values: list[dict[str, Any]]) -> None:
-        """Keep one finished batch."""
-        with self.path.open("a") as file:
-            file.write(json.dumps({"task": task, "first": first, "values": values}) + "\n")
 
 
 def _print_summary(dataset: xr.Dataset) -> None:

@@ -23,6 +23,7 @@ from jaxtyping import Float
 
 from bayes_icl.errors import MOST, StatedError, check_name, unknown
 from bayes_icl.inputs import read_table_file
+from bayes_icl.outputs import to_netcdf
 
 VARIABLES = {
     "log_p_correct": "log probability of the correct bucket, nats",
@@ -291,23 +292,8 @@ def _check_rows(path: Path, table: pd.DataFrame) -> None:
 
 def write_netcdf(dataset: xr.Dataset, path: Path) -> None:
     """Write a dataset whole or not at all."""
-    encoding = {
-        name: {"zlib": True, "complevel": 4}
-        for name, variable in dataset.data_vars.items()
-        if variable.dtype.kind in "fiub" and variable.size
-    }
     with replacing(path) as temporary:
-        dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
-
-
-def recorded_key(path: Path, variable: str) -> str | None:
-    """The key of the settings that a file was made with; None where it lacks the variable or cannot be read."""
-    try:
-        with xr.open_dataset(path, engine="h5netcdf") as dataset:
-            key = dataset.attrs.get("key")
-            return key if variable in dataset and isinstance(key, str) else None
-    except Exception:  # damaged or foreign: not ours to go on with
-        return None
+        temporary.write_bytes(to_netcdf(dataset))
 
 
 @contextmanager

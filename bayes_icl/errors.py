@@ -62,7 +62,10 @@ def _line(text: str) -> str:
 
 def exit_stating(run: Callable[[], int]) -> None:
     """Run a command's body; a `StatedError` ends it with one line on stderr and exit code 1."""
+    from bayes_icl.home import spare_home
+
     try:
+        spare_home()
         code = run()
     except StatedError as error:
         print(_line(str(error)), file=sys.stderr)
@@ -76,6 +79,7 @@ def exit_stating(run: Callable[[], int]) -> None:
         print(_line(f"not enough memory ({str(error) or 'no more is said'}): ask for less"), file=sys.stderr)
         code = FAILED
     except KeyboardInterrupt:
-        print("stopped: no file is left half written; run the same command again (collect goes on)", file=sys.stderr)
+        goes_on = "collect, attribute and patch go on where they were"
+        print(f"stopped: no file is left half written; run the same command again ({goes_on})", file=sys.stderr)
         code = 130
     sys.exit(code)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from bayes_icl.ablate import Heads, StandIns
-    from bayes_icl.attribute import Kept
     from bayes_icl.effects import Episode
     from bayes_icl.models import Model
+    from bayes_icl.outputs import Parts
     from bayes_icl.redundancy import Singles
     from bayes_icl.transfer import Pair
 
@@ -106,7 +106,7 @@ class OneTask:
         curves: xr.Dataset,
         task: str,
         settings: PatchSettings,
-        kept: Kept | None,
+        parts: Parts | None,
         progress: bool,
     ) -> None:
         from bayes_icl.ablate import heads_named
@@ -114,7 +114,7 @@ class OneTask:
 
         self.model, self.curves, self.task, self.settings = model, curves, task, settings
         self.anatomy = model.anatomy
-        self._kept, self._progress = kept, progress
+        self._parts, self._progress = parts, progress
         pairs = pairs_of(
             model, curves, task, n_examples=settings.n_examples, token=settings.token,
             position=settings.position, seed=settings.seed,
@@ -199,7 +199,7 @@ class OneTask:
                 bar.set_description(f"{self.task}: {name}")
                 return compute(bar.update)
 
-        return self._kept.stage(self.task, name, run) if self._kept else run()
+        return self._parts.arrays(f"{name}/{self.task}", run) if self._parts else run()
 
     def _each(
         self, name: str, one: Callable[[Pair], Mapping[str, Any]], pairs: Sequence[Pair] | None = None
@@ -664,7 +664,10 @@ def _ranks(settings: PatchSettings, task: str) -> pd.DataFrame | None:
 
     if not settings.ranks:
         return None
-    table = read_table(settings.ranks)
+    try:
+        table = read_table(settings.ranks)
+    except ValueError as error:  # pandas' own errors, and what is no text
+        raise StatedError(f"--ranks {settings.ranks} is not readable as CSV: {error}") from None
     if "task" not in table:
         return table
     if not (table.task == task).any():

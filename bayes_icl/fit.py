@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -162,9 +160,10 @@ def main(settings: FitSettings) -> int:
     """Run the command: the only place here that touches the disk."""
     from datetime import UTC, datetime
 
-    from bayes_icl.curves import newest_curves, read_curves, replacing
-    from bayes_icl.plots import drop_figures, save_figures
-    from bayes_icl.provenance import provenance, to_attribute
+    from bayes_icl.curves import newest_curves, read_curves
+    from bayes_icl.outputs import Output, sha256
+    from bayes_icl.plots import figure_files
+    from bayes_icl.provenance import key_of, provenance
     from bayes_icl.summary import summarise_verdicts
 
     started = datetime.now(UTC)
@@ -180,35 +179,29 @@ def main(settings: FitSettings) -> int:
     _check_names(names)
     cases = plan_cases(dataset, settings)
     out = settings.out or Path("data/fits") / path.stem
-    figures = settings.figures or Path("figures") / path.stem
     decides = ("tasks", "readout", "n_min", "engine", "noise", "sensitivity", "pool", "draws", "tune", "chains", "seed")
     decisive = {
-        "inputs": [hashlib.sha256(file.read_bytes()).hexdigest() for file in inputs],
+        "inputs": [sha256(file) for file in inputs],
         "hypotheses": names,
         **{k: getattr(settings, k) for k in decides},
     }
-    key = hashlib.sha256(to_attribute(decisive).encode()).hexdigest()
-    for folder in (out, figures):
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):  # now, not after the fits
-            raise StatedError(f"cannot write into {folder}: give another --out or --figures")
-    found = _key_of(out)
-    if found == key and not settings.force:
-        print(f"{out} was made from these curves with these settings; drawing and printing it again", file=sys.stderr)
-    elif found and not settings.force:
-        raise StatedError(f"{out} holds fits of other curves or settings: give another --out, or --force")
-    else:
-        record = {"key": key, **provenance(settings, started=started, inputs=inputs)}
-        _fit_and_write(cases, names, settings, out, record)
-    verdicts = json.loads((out / "verdict.json").read_text())
-    drawn = figures_of(dataset, out)
-    drop_figures({"updates", "comparison", "delta", "sensitivity"} - set(drawn), figures)  # of an earlier run
-    save_figures(drawn, figures)
-    summary = summarise_verdicts(dataset, out, verdicts)
-    with replacing(figures / "summary.txt") as temporary:
-        temporary.write_text(summary, encoding="utf-8")
+    key = key_of(decisive)
+    drawn = Output(settings.figures or Path("figures") / path.stem, "fit", flag="--figures", inputs=inputs)
+    drawn.check(force=settings.force, beside=["summary.txt"])  # now, not after the fits
+    output = Output(out, "fit", alone=".", inputs=inputs)
+    with output.held(force=settings.force):
+        if output.holds(key, "from other curves or settings", force=settings.force):
+            print(f"{out} was made from these curves with these settings; drawn and printed again", file=sys.stderr)
+        else:
+            record = {"key": key, **provenance(settings, started=started, inputs=inputs)}
+            output.write(_fit(cases, names, settings, record), key)
+        verdicts = json.loads((out / "verdict.json").read_text(encoding="utf-8"))
+        files = figure_files(figures_of(dataset, out))
+        files["summary.txt"] = (summary := summarise_verdicts(dataset, out, verdicts)).encode()
+    with drawn.held(force=settings.force):
+        drawn.write(files, of=out)
     print(summary, file=sys.stderr)
-    print(figures)
+    print(drawn.folder)
     print(out)
     return REFUSED if any(verdict["verdict"] == "refused" for verdict in verdicts.values()) else DONE
 
@@ -293,9 +286,11 @@ def fit_curves(
     from tqdm import tqdm
 
     from bayes_icl.compare import judge
+    from bayes_icl.home import spare_home
     from bayes_icl.nuts import SamplerSettings
     from bayes_icl.parallel import one_a_core, run_jobs
 
+    spare_home()
     _check_names(hypotheses)
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
@@ -490,16 +485,16 @@ def judge_cases(cases: Sequence[Case], scores: Sequence[Sequence[Score]]) -> dic
     return verdicts
 
 
-def _fit_and_write(cases: Sequence[Case], names: list[str], settings: FitSettings, out: Path, record: dict) -> None:
-    """Fit, judge and write the folder; provenance.json comes last and says that it is whole."""
+def _fit(cases: Sequence[Case], names: list[str], settings: FitSettings, record: dict) -> dict[str, bytes]:
+    """Fit and judge; the files of the folder, by name."""
     import pandas as pd
 
     from bayes_icl.checks import COLUMNS as CHECKS
     from bayes_icl.checks import frequentist_checks
     from bayes_icl.compare import comparison_table, sensitivity_table, too_little
-    from bayes_icl.curves import replacing
     from bayes_icl.inference import inference_data
     from bayes_icl.nuts import SamplerSettings, quiet
+    from bayes_icl.outputs import inference_to_netcdf, to_csv, to_json
     from bayes_icl.provenance import now, to_attribute
 
     fitted = [case for case in cases if not too_little(case.curves)]
@@ -519,9 +514,7 @@ def _fit_and_write(cases: Sequence[Case], names: list[str], settings: FitSetting
             reasons = {name: case.left_out(name) for name in names}
             verdicts[case.curves.task]["left_out"] = {name: why for name, why in reasons.items() if why}
     record = {**record, "finished": now()}
-    # Nothing of another run may stand beside the new fits.
-    for path in (out / "provenance.json", *out.glob("*__*.nc"), *out.glob("*.csv"), out / "pooled.json"):
-        path.unlink(missing_ok=True)
+    files: dict[str, bytes] = {}
     for (i, name), posterior in fits.posteriors.items():
         curves = fitted[i].curves
         with quiet():
@@ -532,33 +525,25 @@ def _fit_and_write(cases: Sequence[Case], names: list[str], settings: FitSetting
             "n_min": int(curves.shots[0]),
             "noise": fitted[i].noise,
         }
-        with replacing(out / fit_file(curves.task, name)) as temporary:
-            inference.to_netcdf(str(temporary), engine="h5netcdf")
+        files[fit_file(curves.task, name)] = inference_to_netcdf(inference)
     base = [own for case, own in zip(fitted, fits.scores) if case.base]
+    checks = [
+        frequentist_checks(case.curves).assign(
+            task=case.curves.task, readout=case.curves.readout, n_min=int(case.curves.shots[0])
+        )
+        for case in fitted
+        if case.headline
+    ]
     tables = {
         "comparison.csv": comparison_table([score for own in base for score in own]),
         "sensitivity.csv": sensitivity_table(verdicts),
         "engines.csv": fits.agreement,
-        "checks.csv": pd.concat(
-            [
-                frequentist_checks(case.curves).assign(
-                    task=case.curves.task, readout=case.curves.readout, n_min=int(case.curves.shots[0])
-                )
-                for case in fitted
-                if case.headline
-            ]
-            or [pd.DataFrame(columns=[*CHECKS, "task", "readout", "n_min"])]
-        ),
+        "checks.csv": pd.concat(checks or [pd.DataFrame(columns=[*CHECKS, "task", "readout", "n_min"])]),
     }
-    for name, table in tables.items():
-        with replacing(out / name) as temporary:
-            table.to_csv(temporary, index=False)
-    contents = {"verdict.json": verdicts, "provenance.json": record}
+    files |= {name: to_csv(table) for name, table in tables.items()}
     if settings.pool:
-        contents = {"pooled.json": _pool(fitted, fits, verdicts), **contents}
-    for name, content in contents.items():
-        with replacing(out / name) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
+        files["pooled.json"] = to_json(_pool(fitted, fits, verdicts))
+    return files | {"verdict.json": to_json(verdicts), "provenance.json": to_json(record)}
 
 
 def _pool(cases: Sequence[Case], fits: Fits, verdicts: dict[str, dict]) -> dict[str, Any]:
@@ -640,14 +625,6 @@ def _check_numbers(settings: FitSettings) -> None:
         raise StatedError("--readout, --n-min and --hypotheses each need at least one value")
     if min(settings.n_min) < 0:
         raise StatedError(f"--n-min must be 0 or more, got {min(settings.n_min)}")
-
-
-def _key_of(out: Path) -> str | None:
-    """The key of the fits in a folder, None where there are none or they are not whole."""
-    try:
-        return json.loads((out / "provenance.json").read_text())["key"]
-    except (OSError, ValueError, KeyError):
-        return None
 
 
 if __name__ == "__main__":

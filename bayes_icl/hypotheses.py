@@ -15,6 +15,7 @@ not to its level. Sampling, comparison, plots and the tests that run over all hy
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import log
@@ -214,6 +215,9 @@ class Hypothesis:
 
 
 HYPOTHESES: dict[str, Hypothesis] = {}
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")  # which stands in names of files
+# Names of what every law has in its fits and tables.
+RESERVED = (*SHARED_PRIORS, "dof", "delta", "log_odds", "mean_log_odds", "xp", "n", "statistics")
 
 
 def _registered(name: str, student: bool, prior_width: float) -> Hypothesis:
@@ -221,9 +225,20 @@ def _registered(name: str, student: bool, prior_width: float) -> Hypothesis:
 
 
 def hypothesis(name: str, complexity: int, **fields: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a curve as a hypothesis; the fields are those of `Hypothesis`."""
+    """Register a curve as a hypothesis; the fields are those of `Hypothesis`.
+
+    Raises
+    ------
+    ValueError
+        The name is taken, or cannot stand in the names of files; a parameter has the name of one that all laws have.
+    """
 
     def register(curve: Callable[..., Any]) -> Callable[..., Any]:
+        if not (isinstance(name, str) and NAME.fullmatch(name)):
+            raise ValueError(f"a hypothesis is called by 1 to 40 letters, digits, _ or -, a letter first; not {name!r}")
+        for parameter in fields.get("priors", {}):
+            if not (isinstance(parameter, str) and parameter.isidentifier()) or parameter in RESERVED:
+                raise ValueError(f"hypothesis {name!r}: no parameter can be called {parameter!r}: rename it")
         if name in HYPOTHESES:
             raise ValueError(f"a hypothesis called {name!r} is registered already")
         HYPOTHESES[name] = Hypothesis(name, curve, complexity, **fields)

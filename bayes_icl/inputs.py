@@ -149,7 +149,8 @@ def _jsonl(path: Path, text: str, needed: Sequence[str]) -> Table:
             raise StatedError(f'{path} line {line}: every line must be an object, {{"name": value, ...}}')
         for name, value in row.items():
             if value is not None and not isinstance(value, str):
-                kind = json.dumps(value) if isinstance(value, float | bool) else "a list or an object"
+                kinds: dict[type, str] = {list: "a list", dict: "an object"}
+                kind = kinds.get(type(value)) or json.dumps(value)
                 raise StatedError(f"{path} line {line}: {name} must be text or a number, not {kind}")
             if value is not None and not is_text(value):
                 raise StatedError(f"{path} line {line}: {name} holds half a surrogate pair, which is no character")

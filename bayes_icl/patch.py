@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-    from bayes_icl.attribute import Kept
     from bayes_icl.models import Model
+    from bayes_icl.outputs import Parts
 
 
 @dataclass(frozen=True)
@@ -47,51 +46,44 @@ def main(settings: PatchSettings) -> int:
     """Run the command: the only place here that touches the disk."""
     from datetime import UTC, datetime
 
-    from bayes_icl.attribute import (
-        Kept,
-        check_outputs,
-        check_same_model,
-        made_before,
-        recorded_model,
-        write_result,
-    )
-    from bayes_icl.curves import newest_curves, read_curves, replacing
+    from bayes_icl.attribute import check_same_model, effects_files, names_beside, recorded_model
+    from bayes_icl.curves import newest_curves, read_curves
     from bayes_icl.models import load_model
-    from bayes_icl.plots import save_figures
-    from bayes_icl.provenance import code_hash, provenance, to_attribute
+    from bayes_icl.outputs import Output, Parts, sha256
+    from bayes_icl.plots import figure_files
+    from bayes_icl.provenance import key_of, provenance, resume_key, to_attribute
     from bayes_icl.summary import summarise_patch
 
-    started, code = datetime.now(UTC), code_hash()
+    started = datetime.now(UTC)
     path = settings.curves or newest_curves()
     dataset = read_curves(path)
     tasks = _check(settings, dataset)
     out = settings.out or Path("data/patch") / f"{path.stem}.nc"
-    figures = settings.figures or Path("figures") / f"{path.stem}-patch"
-    check_outputs(path, out, figures)
+    inputs = [path, *([settings.ranks] if settings.ranks else [])]
+    drawn = Output(settings.figures or Path("figures") / f"{path.stem}-patch", "patch", flag="--figures", inputs=inputs)
+    output = Output.file(out, "patch", inputs=inputs)
     elsewhere = ("curves", "model", "tasks", "device", "ranks", "out", "figures", "force")
     decisive = {k: v for k, v in asdict(settings).items() if k not in elsewhere}
-    decisive |= {"curves": hashlib.sha256(path.read_bytes()).hexdigest(), "tasks": tasks}
-    if settings.ranks:
-        decisive["ranks"] = hashlib.sha256(settings.ranks.read_bytes()).hexdigest()
-    key = hashlib.sha256(to_attribute(decisive).encode()).hexdigest()
-    if made_before(out, key, TABLES, settings.force):
-        print(f"{out} was made from these curves with these settings; drawing and printing it again", file=sys.stderr)
-    else:
-        model = load_model(recorded_model(dataset, settings.model), settings.device)
-        identity = model.provenance()
-        check_same_model(dataset, identity)
-        kept = Kept(out.with_name(out.name + ".part"), key + code)
-        result = patch_curves(model, dataset, tasks, settings, kept=kept, progress=True)
-        inputs = [path, *([settings.ranks] if settings.ranks else [])]
-        record = provenance(settings, started=started, model=identity, inputs=inputs)
-        result.effects.attrs |= {"key": key, "provenance": to_attribute(record)}
-        write_result(kept, out, result.tables, result.facts, result.effects)
-    save_figures(figures_of(out), figures)
-    summary = summarise_patch(out)
-    with replacing(figures / "summary.txt") as temporary:
-        temporary.write_text(summary, encoding="utf-8")
+    key = key_of(decisive | {"inputs": [sha256(file) for file in inputs], "tasks": tasks})
+    drawn.check(force=settings.force, beside=["summary.txt"])
+    with output.held(force=settings.force, beside=names_beside(out, TABLES)):
+        if output.holds(key, "from other curves or settings", force=settings.force):
+            print(f"{out} was made from these curves with these settings; drawn and printed again", file=sys.stderr)
+        else:
+            model = load_model(recorded_model(dataset, settings.model), settings.device)
+            identity = model.provenance()
+            check_same_model(dataset, identity)
+            parts = Parts(out.with_name(out.name + ".part"), resume_key(key, settings, identity))
+            result = patch_curves(model, dataset, tasks, settings, parts=parts, progress=True)
+            record = provenance(settings, started=started, model=identity, inputs=inputs)
+            result.effects.attrs |= {"key": key, "provenance": to_attribute(record)}
+            output.write(effects_files(out, result.tables, result.facts, result.effects), key)
+            parts.drop()
+        files = figure_files(figures_of(out)) | {"summary.txt": (summary := summarise_patch(out)).encode()}
+    with drawn.held(force=settings.force):
+        drawn.write(files, of=out)
     print(summary, file=sys.stderr)
-    print(figures)
+    print(drawn.folder)
     print(out)
     return DONE
 
@@ -102,7 +94,7 @@ def patch_curves(
     tasks: Sequence[str] = (),
     settings: PatchSettings | None = None,
     *,
-    kept: Kept | None = None,
+    parts: Parts | None = None,
     progress: bool = False,
 ) -> Patched:
     """Run the experiments on some tasks of a curves file.
@@ -117,7 +109,7 @@ def patch_curves(
         All, if empty.
     settings
         Those of the command; its paths are not read, but for `ranks`.
-    kept
+    parts
         Keeps what is finished on disk, so that a killed run goes on where it stopped.
 
     Raises
@@ -138,7 +130,7 @@ def patch_curves(
     for task in tasks:
         check_same_numbers(model, curves, task, recorded_episodes(model, curves.isel(seq=[0]), task, token=0)[0])
     for task in tasks:
-        one = OneTask(model, curves, task, settings, kept, progress)
+        one = OneTask(model, curves, task, settings, parts, progress)
         one.run()
         for name in TABLES:
             tables[name] += one.rows[name]

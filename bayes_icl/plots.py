@@ -6,7 +6,8 @@ hypothesis in every figure, less those too pale for words and thin lines on whit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -406,21 +407,25 @@ def confusion_figure(confusion: pd.DataFrame) -> Figure:
     return figure
 
 
-def save_figures(figures: Mapping[str, Figure], folder: Path, suffixes: Sequence[str] = (".png", ".pdf")) -> None:
-    """Write figures by name, as PNG and PDF; without a date, so that the same numbers give the same file."""
+def figure_files(figures: Mapping[str, Figure], suffixes: Sequence[str] = (".png", ".pdf")) -> dict[str, bytes]:
+    """Figures as files, PNG and PDF, by name; without a date, so that the same numbers give the same file."""
     undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+    files = {}
     for name, figure in figures.items():
         for suffix in suffixes:
-            with replacing(folder / (name + suffix)) as temporary, mpl.rc_context({"svg.hashsalt": name}):
-                figure.savefig(temporary, dpi=200, metadata=undated.get(suffix))
+            buffer = io.BytesIO()
+            with mpl.rc_context({"svg.hashsalt": name}):
+                figure.savefig(buffer, format=suffix[1:], dpi=200, metadata=undated.get(suffix))
+            files[name + suffix] = buffer.getvalue()
             figure.set_layout_engine("none")  # laid out by the first save
+    return files
 
 
-def drop_figures(names: Iterable[str], folder: Path) -> None:
-    """Remove what an earlier run has left under these names."""
-    for name in names:
-        for suffix in (".png", ".pdf"):
-            (folder / (name + suffix)).unlink(missing_ok=True)
+def save_figures(figures: Mapping[str, Figure], folder: Path, suffixes: Sequence[str] = (".png", ".pdf")) -> None:
+    """Write figures into a folder, each whole or not at all."""
+    for name, content in figure_files(figures, suffixes).items():
+        with replacing(folder / name) as temporary:
+            temporary.write_bytes(content)
 
 
 def _figure(

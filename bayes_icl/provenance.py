@@ -33,6 +33,28 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
+def key_of(decisive: Mapping[str, Any]) -> str:
+    """The key of what decides a run's numbers: files with the same key hold the same."""
+    return hashlib.sha256(to_attribute(decisive).encode()).hexdigest()
+
+
+def resume_key(key: str, settings: object, model: Mapping[str, str]) -> str:
+    """The key under which unfinished parts of a run are kept: settings, inputs, model, code and versions.
+
+    Parameters
+    ----------
+    key
+        That of the finished output, which holds the hashes of the inputs.
+    settings
+        The command's dataclass; where it writes and how many processes it takes changes nothing.
+    model
+        What identifies it (`Model.provenance`).
+    """
+    own = dataclasses.asdict(settings)  # type: ignore[call-overload]
+    own = {name: value for name, value in own.items() if name not in ("out", "figures", "force", "workers")}
+    return key_of({"key": key, "settings": own, "model": dict(model), "code": code_hash(), "packages": _versions()})
+
+
 def provenance(
     settings: object, *, started: datetime, model: Mapping[str, str] | None = None, inputs: Iterable[Path] = ()
 ) -> dict[str, Any]:
@@ -53,7 +75,7 @@ def provenance(
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "settings": dataclasses.asdict(settings),  # type: ignore[call-overload]
         **({"model": dict(model)} if model else {}),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "packages": _versions(),
         "python": platform.python_version(),
         "git": _git(),
         "started": started.isoformat(timespec="seconds"),
@@ -124,6 +146,10 @@ def read_record(text: object) -> dict[str, Any]:
     if not all(isinstance(value, str) for value in record.get("model", {}).values()):
         del record["model"]
     return record
+
+
+def _versions() -> dict[str, str]:
+    return {name: version for name in PACKAGES if (version := _version(name))}
 
 
 def _version(package: str) -> str | None:

@@ -92,6 +92,11 @@ class Quotes:
         return f"{_OPEN}{key}{_BETWEEN}{text}{_CLOSE}"
 
 
+def unmarked(text: str) -> str:
+    """Text from elsewhere without the signs that mark a number here, lest it pass for one."""
+    return re.sub(f"[{_OPEN}{_BETWEEN}{_CLOSE}]", "\ufffd", text)
+
+
 def plain(text: str) -> str:
     """The text for a terminal."""
     return _QUOTED.sub(r"\2", text)

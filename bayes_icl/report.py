@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bayes_icl.errors import DONE, StatedError, exit_stating
+from bayes_icl.errors import DONE, exit_stating
 from bayes_icl.sections import Opening, Section, compose, draw, open_with
 from bayes_icl.stages import STAGES, Found, gather
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from matplotlib.figure import Figure
 
     from bayes_icl.findings import Claim
@@ -59,17 +61,45 @@ def main(settings: ReportSettings) -> int:
     """Run the command: the only place here that touches the disk."""
     from datetime import UTC, datetime
 
-    from bayes_icl.curves import newest_curves, read_curves, replacing
-    from bayes_icl.findings import claims
-    from bayes_icl.plots import save_figures
-    from bayes_icl.provenance import provenance
-    from bayes_icl.quotes import Quotes, latex_macros
-    from bayes_icl.tables import write_tables
+    from bayes_icl.curves import newest_curves
+    from bayes_icl.outputs import Output
 
     started = datetime.now(UTC)
     path = settings.curves or newest_curves()
     out = settings.out or Path("reports") / f"{path.stem}.html"
-    _check_output(out, settings.force)
+    beside = out.parent / out.stem
+    given = [file for file in (path, settings.effects, settings.patch) if file]
+    output = Output.file(out, "report", suffixes=(".html", ".htm"), alone=beside.name, inputs=given)
+    if settings.figures:
+        drawn = Output(settings.figures, "report", flag="--figures", inputs=given)
+        drawn.check(force=settings.force)
+    with output.held(force=settings.force):
+        found, files, figures = _compose(path, settings, out, started)
+        if not settings.figures:
+            files |= {f"{beside.name}/figures/{name}": content for name, content in figures.items()}
+        output.write(files)
+    if settings.figures:
+        with drawn.held(force=settings.force):
+            drawn.write(figures, of=out)
+    for missing in found.missing.values():
+        print(f"not in the report: {STAGES[missing.stage]} ({missing.why}); {missing.command}", file=sys.stderr)
+    print(beside)
+    print(out)
+    return DONE
+
+
+def _compose(
+    path: Path, settings: ReportSettings, out: Path, started: datetime
+) -> tuple[Found, dict[str, bytes], dict[str, bytes]]:
+    """What was found, the page and what belongs to it, and the figures; files by name as seen from the page."""
+    from bayes_icl.curves import read_curves
+    from bayes_icl.findings import claims
+    from bayes_icl.outputs import to_json
+    from bayes_icl.plots import figure_files
+    from bayes_icl.provenance import provenance
+    from bayes_icl.quotes import Quotes, latex_macros
+    from bayes_icl.tables import table_files
+
     found = gather(
         path,
         read_curves(path),
@@ -92,36 +122,18 @@ def main(settings: ReportSettings) -> int:
     )
     opening = open_with(found, quotes)
     sections = compose(found, figures, quotes)
-    beside = out.with_suffix("")
-    folder = settings.figures or beside / "figures"
+    beside = out.parent / out.stem
     record = provenance(settings, started=started, inputs=found.read)
     page = render(
-        found, opening, asked, sections, figures, quotes, record, links=_link(folder, out), beside=_link(beside, out)
-    )
-    save_figures(figures, folder, (".pdf", ".svg"))
-    written = write_tables(
-        [block.table for section in sections for block in section.blocks if block.kind == "table"], beside / "tables"
-    )
-    # Of an earlier run, with other tasks or stages; a folder that the user named may hold what is not ours.
-    written += [beside / "figures" / (name + end) for name in figures for end in (".pdf", ".svg")]
-    for old in {*(beside / "tables").glob("*"), *(beside / "figures").glob("*")} - set(written):
-        if old.is_file():
-            old.unlink()
-    numbers = {"provenance": record, "numbers": quotes.numbers}
-    texts = {
-        beside / "numbers.json": json.dumps(numbers, indent=1, ensure_ascii=False, default=str) + "\n",
-        beside / "numbers.tex": latex_macros(quotes.numbers),
-        beside / "sentences.tex": sentences_latex(opening, asked, sections),
-        out: page,  # last: with it the report is whole
-    }
-    for file, text in texts.items():
-        with replacing(file) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    for missing in found.missing.values():
-        print(f"not in the report: {STAGES[missing.stage]} ({missing.why}); {missing.command}", file=sys.stderr)
-    print(beside)
-    print(out)
-    return DONE
+        found, opening, asked, sections, figures, quotes, record,
+        links=_link(settings.figures or beside / "figures", out), beside=_link(beside, out),
+    )  # fmt: skip
+    tables = [block.table for section in sections for block in section.blocks if block.kind == "table"]
+    files = {f"{beside.name}/tables/{name}": content for name, content in table_files(tables).items()}
+    texts = {"numbers.tex": latex_macros(quotes.numbers), "sentences.tex": sentences_latex(opening, asked, sections)}
+    files |= {f"{beside.name}/{name}": text.encode() for name, text in texts.items()}
+    files[f"{beside.name}/numbers.json"] = to_json({"provenance": record, "numbers": quotes.numbers})
+    return found, files | {out.name: page.encode()}, figure_files(figures, (".pdf", ".svg"))
 
 
 def _link(folder: Path, page: Path) -> str:
@@ -253,18 +265,6 @@ def sentences_latex(opening: Opening, asked: Sequence[Claim], sections: Sequence
             else:
                 lines += items(block.sentences) if block.as_list else [" ".join(map(to_latex, block.sentences))]
     return "\n".join([*lines, ""])
-
-
-def _check_output(out: Path, force: bool) -> None:
-    if out.suffix not in (".html", ".htm"):
-        raise StatedError(f"--out {out}: an HTML page is written: give a name that ends in .html")
-    if out.exists() and not force:
-        with out.open(encoding="utf-8", errors="replace") as file:
-            if GENERATOR not in file.read(2000):
-                raise StatedError(f"{out} exists and is no report: give another --out, or --force to replace it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(out.parent, os.W_OK):
-        raise StatedError(f"cannot write into {out.parent}: give another --out")
 
 
 if __name__ == "__main__":

@@ -10,15 +10,15 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
-from bayes_icl.curves import file_name, replacing
+from bayes_icl.curves import file_name
 from bayes_icl.hypotheses import label_of
+from bayes_icl.outputs import to_csv
 from bayes_icl.quotes import escape_latex, typeset_html, typeset_latex
 from bayes_icl.summary import point_of, token_label
 
@@ -757,15 +757,10 @@ def to_html(table: PaperTable) -> str:
     return _PAGE.render(table=table, rows=rows)
 
 
-def write_tables(tables: Iterable[PaperTable], folder: Path) -> list[Path]:
-    """Write NAME.csv and NAME.tex of each, each whole or not at all; the files written."""
-    written: list[Path] = []
+def table_files(tables: Iterable[PaperTable]) -> dict[str, bytes]:
+    """NAME.csv and NAME.tex of each table, by name."""
+    files = {}
     for table in tables:
-        for path, content in (
-            (folder / f"{table.name}.csv", table.frame.to_csv(index=False)),
-            (folder / f"{table.name}.tex", to_latex(table)),
-        ):
-            with replacing(path) as temporary:
-                temporary.write_text(content, encoding="utf-8")
-            written.append(path)
-    return written
+        files[f"{table.name}.csv"] = to_csv(table.frame)
+        files[f"{table.name}.tex"] = to_latex(table).encode()
+    return files

@@ -107,7 +107,7 @@ class Task:
             raise StatedError(f"task {self.name!r}: shuffled draws among labels: give two or more, got {self.labels}")
         for example in self.pool:
             if not isinstance(example, Example):
-                raise StatedError(f"task {self.name!r}: the pool must hold an Example each, not {example!r}")
+                raise StatedError(f"task {self.name!r}: the pool holds examples, as Example('2', '5'), not {example!r}")
             if not all(is_text(text) for text in (example.query, example.answer, example.foil)):
                 raise StatedError(f"task {self.name!r}: query, answer and foil must be text: {example}")
             if not example.query or not example.answer:

@@ -8,16 +8,19 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 
-from bayes_icl.collect import CollectSettings, Journal, collect_curves, main
+from bayes_icl import provenance
+from bayes_icl.collect import CollectSettings, collect_curves, main
 from bayes_icl.curves import VARIABLES, read_curves, write_netcdf
 from bayes_icl.errors import StatedError
 from bayes_icl.models import Model, load_model
+from bayes_icl.outputs import Parts
 from bayes_icl.prompts import DOCUMENT_SEPARATORS
 from bayes_icl.tasks import load_tasks
 
@@ -171,18 +174,18 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def _kill_after(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    add, added = Journal.add, []
+    put, done = Parts.put, []
 
-    def dies(*args: object) -> None:
-        add(*args)
-        added.append(1)
-        if len(added) == n:
+    def dies(*args: Any) -> None:
+        put(*args)
+        done.append(1)
+        if len(done) == n:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Journal, "add", dies)
+    monkeypatch.setattr(Parts, "put", dies)
 
 
-@pytest.mark.parametrize("spoil", ["", '{"task": "past_te', "\n"], ids=["whole", "cut short", "nothing"])
+@pytest.mark.parametrize("spoil", ["whole", "cut short", "altered"])
 def test_a_killed_run_goes_on(tmp_path: Path, calls: list[int], monkeypatch: pytest.MonkeyPatch, spoil: str) -> None:
     """Bit for bit what an unbroken run gives, and what was finished is not read again."""
     assert main(CollectSettings(**SETTINGS, out=tmp_path / "unbroken.nc")) == 0
@@ -194,42 +197,49 @@ def test_a_killed_run_goes_on(tmp_path: Path, calls: list[int], monkeypatch: pyt
         with pytest.raises(KeyboardInterrupt):
             main(settings)
     assert len(calls) == 2 and not settings.out.exists()
-    journal = tmp_path / "c.nc.part"
-    if spoil == "\n":  # killed while the second line was being written
-        journal.write_bytes(journal.read_bytes()[:-40])
-    else:
-        journal.write_bytes(journal.read_bytes() + spoil.encode())
+    parts = tmp_path / "c.nc.part"
+    content = parts.read_bytes()
+    if spoil == "cut short":
+        parts.write_bytes(content[:-40])
+    if spoil == "altered":  # one digit of the second batch, which reads as well as before
+        at = content.rindex(b"1")
+        parts.write_bytes(content[:at] + b"2" + content[at + 1 :])
     calls.clear()
     assert main(settings) == 0
-    assert len(calls) == (5 if spoil == "\n" else 4)
+    assert len(calls) == (4 if spoil == "whole" else 5)
     whole, resumed = read_curves(tmp_path / "unbroken.nc"), read_curves(settings.out)
     for name in whole.data_vars:
         assert whole[name].identical(resumed[name]), name
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.nc", "unbroken.nc"]
+    files = [".c.nc.json", ".unbroken.nc.json", "c.nc", "unbroken.nc"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == files
 
 
-def test_a_journal_of_other_settings_is_not_used(
-    tmp_path: Path, calls: list[int], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("change", ["settings", "code", "input"])
+def test_parts_of_another_run_are_not_used(
+    tmp_path: Path, calls: list[int], monkeypatch: pytest.MonkeyPatch, change: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from bayes_icl.tasks import Example, Task\n"
+        "task = Task('own', tuple(Example(f'q{i}', f'a{i}') for i in range(8)))\n"
+    )
+    settings = CollectSettings(**{**SETTINGS, "tasks": (str(own), "past_tense")}, out=tmp_path / "c.nc")
     with monkeypatch.context() as patch:
         _kill_after(2, patch)
         with pytest.raises(KeyboardInterrupt):
-            main(CollectSettings(**SETTINGS, out=tmp_path / "c.nc"))
+            main(settings)
     calls.clear()
-    assert main(CollectSettings(**SETTINGS, seed=1, out=tmp_path / "c.nc")) == 0
-    assert len(calls) == 6
-    main(CollectSettings(**SETTINGS, seed=1, out=tmp_path / "unbroken.nc"))
+    if change == "settings":
+        settings = replace(settings, seed=1)
+    if change == "code":
+        monkeypatch.setattr(provenance, "code_hash", lambda: "of another version")
+    if change == "input":
+        own.write_text(own.read_text() + "# a comment\n")
+    capsys.readouterr()
+    assert main(settings) == 0
+    assert len(calls) == 6 and "of other settings, inputs or code" in capsys.readouterr().err
+    main(replace(settings, out=tmp_path / "unbroken.nc"))
     assert read_curves(tmp_path / "c.nc").log_odds.identical(read_curves(tmp_path / "unbroken.nc").log_odds)
-
-
-@pytest.mark.parametrize("content", [b"", b"key", b"key\n", b"other\n{}\n", b"ke"])
-def test_a_journal_cut_anywhere_in_its_first_line_still_works(tmp_path: Path, content: bytes) -> None:
-    journal = Journal(tmp_path / "c.part", "key")
-    journal.path.write_bytes(content)
-    assert journal.finished() == {}
-    journal.add("t", 0, [{"x": 0.1}])
-    journal.add("t", 2, [{"x": 1e-300}])
-    assert Journal(journal.path, "key").finished() == {("t", 0): [{"x": 0.1}], ("t", 2): [{"x": 1e-300}]}
 
 
 def test_the_same_settings_again_are_nothing_to_do(
@@ -251,7 +261,7 @@ def test_other_settings_need_force(tmp_path: Path, change: dict) -> None:
     path = tmp_path / "c.nc"
     main(CollectSettings(**SETTINGS, out=path))
     before = path.read_bytes()
-    with pytest.raises(StatedError, match=r"c\.nc exists and was made otherwise: .*--force"):
+    with pytest.raises(StatedError, match=r"c\.nc was made with other settings: .*--force"):
         main(CollectSettings(**{**SETTINGS, **change}, out=path))
     assert path.read_bytes() == before
     assert main(CollectSettings(**{**SETTINGS, **change}, out=path, force=True)) == 0
@@ -261,7 +271,7 @@ def test_other_settings_need_force(tmp_path: Path, change: dict) -> None:
 def test_a_foreign_file_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "c.nc"
     path.write_text("my thesis")
-    with pytest.raises(StatedError, match="made otherwise"):
+    with pytest.raises(StatedError, match=r"no record says that collect wrote it: .*--force"):
         main(CollectSettings(**SETTINGS, out=path))
     assert path.read_text() == "my thesis"
 
@@ -322,7 +332,7 @@ def test_a_users_own_table_end_to_end(tmp_path: Path) -> None:
     assert {(q, a) for q, a in zip(dataset["query"].values.flat, dataset["answer"].values.flat)} <= set(
         map(tuple, pairs)
     )
-    states(run(*flags, "--seed", "1", "--out", "out/c.nc", cwd=tmp_path), "exists and was made otherwise")
+    states(run(*flags, "--seed", "1", "--out", "out/c.nc", cwd=tmp_path), "was made with other settings")
 
 
 @pytest.mark.parametrize(

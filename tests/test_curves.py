@@ -319,13 +319,15 @@ def test_a_failed_write_leaves_the_old_file(
     before = path.read_bytes()
     written = []
 
-    def fails(self: xr.Dataset, target: Path, **_: object) -> None:
-        Path(target).write_bytes(b"half a file")
-        written.append(Path(target))
+    real = Path.write_bytes
+
+    def fails(target: Path, content: bytes) -> None:
+        real(target, content[:100])
+        written.append(target)
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(xr.Dataset, "to_netcdf", fails)
+        patch.setattr(Path, "write_bytes", fails)
         with pytest.raises(type(error)):
             write_netcdf(made() * 2, path)
     assert written and written[0].parent == tmp_path  # beside the file, so that the rename cannot cross disks

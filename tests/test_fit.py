@@ -269,6 +269,7 @@ def test_the_files_of_a_run(csv: Path, capsys: Any) -> None:
         *TABLES,
         "verdict.json",
         "provenance.json",
+        ".fit.json",
     }
     for name in ("curves_rising", "updates", "comparison", "delta", "sensitivity"):
         assert (figures / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -362,28 +363,6 @@ def test_nothing_is_fitted_again_unless_it_must(
     assert ended(settings_for(csv, seed=1, force=True)) == first  # the control
     assert len(fits_made) == 2
     assert snapshot(out) != before
-
-
-def test_a_run_that_was_stopped_leaves_no_provenance_and_is_made_again(
-    csv: Path, undrawn: None, fits_made: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = csv.parent / "out"
-    assert ended(settings_for(csv)) == 3
-    whole = snapshot(out)
-    real = fit.fit_file
-
-    def stop(*_: Any) -> str:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(fit, "fit_file", stop)  # between the fits and the writing of the first of them
-    assert ended(settings_for(csv, seed=1, force=True)) == 130
-    assert not (out / "provenance.json").exists()
-    monkeypatch.setattr(fit, "fit_file", real)
-    assert ended(settings_for(csv)) == 3
-    assert len(fits_made) == 3
-    again = snapshot(out)
-    assert set(again) == set(whole)
-    assert all(again[name] == whole[name] for name in (*TABLES, "verdict.json"))
 
 
 def test_a_run_stopped_while_it_fits_leaves_what_there_was(

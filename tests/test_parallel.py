@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,54 @@ def test_a_killed_worker_is_stated() -> None:
         run_jobs(2) as run,
     ):
         list(run(lambda: os.kill(os.getpid(), signal.SIGKILL), [()]))
+
+
+LONG = """
+import os, signal, sys, time
+from bayes_icl.errors import exit_stating
+from bayes_icl.parallel import run_jobs
+
+def wait():
+    print(os.getpid(), flush=True)
+    time.sleep(120)
+
+def work():
+    with run_jobs(2) as run:
+        list(run(wait, [(), ()]))
+    return 0
+
+if __name__ == "__main__":
+    exit_stating(work)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "whole_group", "code"), [("SIGINT", True, 130), ("SIGTERM", False, -15), ("SIGKILL", False, -9)]
+)
+def test_a_kill_ends_the_workers_too(tmp_path: Path, how: str, whole_group: bool, code: int) -> None:
+    """An interrupt from the keyboard reaches them as well; it is answered by the parent, in one line."""
+    (tmp_path / "script.py").write_text(LONG)
+    process = subprocess.Popen(
+        [sys.executable, "script.py"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    workers = [int(process.stdout.readline()) for _ in range(2)]
+    began = time.monotonic()
+    (os.killpg if whole_group else os.kill)(process.pid, getattr(signal, how))
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in said and (said.startswith("stopped:") or how != "SIGINT")
+    while any(_alive(pid) for pid in workers):
+        assert time.monotonic() < began + 30
+        time.sleep(0.05)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
 
 
 SCRIPT = """

@@ -311,7 +311,8 @@ def test_the_token_read_is_the_first_that_tells_answers_apart(
     for one in answers:
         tokens = np.array([ord(letter) for letter in f"q>{one}r>{one}"])
         starts = np.array([2, 4 + len(one)])
-        prompts.append(recorded_prompt(tokens, starts, starts + len(one)))
+        queries = starts - 2
+        prompts.append(recorded_prompt(tokens, starts, starts + len(one), queries, queries + 1))
     np.testing.assert_allclose([differing(prompts, i) for i in range(len(shares))], shares, atol=1e-12)
     assert token_read(prompts, "hand") == token
     with pytest.raises(StatedError, match="all answers of task 'hand' begin alike"):

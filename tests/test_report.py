@@ -255,7 +255,9 @@ def test_a_command_gives_its_settings_again(name: str, settings: Any) -> None:
 
 
 def changed(path: Path, edit: Any) -> None:
-    """Rewrite a JSON file."""
+    """Rewrite a JSON file, and remove the records that would tell."""
+    for record in path.parent.glob(".*.json"):
+        record.unlink()
     content = json.loads(path.read_text(encoding="utf-8"))
     edit(content)
     path.write_text(json.dumps(content), encoding="utf-8")
@@ -284,6 +286,24 @@ def test_other_data_give_other_sentences(copied: Path, undrawn: None) -> None:
     assert before.quoted["copy.patch.rule"] == after.quoted["copy.patch.rule"]
     assert before.quoted["random_labels.verdict.delta"] == after.quoted["random_labels.verdict.delta"]
     assert "Yes." in after.text and "Yes." not in before.text
+
+
+def test_text_from_elsewhere_passes_for_no_number_and_for_no_latex(copied: Path, undrawn: None) -> None:
+    """Files may come from others, with the signs that mark a number here, and with LaTeX."""
+    forged = "\ue000x}\\input{/etc/passwd}{\ue001y\ue002 \\input{/etc/shadow} 5%"
+
+    def edit(verdicts: dict) -> None:
+        verdicts["copy"]["reasons"] = [forged]
+        verdicts["copy"]["notes"] = [forged]
+
+    changed(Path("data/fits/t/verdict.json"), edit)
+    report.main(report.ReportSettings())
+    for name in ("sentences.tex", "numbers.tex"):
+        text = (Path("reports/t") / name).read_text()
+        assert "\\input{/etc" not in text
+    said = Path("reports/t/sentences.tex").read_text()
+    assert r"\textbackslash{}input\{/etc/shadow\}" in said  # the control: it was written there, as text
+    assert not any("passwd" in key for key in Page(Path("reports/t.html")).quoted)
 
 
 def test_stages_that_were_not_run_are_named(copied: Path, undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -330,7 +350,21 @@ def test_what_another_command_wrote_is_not_taken(copied: Path, undrawn: None) ->
         report.main(report.ReportSettings(fits=Path("data/fits/t/copy__additive.nc")))
     Path("data/fits/t/checks.csv").unlink()
     report.main(report.ReportSettings())
-    assert "data/fits/t is not whole" in Page(Path("reports/t.html")).text
+    assert "data/fits/t is not as fit wrote it: checks.csv is missing" in Page(Path("reports/t.html")).text
+
+
+@pytest.mark.parametrize("name", ["data/fits/t/comparison.csv", "data/fits/t/verdict.json", "data/effects/t.heads.csv"])
+def test_a_file_that_was_cut_short_is_not_taken_for_the_whole(copied: Path, undrawn: None, name: str) -> None:
+    """Half of a table reads as well as all of it; without its record it would be drawn."""
+    path = Path(name)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.rindex(b"\n", 0, len(whole) // 2 + 200) + 1])
+    report.main(report.ReportSettings())
+    text = Page(Path("reports/t.html")).text
+    assert f"{path.name} is changed" in text and "--force" in text
+    path.write_bytes(whole)  # the control
+    report.main(report.ReportSettings())
+    assert f"{path.name} is changed" not in Page(Path("reports/t.html")).text
 
 
 def test_fits_of_some_tasks_say_of_which(copied: Path, undrawn: None) -> None:
@@ -368,6 +402,7 @@ def test_calibration_of_another_size_is_said_to_be(page: Page) -> None:
 
 
 def test_effects_without_intervention_say_so(copied: Path, undrawn: None) -> None:
+    Path("data/effects/.t.nc.json").unlink()  # which would tell that they were changed
     for name in ("ablation", "repair"):
         table = Path(f"data/effects/t.{name}.csv")
         table.write_text(table.read_text().splitlines()[0] + "\n")
@@ -407,7 +442,7 @@ def test_a_table_of_log_odds_is_enough(copied: Path) -> None:
 
 def test_nothing_else_is_replaced(copied: Path) -> None:
     Path("mine.html").write_text("<p>my notes</p>")
-    with pytest.raises(StatedError, match=r"mine\.html exists and is no report: .*--force"):
+    with pytest.raises(StatedError, match=r"mine\.html exists, and no record says that report wrote it: .*--force"):
         report.main(report.ReportSettings(out=Path("mine.html")))
     assert Path("mine.html").read_text() == "<p>my notes</p>"
     with pytest.raises(StatedError, match=r"ends in \.html"):
@@ -437,7 +472,7 @@ def test_a_run_that_fails_leaves_the_page_that_was(
     copied: Path, undrawn: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = Path("reports/t.html").read_bytes()
-    monkeypatch.setattr("bayes_icl.tables.write_tables", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("bayes_icl.tables.table_files", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         report.main(report.ReportSettings())
     assert Path("reports/t.html").read_bytes() == before

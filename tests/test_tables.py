@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from bayes_icl import tables
 from bayes_icl.compare import COLUMNS as COMPARISON
 from bayes_icl.heads import COLUMNS as HEADS
-from bayes_icl.tables import Column, PaperTable, interval, number, p_value, text, to_html, to_latex, write_tables
+from bayes_icl.tables import Column, PaperTable, interval, number, p_value, table_files, text, to_html, to_latex
 
 MINUS = "\u2212"
 NASTY = ["<b>", "a & b", "[x]", "*y", "50 %", "#1_a^b~c\\d{e}$f$", "a--b `c'", "x\n\n% y", "\x00\x1b", "</td>", "-1.5"]
@@ -248,8 +248,10 @@ def test_a_table_without_rows_is_a_table() -> None:
 def test_files_hold_all_of_the_frame_exactly(tmp_path: Path) -> None:
     frame = pd.DataFrame({"name": NASTY, "x": np.random.default_rng(0).normal(size=len(NASTY)) * 1e-7})
     table = PaperTable("odd", "t", "c\n\\end", "s", frame, (text("name", "name"),), frame.head(2))
-    written = write_tables([table], tmp_path)
-    assert [path.name for path in written] == ["odd.csv", "odd.tex"] == sorted(path.name for path in tmp_path.iterdir())
+    files = table_files([table])
+    assert list(files) == ["odd.csv", "odd.tex"]
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
     again = pd.read_csv(tmp_path / "odd.csv", dtype=str, keep_default_na=False)
     assert [float(x) for x in again.x] == frame.x.tolist() and again.name.tolist() == NASTY
     comments, _, rows = tabular((tmp_path / "odd.tex").read_text(encoding="utf-8"))
@@ -476,5 +478,4 @@ def test_names_of_files_are_those_of_the_figures(task: str, tmp_path: Path) -> N
     from bayes_icl.curves import file_name
 
     (table,) = tables.comparison_tables({task: verdict()}, comparison(task))
-    (first, _) = write_tables([table], tmp_path)
-    assert first.stem == f"comparison_{file_name(task)}" and first.exists()
+    assert list(table_files([table])) == [f"comparison_{file_name(task)}{end}" for end in (".csv", ".tex")]

@@ -1,0 +1,29 @@
+"""Every command is killed once and goes on; `make kills` does it ten times each (benchmarks/kills.txt)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import kills
+import pytest
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return kills.reference_of(tmp_path_factory.mktemp("kills") / "reference")
+
+
+@pytest.mark.parametrize("command", kills.COMMANDS)
+def test_a_command_that_is_killed_goes_on_to_the_same_files(command: str, reference: Path, tmp_path: Path) -> None:
+    kills.rounds(command, reference, tmp_path, 1, seed=1)
+
+
+def test_the_comparison_sees_a_changed_bit(reference: Path, tmp_path: Path) -> None:
+    """The control."""
+    import h5py
+
+    expected = kills.content(reference / "c.nc")
+    with h5py.File(reference / "c.nc", "r+") as file:
+        file["log_odds"][0, 0, 0, 0] += 1e-12
+    with pytest.raises(AssertionError, match=r"c\.nc differs"):
+        kills._same(expected, kills.content(reference / "c.nc"), "now")
