@@ -1,7 +1,8 @@
 """Junk for every command: one line that states what is wrong, or a right result; never a traceback or a wrong number.
 
-Most inputs go as far as the reading; some go through whole runs on a random model and tiny curves.
-BAYES_ICL_JUNK=20 tries twenty times as many.
+Some 3200 inputs: 960 tables, specs and files of tasks, 300 tables and 270 files of curves, 90 things that are no files, 240
+flags, 120 runs of fit, attribute and patch, 70 damaged outputs of other stages; and what is asked of curves once they
+are read. Most go as far as the reading. BAYES_ICL_JUNK=20 tries twenty times as many of what is drawn.
 """
 
 from __future__ import annotations
@@ -622,7 +623,7 @@ def read_it_all(path: Path) -> xr.Dataset:
     return dataset
 
 
-@tried(150)
+@tried(120)
 @given(
     first=st.sampled_from(sorted(OTHER)),
     second=st.sampled_from([*SAME, *OTHER]),
@@ -666,13 +667,12 @@ def test_files_that_are_curves_are_read_rightly(folder: Path, change: str, name:
     assert code == 0, said
 
 
-@pytest.mark.parametrize("attribute", ATTRIBUTES, ids=str)
-@pytest.mark.parametrize("name", ["provenance", "key"])
-def test_attributes_of_another_kind(folder: Path, name: str, attribute: Any) -> None:
-    test_files_that_are_curves_are_read_rightly.hypothesis.inner_test(folder, "nothing", name, attribute)
+@pytest.mark.parametrize("attribute", ATTRIBUTES, ids=range(len(ATTRIBUTES)))
+def test_records_of_another_kind(folder: Path, attribute: Any) -> None:
+    test_files_that_are_curves_are_read_rightly.hypothesis.inner_test(folder, "nothing", "provenance", attribute)
 
 
-@tried(90)
+@tried(80)
 @given(damage=unreadable)
 def test_damaged_files_of_curves(folder: Path, whole: bytes, damage: tuple[str, Any]) -> None:
     path = folder / "damaged.nc"
@@ -790,7 +790,7 @@ FLAGS: dict[Any, dict[str, tuple[str, ...]]] = {
         "--batch-size": NUMBERS[:2],
         "--seed": ("-1", str(10**12)),
         "--workers": ("-1", str(10**12)),
-        "--model": ("tinny", "", "/nowhere"),
+        "--model": ("tinny", "/nowhere"),
         "--out": ("x.txt", "collected.nc", "/proc/x.nc", "/dev/null"),
     },
     patch: {
@@ -952,18 +952,21 @@ TOKENS: dict[str, Change] = {
 def test_odd_tokens_are_not_run(collected: Path, undrawn: None, change: str) -> None:
     path = collected.with_name("tokens.nc")
     TOKENS[change](xr.load_dataset(collected, engine="h5netcdf")).to_netcdf(path, engine="h5netcdf")
-    fine = change in ("as they are", "transposed", "no queries")
-    for module, words in (
-        (attribute, ["--placebos", "2", "--workers", "1", "--no-ablate", "--tasks", "category"]),
-        (attribute, ["--readout", "foil", "--workers", "1", "--no-ablate", "--tasks", "category"]),
-        (patch, ["--n-examples", "2", "--no-steps", "--rounds", "0", "--placebos", "1", "--tasks", "category"]),
-    ):
-        code, said = outcome(command(module, ["--curves", "tokens.nc", "--force", *words]), counted="whole runs")
-        print(change, module.__name__, code, said)
-        assert code == 0 if fine else True, said
+    little = ["--placebos", "2", "--workers", "1", "--no-ablate"]
+    runs = {
+        "attribute": (attribute, little),
+        "foil": (attribute, [*little, "--readout", "foil"]),
+        "patch": (patch, ["--n-examples", "2", "--no-steps", "--rounds", "0", "--placebos", "1"]),
+    }
+    # Foils concern one of them; what the others make of them is what they make of any file.
+    wanted = ["foil"] if "fo" in change else ["patch"] if change == "no answers" else runs
+    for module, words in (runs[name] for name in wanted):
+        given = ["--curves", "tokens.nc", "--force", "--tasks", "category", *words]
+        code, said = outcome(command(module, given), counted="whole runs")
+        assert code == (0 if change in ("as they are", "transposed", "no queries") else 1), (module, said)
 
 
-# ----------------------------------------------------------------------------------------------- outputs of other stages
+# -------------------------------------------------------------------------------------------- outputs of other stages
 
 
 def last_half(content: bytes) -> bytes:
@@ -992,11 +995,14 @@ def fitted(collected: Path) -> Path:
     return collected.with_name("fitted")
 
 
-@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "without a record"])
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize(
+    "damage, recorded",
+    [*((damage, False) for damage in DAMAGE), *((damage, True) for damage in ("cut", "gone", "a list"))],
+)
 def test_damaged_fits_are_left_out(fitted: Path, undrawn: None, tmp_path: Path, damage: str, recorded: bool) -> None:
     """Files of an earlier version have no record of what was written; with one, nothing altered is taken."""
-    for name in ("verdict.json", "provenance.json", "comparison.csv", "checks.csv", "sensitivity.csv", "engines.csv"):
+    names = ("verdict.json", "provenance.json", "comparison.csv", "checks.csv", "sensitivity.csv", "engines.csv")
+    for name in names if damage in ("cut", "other columns") else names[:4]:
         shutil.rmtree(tmp_path / "fits", ignore_errors=True)
         shutil.copytree(fitted, tmp_path / "fits")
         if not recorded:
@@ -1013,7 +1019,7 @@ def test_damaged_fits_are_left_out(fitted: Path, undrawn: None, tmp_path: Path, 
             assert code == 1 and "--fits" in said, (name, said)
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("damage", ["cut", "no text", "null", "of another tool", "other columns"])
 def test_damaged_calibrations_are_not_reported(collected: Path, undrawn: None, tmp_path: Path, damage: str) -> None:
     for name in ("provenance.json", "outcomes.csv"):
         folder = tmp_path / name
