@@ -1,8 +1,8 @@
 """Junk for every command: one line that states what is wrong, or a right result; never a traceback or a wrong number.
 
-Some 3200 inputs: 960 tables, specs and files of tasks, 300 tables and 270 files of curves, 90 things that are no files, 240
-flags, 120 runs of fit, attribute and patch, 70 damaged outputs of other stages; and what is asked of curves once they
-are read. Most go as far as the reading. BAYES_ICL_JUNK=20 tries twenty times as many of what is drawn.
+Some 3200 inputs: 960 tables, specs and files of tasks, 300 tables and 270 files of curves, 90 things that are no
+files, 240 flags, 120 runs of fit, attribute and patch, 70 damaged outputs of other stages; and what is asked of curves
+once they are read. Most go as far as the reading. BAYES_ICL_JUNK=20 tries twenty times as many of what is drawn.
 """
 
 from __future__ import annotations
