@@ -277,14 +277,15 @@ def heads_named(
     """
     found: list[tuple[int, int]] = []
     for spec in specs:
-        if match := re.fullmatch(r"L(\d+)H(\d+)", spec):
+        if match := re.fullmatch("L([0-9]{1,9})H([0-9]{1,9})", spec):
             found.append((int(match[1]), int(match[2])))
-        elif match := re.fullmatch(r"(\d+)(?:-(\d+))?", spec):
+        elif match := re.fullmatch("([0-9]{1,9})(?:-([0-9]{1,9}))?", spec):
             first, last = int(match[1]), int(match[2] or match[1])
             if last < first:
                 raise StatedError(f"--ablate {spec}: a range of layers goes up, as in {last}-{first}")
-            found += [(layer, head) for layer in range(first, last + 1) for head in range(n_heads)]
-        elif match := re.fullmatch(r"top(\d+)", spec):
+            layers = range(first, min(last, first + n_layers) + 1)  # one too many says that there is none
+            found += [(layer, head) for layer in layers for head in range(n_heads)]
+        elif match := re.fullmatch("top([0-9]{1,9})", spec):
             if ranks is None:
                 raise StatedError(f"--ablate {spec}: give the table to rank by with --ranks")
             if missing := [name for name in ("layer", "head", rank_by) if name not in ranks]:

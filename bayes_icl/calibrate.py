@@ -470,6 +470,9 @@ def main(settings: CalibrateSettings) -> int:
     from bayes_icl.provenance import now, provenance
 
     started = datetime.now(UTC)
+    settings = replace(settings, hypotheses=tuple(dict.fromkeys(settings.hypotheses)))  # twice would count twice
+    if not settings.hypotheses:
+        raise StatedError("--hypotheses needs at least one value")
     for name in settings.hypotheses:
         if name not in HYPOTHESES or HYPOTHESES[name].ceiling:
             raise unknown("hypothesis", name, [n for n, h in HYPOTHESES.items() if not h.ceiling])

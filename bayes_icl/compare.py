@@ -93,6 +93,9 @@ def too_little(curves: Curves) -> str | None:
             f"{_count(n_seqs, 'sequence')} of {_count(n_shots, 'shot')} from n = {curves.shots[0]:.0f}: at least 2 "
             f"sequences of 4 shots are needed for a fit, {LEAST_SEQS} of {LEAST_UPDATES + 1} for a verdict"
         )
+    spread = curves.log_odds.std(1)
+    if not np.median(spread) > 1e-9 * spread.max():  # of which priors are in units
+        return "no variation: more than half of the sequences do not change from shot to shot"
     updates = np.diff(curves.log_odds, axis=1)
     noise = updates - updates.mean(0) - updates.mean(1, keepdims=True) + updates.mean()
     if noise.std() <= 1e-4 * curves.log_odds.std():

@@ -168,6 +168,13 @@ def check(dataset: xr.Dataset, source: str = "the curves") -> xr.Dataset:
         more = f" and {len(cells) - 3} more" if len(cells) > 3 else ""
         why = INFINITE if np.isinf(odds.values).any() else "a readout that a task lacks is NaN for the whole task"
         raise StatedError(f"{source}: log_odds must be finite, but {named}{more}; {why}")
+    for name in ("log_odds", "evidence"):
+        largest = float(abs(dataset[name]).max()) if name in dataset else 0.0
+        if largest > MOST:
+            raise StatedError(
+                f"{source}: {name} goes to {largest:.3g} nats, and {MOST} is beyond all that models say: does it stand "
+                "for a missing value, or is it of another unit?"
+            )
     empty = absent.all(("readout", "seq"))
     if bool(empty.any()):
         raise StatedError(f"{source}: no values for task {', '.join(map(str, dataset.task.values[empty.values]))}")
@@ -196,7 +203,7 @@ def read_curves(path: Path) -> xr.Dataset:
             dataset = opened.load()
     except Exception as error:  # h5py raises many kinds on damaged files
         raise StatedError(f"{path} is not a readable netCDF file (damaged or cut short?): {error}") from error
-    return check(dataset, str(path))
+    return check(dataset, str(path)).transpose(*DIMS, ...)  # the order that all take
 
 
 UNKNOWN = ("", "NA", "NaN", "nan")  # cells of evidence that is not known
@@ -210,8 +217,9 @@ def _from_table(path: Path) -> xr.Dataset:
     shots = _numbers(path, lines, "shot", columns["shot"])
     if (wrong := (shots < 0) | (shots % 1 != 0) | (shots > MOST)).any():
         at = int(wrong.argmax())
+        bound = f"{MOST} or less" if shots[at] > MOST else "0 or more"
         raise StatedError(
-            f"{path} line {lines[at]}: a shot is a whole number of examples, 0 to {MOST}, not {columns['shot'][at]}"
+            f"{path} line {lines[at]}: a shot is a whole number of examples, {bound}, not {columns['shot'][at]}"
         )
     table = pd.DataFrame(
         {

@@ -118,6 +118,7 @@ def recorded_episodes(
     if missing := [name for name in needed if name not in curves]:
         raise StatedError(f"the curves have no {', '.join(missing)}, which attribution needs: collect them again")
     own = curves.sel(task=task)
+    _check_places(model, own, [name for name in (*needed, "query_start", "query_stop") if name in own])
     every = [own.sel(seq=seq) for seq in own.seq.values.tolist()]
     prompts = [
         recorded_prompt(one.tokens.values, *(one[name].values.astype(np.int64) for name in needed[1:3]), *asked)
@@ -142,6 +143,40 @@ def recorded_episodes(
             Episode(int(one.seq), prompt, token_places(prompt), Target(at - 1, prompt.tokens[at], foil), token)
         )
     return episodes
+
+
+def _check_places(model: Model, own: xr.Dataset, names: Sequence[str]) -> None:
+    """State tokens and places of a file that do not fit together: another tool's, or altered ones, may be anything."""
+
+    def need(holds: bool, what: str) -> None:
+        if not holds:
+            raise StatedError(
+                f"task {str(own.task.values)!r}: the curves cannot be run again ({what}): collect them again"
+            )
+
+    need(own.seq.dtype.kind in "iu", "sequences are not numbered")
+    need(int(own.shot[0]) == 0, f"they begin at n = {int(own.shot[0])}, and all from 0 on are needed")
+    table = {}
+    for name in names:
+        dims = ("seq", "pos" if name == "tokens" else "shot")
+        need(set(own[name].dims) == set(dims), f"{name} has the dimensions {', '.join(map(str, own[name].dims))}")
+        table[name] = own[name].transpose(*dims).values
+        kinds, words = ("OUT", "text") if name == "query" else ("iu", "whole numbers")
+        need(table[name].dtype.kind in kinds, f"{name} is {table[name].dtype}, not {words}")
+    tokens, start, stop = (table[name].astype(np.int64) for name in ("tokens", "answer_start", "answer_stop"))
+    shown = tokens >= 0
+    length = shown.sum(1)[:, None]
+    need(bool((np.diff(shown.astype(int), axis=1) <= 0).all()), "there are gaps in them")
+    need(bool((tokens < len(model.token_texts)).all()), f"{model.name!r} has no such tokens")
+    need(bool(((start >= 1) & (start < stop) & (stop <= length)).all()), "answers stand outside of them")
+    need(bool((start[:, 1:] >= stop[:, :-1]).all()), "answers overlap")
+    if "query_start" in table and "query_stop" in table:
+        asked, told = table["query_start"].astype(np.int64), table["query_stop"].astype(np.int64)
+        need(bool(((asked >= 0) & (asked < told) & (told <= start + 1)).all()), "queries stand outside of their shot")
+    if "fork" in table:
+        fork, foil = table["fork"].astype(np.int64), table["foil_token"].astype(np.int64)
+        need(bool(((fork < stop - start) & (foil < len(model.token_texts))).all()), "foils do not fit their answers")
+        need(bool(((fork < 0) == (foil < 0)).all()), "foils do not fit their answers")
 
 
 def _query_places(model: Model, own: xr.Dataset) -> tuple[Int[np.ndarray, "seq shot"], Int[np.ndarray, "seq shot"]]:

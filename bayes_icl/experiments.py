@@ -664,7 +664,10 @@ def _ranks(settings: PatchSettings, task: str) -> pd.DataFrame | None:
 
     if not settings.ranks:
         return None
-    table = read_table(settings.ranks)
+    try:
+        table = read_table(settings.ranks)
+    except ValueError as error:  # pandas' own errors, and what is no text
+        raise StatedError(f"--ranks {settings.ranks} is not readable as CSV: {error}") from None
     if "task" not in table:
         return table
     if not (table.task == task).any():

@@ -536,8 +536,8 @@ def load_model(name: str, device: str = "auto") -> Model:
     """
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise StatedError(f"no device {device!r}: {str(error).splitlines()[0]}; use --device cpu") from None
     if name == "tiny":
         hf, tokenizer = _tiny()

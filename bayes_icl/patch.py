@@ -144,11 +144,17 @@ def patch_curves(
 
 def _check(settings: PatchSettings, dataset: xr.Dataset) -> list[str]:
     """The tasks wanted, if the settings make sense for the file."""
+    from bayes_icl.curves import readouts_of
+
     known = [str(name) for name in dataset.task.values]
     tasks = list(dict.fromkeys(settings.tasks)) or known
     for task in tasks:
         if task not in known:
             raise unknown("task", task, known)
+        if "complement" not in readouts_of(dataset, task):
+            raise StatedError(f"task {task!r} has no readout 'complement' in this file: leave it out with --tasks")
+    if "answer" not in dataset:
+        raise StatedError("the curves have no answer, which patching needs: collect them again")
     check_least(settings, n_examples=2, n_seqs=0, before=1, rounds=0, backups=1, placebos=1, seed=0)
     if 0 < settings.n_seqs < PAIRS_LEAST:
         raise StatedError(f"--n-seqs must be 0 or at least {PAIRS_LEAST}, got {settings.n_seqs}")

@@ -67,7 +67,7 @@ def main(settings: ReportSettings) -> int:
     started = datetime.now(UTC)
     path = settings.curves or newest_curves()
     out = settings.out or Path("reports") / f"{path.stem}.html"
-    beside = out.with_suffix("")
+    beside = out.parent / out.stem
     given = [file for file in (path, settings.effects, settings.patch) if file]
     output = Output.file(out, "report", suffixes=(".html", ".htm"), alone=beside.name, inputs=given)
     if settings.figures:
@@ -122,7 +122,7 @@ def _compose(
     )
     opening = open_with(found, quotes)
     sections = compose(found, figures, quotes)
-    beside = out.with_suffix("")
+    beside = out.parent / out.stem
     record = provenance(settings, started=started, inputs=found.read)
     page = render(
         found, opening, asked, sections, figures, quotes, record,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bayes_icl.errors import StatedError, shown
 from bayes_icl.outputs import problem_of
-from bayes_icl.provenance import record_of
+from bayes_icl.provenance import read_record, record_of
 from bayes_icl.quotes import unmarked
 
 if TYPE_CHECKING:
@@ -168,12 +168,45 @@ def _take(found: Found, stage: str, place: Path, record: dict[str, Any]) -> bool
         }
         written = json.loads(facts.read_text(encoding="utf-8"))
         found.facts[stage] = json.loads(unmarked(json.dumps(written, ensure_ascii=False)))
-    except (OSError, ValueError):  # pandas' own errors are ValueErrors
+        if not _as_written(stage, found.tables[stage], found.facts[stage]):
+            raise ValueError
+    except (OSError, ValueError, RecursionError):  # pandas' own errors are ValueErrors
         found.tables.pop(stage, None)
+        found.facts.pop(stage, None)
         return False
     found.folder[stage], found.records[stage] = place, record
     found.read += [_whole(place), facts, *tables.values()]
     return True
+
+
+def _as_written(stage: str, tables: dict[str, pd.DataFrame], facts: Any) -> bool:
+    """Whether tables and facts have what the page reads: those of another version or tool may not."""
+    from bayes_icl import attribute, checks, compare, experiments, heads
+
+    keys = {
+        "fit": set(compare.Verdict("", "", 0, "", []).as_json()) | {"others"},
+        "attribute": {"n_min", "readout", "token", "delta", "slope_head", "share_head", "stands_out"},
+        "patch": {"taught", "kind", "position", "backups_sought", "rule_measured", "n_examples"},
+    }[stage]
+    columns: dict[str, list[str]] = {
+        "fit": {
+            "comparison": compare.COLUMNS,
+            "checks": [*checks.COLUMNS, "task"],
+            "sensitivity": [
+                *("task", "readout", "n_min", "priors", "noise", "verdict", "named", "seqs_needed", "headline"),
+                *("delta_mean", "delta_hdi_low", "delta_hdi_high"),
+            ],
+            "engines": ["task", "hypothesis", "parameter", "shift", "shift_se", "sd_ratio"],
+        },
+        "attribute": {"heads": heads.COLUMNS, "ablation": attribute.ABLATION, "repair": attribute.REPAIR},
+        "patch": experiments.COLUMNS,
+    }[stage]
+    return (
+        isinstance(facts, dict)
+        and bool(facts)
+        and all(isinstance(own, dict) and keys <= own.keys() for own in facts.values())
+        and all(set(wanted) <= set(tables[name]) for name, wanted in columns.items())
+    )
 
 
 FLAG = {"fit": "fits", "attribute": "effects", "patch": "patch"}
@@ -204,10 +237,10 @@ def _read_record(place: Path) -> dict[str, Any] | None:
 
     try:
         if place.suffix != ".nc":
-            return json.loads(_whole(place).read_text(encoding="utf-8"))
+            return read_record(_whole(place).read_text(encoding="utf-8")) or None
         with xr.open_dataset(place, engine="h5netcdf") as dataset:
             return record_of(dataset)
-    except (OSError, ValueError):
+    except Exception:  # h5py raises many kinds on damaged files
         return None
 
 
@@ -222,7 +255,22 @@ def _gather_calibration(found: Found, named: Path | None) -> None:
     command += f" --figures figures/calibration_{n_seqs}x{n_shots}"
     folders = [named] if named else sorted(path.parent for path in Path("figures").glob("*/outcomes.csv"))
     found_there = {folder: _read_record(folder) or {} for folder in folders}
-    records = {folder: own for folder, own in found_there.items() if "n_seqs" in own.get("settings", {})}
+
+    def outcomes(folder: Path) -> pd.DataFrame | None:
+        try:
+            table = read_table(folder / "outcomes.csv")
+        except (OSError, ValueError):
+            return None
+        return table if {"what", "value", "bound", "holds"} <= set(table) else None
+
+    kinds = {"n_seqs": int, "n_shots": int, "sims": int, "gain": int | float, "hypotheses": list}
+    records = {
+        folder: own
+        for folder, own in found_there.items()
+        if all(isinstance(own.get("settings", {}).get(name), kind) for name, kind in kinds.items())
+        and not problem_of(folder, "calibrate")
+        and outcomes(folder) is not None
+    }
     if named and not records:
         raise StatedError(f"--calibration {named}: no calibration there; run `{command}`, or leave the flag away")
     if not records:
@@ -236,7 +284,7 @@ def _gather_calibration(found: Found, named: Path | None) -> None:
 
     folder = min(records, key=distance)
     found.folder["calibrate"], found.records["calibrate"] = folder, records[folder]
-    found.tables["calibrate"] = {"outcomes": read_table(folder / "outcomes.csv")}
+    found.tables["calibrate"] = {"outcomes": outcomes(folder)}
     names = ("outcomes", "ranks", "rank_tests", "recovery", "confusion")
     found.read += [_whole(folder), *(folder / f"{name}.csv" for name in names)]
     if distance(folder)[1]:

@@ -341,8 +341,8 @@ def _parse_settings(name: str, text: str) -> dict[str, int | bool]:
         settings[key] = int(value) if whole else value.lower() == "true"
     if "low" in known:
         low, high = (settings.get(end, parameters[end].default) for end in ("low", "high"))
-        if not low <= high < low + MOST:
-            raise StatedError(f"task {name!r}: low={low} and high={high} must be 1 to {MOST} numbers")
+        if high - low >= MOST:
+            raise StatedError(f"task {name!r}: from low={low} to high={high} are more than {MOST} numbers")
     return settings
 
 

@@ -129,6 +129,9 @@ def test_outcomes_hold_and_each_fails_by_itself() -> None:
         ({"hypotheses": ("additve",)}, "did you mean additive"),
         ({"hypotheses": ("freeform",)}, "unknown hypothesis"),
         ({"n_seqs": 8}, "--n-seqs must be 32 or more, got 8"),
+        ({"hypotheses": ()}, "--hypotheses needs at least one value"),
+        ({"gain": float("nan")}, "--gain must be above 0 and below 1000000, got nan"),
+        ({"sims": 10**12}, "--sims must be 1000000 or less"),
         ({"sims": 3}, "--sims must be 50 or more"),
     ],
 )

@@ -477,11 +477,12 @@ def test_the_contrast_of_lines_is_zero(lines: list[tuple[float, float]], n_min: 
         (simulate_curves(1, 16), "1 sequence of 17 shots"),
         (simulate_curves(8, 2), "8 sequences of 3 shots"),
         (Curves("made", "complement", np.arange(9.0), np.full((8, 9), -2.5)), "no variation"),
+        (Curves("made", "complement", np.arange(9.0), np.eye(8, 9) * (np.arange(9) < 3)), "more than half of the"),
         (simulate_curves(8, 16, level=0, walk=0), "no variation"),
         (simulate_curves(8, 16, level=0, walk=0, gain_sd=0, f=power_law(0.5)), "no variation"),
         (simulate_curves(8, 16, level=0, walk=0, gain_sd=0, intercept_sd=1e6), "no variation"),
     ],
-    ids=["one sequence", "three shots", "constant", "lines", "one curve", "far away lines"],
+    ids=["one sequence", "three shots", "constant", "few that move", "lines", "one curve", "far away lines"],
 )
 def test_too_little_to_fit(curves: Curves, says: str) -> None:
     reason = too_little(curves)

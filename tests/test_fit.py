@@ -485,6 +485,10 @@ def test_plan_cases(csv: Path) -> None:
     assert [c.curves.readout for c in plan_cases(rule, FitSettings(n_min=(1, 1), sensitivity=False))] == ["rule"]
     with pytest.raises(StatedError, match="unknown task"):
         plan_cases(dataset, FitSettings(tasks=("z",)))
+    # A name that is misspelt must not make another readout the headline; one that this file lacks may.
+    with pytest.raises(StatedError, match="unknown readout 'complment': did you mean complement"):
+        plan_cases(dataset, FitSettings(readout=("complment", "rule")))
+    assert plan_cases(dataset, FitSettings(readout=("foil", "rule")))[0].curves.readout == "rule"
 
 
 def test_which_hypotheses_a_case_is_fitted_with() -> None:

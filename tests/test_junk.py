@@ -1,7 +1,8 @@
 """Junk for every command: one line that states what is wrong, or a right result; never a traceback or a wrong number.
 
-Most inputs go as far as the reading; some go through whole runs on a random model and tiny curves.
-BAYES_ICL_JUNK=20 tries twenty times as many.
+Some 3200 inputs: 960 tables, specs and files of tasks, 300 tables and 270 files of curves, 90 things that are no
+files, 240 flags, 120 runs of fit, attribute and patch, 70 damaged outputs of other stages; and what is asked of curves
+once they are read. Most go as far as the reading. BAYES_ICL_JUNK=20 tries twenty times as many of what is drawn.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import csv
 import io
 import json
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +28,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from bayes_icl import attribute, calibrate, collect, fit, models, patch, report
-from bayes_icl.collect import collect_curves, wanted_readouts
-from bayes_icl.curves import null_controls, read_curves, readouts_of, recorded_key, select, write_netcdf
+from bayes_icl.collect import wanted_readouts
+from bayes_icl.curves import null_controls, read_curves, readouts_of, select
 from bayes_icl.errors import exit_stating
 from bayes_icl.inputs import read_table_file
 from bayes_icl.models import Model
+from bayes_icl.outputs import to_netcdf
 from bayes_icl.prompts import encode_episode
 from bayes_icl.stages import gather
 from bayes_icl.tasks import Task, load_tasks
@@ -94,8 +98,22 @@ def in_process(tiny: Model, folder: Path) -> Iterator[Path]:
     """The random model loaded once, and a folder to run in."""
     load = models.load_model
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(models, "load_model", lambda name, device="auto": tiny if name == "tiny" else load(name, device))
+        patched.setattr(
+            models,
+            "load_model",
+            lambda name, device="auto": (
+                tiny if (name, device) in (("tiny", "auto"), ("tiny", "cpu")) else load(name, device)
+            ),
+        )
         yield folder
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without figures, which take most of the time."""
+    for module in (fit, attribute, patch):
+        monkeypatch.setattr(module, "figures_of", lambda *_: {})
+    monkeypatch.setattr(report, "draw", lambda _: {})
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +146,12 @@ def test_the_control_what_is_not_stated_is_caught() -> None:
 # --------------------------------------------------------------------------------------------------- what is written
 
 ODD = (
-    "", " ", "a", "a b", "7", "-3", "1e999", "0x10", "1,5", '"', '""', "'", "\\", "\n", "\r", "\r\n", "\t", "\x00", "\x1b[31m",
-    "\u0301", "e\u0301", "\u202e\u05d0\u05d1", "\u200b", "\u200d", "\ufeff", "\u2028", "\x85", "\U0001f468\u200d\U0001f469",
-    "{query}", "{answer}", "{}", "{{", "<|endoftext|>", "<s>", "nan", "inf", "None", "null", "true", "\u0663", "\u00b2",
+    "", " ", "a", "a b", "7", "-3", "1e999", "0x10", "1,5", '"', '""', "'", "\\", "\n", "\r", "\r\n", "\t", "\x00",
+    "\x1b[31m",
+    "\u0301", "e\u0301", "\u202e\u05d0\u05d1", "\u200b", "\u200d", "\ufeff", "\u2028", "\x85",
+    "\U0001f468\u200d\U0001f469",
+    "{query}", "{answer}", "{}", "{{", "<|endoftext|>", "<s>", "nan", "inf", "None", "null", "true", "\u0663",
+    "\u00b2",
     "x" * 81, "x" * 140_000, "-> b\n", "(1, 2)\n", "=1+1", "\ud800", "..", "/", "%s", "\U0010ffff", "\ufffe",
 )  # fmt: skip
 cells = st.one_of(st.sampled_from(ODD), st.text(max_size=6), st.integers(-5, 10**6).map(str))
@@ -147,7 +168,8 @@ headers = st.one_of(
     st.just(["query", "answer"]),
     st.sampled_from(
         [["query", "answer", "foil"], ["Query", " ANSWER"], ["query", "query"], ["query"], [], ["query", "answer", ""],
-         ["", ""], ["query", "answer", "x" * 500], ["query;answer"], ["\ufeffquery", "answer"], ["query", "answer", "foil", "foil"]]
+         ["", ""], ["query", "answer", "x" * 500], ["query;answer"], ["\ufeffquery", "answer"], ["query", "answer",
+         "foil", "foil"]]
     ),
     st.lists(small_cells, max_size=4),
 )  # fmt: skip
@@ -193,9 +215,12 @@ def jsonl_tables(draw: st.DrawFn) -> bytes:
     for _ in range(draw(st.integers(0, 5))):
         kind = draw(st.integers(0, 6))
         if kind == 0:
-            lines.append(draw(st.sampled_from(["[" * 100_000, '{"query": ' * 50_000, "{", "[]", "7", "nan", '"q"', '{"query": 1e999,}',
-                '{"query": "a", "query": "b", "answer": 1}', '{"query": NaN, "answer": -Infinity}', '{"query": 1e5, "answer": 1E5}',
-                '{"query": "\\ud800", "answer": "b"}', '{"query": "\\u0000", "answer": "b"}', '{"": 1}', "\u2028"])))  # fmt: skip
+            lines.append(draw(st.sampled_from(["[" * 100_000, '{"query": ' * 50_000, "{", "[]", "7", "nan", '"q"',
+            '{"query": 1e999,}',
+                '{"query": "a", "query": "b", "answer": 1}', '{"query": NaN, "answer": -Infinity}', 
+                '{"query": 1e5, "answer": 1E5}',
+                '{"query": "\\ud800", "answer": "b"}', '{"query": "\\u0000", "answer": "b"}', '{"": 1}',
+                "\u2028"])))  # fmt: skip
             continue
         row: dict[str, Any] = {"query": draw(json_values), "answer": draw(json_values)}
         if kind == 1:
@@ -225,7 +250,11 @@ def test_tables_of_tasks(folder: Path, tiny: Model, content: bytes) -> None:
     def run() -> None:
         table = read_table_file(path, ("query", "answer"), ("foil",))
         # Read again the plain way: the cells are those of the file.
-        rows = [row for row in csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), skipinitialspace=True) if row]
+        rows = [
+            row
+            for row in csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), skipinitialspace=True)
+            if row
+        ]
         names = [name.strip().lower() for name in rows[0]]
         for name, column in table.columns.items():
             assert column == [row[names.index(name)].strip() for row in rows[1:]]
@@ -248,7 +277,8 @@ def test_jsonl_of_tasks(folder: Path, tiny: Model, content: bytes) -> None:
 numbers = st.one_of(
     st.integers(-200, 200).map(str),
     st.integers(-(10**30), 10**30).map(str),
-    st.sampled_from(["", "nan", "inf", "-inf", "1e9", "1.5", "true", "FALSE", "1_0", "\u0663", " 1", "9" * 5000, "0x10", "--1", "+3", "-0",
+    st.sampled_from(["", "nan", "inf", "-inf", "1e9", "1.5", "true", "FALSE", "1_0", "\u0663", " 1", "9" * 5000,
+    "0x10", "--1", "+3", "-0",
                      str(10**9), str(10**12), "\u200b1", "\u2212\u0031", "1=2", "\x00"]),
 )  # fmt: skip
 SETTINGS = ("slope", "intercept", "low", "high", "repeats", "cut", "name", "", "Slope")
@@ -258,7 +288,15 @@ SETTINGS = ("slope", "intercept", "low", "high", "repeats", "cut", "name", "", "
 def specs(draw: st.DrawFn) -> str:
     name = draw(st.sampled_from(["affine", "copy", "parity", "threshold", "times_ten", "category", "double"]))
     if draw(st.integers(0, 9)) == 0:
-        return draw(st.one_of(small_cells, st.text(max_size=90), st.sampled_from(["a\x00.csv", "x" * 300 + ".csv", ".csv", ".", "/dev/null", "a.py", "copy:", ":", "copy::"])))
+        return draw(
+            st.one_of(
+                small_cells,
+                st.text(max_size=90),
+                st.sampled_from(
+                    ["a\x00.csv", "x" * 300 + ".csv", ".csv", ".", "/dev/null", "a.py", "copy:", ":", "copy::"]
+                ),
+            )
+        )
     own = draw(st.lists(st.tuples(st.sampled_from(SETTINGS), numbers), max_size=3))
     return name + ":" + ",".join(f"{key}={value}" for key, value in own)
 
@@ -284,14 +322,19 @@ def test_specs_of_tasks(folder: Path, tiny: Model, spec: str) -> None:
 
 values = st.one_of(
     st.sampled_from(SHORT).map(repr),
-    st.sampled_from(["1", "None", "()", "('a', 'a')", "(1, 2)", "[]", "'x'", "True", "b'a'", "float('nan')", "object()", "{}", "{1: 2}",
+    st.sampled_from(["1", "None", "()", "('a', 'a')", "(1, 2)", "[]", "'x'", "True", "b'a'", "float('nan')",
+    "object()", "{}", "{1: 2}",
                      "('a', 'b')", "'number'", "'label'", "'free'", "('parity',)", "iter(())"]),
 )  # fmt: skip
 templates = st.one_of(
-    st.sampled_from(["{query} -> {answer}\n", "{query}{answer}", "{answer}{query}\n", "{query}", "", "{answer}\n", "{query}{query}{answer}\n",
-                     "{query} {answer} ", "{query} {answer} {answer}\n", "{{query}} {answer}\n", "{query!r} {answer}\n", "{query} {answer}{x}\n",
-                     "{}\n{query} {answer}\n", "{query}{answer}\n", "\x00{query} {answer}\n", "{query}\ud800{answer}\n", "{query} {answer}<|endoftext|>",
-                     "{query} {answer}\u0301", "{query}\u200b{answer}\n\n", "7{query} {answer}7", "{query}  {answer}\r\n"]),
+    st.sampled_from(["{query} -> {answer}\n", "{query}{answer}", "{answer}{query}\n", "{query}", "", "{answer}\n",
+    "{query}{query}{answer}\n",
+                     "{query} {answer} ", "{query} {answer} {answer}\n", "{{query}} {answer}\n",
+                     "{query!r} {answer}\n", "{query} {answer}{x}\n",
+                     "{}\n{query} {answer}\n", "{query}{answer}\n", "\x00{query} {answer}\n",
+                     "{query}\ud800{answer}\n", "{query} {answer}<|endoftext|>",
+                     "{query} {answer}\u0301", "{query}\u200b{answer}\n\n", "7{query} {answer}7",
+                     "{query}  {answer}\r\n"]),
     st.builds(lambda a, b, c: a + "{query}" + b + "{answer}" + c, small_cells, small_cells, small_cells),
 )  # fmt: skip
 
@@ -300,17 +343,32 @@ templates = st.one_of(
 def python_files(draw: st.DrawFn) -> bytes:
     if draw(st.integers(0, 4)) == 0:
         return draw(
-            st.sampled_from([b"", b"\x00", b"\xff\xfe", b"raise SystemExit", b"raise SystemExit(0)", b"import nothing_there", b"1/0", b"x = (", b"\tx",
-                b"(" * 5000, b"raise KeyboardInterrupt", b"# coding: nothing\n", b"raise RecursionError('\xc3\xa9\\n\\nb')",
-                b"class E(BaseException): pass\nraise E('x')", b"raise Exception('\\ud800')", b"def f(): f()\nf()", b"import os; os.chdir('/nowhere')",
-                b"class E(Exception):\n    def __str__(self): return 1\nraise E", b"from bayes_icl.tasks import Task", b"T = 'Task'",
+            st.sampled_from([b"", b"\x00", b"\xff\xfe", b"raise SystemExit", b"raise SystemExit(0)",
+            b"import nothing_there", b"1/0", b"x = (", b"\tx",
+                b"(" * 5000, b"raise KeyboardInterrupt", b"# coding: nothing\n",
+                b"raise RecursionError('\xc3\xa9\\n\\nb')",
+                b"class E(BaseException): pass\nraise E('x')", b"raise Exception('\\ud800')", b"def f(): f()\nf()",
+                b"import os; os.chdir('/nowhere')",
+                b"class E(Exception):\n    def __str__(self): return 1\nraise E",
+                b"from bayes_icl.tasks import Task", b"T = 'Task'",
                 b"from bayes_icl.tasks import *\nfrom bayes_icl.tasks import _copy\na = b = _copy('twice')"])
         )  # fmt: skip
     pool = ", ".join(
-        draw(st.lists(st.builds("Example({}, {}, {})".format, values, values, st.sampled_from(["''", "'f'", "None", "'\\ud800'"])), max_size=3))
+        draw(
+            st.lists(
+                st.builds(
+                    "Example({}, {}, {})".format, values, values, st.sampled_from(["''", "'f'", "None", "'\\ud800'"])
+                ),
+                max_size=3,
+            )
+        )
         + [f"Example('q{i}', {i % 2!r} and 'a' or 'b')" for i in range(draw(st.sampled_from([0, 4])))]
     )
-    own = draw(st.dictionaries(st.sampled_from(["form", "labels", "features", "foils", "shuffled", "repeats"]), values, max_size=3))
+    own = draw(
+        st.dictionaries(
+            st.sampled_from(["form", "labels", "features", "foils", "shuffled", "repeats"]), values, max_size=3
+        )
+    )
     if draw(st.booleans()):
         own["template"] = repr(draw(templates))
     words = "".join(f", {key}={value}" for key, value in own.items())
@@ -346,8 +404,10 @@ def test_templates_and_texts(tiny: Model, template: str, query: str, answer: str
 curve_numbers = st.one_of(
     st.integers(0, 5).map(str),
     st.floats(-9, 9).map(str),
-    st.sampled_from(["1e999", "-1e999", "0x10", "", "1,5", "1.5.2", "nan", "NA", "inf", "1e300", "-1e308", "1e-310", "5e-324", "1_0", "\u0663", "None",
-                     str(10**18), str(10**18 + 1), str(10**40), "-1", "0.5", "1e0", "+1", "True", "01", " 2 ", "\u22122"]),
+    st.sampled_from(["1e999", "-1e999", "0x10", "", "1,5", "1.5.2", "nan", "NA", "inf", "1e300", "-1e308", "1e-310",
+    "5e-324", "1_0", "\u0663", "None",
+                     str(10**18), str(10**18 + 1), str(10**40), "-1", "0.5", "1e0", "+1", "True", "01", " 2 ",
+                     "\u22122"]),
 )  # fmt: skip
 
 
@@ -360,7 +420,13 @@ def curve_tables(draw: st.DrawFn) -> tuple[bytes, list[list[str]]]:
     n_seqs, n_shots = draw(st.sampled_from([(2, 3), (1, 1), (1, 4), (3, 2)]))
     constant = draw(st.booleans())
     rows = [
-        [task, str(seq), str(shot), "2" if constant else f"{np.sin(3 * seq + shot):.3f}", *("rule" if e == "readout" else "0.5" for e in extra)]
+        [
+            task,
+            str(seq),
+            str(shot),
+            "2" if constant else f"{np.sin(3 * seq + shot):.3f}",
+            *("rule" if e == "readout" else "0.5" for e in extra),
+        ]
         for task in draw(st.sampled_from([["t"], ["t", "u"]]))
         for seq in range(n_seqs)
         for shot in range(first, first + n_shots)
@@ -400,12 +466,17 @@ def read_as_commands(path: Path) -> xr.Dataset:
 
 
 def planned(dataset: xr.Dataset) -> None:
-    for own in (fit.FitSettings(), fit.FitSettings(readout=(str(dataset.readout.values[0]),), n_min=(int(dataset.shot[0]),))):
+    for own in (
+        fit.FitSettings(),
+        fit.FitSettings(readout=(str(dataset.readout.values[0]),), n_min=(int(dataset.shot[0]),)),
+    ):
         outcome(lambda own=own: fit.plan_cases(dataset, own))
     outcome(lambda: attribute._check(attribute.AttributeSettings(), dataset))
     outcome(lambda: patch._check(patch.PatchSettings(), dataset))
     outcome(lambda: attribute.recorded_model(dataset, ""))
-    outcome(lambda: attribute.check_same_model(dataset, {"model": "tiny", "weights_sha256": "", "tokenizer_sha256": ""}))
+    outcome(
+        lambda: attribute.check_same_model(dataset, {"model": "tiny", "weights_sha256": "", "tokenizer_sha256": ""})
+    )
 
 
 @tried(300)
@@ -437,7 +508,12 @@ def made() -> xr.Dataset:
     """Curves as a command would read them, without a model's tokens."""
     n_seqs, n_shots = 3, 5
     rng = np.random.default_rng(0)
-    coords = {"task": ["t", "u"], "readout": ["complement", "rule"], "seq": np.arange(n_seqs), "shot": np.arange(n_shots)}
+    coords = {
+        "task": ["t", "u"],
+        "readout": ["complement", "rule"],
+        "seq": np.arange(n_seqs),
+        "shot": np.arange(n_shots),
+    }
     odds = rng.normal(size=(2, 2, n_seqs, n_shots))
     odds[1, 1] = np.nan
     dims = ("task", "readout", "seq", "shot")
@@ -451,9 +527,12 @@ def made() -> xr.Dataset:
 
 
 ATTRIBUTES: list[Any] = [
-    5, 1.5, np.array([1, 2]), np.array(["a", "b"], dtype=object), b"\xff\xfe", b"{}", "", "[]", "null", "{", "7", '"x"', "[" * 9000,
-    '{"settings": []}', '{"settings": null}', '{"settings": {"model": 5}}', '{"settings": {"model": []}}', '{"model": "x"}', '{"model": {"model": 5}}',
-    '{"model": {"weights_sha256": []}}', '{"inputs": []}', '{"settings": {"": {}}, "model": {}}', '{"settings": {"n_shots": {"a": NaN}}}', "\u0301\u202e",
+    5, 1.5, np.array([1, 2]), np.array(["a", "b"], dtype=object), b"\xff\xfe", b"{}", "", "[]", "null", "{", "7",
+    '"x"', "[" * 9000,
+    '{"settings": []}', '{"settings": null}', '{"settings": {"model": 5}}', '{"settings": {"model": []}}',
+    '{"model": "x"}', '{"model": {"model": 5}}',
+    '{"model": {"weights_sha256": []}}', '{"inputs": []}', '{"settings": {"": {}}, "model": {}}',
+    '{"settings": {"n_shots": {"a": NaN}}}', "\u0301\u202e",
 ]  # fmt: skip
 
 Change = Callable[[xr.Dataset], xr.Dataset]
@@ -477,7 +556,8 @@ OTHER: dict[str, Change] = {
     "booleans": lambda d: d.assign(log_odds=d.log_odds > 0),
     "complex": lambda d: d.assign(log_odds=d.log_odds + 1j),
     "text": lambda d: d.assign(log_odds=d.log_odds.astype(str)),
-    "times": lambda d: d.assign(log_odds=(d.log_odds.dims, np.full(d.log_odds.shape, np.datetime64("2020-01-01", "ns")))),
+    "times": lambda d: d.assign(log_odds=(d.log_odds.dims, np.full(d.log_odds.shape, np.datetime64("2020-01-01",
+    "ns")))),
     "units of time": lambda d: d.assign(log_odds=d.log_odds.assign_attrs(units="days since 2000-01-01")),
     "durations": lambda d: d.assign(log_odds=d.log_odds.assign_attrs(units="days")),
     "no log-odds": lambda d: d.drop_vars("log_odds"),
@@ -531,21 +611,19 @@ unreadable = st.one_of(
 
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> bytes:
-    write_netcdf(made(), folder / "whole.nc")
+    (folder / "whole.nc").write_bytes(to_netcdf(made()))
     return (folder / "whole.nc").read_bytes()
 
 
 def read_it_all(path: Path) -> xr.Dataset:
     dataset = read_as_commands(path)
     planned(dataset)
-    recorded_key(path, "log_odds")
-    recorded_key(path, "effect")
     outcome(lambda: report.commands_of(gather(path, dataset)))
     assert isinstance(gather(path, dataset).model, str)
     return dataset
 
 
-@tried(250)
+@tried(120)
 @given(
     first=st.sampled_from(sorted(OTHER)),
     second=st.sampled_from([*SAME, *OTHER]),
@@ -566,7 +644,7 @@ def test_files_of_curves(folder: Path, first: str, second: str, name: str, attri
     outcome(lambda: read_it_all(path), counted="files of curves")
 
 
-@tried(60)
+@tried(40)
 @given(
     change=st.sampled_from(sorted(SAME)),
     name=st.sampled_from(["provenance", "key", "branches"]),
@@ -589,13 +667,12 @@ def test_files_that_are_curves_are_read_rightly(folder: Path, change: str, name:
     assert code == 0, said
 
 
-@pytest.mark.parametrize("attribute", ATTRIBUTES, ids=str)
-@pytest.mark.parametrize("name", ["provenance", "key"])
-def test_attributes_of_another_kind(folder: Path, name: str, attribute: Any) -> None:
-    test_files_that_are_curves_are_read_rightly.hypothesis.inner_test(folder, "nothing", name, attribute)
+@pytest.mark.parametrize("attribute", ATTRIBUTES, ids=range(len(ATTRIBUTES)))
+def test_records_of_another_kind(folder: Path, attribute: Any) -> None:
+    test_files_that_are_curves_are_read_rightly.hypothesis.inner_test(folder, "nothing", "provenance", attribute)
 
 
-@tried(120)
+@tried(80)
 @given(damage=unreadable)
 def test_damaged_files_of_curves(folder: Path, whole: bytes, damage: tuple[str, Any]) -> None:
     path = folder / "damaged.nc"
@@ -639,18 +716,28 @@ def test_what_is_no_file(folder: Path, whole: bytes) -> None:
     with h5py.File(folder / "group.nc", "w") as file:
         file.create_group("curves")["log_odds"] = np.zeros((1, 1, 2, 5))
     for name in (
-        *("fifo.nc", "fifo.csv", "folder.nc", "folder.csv", "empty.nc", "loop.nc", "classic.nc", "renamed.csv", "plain.nc"),
-        *("group.nc", "/dev/null", "/dev/zero", "nowhere.nc", "", ".", "x" * 300 + ".nc", "a\x00b.nc", "\ud800.nc"),
+        *(
+            "fifo.nc",
+            "fifo.csv",
+            "folder.nc",
+            "folder.csv",
+            "empty.nc",
+            "loop.nc",
+            "classic.nc",
+            "renamed.csv",
+            "plain.nc",
+        ),
+        *("group.nc", "/dev/null", "/dev/zero", "nowhere.nc", "", ".", "x" * 300 + ".nc", "\udc80.nc"),
     ):
         for module, own in COMMANDS.items():
             if module in (collect, calibrate):
                 continue
-            code, said = outcome(lambda own=own, module=module: module.main(own(curves=Path(name))), counted="no files")
-            assert code == 1, (name, module)
-        code, said = outcome(lambda: fit.main(fit.FitSettings(curves=folder / "whole.nc", hypotheses_from=Path(name))))
-        assert code == 1
-    for name in ("fifo.csv", "fifo.py", "folder.csv", "nowhere.jsonl", "/dev/null", "\ud800.csv", "a\x00b.csv"):
-        assert outcome(lambda: load_tasks([name]), counted="no files")[0] == 1
+            run = partial(module.main, own(curves=Path(name)))
+            assert outcome(run, counted="no files")[0] == 1, (name, module)
+        run = partial(fit.main, fit.FitSettings(curves=folder / "whole.nc", hypotheses_from=Path(name)))
+        assert outcome(run, counted="no files")[0] == 1, name
+    for name in ("fifo.csv", "fifo.py", "folder.csv", "nowhere.jsonl", "/dev/null", "\udc80.csv"):
+        assert outcome(partial(load_tasks, [name]), counted="no files")[0] == 1
 
 
 COMMANDS: dict[Any, Any] = {
@@ -661,3 +748,284 @@ COMMANDS: dict[Any, Any] = {
     report: report.ReportSettings,
     calibrate: calibrate.CalibrateSettings,
 }
+
+
+# --------------------------------------------------------------------------------------------------------------- flags
+
+TINY_FIT = ("--engine", "fast", "--workers", "1", "--hypotheses", "constant", "additive", "power", "--no-sensitivity")
+NUMBERS = ("-1", str(-(10**12)), str(10**12), str(10**30), "0", "1", "x", "1.5", "nan", "", "1e3", "\u0663")
+FLAGS: dict[Any, dict[str, tuple[str, ...]]] = {
+    collect: {
+        "--model": ("tinny", "", " ", "nowhere.gguf", "/nowhere", "../x", "a\nb", "\u202e", ".", "tiny ",
+        "x" * 300 + ".gguf", "a\x00b", "~"),
+        "--tasks": ("", "cpoy", "copy copy", "copy:low=x", "copy.csv", "/dev/null", "random_labels:x=1", "\u0301"),
+        "--n-shots": (*NUMBERS, "89", "90"),
+        "--n-seqs": NUMBERS,
+        "--seed": NUMBERS,
+        "--batch-size": NUMBERS,
+        "--readouts": ("", "x", "complement complement", "parity format", "Complement"),
+        "--device": ("", "x", "cuda:99", "meta", "cpu:0:0", "tpu"),
+        "--out": ("", ".", "/", "/dev/null", "/dev/full", "/proc/x.nc", "x" * 300 + ".nc", "collected.nc/x.nc"),
+    },
+    fit: {
+        "--tasks": ("", "x", "category category", "category x"),
+        "--readout": ("", "x", "complement complement", "x complement", "complement x", "parity"),
+        "--n-min": (*NUMBERS, "1 1", "-1 1", "4", "5"),
+        "--hypotheses": ("", "x", "additive additive", "Additive", "observer", "constant x", "freeform"),
+        "--engine": ("", "x", "Fast"),
+        "--noise": ("", "x"),
+        "--draws": NUMBERS[:3],
+        "--tune": NUMBERS[:3],
+        "--chains": NUMBERS[:3],
+        "--seed": NUMBERS[:4],
+        "--workers": NUMBERS[:4],
+    },
+    attribute: {
+        "--tasks": ("", "x", "category category x"),
+        "--readout": ("", "x", "rule"),
+        "--token": ("-1", "100", str(10**12), "x"),
+        "--n-min": ("-1", "4", "5", "6", str(10**12)),
+        "--top": ("-1", "7", str(10**12)),
+        "--placebos": ("-1", "0", "1", str(10**12)),
+        "--batch-size": NUMBERS[:2],
+        "--seed": ("-1", str(10**12)),
+        "--workers": ("-1", str(10**12)),
+        "--model": ("tinny", "/nowhere"),
+        "--out": ("x.txt", "collected.nc", "/proc/x.nc", "/dev/null"),
+    },
+    patch: {
+        "--tasks": ("", "x"),
+        "--n-examples": ("-1", "0", "1", "6", str(10**12)),
+        "--n-seqs": ("-1", "1", "3", str(10**12)),
+        "--token": ("-1", "100", str(10**12)),
+        "--position": ("", "x"),
+        "--kind": ("x",),
+        "--ablate": ("", "x", "L9H9", "L0H99", "99", "1-0", "top", "top8", "L-1H0", "0-999999999",
+        "L" + "9" * 5000 + "H0", "\u0661"),
+        "--ranks": ("nowhere.csv", "/dev/null", ".", "collected.nc"),
+        "--rank-by": ("x",),
+        "--before": ("-1", "0", str(10**12)),
+        "--rounds": ("-1", str(10**12)),
+        "--backups": ("-1", "0", str(10**12)),
+        "--placebos": ("-1", "0", str(10**12)),
+        "--seed": ("-1", str(10**12)),
+    },
+    calibrate: {
+        "--n-seqs": NUMBERS[:5],
+        "--n-shots": NUMBERS[:5],
+        "--gain": ("nan", "inf", "-1", "0", "1e999", "x"),
+        "--hypotheses": ("", "x", "freeform", "additive additive x"),
+        "--sims": NUMBERS[:5],
+        "--coverage-sims": NUMBERS[:5],
+        "--confusion-sims": NUMBERS[:5],
+        "--seed": ("-1", str(10**12)),
+        "--workers": ("-1", str(10**12)),
+    },
+    report: {
+        "--fits": ("nowhere", "/dev/null", "", "collected.nc"),
+        "--effects": ("nowhere", "/dev/null", "collected.nc"),
+        "--patch": ("nowhere.nc", "/dev/null", "collected.nc"),
+        "--calibration": ("nowhere", "/dev/null", "collected.nc"),
+        "--out": ("x.txt", "", "/proc/x.html", "/dev/null", "x" * 300 + ".html"),
+    },
+}  # fmt: skip
+EACH = [(module, flag, value) for module, flags in FLAGS.items() for flag, values in flags.items() for value in values]
+
+
+def command(module: Any, words: list[str]) -> Callable[[], Any]:
+    """A command as `python -m` would run it; words that are no settings end in 2, as ever."""
+    with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+        own = tyro.cli(COMMANDS[module], args=words)
+    return lambda: module.main(own)
+
+
+@pytest.mark.parametrize("module", FLAGS, ids=lambda module: module.__name__.split(".")[1])
+def test_flags(collected: Path, undrawn: None, module: Any) -> None:
+    base = {
+        collect: ["--model", "tiny", "--tasks", "copy", "--n-shots", "2", "--n-seqs", "1"],
+        fit: ["--curves", "collected.nc", *TINY_FIT],
+        attribute: ["--curves", "collected.nc", "--placebos", "2", "--workers", "1"],
+        patch: ["--curves", "collected.nc", "--n-examples", "2"],
+        report: ["--curves", "collected.nc"],
+        calibrate: [],
+    }[module]
+    for i, (flag, value) in enumerate((flag, value) for own, flag, value in EACH if own is module):
+        words = (
+            value.split(" ") if flag in ("--tasks", "--readout", "--readouts", "--n-min", "--hypotheses") else [value]
+        )
+        given = [*base, "--out", f"{i}.nc"] if module is collect and flag != "--out" else base
+        try:
+            run = command(module, [*given, flag, *words])
+        except SystemExit as ended:
+            assert ended.code == 2
+            continue
+        print(flag, value[:50], *outcome(run, counted="flags"))
+
+
+# ---------------------------------------------------------------------------------------------------------- whole runs
+
+ROWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "as they are": lambda x: x,
+    "constant": lambda x: 0 * x + 2,
+    "the same in all": lambda x: 0 * x + x[:1],
+    "lines": lambda x: x[:, :1] + np.arange(x.shape[1]),
+    "steep": lambda x: x + 1e4 * np.arange(x.shape[1]),
+    "huge": lambda x: 1e300 * x,
+    "large": lambda x: 1e150 * x,
+    "far away": lambda x: x + 9e5,
+    "tiny": lambda x: 1e-200 * x,
+    "subnormal": lambda x: 1e-310 * x,
+    "one huge cell": lambda x: np.where(np.arange(x.size).reshape(x.shape) == 7, 1e200, x),
+    "one odd cell": lambda x: np.where(np.arange(x.size).reshape(x.shape) == 7, 1e5, x),
+    "zeros but one": lambda x: np.where(np.arange(x.size).reshape(x.shape) == 7, 1.0, 0.0),
+    "two values": np.sign,
+    "integers": np.round,
+    "steps": lambda x: np.where(np.arange(x.shape[1]) < 4, -9.0, 9.0) + 1e-3 * x,
+}
+
+
+@pytest.mark.parametrize("n_seqs, n_shots", [(8, 10), (1, 1), (1, 10), (2, 4), (2, 3), (9, 2)])
+@pytest.mark.parametrize("kind", ROWS)
+def test_fits_to_odd_curves(in_process: Path, undrawn: None, kind: str, n_seqs: int, n_shots: int) -> None:
+    """A verdict that holds whatever the unit of log-odds, or none."""
+    if (n_seqs, n_shots) != (8, 10) and kind not in ("as they are", "constant", "huge"):
+        pytest.skip("shapes are tried on a few kinds")
+    rng = np.random.default_rng(5)
+    plain = np.cumsum(rng.normal(0.5, 1, size=(n_seqs, n_shots)), axis=1)
+    odds = ROWS[kind](plain)
+    path = in_process / "odd.csv"
+    rows = [f"t,{s},{n},{float(odds[s, n])!r}\n" for s in range(n_seqs) for n in range(n_shots)]
+    path.write_text("task,seq,shot,log_odds\n" + "".join(rows))
+    run = command(fit, ["--curves", "odd.csv", "--force", "--n-min", "0", *TINY_FIT])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        code, said = outcome(run, counted="whole runs")
+    if code != 1:
+        verdict = json.loads(Path("data/fits/odd/verdict.json").read_text())["t"]
+        print(kind, n_seqs, n_shots, code, verdict["verdict"], verdict["delta"], verdict["reasons"])
+        if verdict["delta"] is not None and verdict["verdict"] != "refused":
+            least_squares = np.polyfit(np.arange(n_shots), odds.T, 1)[0]
+            spread = least_squares.std(ddof=1) / np.sqrt(n_seqs)
+            assert abs(verdict["delta"]["mean"] - least_squares.mean()) < 4 * spread + 0.05 * np.ptp(odds)
+    else:
+        print(kind, n_seqs, n_shots, said)
+
+
+TOKENS: dict[str, Change] = {
+    "lengths of float": lambda d: d.assign(answer_start=d.answer_start.astype(float)),
+    "tokens of float": lambda d: d.assign(tokens=d.tokens.astype(float).where(d.tokens >= 0)),
+    "tokens in words": lambda d: d.assign(tokens=d.tokens.astype(str)),
+    "tokens beyond the vocabulary": lambda d: d.assign(tokens=d.tokens + 10**6),
+    "no tokens at all": lambda d: d.assign(tokens=0 * d.tokens - 1),
+    "a gap": lambda d: d.assign(tokens=d.tokens.where(d.pos != 9, -1)),
+    "answers beyond the end": lambda d: d.assign(answer_stop=d.answer_stop + 10**4),
+    "answers before the start": lambda d: d.assign(answer_start=d.answer_start - 10**4),
+    "answers turned round": lambda d: d.assign(answer_start=d.answer_stop, answer_stop=d.answer_start),
+    "answers at 0": lambda d: d.assign(answer_start=0 * d.answer_start),
+    "answers backwards": lambda d: d.assign(answer_start=d.answer_start[..., ::-1].assign_coords(shot=d.shot)),
+    "answers moved": lambda d: d.assign(answer_start=d.answer_start + 1, answer_stop=d.answer_stop + 1),
+    "queries beyond": lambda d: d.assign(query_stop=d.query_stop + 10**4),
+    "queries empty": lambda d: d.assign(query_stop=d.query_start),
+    "no queries": lambda d: d.drop_vars(["query_start", "query_stop"]),
+    "queries as numbers": lambda d: d.assign(query=d.answer_start),
+    "no texts": lambda d: d.drop_vars(["query", "answer", "query_start", "query_stop"]),
+    "no tokens": lambda d: d.drop_vars("tokens"),
+    "tokens without seq": lambda d: d.assign(tokens=d.tokens.isel(seq=0, drop=True)),
+    "forks far off": lambda d: d.assign(fork=d.fork + 100),
+    "foils far off": lambda d: d.assign(foil_token=d.foil_token + 10**6),
+    "no forks": lambda d: d.drop_vars(["fork", "foil_token"]),
+    "no foils read": lambda d: d.assign(fork=0 * d.fork - 1, foil_token=0 * d.foil_token - 1),
+    "text seqs": lambda d: d.assign_coords(seq=list("abcdef")),
+    "later shots": lambda d: d.assign_coords(shot=d.shot + 3),
+    "one seq": lambda d: d.isel(seq=[0]),
+    "one shot": lambda d: d.isel(shot=[0]),
+    "transposed": lambda d: d.transpose("shot", "seq", "readout", "pos", "task"),
+    "only rule": lambda d: d.sel(readout=["rule"]),
+    "other numbers": lambda d: d.assign(log_odds=d.log_odds + 1),
+    "another model": lambda d: d.assign_attrs(provenance=d.attrs["provenance"].replace('256": "', '256": "x')),
+    "no answers": lambda d: d.drop_vars("answer"),
+    "as they are": lambda d: d,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", TOKENS)
+def test_odd_tokens_are_not_run(collected: Path, undrawn: None, change: str) -> None:
+    path = collected.with_name("tokens.nc")
+    TOKENS[change](xr.load_dataset(collected, engine="h5netcdf")).to_netcdf(path, engine="h5netcdf")
+    little = ["--placebos", "2", "--workers", "1", "--no-ablate"]
+    runs = {
+        "attribute": (attribute, little),
+        "foil": (attribute, [*little, "--readout", "foil"]),
+        "patch": (patch, ["--n-examples", "2", "--no-steps", "--rounds", "0", "--placebos", "1"]),
+    }
+    # Foils concern one of them; what the others make of them is what they make of any file.
+    wanted = ["foil"] if "fo" in change else ["patch"] if change == "no answers" else runs
+    for module, words in (runs[name] for name in wanted):
+        given = ["--curves", "tokens.nc", "--force", "--tasks", "category", *words]
+        code, said = outcome(command(module, given), counted="whole runs")
+        assert code == (0 if change in ("as they are", "transposed", "no queries") else 1), (module, said)
+
+
+# -------------------------------------------------------------------------------------------- outputs of other stages
+
+
+def last_half(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes | None]] = {
+    "cut": last_half,
+    "cut at a line": lambda content: last_half(content).rpartition(b"\n")[0] + b"\n",
+    "empty": lambda _: b"",
+    "gone": lambda _: None,
+    "no text": lambda _: b"\xff\xfe\x00\x81",
+    "a list": lambda _: b"[]",
+    "null": lambda _: b"null",
+    "of another tool": lambda _: b'{"settings": {"n_seqs": "x"}, "inputs": [], "category": {"verdict": 7}, "key": 3}',
+    "deep": lambda _: b"[" * 100_000,
+    "other columns": lambda content: b"task,x\ncategory,1\n",
+}
+
+
+@pytest.fixture(scope="module")
+def fitted(collected: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(fit, "figures_of", lambda *_: {})
+        outcome(command(fit, ["--curves", "collected.nc", "--out", "fitted", *TINY_FIT]))
+    return collected.with_name("fitted")
+
+
+@pytest.mark.parametrize(
+    "damage, recorded",
+    [*((damage, False) for damage in DAMAGE), *((damage, True) for damage in ("cut", "gone", "a list"))],
+)
+def test_damaged_fits_are_left_out(fitted: Path, undrawn: None, tmp_path: Path, damage: str, recorded: bool) -> None:
+    """Files of an earlier version have no record of what was written; with one, nothing altered is taken."""
+    names = ("verdict.json", "provenance.json", "comparison.csv", "checks.csv", "sensitivity.csv", "engines.csv")
+    for name in names if damage in ("cut", "other columns") else names[:4]:
+        shutil.rmtree(tmp_path / "fits", ignore_errors=True)
+        shutil.copytree(fitted, tmp_path / "fits")
+        if not recorded:
+            (tmp_path / "fits/.fit.json").unlink()
+        path = tmp_path / "fits" / name
+        content = DAMAGE[damage](before := path.read_bytes())
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content)
+        own = report.ReportSettings(curves=Path("collected.nc"), fits=tmp_path / "fits", out=tmp_path / "page.html")
+        code, said = outcome(partial(report.main, own), counted="outputs of other stages")
+        if recorded and content != before:
+            assert code == 1 and "--fits" in said, (name, said)
+
+
+@pytest.mark.parametrize("damage", ["cut", "no text", "null", "of another tool", "other columns"])
+def test_damaged_calibrations_are_not_reported(collected: Path, undrawn: None, tmp_path: Path, damage: str) -> None:
+    for name in ("provenance.json", "outcomes.csv"):
+        folder = tmp_path / name
+        shutil.copytree(Path(__file__).parent.parent / "figures/calibration", folder)
+        content = DAMAGE[damage]((folder / name).read_bytes())
+        (folder / name).write_bytes(content or b"")
+        own = report.ReportSettings(curves=collected, calibration=folder, out=tmp_path / "page.html")
+        code, said = outcome(partial(report.main, own), counted="outputs of other stages")
+        assert code == 1 and "--calibration" in said, (name, said)
