@@ -44,6 +44,11 @@ half.
 """
 
 
+def heads_of(n: int) -> str:
+    """How many heads, in words."""
+    return f"{n} head" if n == 1 else f"{n} heads"
+
+
 def run() -> None:
     """The stages, each skipped where its output is there already."""
     collect_all()
@@ -130,8 +135,8 @@ class Found:
             here = facts["delta_measured"]["mean"]
             still = self.lost(task, "mean")[0].lost / top.lost
             taken.append(
-                f"{top.lost / here:.0%} of delta on {task} ({top.n_heads} heads; {beside_placebos}; with their mean "
-                f"over episodes at each shot left in, {still:.0%} of that loss still goes)"
+                f"{top.lost / here:.0%} of delta on {task} ({heads_of(top.n_heads)}; {beside_placebos}; with their "
+                f"mean over episodes at each shot left in, {still:.0%} of that loss still goes)"
             )
         return "\n".join(
             [
@@ -172,7 +177,8 @@ class Found:
             n_top = int((share < facts["share_head"] / 2).to_numpy().argmin()) + 1
             parts.append(
                 f"on {task} heads add {three(facts['slope_head'])} nats per example, MLPs {three(facts['slope_mlp'])}, "
-                f"embedding, biases and entropy {three(facts['slope_rest'])}; {n_top} heads make half of what heads add"
+                f"embedding, biases and entropy {three(facts['slope_rest'])}; half of what heads add is that of "
+                f"{heads_of(n_top)}"
             )
         return f"Shares added up, the largest first: {'; '.join(parts)}."
 
@@ -214,8 +220,9 @@ class Found:
             single = own[own.set.isin(self.facts[task]["top"])]
             largest = single.loc[single.lost.abs().idxmax()] if len(single) else None
             parts.append(
-                f"on {task} the {top.n_heads} heads take {lost} of {self.facts[task]['delta_measured']['mean']:.3f} "
-                f"nats per example with them; they write {direct}, of which {predicted} goes; {beside_placebos}, which "
+                f"on {task}, where the {heads_of(top.n_heads)} that were chosen write {direct}, of which {predicted} "
+                f"goes, {lost} of {self.facts[task]['delta_measured']['mean']:.3f} nats per example go; "
+                f"{beside_placebos}, which "
                 f"lose {placebo.lost.mean():.3f} on average ({placebo.lost.min():.3f} to {placebo.lost.max():.3f})"
                 + (
                     f"; alone, {largest.set} loses most, {largest.lost:.3f} where {largest.predicted:.3f} goes directly"

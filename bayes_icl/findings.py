@@ -258,7 +258,7 @@ def _taken(task: str, facts: Mapping[str, Any], ablation: pd.DataFrame, quotes: 
     here, sentences = facts["delta_measured"]["mean"], []
     n_heads = quotes.under("taken").count("n_heads", own[own.set == "top"].n_heads.iloc[0])
     words = {
-        "held": f" Held at their mean over episodes and shots, the {n_heads} that write most take",
+        "held": f" Held at their mean over episodes and shots, those that write most ({n_heads}) take",
         "mean": " With their mean over episodes at each shot left in, they take",
     }
     for way, opening in words.items():

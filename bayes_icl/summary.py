@@ -334,9 +334,9 @@ def _ablation_sentences(facts: dict, ablation: pd.DataFrame, repair: pd.DataFram
 
     q, first, here = quotes.under("taken"), ablation[ablation.set == "top"].iloc[0], facts["delta_measured"]["mean"]
     lines = [
-        f"taken away: the {q.count('n_heads', first.n_heads)} heads that write most ({first['heads']}), chosen on "
-        f"every other sequence; on the other {q.count('n_seqs', first.n_seqs)}, of delta "
-        f"{q.number('delta_here', here)}, they write {q.columns(first, 'direct')}"
+        f"taken away, of heads those that write most: {q.count('n_heads', first.n_heads)} ({first['heads']}), chosen "
+        f"on every other sequence; on the other {q.count('n_seqs', first.n_seqs)}, of delta "
+        f"{q.number('delta_here', here)}, what they write is {q.columns(first, 'direct')}"
     ]
     for way in TAKEN:
         q, own = quotes.under("taken", way), ablation[ablation.way == way]
