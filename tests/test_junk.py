@@ -1,7 +1,7 @@
 """Junk for every command: one line that states what is wrong, or a right result; never a traceback or a wrong number.
 
-Some 3000 inputs: 960 tables, specs and files of tasks, 300 tables and 190 files of curves, 90 things that are no files,
-240 flags, 120 runs of fit, attribute and patch, 55 damaged outputs of other stages, and 1000 questions asked of curves
+Some 2800 inputs: 960 tables, specs and files of tasks, 300 tables and 190 files of curves, 90 things that are no files,
+240 flags, 120 runs of fit, attribute and patch, 55 damaged outputs of other stages, and 900 questions asked of curves
 once they are read. Most go as far as the reading. BAYES_ICL_JUNK=20 tries twenty times as many of what is drawn.
 """
 
