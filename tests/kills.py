@@ -22,7 +22,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 KILLS = 10
 SIGNALS = (signal.SIGKILL, signal.SIGINT)
-TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:\+\d\d:\d\d)?")
+# Times, and the commit that the code is of: somebody may commit meanwhile.
+TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:\+\d\d:\d\d)?|\"git\": (?:null|\{[^}]*\})")
 
 # By command: its arguments, and what it writes; each reads what those before it have written.
 COMMANDS: dict[str, tuple[str, list[str]]] = {
@@ -154,8 +155,15 @@ def _netcdf(path: Path) -> str:
     return TIME.sub("a time", "\n".join(lines))
 
 
-def rounds(command: str, reference: Path, work: Path, kills: int, seed: int) -> list[tuple[float, str, str]]:
+def rounds(
+    command: str, reference: Path, work: Path, kills: int, seed: int, seconds: tuple[float, float] | None = None
+) -> list[tuple[float, str, str]]:
     """Kill a command some times and let it go on; where each kill came, by which signal, and what had been left.
+
+    Parameters
+    ----------
+    seconds
+        Of a run without a kill, as `finish` gives them; None to run it once more, which must give the same files.
 
     Raises
     ------
@@ -164,22 +172,24 @@ def rounds(command: str, reference: Path, work: Path, kills: int, seed: int) -> 
     """
     outs = COMMANDS[command][1]
     expected = {out: content(reference / out) for out in outs}
-    timing = work / "timing"
-    _copy_inputs(command, reference, timing)
-    locked, ended = finish(command, timing)
-    for out in outs:
-        _same(expected[out], content(timing / out), f"{command}, run again without a kill")
+    if seconds is None:
+        timing = work / "timing"
+        _copy_inputs(command, reference, timing)
+        seconds = finish(command, timing)
+        for out in outs:
+            _same(expected[out], content(timing / out), f"{command}, run again without a kill")
+    locked, ended = seconds
     places = random.Random(f"{seed} {command}")
     told = []
     for i in range(kills):
         folder = work / str(i)
         _copy_inputs(command, reference, folder)
-        seconds = places.uniform(0, ended - locked)
+        after = places.uniform(0, ended - locked)
         how = SIGNALS[i % len(SIGNALS)]
-        told.append((seconds / (ended - locked), how.name, kill(command, folder, seconds, how)))
+        told.append((after / (ended - locked), how.name, kill(command, folder, after, how)))
         finish(command, folder)
         for out in outs:
-            _same(expected[out], content(folder / out), f"{command}, killed after {seconds:.2f} s by {how.name}")
+            _same(expected[out], content(folder / out), f"{command}, killed after {after:.2f} s by {how.name}")
         left = [p for p in folder.rglob(".*") if p.suffix in (".new", ".whole", ".lock")] + [*folder.rglob("*.part")]
         if left:
             raise AssertionError(f"{command} has left {left}")
@@ -210,12 +220,10 @@ def _same(expected: dict[str, Any], found: dict[str, Any], when: str) -> None:
             raise AssertionError(f"{when}: {name} differs")
 
 
-def reference_of(folder: Path) -> Path:
-    """All commands, one after the other, not killed."""
+def reference_of(folder: Path) -> dict[str, tuple[float, float]]:
+    """All commands, one after the other, not killed; seconds as `finish` gives them."""
     folder.mkdir(parents=True, exist_ok=True)
-    for command in COMMANDS:
-        finish(command, folder)
-    return folder
+    return {command: finish(command, folder) for command in COMMANDS}
 
 
 def main() -> int:
@@ -230,7 +238,7 @@ def main() -> int:
         f"{'command':10s} {'signal':8s} {'place':>6s}  left by the kill",
     ]
     with tempfile.TemporaryDirectory() as scratch:
-        reference = reference_of(Path(scratch) / "reference")
+        reference_of(reference := Path(scratch) / "reference")
         for command in COMMANDS:
             for place, how, left in rounds(command, reference, Path(scratch) / command, KILLS, seed=0):
                 lines.append(f"{command:10s} {how:8s} {place:6.2f}  {left}")

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import kills
 import pytest
 
 
 @pytest.fixture(scope="module")
+def seconds(reference: Path) -> dict[str, tuple[float, float]]:
+    return kills.reference_of(reference)
+
+
+@pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return kills.reference_of(tmp_path_factory.mktemp("kills") / "reference")
+    return tmp_path_factory.mktemp("kills") / "reference"
 
 
 @pytest.mark.parametrize("command", kills.COMMANDS)
-def test_a_command_that_is_killed_goes_on_to_the_same_files(command: str, reference: Path, tmp_path: Path) -> None:
-    kills.rounds(command, reference, tmp_path, 1, seed=1)
+def test_a_command_that_is_killed_goes_on_to_the_same_files(
+    command: str, reference: Path, seconds: dict[str, tuple[float, float]], tmp_path: Path
+) -> None:
+    kills.rounds(command, reference, tmp_path, 1, seed=1, seconds=seconds[command])
 
 
-def test_the_comparison_sees_a_changed_bit(reference: Path, tmp_path: Path) -> None:
+def test_the_comparison_sees_a_changed_bit(reference: Path, seconds: Any) -> None:
     """The control."""
     import h5py
 
