@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bayes_icl.ablate import Heads
     from bayes_icl.effects import Episode, MeanOutputs
     from bayes_icl.models import Model
-    from bayes_icl.outputs import Parts
+    from bayes_icl.outputs import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def main(settings: AttributeSettings) -> int:
 
     from bayes_icl.curves import newest_curves, read_curves
     from bayes_icl.models import load_model
-    from bayes_icl.outputs import Output, Parts, sha256
+    from bayes_icl.outputs import Checkpoint, Output, sha256
     from bayes_icl.plots import figure_files
     from bayes_icl.provenance import key_of, provenance, resume_key, to_attribute
     from bayes_icl.summary import summarise_heads
@@ -134,7 +134,7 @@ def main(settings: AttributeSettings) -> int:
             model = load_model(recorded_model(dataset, settings.model), settings.device)
             identity = model.provenance()
             check_same_model(dataset, identity)
-            parts = Parts(out.with_name(out.name + ".part"), resume_key(key, settings, identity))
+            parts = Checkpoint(out.with_name(out.name + ".part"), resume_key(key, settings, identity))
             result = attribute_curves(
                 model,
                 dataset,
@@ -197,7 +197,7 @@ def attribute_curves(
     batch_size: int = 0,
     seed: int = 0,
     workers: int = 1,
-    parts: Parts | None = None,
+    parts: Checkpoint | None = None,
     progress: bool = False,
 ) -> Attribution:
     """Attribute the log-odds of a curves file to heads, and intervene on those that write most of the update.
@@ -443,7 +443,7 @@ def _intervene(
     top: int,
     placebos: int,
     seed: int,
-    parts: Parts | None,
+    parts: Checkpoint | None,
     progress: bool,
 ) -> tuple[list[dict], list[dict], xr.DataArray | None]:
     """Take the top heads of a task away, placebo sets of other heads, and the top heads one by one.
@@ -550,7 +550,7 @@ def _intervene(
     return rows, repairs, xr.DataArray(numbers, coords, ("way", "set", "seq", "shot")).expand_dims(task=[task])
 
 
-def _kept_effects(parts: Parts | None, task: str, means: MeanOutputs | None) -> xr.Dataset | None:
+def _kept_effects(parts: Checkpoint | None, task: str, means: MeanOutputs | None) -> xr.Dataset | None:
     """A task's effects from an unfinished run, if they are finished; its mean outputs go into `means`."""
     import numpy as np
     import xarray as xr
@@ -565,7 +565,7 @@ def _kept_effects(parts: Parts | None, task: str, means: MeanOutputs | None) -> 
     return xr.load_dataset(io.BytesIO(kept), engine="h5netcdf").drop_encoding()
 
 
-def _keep_effects(parts: Parts, task: str, effects: xr.Dataset, means: MeanOutputs | None) -> xr.Dataset:
+def _keep_effects(parts: Checkpoint, task: str, effects: xr.Dataset, means: MeanOutputs | None) -> xr.Dataset:
     """Keep a finished task; what a later run would find there."""
     import numpy as np
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from bayes_icl.models import Model
-    from bayes_icl.outputs import Parts
+    from bayes_icl.outputs import Checkpoint
     from bayes_icl.prompts import Prompt
     from bayes_icl.tasks import Example, Task
 
@@ -55,7 +55,7 @@ def main(settings: CollectSettings) -> int:
     from datetime import UTC, datetime
 
     from bayes_icl.models import load_model
-    from bayes_icl.outputs import Output, Parts, sha256, to_netcdf
+    from bayes_icl.outputs import Checkpoint, Output, sha256, to_netcdf
     from bayes_icl.provenance import key_of, provenance, resume_key, to_attribute
     from bayes_icl.tasks import FILES, load_tasks
 
@@ -79,7 +79,7 @@ def main(settings: CollectSettings) -> int:
             print(f"nothing to do: {settings.out} was made with these settings", file=sys.stderr)
             print(settings.out)
             return DONE
-        parts = Parts(settings.out.with_name(settings.out.name + ".part"), resume_key(key, settings, identity))
+        parts = Checkpoint(settings.out.with_name(settings.out.name + ".part"), resume_key(key, settings, identity))
         dataset = collect_curves(
             model,
             tasks,
@@ -109,7 +109,7 @@ def collect_curves(
     seed: int = 0,
     readouts: Sequence[str] = (),
     batch_size: int = 0,
-    parts: Parts | None = None,
+    parts: Checkpoint | None = None,
     progress: bool = False,
 ) -> xr.Dataset:
     """Read curves from a model.

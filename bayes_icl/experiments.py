@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bayes_icl.ablate import Heads, StandIns
     from bayes_icl.effects import Episode
     from bayes_icl.models import Model
-    from bayes_icl.outputs import Parts
+    from bayes_icl.outputs import Checkpoint
     from bayes_icl.redundancy import Singles
     from bayes_icl.transfer import Pair
 
@@ -106,7 +106,7 @@ class OneTask:
         curves: xr.Dataset,
         task: str,
         settings: PatchSettings,
-        parts: Parts | None,
+        parts: Checkpoint | None,
         progress: bool,
     ) -> None:
         from bayes_icl.ablate import heads_named

@@ -347,7 +347,7 @@ def _them(names: list[str]) -> str:
 # --------------------------------------------------------------------------------------------------- unfinished runs
 
 
-class Parts:
+class Checkpoint:
     """Finished parts of a run, in one file beside its output until that is written.
 
     Each part has its hash, so that what a kill cut short or somebody altered is made again, with what came after it.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bayes_icl.models import Model
-    from bayes_icl.outputs import Parts
+    from bayes_icl.outputs import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def main(settings: PatchSettings) -> int:
     from bayes_icl.attribute import check_same_model, effects_files, names_beside, recorded_model
     from bayes_icl.curves import newest_curves, read_curves
     from bayes_icl.models import load_model
-    from bayes_icl.outputs import Output, Parts, sha256
+    from bayes_icl.outputs import Checkpoint, Output, sha256
     from bayes_icl.plots import figure_files
     from bayes_icl.provenance import key_of, provenance, resume_key, to_attribute
     from bayes_icl.summary import summarise_patch
@@ -73,7 +73,7 @@ def main(settings: PatchSettings) -> int:
             model = load_model(recorded_model(dataset, settings.model), settings.device)
             identity = model.provenance()
             check_same_model(dataset, identity)
-            parts = Parts(out.with_name(out.name + ".part"), resume_key(key, settings, identity))
+            parts = Checkpoint(out.with_name(out.name + ".part"), resume_key(key, settings, identity))
             result = patch_curves(model, dataset, tasks, settings, parts=parts, progress=True)
             record = provenance(settings, started=started, model=identity, inputs=inputs)
             result.effects.attrs |= {"key": key, "provenance": to_attribute(record)}
@@ -94,7 +94,7 @@ def patch_curves(
     tasks: Sequence[str] = (),
     settings: PatchSettings | None = None,
     *,
-    parts: Parts | None = None,
+    parts: Checkpoint | None = None,
     progress: bool = False,
 ) -> Patched:
     """Run the experiments on some tasks of a curves file.

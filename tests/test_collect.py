@@ -20,7 +20,7 @@ from bayes_icl.collect import CollectSettings, _print_summary, collect_curves, m
 from bayes_icl.curves import VARIABLES, read_curves, write_netcdf
 from bayes_icl.errors import StatedError
 from bayes_icl.models import Model, load_model
-from bayes_icl.outputs import Parts
+from bayes_icl.outputs import Checkpoint
 from bayes_icl.prompts import DOCUMENT_SEPARATORS
 from bayes_icl.tasks import load_tasks
 
@@ -174,7 +174,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def _kill_after(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    put, done = Parts.put, []
+    put, done = Checkpoint.put, []
 
     def dies(*args: Any) -> None:
         put(*args)
@@ -182,7 +182,7 @@ def _kill_after(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
         if len(done) == n:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Parts, "put", dies)
+    monkeypatch.setattr(Checkpoint, "put", dies)
 
 
 @pytest.mark.parametrize("spoil", ["whole", "cut short", "altered"])

@@ -13,7 +13,7 @@ import xarray as xr
 from bayes_icl.collect import collect_curves
 from bayes_icl.errors import StatedError
 from bayes_icl.models import Model
-from bayes_icl.outputs import Parts
+from bayes_icl.outputs import Checkpoint
 from bayes_icl.tasks import load_tasks
 
 ANALYSES = Path(__file__).parent.parent / "analyses"
@@ -82,8 +82,8 @@ def test_a_model_that_sees_what_follows_is_refused(
 def test_a_run_that_went_on_says_how_its_branches_were_read(families: Any, tiny: Model, tmp_path: Path) -> None:
     """Also of batches that an earlier process read, and in batches of any size."""
     model = Model(families.build("bart"), tiny.tokenizer, "bart")
-    first = _collect(model, 2, parts=Parts(tmp_path / "c.part", "key"))
-    again = _collect(model, 2, parts=Parts(tmp_path / "c.part", "key"))
+    first = _collect(model, 2, parts=Checkpoint(tmp_path / "c.part", "key"))
+    again = _collect(model, 2, parts=Checkpoint(tmp_path / "c.part", "key"))
     xr.testing.assert_identical(first, again)
     assert first.branches.startswith("one by one: over its cache they are")
     together = _collect(model, 2, batch_size=2)

@@ -16,7 +16,7 @@ import pytest
 import xarray as xr
 
 from bayes_icl.errors import StatedError
-from bayes_icl.outputs import Output, Parts, inference_to_netcdf, problem_of, to_netcdf
+from bayes_icl.outputs import Checkpoint, Output, inference_to_netcdf, problem_of, to_netcdf
 
 TWO = {"a.csv": b"first", "b.csv": b"second"}
 
@@ -329,14 +329,14 @@ def test_a_place_that_cannot_be_written_is_stated_before_the_work(tmp_path: Path
 
 def test_parts_come_back_as_they_were_kept(tmp_path: Path) -> None:
     path = tmp_path / "c.nc.part"
-    parts = Parts(path, "key")
+    parts = Checkpoint(path, "key")
     kept = {"a b/\u00e4": b"", "b": os.urandom(5000), "c": b"line\nline\n"}
     for name, data in kept.items():
         parts.put(name, data)
-    again = Parts(path, "key")
+    again = Checkpoint(path, "key")
     assert {name: again.get(name) for name in kept} == kept and again.get("d") is None
     arrays = again.arrays("d", lambda: {"x": np.arange(3.0), "n": np.array("text")})
-    later = Parts(path, "key").arrays("d", lambda: pytest.fail("was kept"))
+    later = Checkpoint(path, "key").arrays("d", lambda: pytest.fail("was kept"))
     assert {name: x.tolist() for name, x in later.items()} == {name: x.tolist() for name, x in arrays.items()}
     again.drop()
     assert not path.exists()
@@ -346,14 +346,14 @@ def test_parts_come_back_as_they_were_kept(tmp_path: Path) -> None:
 def test_parts_are_good_up_to_the_first_damage(tmp_path: Path, how: str) -> None:
     """Wherever it is: no byte of a part that comes back is another one, and what is made again fits in."""
     path = tmp_path / "c.part"
-    parts = Parts(path, "key")
+    parts = Checkpoint(path, "key")
     kept = {str(i): f"{i} of this".encode() * 3 for i in range(4)}
     for name, data in kept.items():
         parts.put(name, data)
     whole = path.read_bytes()
     for at in range(len(b"bayes_icl parts key\n"), len(whole)):
         path.write_bytes(whole[:at] if how == "cut" else whole[:at] + bytes([whole[at] ^ 2]) + whole[at + 1 :])
-        again = Parts(path, "key")
+        again = Checkpoint(path, "key")
         have = [name for name in kept if name in again]
         assert have == list(kept)[: len(have)] and len(have) < 4
         assert all(again.get(name) == kept[name] for name in have)
@@ -366,22 +366,22 @@ def test_parts_are_good_up_to_the_first_damage(tmp_path: Path, how: str) -> None
 def test_parts_of_which_a_kill_left_the_beginning(tmp_path: Path, begun: bytes) -> None:
     path = tmp_path / "c.part"
     path.write_bytes(begun)
-    Parts(path, "key").put("a", b"1")
-    assert Parts(path, "key").get("a") == b"1"
+    Checkpoint(path, "key").put("a", b"1")
+    assert Checkpoint(path, "key").get("a") == b"1"
 
 
 def test_parts_of_another_key_are_dropped_and_other_files_are_not(tmp_path: Path, capsys: Any) -> None:
     path = tmp_path / "c.part"
-    Parts(path, "key").put("a", b"1")
-    assert Parts(path, "other").get("a") is None and "of other settings, inputs or code" in capsys.readouterr().err
+    Checkpoint(path, "key").put("a", b"1")
+    assert Checkpoint(path, "other").get("a") is None and "of other settings, inputs or code" in capsys.readouterr().err
     path.write_text("my notes\n")
     with pytest.raises(StatedError, match="in the way of what a run keeps"):
-        Parts(path, "key")
+        Checkpoint(path, "key")
     assert path.read_text() == "my notes\n"
     path.unlink()
     path.mkdir()
     with pytest.raises(StatedError, match="in the way of what a run keeps"):
-        Parts(path, "key")
+        Checkpoint(path, "key")
 
 
 # ------------------------------------------------------------------------------------------------- content
