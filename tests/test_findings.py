@@ -231,9 +231,9 @@ def test_who_writes_the_update() -> None:
         "token (75%), 0.120 [0.100, 0.140] from examples they attend to. 2 of 4 heads stand out, 1 for the update and "
         "1 against it; 1 of them have most of their attention on examples. Held at their mean over episodes and "
         "shots, those that write most (2) take 0.100 [0.000, 0.200] with them (40% of delta where they were taken "
-        "away); 1 of 2 placebo sets take as much, and 0.070 on average. With their mean over episodes at each shot left "
-        "in, they take 0.050 [0.000, 0.200] with them (20% of delta where they were taken away); 1 of 2 placebo sets "
-        "take as much, and 0.035 on average."
+        "away); 1 of 2 placebo sets take as much, and 0.070 on average. With their mean over episodes at each shot "
+        "left in, they take 0.050 [0.000, 0.200] with them (20% of delta where they were taken away); 1 of 2 placebo "
+        "sets take as much, and 0.035 on average."
     )
     (text,) = map(plain, claims(*heads_of(clear=False), None, None, {}, Quotes())[0].sentences)
     assert "zero in it" in text and "stand out" not in text
