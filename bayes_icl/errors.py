@@ -79,7 +79,7 @@ def exit_stating(run: Callable[[], int]) -> None:
         print(_line(f"not enough memory ({str(error) or 'no more is said'}): ask for less"), file=sys.stderr)
         code = FAILED
     except KeyboardInterrupt:
-        goes_on = "collect, attribute and patch go on where they were"
+        goes_on = "collect, attribute and patch go on where they were, the others begin again"
         print(f"stopped: no file is left half written; run the same command again ({goes_on})", file=sys.stderr)
         code = 130
     sys.exit(code)

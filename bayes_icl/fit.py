@@ -161,7 +161,7 @@ def main(settings: FitSettings) -> int:
     from datetime import UTC, datetime
 
     from bayes_icl.curves import newest_curves, read_curves
-    from bayes_icl.outputs import Output, sha256
+    from bayes_icl.outputs import Output, sha256, within
     from bayes_icl.plots import figure_files
     from bayes_icl.provenance import key_of, provenance
     from bayes_icl.summary import summarise_verdicts
@@ -187,6 +187,8 @@ def main(settings: FitSettings) -> int:
     }
     key = key_of(decisive)
     drawn = Output(settings.figures or Path("figures") / path.stem, "fit", flag="--figures", inputs=inputs)
+    if within(drawn.folder, out):
+        raise StatedError(f"--figures {drawn.folder} lies within --out {out}, where fits stand alone: give another")
     drawn.check(force=settings.force, beside=["summary.txt"])  # now, not after the fits
     output = Output(out, "fit", alone=".", inputs=inputs)
     with output.held(force=settings.force):

@@ -181,7 +181,8 @@ class Output:
         runs = {name: run for name, run in runs.items() if run["files"]}
         runs[shown] = {"key": key, "files": digests}
         gone = {name: digest for name, digest in before.items() if name not in files}
-        record = {"written_by": WRITER, "command": self.command, "runs": runs, "gone": gone, "force": self._force}
+        record = {"written_by": WRITER, "command": self.command, "alone": self._alone == ".", "runs": runs}
+        record |= {"gone": gone, "force": self._force}
         shutil.rmtree(self._staged, ignore_errors=True)
         try:
             for name, content in {**files, RECORD: to_json(record)}.items():
@@ -250,12 +251,16 @@ class Output:
             if not force:
                 raise StatedError(
                     f"{path} exists, and no record says that {self.command} wrote it: give another {self.flag}, or "
-                    "--force to replace it"
+                    f"--force to replace it (a copy needs its hidden record, {self._record.name})"
                 )
+        for other in self.folder.glob(".*.json"):
+            if self._alone is None and not self.main and other != self._record and _stands_alone(other):
+                raise StatedError(f"{self.folder} is the folder of another command alone: give another {self.flag}")
         if self._alone is not None and (strange := self._strange({**own, **(moved or {})})):
             raise StatedError(
                 f"{self.folder / self._alone} holds {_listed(Path(), strange)}, which no record says that "
                 f"{self.command} wrote: give another {self.flag}, or move {_them(strange)} away"
+                + ("" if own else f" (a copy needs its hidden record, {self._record.name})")
             )
 
     def _strange(self, own: Mapping[str, str]) -> list[str]:
@@ -264,7 +269,8 @@ class Output:
         assert self._alone is not None
         for folder, folders, names in os.walk(self.folder / self._alone):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(names):
+            links = [name for name in folders if (Path(folder) / name).is_symlink()]  # what is there is elsewhere
+            for name in sorted([*names, *links]):
                 path = (Path(folder) / name).relative_to(self.folder)
                 if not name.startswith(".") and path.as_posix() not in own:
                     found.append(str(path))
@@ -323,6 +329,19 @@ def _read_record(path: Path) -> dict[str, dict[str, Any]]:
         return {}
 
 
+def _stands_alone(path: Path) -> bool:
+    """Whether a record is of a folder in which nothing else may stand."""
+    try:
+        return bool(_read_record(path)) and json.loads(path.read_text(encoding="utf-8")).get("alone") is True
+    except (OSError, ValueError):
+        return False
+
+
+def within(inner: Path, outer: Path) -> bool:
+    """Whether a folder lies in another one, and is not the same."""
+    return outer.resolve() in inner.resolve().parents
+
+
 def _state(path: Path, digest: str) -> str:
     if not path.is_file():
         return "missing"
@@ -357,7 +376,7 @@ class Checkpoint:
     path
         The file; ``NAME.part``.
     key
-        `provenance.resume_key` of the run; parts of another key are dropped.
+        `provenance.resume_key` of the run; parts of another key are put aside, as ``NAME.part.KEY``.
 
     Raises
     ------
@@ -370,18 +389,17 @@ class Checkpoint:
         self._at: dict[str, tuple[int, int]] = {}
         head = f"{WRITER} parts {key}\n".encode()
         end = 0
+        self._change_over(key)
         if os.path.lexists(path):
             foreign = StatedError(f"{path} is in the way of what a run keeps until it is finished: move it away")
             if not path.is_file():
                 raise foreign
             with path.open("rb") as file:
                 first = file.readline(1000)
-                if first and not first.startswith(f"{WRITER} parts ".encode()) and not head.startswith(first):
+                if first and not head.startswith(first):
                     raise foreign
                 if first == head:
                     end = self._scan(file)
-                elif first.endswith(b"\n"):
-                    print(f"{path} is of other settings, inputs or code, and is not gone on with", file=sys.stderr)
             if end and end < path.stat().st_size:
                 print(f"{path} is damaged or cut short: what follows is made again", file=sys.stderr)
         else:
@@ -393,6 +411,26 @@ class Checkpoint:
                 file.write(head)
         if self._at:
             print(f"going on: {len(self._at)} parts of an unfinished run are kept", file=sys.stderr)
+
+    def _change_over(self, key: str) -> None:
+        """Put parts of another key aside, and take up those of this one that were."""
+        begins = f"{WRITER} parts ".encode()
+        if self.path.is_file():
+            with self.path.open("rb") as file:
+                first, more = file.readline(1000), file.read(1)
+            other = first.removeprefix(begins).decode("ascii", "replace").rstrip("\n")
+            if first.startswith(begins) and first.endswith(b"\n") and other != key:
+                kept = self._aside(other)
+                self.path.rename(kept) if more else self.path.unlink()
+                said = f": kept as {kept.name}, for a run with those" if more else ""
+                print(
+                    f"{self.path} is of other settings, inputs or code, and is not gone on with{said}", file=sys.stderr
+                )
+        if self._aside(key).is_file() and not os.path.lexists(self.path):
+            self._aside(key).rename(self.path)
+
+    def _aside(self, key: str) -> Path:
+        return self.path.with_name(f"{self.path.name}.{hashlib.sha256(key.encode()).hexdigest()[:8]}")
 
     def _scan(self, file: Any) -> int:
         """Find the parts; where the last good one ends."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bayes_icl.errors import DONE, exit_stating
+from bayes_icl.errors import DONE, StatedError, exit_stating
 from bayes_icl.sections import Opening, Section, compose, draw, open_with
 from bayes_icl.stages import STAGES, Found, gather
 
@@ -62,7 +62,7 @@ def main(settings: ReportSettings) -> int:
     from datetime import UTC, datetime
 
     from bayes_icl.curves import newest_curves
-    from bayes_icl.outputs import Output
+    from bayes_icl.outputs import Output, within
 
     started = datetime.now(UTC)
     path = settings.curves or newest_curves()
@@ -70,15 +70,22 @@ def main(settings: ReportSettings) -> int:
     beside = out.parent / out.stem
     given = [file for file in (path, settings.effects, settings.patch) if file]
     output = Output.file(out, "report", suffixes=(".html", ".htm"), alone=beside.name, inputs=given)
-    if settings.figures:
-        drawn = Output(settings.figures, "report", flag="--figures", inputs=given)
+    own = settings.figures
+    if own and own.resolve() == (beside / "figures").resolve():
+        own = None  # the default, named
+    if own:
+        if within(own, beside):
+            raise StatedError(f"--figures {own} lies within {beside}, which belongs to the page alone: give another")
+        drawn = Output(own, "report", flag="--figures", inputs=given)
         drawn.check(force=settings.force)
     with output.held(force=settings.force):
         found, files, figures = _compose(path, settings, out, started)
-        if not settings.figures:
+        if own:
+            drawn.check(force=settings.force, beside=figures)  # before anything is written
+        else:
             files |= {f"{beside.name}/figures/{name}": content for name, content in figures.items()}
         output.write(files)
-    if settings.figures:
+    if own:
         with drawn.held(force=settings.force):
             drawn.write(figures, of=out)
     for missing in found.missing.values():

@@ -16,7 +16,7 @@ import pytest
 import xarray as xr
 
 from bayes_icl.errors import StatedError
-from bayes_icl.outputs import Checkpoint, Output, inference_to_netcdf, problem_of, to_netcdf
+from bayes_icl.outputs import Checkpoint, Output, inference_to_netcdf, problem_of, to_netcdf, within
 
 TWO = {"a.csv": b"first", "b.csv": b"second"}
 
@@ -172,6 +172,25 @@ def test_what_is_no_plain_file_is_refused(tmp_path: Path, kind: str) -> None:
         with Output.file(out, "collect").held(force=True):
             pass
     assert out.lstat().st_mode == before
+
+
+def test_a_link_to_a_folder_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/sub").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StatedError, match="out holds sub, which no record"):
+        with folder_of(tmp_path).held(force=True):
+            pass
+
+
+def test_figures_do_not_go_where_fits_stand_alone(tmp_path: Path) -> None:
+    output = written(tmp_path)
+    with pytest.raises(StatedError, match="is the folder of another command alone"):
+        with Output(output.folder, "report", flag="--figures").held(force=True):
+            pass
+    with Output(output.folder, "fit", flag="--figures").held():  # the control: its own figures may
+        pass
+    assert within(output.folder / "a", output.folder) and not within(output.folder, output.folder)
 
 
 # ------------------------------------------------------------------------------------------------- changed, missing
@@ -370,7 +389,23 @@ def test_parts_of_which_a_kill_left_the_beginning(tmp_path: Path, begun: bytes) 
     assert Checkpoint(path, "key").get("a") == b"1"
 
 
-def test_parts_of_another_key_are_dropped_and_other_files_are_not(tmp_path: Path, capsys: Any) -> None:
+def test_parts_of_another_key_are_put_aside_and_taken_up_again(tmp_path: Path, capsys: Any) -> None:
+    """Hours of work are not lost to a command with a slip in it."""
+    path = tmp_path / "c.part"
+    Checkpoint(path, "one").put("a", b"1")
+    Checkpoint(path, "two").put("a", b"2")
+    assert ": kept as c.part." in capsys.readouterr().err
+    assert Checkpoint(path, "one").get("a") == b"1" and Checkpoint(path, "two").get("a") == b"2"
+    Checkpoint(path, "two").drop()
+    assert Checkpoint(path, "one").get("a") == b"1"
+    Checkpoint(path, "one").drop()
+    assert list(tmp_path.iterdir()) == []
+    Checkpoint(path, "three")  # with nothing in it: not kept
+    Checkpoint(path, "four").drop()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_of_another_key_are_not_used_and_other_files_are_left(tmp_path: Path, capsys: Any) -> None:
     path = tmp_path / "c.part"
     Checkpoint(path, "key").put("a", b"1")
     assert Checkpoint(path, "other").get("a") is None and "of other settings, inputs or code" in capsys.readouterr().err

@@ -441,6 +441,25 @@ def test_a_table_of_log_odds_is_enough(copied: Path) -> None:
 # ------------------------------------------------------------------------------------------------- bad input
 
 
+def test_figures_of_the_users_are_stated_before_a_page_is_written(copied: Path) -> None:
+    Path("mine").mkdir()
+    Path("mine/comparison.svg").write_text("drawn by hand")
+    before = Path("reports/t.html").read_bytes()
+    with pytest.raises(StatedError, match=r"mine/comparison\.svg is in the way"):
+        report.main(report.ReportSettings(figures=Path("mine")))
+    assert Path("reports/t.html").read_bytes() == before
+    assert {path.name for path in Path("mine").iterdir()} == {"comparison.svg"}
+
+
+def test_the_default_folder_of_figures_may_be_named(copied: Path, undrawn: None) -> None:
+    for _ in range(2):
+        assert report.main(report.ReportSettings(figures=Path("reports/t/figures"))) == 0
+    with pytest.raises(StatedError, match="which belongs to the page alone"):
+        report.main(report.ReportSettings(figures=Path("reports/t/others")))
+    with pytest.raises(StatedError, match="where fits stand alone"):
+        fit.main(replace(FIT, figures=Path("data/fits/t/figures")))
+
+
 def test_nothing_else_is_replaced(copied: Path) -> None:
     Path("mine.html").write_text("<p>my notes</p>")
     with pytest.raises(StatedError, match=r"mine\.html exists, and no record says that report wrote it: .*--force"):
