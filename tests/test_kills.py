@@ -8,7 +8,6 @@ from typing import Any
 import kills
 import pytest
 
-
 KILLED = ("collect", "fit", "attribute")
 
 
