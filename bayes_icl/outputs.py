@@ -201,7 +201,7 @@ class Output:
         waiting = self._whole / RECORD
         if waiting.is_file():
             record = json.loads(waiting.read_text(encoding="utf-8"))
-            files = {name: digest for run in record["runs"].values() for name, digest in run["files"].items()}
+            files = _files(record["runs"])
             names = [name for name in files if (self._whole / name).is_file()]
             moved = {name: digest for name, digest in files.items() if self._state(name, digest) == "as it was"}
             try:
@@ -284,14 +284,12 @@ class Output:
 
     def _own(self) -> dict[str, str]:
         """SHA-256 by name of all files that the record lists."""
-        return {name: digest for run in self._runs().values() for name, digest in run["files"].items()}
+        return _files(self._runs())
 
     def _listed_by_others(self) -> set[str]:
         """Files that other commands' records list, and that are as these wrote them."""
         records = [path for path in self.folder.glob(".*.json") if path != self._record]
-        files = [
-            (name, x) for path in records for run in _read_record(path).values() for name, x in run["files"].items()
-        ]
+        files = [file for path in records for file in _files(_read_record(path)).items()]
         return {name for name, digest in files if self._state(name, digest) == "as it was"}
 
     def _state(self, name: str, digest: str) -> str:
@@ -309,8 +307,7 @@ def problem_of(folder: Path, label: str) -> str:
     folder, label
         Where the output stands, and the name of its file, or of the command for a folder.
     """
-    files = {name: x for run in _read_record(folder / f".{label}.json").values() for name, x in run["files"].items()}
-    for name, digest in files.items():
+    for name, digest in _files(_read_record(folder / f".{label}.json")).items():
         if (state := _state(folder / name, digest)) != "as it was":
             return f"{name} is {state}"
     return ""
@@ -327,6 +324,11 @@ def _read_record(path: Path) -> dict[str, dict[str, Any]]:
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or damaged: nothing is known
         return {}
+
+
+def _files(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """SHA-256 by name of the files of all runs that a record lists."""
+    return {name: digest for run in runs.values() for name, digest in run["files"].items()}
 
 
 def _stands_alone(path: Path) -> bool:

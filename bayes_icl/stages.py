@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bayes_icl.errors import StatedError, shown
-from bayes_icl.outputs import problem_of
+from bayes_icl.outputs import problem_of, sha256
 from bayes_icl.provenance import read_record, record_of
 from bayes_icl.quotes import unmarked
 
@@ -116,7 +115,7 @@ def gather(
     """
     found = Found(path, curves, read=[path])
     found.records["collect"] = record_of(curves)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = sha256(path)
     places = {
         "fit": (fits, Path("data/fits") / path.stem),
         "attribute": (effects, Path("data/effects") / f"{path.stem}.nc"),
