@@ -82,7 +82,7 @@ def drawn() -> tuple[str, ...]:
 
 
 def run(curves: Path = CURVES, fits: Path = FITS) -> None:
-    """The stages, each skipped where its output is there already. The figures of single tasks stay with the fits."""
+    """The stages, each skipped where its output is there already. The figures of single tasks stay beside the fits."""
     collect.main(collect.CollectSettings(tasks=drawn(), n_shots=N_SHOTS, n_seqs=N_SEQS, out=curves))
     fit.main(
         fit.FitSettings(
@@ -93,7 +93,7 @@ def run(curves: Path = CURVES, fits: Path = FITS) -> None:
             sensitivity=False,
             pool=True,
             out=fits,
-            figures=fits / "figures",
+            figures=fits.with_name(fits.name + "_figures"),
         )
     )
 
