@@ -23,14 +23,16 @@ from matplotlib.lines import Line2D
 from scipy import stats
 
 from bayes_icl import collect, fit
-from bayes_icl.compare import AT_BOUND, SLACK_NATS, SLACK_SE, read_table
-from bayes_icl.curves import Curves, read_curves, readouts_of, replacing, select
-from bayes_icl.errors import StatedError
-from bayes_icl.heads import flat, t_interval
+from bayes_icl.core.errors import StatedError
+from bayes_icl.core.files import read_table, replacing
+from bayes_icl.core.intervals import flat, t_interval
+from bayes_icl.curves import Curves, read_curves, readouts_of, select
+from bayes_icl.fit.verdict import AT_BOUND
 from bayes_icl.hypotheses import HYPOTHESES
-from bayes_icl.plots import COLUMN, FAINT, INK, STYLE, colour_of, save_figures
-from bayes_icl.quotes import listed
+from bayes_icl.inference.survival import SLACK_NATS, SLACK_SE
 from bayes_icl.tasks import BUILT_IN, load_tasks
+from bayes_icl.writing.numbers import listed
+from bayes_icl.writing.style import COLUMN, FAINT, INK, STYLE, colour_of, save_figures
 
 CURVES, FITS = ROOT / "data/curves/across_tasks.nc", ROOT / "data/fits/across_tasks"
 FIGURES, PAGE = ROOT / "figures/across_tasks", ROOT / "docs/across_tasks.md"
@@ -500,7 +502,7 @@ def tables(rows: pd.DataFrame) -> str:
 
 def page(curves: Path = CURVES, fits: Path = FITS) -> str:
     """The page."""
-    from bayes_icl.models import title_of
+    from bayes_icl.models.names import title_of
 
     rows, dataset = table(curves, fits), read_curves(curves)
     missing = [name for name in BUILT_IN if name not in set(rows.task)]

@@ -26,9 +26,9 @@ import claim2
 import claims
 from claims import ROOT
 
-from bayes_icl.curves import replacing
-from bayes_icl.errors import DONE, exit_stating
-from bayes_icl.parallel import cores
+from bayes_icl.core.errors import DONE, exit_stating
+from bayes_icl.core.files import replacing
+from bayes_icl.core.parallel import cores
 
 MINUTES, README = ROOT / "figures/minutes.json", ROOT / "analyses/README.md"
 TICK = 10.0  # seconds after which the time taken is on disk: as much as a kill may lose

@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 from claims import FIGURES, PATCHED, ROOT, TASKS, facts, of_task, patch_all, ranged, tables, three
 
-from bayes_icl.quotes import listed
-from bayes_icl.summary import came_across, point_of
+from bayes_icl.patch.sentences import came_across
+from bayes_icl.writing.numbers import listed, point_of
 
 OPENING = """# Claim 1: the layer where a task forms, and heads that take over
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import pandas as pd
 from claims import FIGURES, PATCHED, ROOT, TASKS, at_answers, facts, patch_all, ranged, tables
 
-from bayes_icl.experiments import SETS_OF_FEW
-from bayes_icl.quotes import listed
-from bayes_icl.steps import MATERIAL, STEPS
-from bayes_icl.summary import point_of
+from bayes_icl.patch.experiments import SETS_OF_FEW
+from bayes_icl.patch.steps import MATERIAL, STEPS
+from bayes_icl.writing.numbers import listed, point_of
 
 OPENING = """# Claim 3: three steps
 

@@ -26,8 +26,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from bayes_icl.attribute import attribute_curves
 from bayes_icl.collect import collect_curves
-from bayes_icl.curves import replacing
-from bayes_icl.errors import DONE, StatedError, exit_stating
+from bayes_icl.core.errors import DONE, StatedError, exit_stating
+from bayes_icl.core.files import replacing
 from bayes_icl.models import Model, load_model
 from bayes_icl.patch import PatchSettings, patch_curves
 from bayes_icl.tasks import load_tasks

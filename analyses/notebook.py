@@ -29,18 +29,19 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 
 import bayes_icl
-from bayes_icl import plots
 from bayes_icl.attribute import attribute_curves
 from bayes_icl.collect import collect_curves
-from bayes_icl.compare import comparison_table
 from bayes_icl.curves import read_curves, readouts_of, select
 from bayes_icl.fit import Case, fit_curves, judge_cases
+from bayes_icl.fit import figures as fit_figures
+from bayes_icl.fit.outputs import comparison_table
 from bayes_icl.hypotheses import HYPOTHESES, hypothesis
-from bayes_icl.inference import inference_data
+from bayes_icl.inference.idata import inference_data
 from bayes_icl.models import load_model
 from bayes_icl.tasks import load_tasks
+from bayes_icl.writing import style
 
-plt.rcParams.update(plots.STYLE)
+plt.rcParams.update(style.STYLE)
 warnings.filterwarnings("ignore", "IProgress not found")  # tqdm, where Jupyter has no widgets: bars are text then
 
 # %% [markdown]
@@ -58,7 +59,7 @@ print({str(task): readouts_of(curves, task) for task in curves.task.values})
 
 # %%
 table = curves.log_odds.sel(readout="complement").to_dataframe().reset_index()
-figure, ax = plt.subplots(figsize=(2 * plots.COLUMN, 3), layout="constrained")
+figure, ax = plt.subplots(figsize=(2 * style.COLUMN, 3), layout="constrained")
 sns.lineplot(table, x="shot", y="log_odds", hue="task", errorbar=("ci", 95), ax=ax)
 ax.set(xlabel="examples shown, n", ylabel="log-odds of the correct answer (nats)")
 
@@ -94,12 +95,12 @@ A fit becomes ArviZ's `InferenceData`: posterior, prior, replicated sequences, a
 inferences = {name: inference_data(fits.posteriors[0, name], case.curves) for name in laws}
 summary = az.summary(inferences["additive"], var_names=["delta", "level", "walk"], hdi_prob=0.95, round_to=4)
 print(summary.to_string())
-az.plot_posterior(inferences["additive"], var_names=["delta"], hdi_prob=0.95, figsize=(plots.COLUMN, 2), textsize=8)
+az.plot_posterior(inferences["additive"], var_names=["delta"], hdi_prob=0.95, figsize=(style.COLUMN, 2), textsize=8)
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(2 * plots.COLUMN, 2.2), sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(2 * style.COLUMN, 2.2), sharey=True, layout="constrained")
 for ax, name in zip(axes, ("additive", verdict["named"])):
-    plots.plot_curves(case.curves, inferences[name], ax, name=name)
+    fit_figures.plot_curves(case.curves, inferences[name], ax, name=name)
 figure.supxlabel("examples shown, n; grey: sequences; colour: 95 % of new ones", fontsize=8)
 
 # %% [markdown]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from bayes_icl.calibrate import simulate, truth_of
+from bayes_icl.calibrate.simulation import simulate, truth_of
 from bayes_icl.curves import write_netcdf
 from bayes_icl.fit import FitSettings, main
 from bayes_icl.hypotheses import HYPOTHESES

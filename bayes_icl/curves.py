@@ -7,12 +7,7 @@ or an infinity anywhere else is an error.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,9 +16,9 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from bayes_icl.errors import MOST, StatedError, check_name, unknown
-from bayes_icl.inputs import read_table_file
-from bayes_icl.outputs import to_netcdf
+from bayes_icl.core.errors import MOST, StatedError, check_name, unknown
+from bayes_icl.core.files import replacing, to_netcdf
+from bayes_icl.core.inputs import read_table_file
 
 VARIABLES = {
     "log_p_correct": "log probability of the correct bucket, nats",
@@ -43,8 +38,11 @@ VARIABLES = {
     "query_seen": "this query stood earlier in the episode, so its answer can be looked up",
     "evidence": "the ideal observer's update, nats; NaN where the task does not know it",
 }
+
 NEEDED = ("log_odds",)
+
 DIMS = ("task", "readout", "seq", "shot")
+
 INFINITE = "infinite values come from probabilities that were rounded to 0 or 1: compute log-odds from logits"
 
 
@@ -296,21 +294,6 @@ def write_netcdf(dataset: xr.Dataset, path: Path) -> None:
         temporary.write_bytes(to_netcdf(dataset))
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well, and vanishes when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def newest_curves(folder: Path = Path("data/curves")) -> Path:
     """The curves file written last."""
     files = sorted(folder.glob("*.nc"), key=lambda path: path.stat().st_mtime)
@@ -319,12 +302,4 @@ def newest_curves(folder: Path = Path("data/curves")) -> Path:
     return files[-1]
 
 
-def file_name(name: str) -> str:
-    """A task's name; what a file system might not take becomes a hyphen, and a hash keeps such names apart."""
-    plain = re.sub("[^A-Za-z0-9_.=,+-]", "-", name)
-    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
-
-
-def beside(path: Path, end: str) -> Path:
-    """A file with the name of a netCDF file and another ending: a table that belongs to it."""
-    return path.with_name(f"{path.name.removesuffix('.nc')}.{end}")
+READOUTS = ("complement", "foil", "format", "rule", "parity")

@@ -66,8 +66,10 @@ def worker(model: Model, way: str, settings: BenchmarkSettings) -> Callable[[], 
 
     import torch
 
-    from bayes_icl.effects import MeanOutputs, direct_effects, recorded_episodes
-    from bayes_icl.readouts import EpisodeReading, Vocabulary
+    from bayes_icl.mechanism.direct_effects import direct_effects
+    from bayes_icl.mechanism.episodes import recorded_episodes
+    from bayes_icl.mechanism.mean_outputs import MeanOutputs
+    from bayes_icl.models.readouts import EpisodeReading, Vocabulary
 
     curves = collected(model, settings)
     episodes = recorded_episodes(model, curves, settings.task, readout="foil")
@@ -142,7 +144,7 @@ def child(way: str, settings: BenchmarkSettings, line: Connection) -> None:
 
 def agreement(settings: BenchmarkSettings, theirs: np.ndarray) -> str:
     """Our effects against the foil beside TransformerLens's, head by head."""
-    from bayes_icl.effects import attribute_task
+    from bayes_icl.mechanism.direct_effects import attribute_task
     from bayes_icl.models import load_model
 
     model = load_model(settings.model, "cpu")

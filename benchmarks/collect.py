@@ -58,7 +58,7 @@ def reader(model: Model, way: str, settings: BenchmarkSettings) -> tuple[Callabl
     import torch
 
     from bayes_icl.collect import collect_curves
-    from bayes_icl.prompts import encode_episode
+    from bayes_icl.models.prompts import encode_episode
     from bayes_icl.tasks import load_tasks
 
     tasks = load_tasks(settings.tasks)

@@ -93,12 +93,12 @@ def main(settings: BenchSettings) -> None:
     warnings.simplefilter("ignore")
     from simulate import power_law, simulate_curves
 
+    from bayes_icl.core.parallel import run_jobs
     from bayes_icl.hypotheses import HYPOTHESES
-    from bayes_icl.importance import sample_fast
-    from bayes_icl.noise import summarise
-    from bayes_icl.nuts import Sampler, SamplerSettings, quiet
-    from bayes_icl.parallel import run_jobs
-    from bayes_icl.scores import score_curves, sequence_log_likelihood
+    from bayes_icl.inference.importance import sample_fast
+    from bayes_icl.inference.noise import summarise
+    from bayes_icl.inference.nuts import Sampler, SamplerSettings, quiet
+    from bayes_icl.inference.scores import score_curves, sequence_log_likelihood
 
     console = Console(width=130)
     made = {s: simulate_curves(s, settings.n_shots, f=power_law(0.3), seed=settings.seed) for s in settings.n_seqs}

@@ -66,7 +66,7 @@ REFERENCE = {"patch": 0.22, "heads": 39.0, "last": 1.0}
 
 def prompts(model: Model, settings: BenchmarkSettings) -> tuple[np.ndarray, np.ndarray]:
     """Tokens of A and of B."""
-    from bayes_icl.prompts import encode_episode
+    from bayes_icl.models.prompts import encode_episode
     from bayes_icl.tasks import load_tasks
 
     (task,) = load_tasks([settings.task])
@@ -85,7 +85,7 @@ def ours(model: Model, way: str, settings: BenchmarkSettings) -> Callable[[], np
     """What a way of ours does in one round; it returns log P of every token, by point or head."""
     import torch
 
-    from bayes_icl.sweeps import Row, base_run, sweep
+    from bayes_icl.lens.sweeps import Row, base_run, sweep
 
     anatomy = model.anatomy
     long, short = prompts(model, settings)

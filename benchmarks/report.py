@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bayes_icl.curves import read_curves
-from bayes_icl.plots import save_figures
-from bayes_icl.quotes import Quotes
-from bayes_icl.report import render
-from bayes_icl.sections import compose, draw, open_with
-from bayes_icl.stages import gather
+from bayes_icl.report.outputs import gather
+from bayes_icl.report.page import render
+from bayes_icl.report.sections import compose, draw, open_with
+from bayes_icl.writing.numbers import Quotes
+from bayes_icl.writing.style import save_figures
 
 
 @contextmanager

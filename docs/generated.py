@@ -11,8 +11,9 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bayes_icl.hypotheses import DOF_PRIOR, HYPOTHESES, SHARED_PRIORS, Prior
-from bayes_icl.prompts import example_parts
+from bayes_icl.hypotheses import HYPOTHESES, Prior
+from bayes_icl.hypotheses.hypothesis import DOF_PRIOR, SHARED_PRIORS
+from bayes_icl.models.prompts import example_parts
 from bayes_icl.tasks import BUILT_IN, Task
 
 ROOT = Path(__file__).parent.parent
@@ -111,8 +112,8 @@ def curves() -> str:
 
 def effects() -> str:
     """The variables of the effects format."""
-    from bayes_icl.effects import VARIABLES
-    from bayes_icl.experiments import DESCRIBED
+    from bayes_icl.mechanism.direct_effects import VARIABLES
+    from bayes_icl.patch.outputs import DESCRIBED
 
     rows = [[_code(name), text, "`attribute`" if name in NOT_OF_PATCH else ""] for name, text in VARIABLES.items()]
     rows += [[_code(name), text, "`patch`"] for name, text in DESCRIBED.items()]

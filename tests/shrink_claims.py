@@ -27,7 +27,7 @@ def shrunk() -> dict[str, str]:
     import claims
     import pandas as pd
 
-    from bayes_icl.curves import beside
+    from bayes_icl.core.files import beside
 
     outputs = [claims.PATCHED, *(of(task) for of in (claims.of_task, claims.at_answers) for task in claims.TASKS)]
     files = {}

@@ -12,8 +12,8 @@ import numpy as np
 
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses import HYPOTHESES, Hypothesis
-from bayes_icl.noise import Statistics
-from bayes_icl.scores import Score
+from bayes_icl.inference.noise import Statistics
+from bayes_icl.inference.scores import Score
 
 if TYPE_CHECKING:
     import arviz as az

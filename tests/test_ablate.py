@@ -13,13 +13,17 @@ import xarray as xr
 from handmade import AMOUNT, WRITER, class_task, counting_model, random_model
 from test_stream import attention_of
 
-from bayes_icl.ablate import Heads, ablate_episode, ablated_effects, edits_of, loss_apart
 from bayes_icl.collect import collect_curves
-from bayes_icl.effects import WAYS, Episode, MeanOutputs, attribute_task, direct_effects, recorded_episodes
-from bayes_icl.errors import StatedError
+from bayes_icl.core.errors import StatedError
+from bayes_icl.lens.edits import heads_replaced
+from bayes_icl.lens.watching import watch
+from bayes_icl.mechanism.ablation import ablate_episode, ablated_effects, edits_of, loss_apart
+from bayes_icl.mechanism.direct_effects import attribute_task, direct_effects
+from bayes_icl.mechanism.episodes import Episode, recorded_episodes
+from bayes_icl.mechanism.head_names import Heads
+from bayes_icl.mechanism.mean_outputs import WAYS, MeanOutputs
 from bayes_icl.models import Model
-from bayes_icl.readouts import Vocabulary
-from bayes_icl.stream import heads_replaced, watch
+from bayes_icl.models.readouts import Vocabulary
 from bayes_icl.tasks import load_tasks
 
 KINDS = ["llama", "gpt2", "gemma3"]

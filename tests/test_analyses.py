@@ -26,13 +26,13 @@ import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy import stats
 
-from bayes_icl import plots
-from bayes_icl.compare import read_table
+from bayes_icl.core.files import read_table
 from bayes_icl.curves import read_curves, select, write_netcdf
 from bayes_icl.fit import Case, FitSettings, fit_curves, judge_cases
 from bayes_icl.hypotheses import HYPOTHESES
-from bayes_icl.plots import colour_of
 from bayes_icl.tasks import BUILT_IN
+from bayes_icl.writing import style
+from bayes_icl.writing.style import colour_of
 
 ROOT = Path(__file__).parent.parent
 ANALYSES = ROOT / "analyses"
@@ -419,7 +419,7 @@ def test_across_tasks_reads_all_tasks_and_writes_what_fit_found(
         return real(replace(settings, workers=1, hypotheses=LAWS[:3]))
 
     monkeypatch.setattr(script.fit, "main", little)
-    monkeypatch.setattr(plots, "save_figures", lambda *_: None)  # those of single tasks
+    monkeypatch.setattr(style, "save_figures", lambda *_: None)  # those of single tasks
     curves, fits = tmp_path / "curves.nc", tmp_path / "fits"
     script.run(curves, fits)
     assert asked["collect"].tasks == tuple(BUILT_IN) and asked["collect"].n_seqs == asked["collect"].n_shots == 32

@@ -15,15 +15,16 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from bayes_icl import ablate
-from bayes_icl.attribute import ABLATION, REPAIR, REPAIRED, TABLES, AttributeSettings, attribute_curves, main
+from bayes_icl.attribute import AttributeSettings, attribute_curves, main
+from bayes_icl.attribute.outputs import ABLATION_COLUMNS, ATTRIBUTE_TABLES, REPAIR_COLUMNS, REPAIRED
+from bayes_icl.attribute.sentences import head_sentences
 from bayes_icl.collect import CollectSettings, collect_curves
 from bayes_icl.collect import main as collect_main
+from bayes_icl.core.errors import StatedError
 from bayes_icl.curves import read_curves, write_netcdf
-from bayes_icl.effects import WAYS
-from bayes_icl.errors import StatedError
+from bayes_icl.mechanism import ablation
+from bayes_icl.mechanism.mean_outputs import WAYS
 from bayes_icl.models import Model
-from bayes_icl.summary import head_sentences
 from bayes_icl.tasks import load_tasks
 
 LITTLE: dict[str, Any] = dict(top=3, placebos=3, workers=1)
@@ -46,7 +47,7 @@ def finished(curves: Path) -> Path:
 
 
 def tables(out: Path) -> dict[str, pd.DataFrame]:
-    return {name: pd.read_csv(out.with_name(f"{out.stem}.{name}.csv")) for name in TABLES}
+    return {name: pd.read_csv(out.with_name(f"{out.stem}.{name}.csv")) for name in ATTRIBUTE_TABLES}
 
 
 def facts(out: Path) -> dict[str, Any]:
@@ -121,7 +122,7 @@ def test_delta_is_the_one_of_fit(finished: Path, curves: Path, tmp_path: Path) -
 
 def test_tables_of_the_intervention(finished: Path) -> None:
     found, own = tables(finished), facts(finished)
-    assert list(found["ablation"].columns) == ABLATION and list(found["repair"].columns) == REPAIR
+    assert list(found["ablation"].columns) == ABLATION_COLUMNS and list(found["repair"].columns) == REPAIR_COLUMNS
     done = [task for task in own if own[task]["top"]]
     assert done, "the random model should drift on one task at least, or nothing is tested here"
     for task in done:
@@ -157,7 +158,7 @@ def test_nothing_is_taken_away_where_there_is_no_update(tiny: Model) -> None:
 def test_files_and_figures_of_a_run(finished: Path) -> None:
     assert {path.name for path in finished.parent.iterdir()} == {
         *("effects.nc", "effects.json", "figures", ".effects.nc.json"),
-        *(f"effects.{name}.csv" for name in TABLES),
+        *(f"effects.{name}.csv" for name in ATTRIBUTE_TABLES),
     }
     drawn = {path.name for path in (finished.parent / "figures").iterdir()}
     names = ["share_map", "cumulative", *(f"{name}_{way}" for name in ("ablation", "repair") for way in WAYS)]
@@ -237,7 +238,7 @@ def test_a_killed_run_goes_on_where_it_stopped(
 ) -> None:
     out = tmp_path / "effects.nc"
     settings = AttributeSettings(curves=curves, out=out, figures=tmp_path / "figures", **LITTLE)
-    real, calls = ablate.ablate_episode, []
+    real, calls = ablation.ablate_episode, []
 
     def dying(*args: Any, **more: Any) -> Any:
         calls.append(1)
@@ -245,7 +246,7 @@ def test_a_killed_run_goes_on_where_it_stopped(
             raise KeyboardInterrupt
         return real(*args, **more)
 
-    monkeypatch.setattr(ablate, "ablate_episode", dying)
+    monkeypatch.setattr(ablation, "ablate_episode", dying)
     with pytest.raises(KeyboardInterrupt):
         main(settings)
     assert not out.exists() and out.with_name("effects.nc.part").is_file()

@@ -9,11 +9,14 @@ import pandas as pd
 import pytest
 
 from bayes_icl import calibrate
-from bayes_icl.calibrate import Bounds, CalibrateSettings, averaging_ratio, outcomes, rank_tests, simulate, truth_of
+from bayes_icl.calibrate import CalibrateSettings, calibration, simulation
+from bayes_icl.calibrate.calibration import averaging_ratio
+from bayes_icl.calibrate.outcomes import Bounds, outcomes, rank_tests
+from bayes_icl.calibrate.simulation import simulate, truth_of
+from bayes_icl.core.errors import StatedError
 from bayes_icl.curves import Curves
-from bayes_icl.errors import StatedError
 from bayes_icl.hypotheses import HYPOTHESES
-from bayes_icl.noise import summarise
+from bayes_icl.inference.noise import summarise
 
 RIVALS = [name for name, h in HYPOTHESES.items() if not h.ceiling]
 
@@ -59,7 +62,7 @@ def test_ranks_of_a_sound_and_of_an_unsound_fit() -> None:
     """A hundred fits a piece: the sound one passes at 1 %, the control must not pass at one in a million."""
     rows = []
     for name, setting in (("additive", "sound"), ("additive", "wrong noise"), ("lapse", "shifted prior")):
-        rows += calibrate.ranks(name, setting, range(100), 16, 12)
+        rows += calibration.ranks(name, setting, range(100), 16, 12)
     tests = rank_tests(pd.DataFrame(rows))
     sound = tests[tests.setting == "sound"]
     assert set(sound.parameter) == {"gain", "gain_sd", "level", "walk"}
@@ -70,7 +73,7 @@ def test_ranks_of_a_sound_and_of_an_unsound_fit() -> None:
 
 
 def test_recovery_counts_what_intervals_hold() -> None:
-    rows = pd.DataFrame(calibrate.recover("power", "both", range(30), 64, 24, 9.6))
+    rows = pd.DataFrame(calibration.recover("power", "both", range(30), 64, 24, 9.6))
     assert set(rows.parameter) == {"gain", "gain_sd", "level", "walk", "a", "delta"}
     assert rows[rows.parameter == "delta"].truth.iloc[0] == pytest.approx(9.6 / 24)
     # 30 intervals of 95 %: fewer than 24 hold once in 3000 runs.
@@ -80,7 +83,7 @@ def test_recovery_counts_what_intervals_hold() -> None:
 
 
 def test_confusion_names_the_kind() -> None:
-    row = calibrate.confuse("power", "level", [0], 64, 16, 9.6, averaged=False)[0]
+    row = calibration.confuse("power", "level", [0], 64, 16, 9.6, averaged=False)[0]
     assert (row["kind"], row["named_kind"], row["verdict"]) == ("curved", "curved", "rejected")
 
 
@@ -95,9 +98,9 @@ def _tables(**changed: pd.DataFrame) -> dict[str, pd.DataFrame]:
     ]
     confusion = pd.DataFrame(
         [
-            {"truth": t, "kind": calibrate.kind_of(t), "noise": "both", "n_seqs": 64, "averaged": averaged,
-             "named": t, "named_kind": calibrate.kind_of(t), "verdict": "rejected" if averaged else "supported"}
-            for t in calibrate.TRUTHS
+            {"truth": t, "kind": calibration.kind_of(t), "noise": "both", "n_seqs": 64, "averaged": averaged,
+             "named": t, "named_kind": calibration.kind_of(t), "verdict": "rejected" if averaged else "supported"}
+            for t in simulation.TRUTHS
             for averaged in (False, True)
         ]
     )  # fmt: skip

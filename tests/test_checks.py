@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 from simulate import power_law, simulate_curves
 
-from bayes_icl import checks
-from bayes_icl.checks import COLUMNS, frequentist_checks, quadratic_contrast
 from bayes_icl.curves import Curves
+from bayes_icl.fit import checks as fit_checks
+from bayes_icl.fit.checks import CHECK_COLUMNS, frequentist_checks, quadratic_contrast
 
 NAMES = ["slope by sequence", "quadratic contrast", "updates on n", "mixed model"]
 NUMBERS = ["estimate", "se", "low", "high", "p"]
@@ -35,7 +35,7 @@ def by_t(estimate: float, se: float, df: int) -> list[float]:
 
 def test_one_row_a_check() -> None:
     table = frequentist_checks(CURVES)
-    assert table.columns.tolist() == COLUMNS
+    assert table.columns.tolist() == CHECK_COLUMNS
     assert table.check.tolist() == NAMES
     assert all("nats" in quantity for quantity in table.quantity)
 
@@ -119,7 +119,7 @@ FALSE_ALARM_RUNS = 1000
 
 def rejected(check: str, runs: int, **truth: object) -> float:
     """Share of simulated sets in which a check of curvature rejects at 5 %."""
-    row = {"quadratic contrast": checks._contrast, "updates on n": checks._updates_on_n}[check]
+    row = {"quadratic contrast": fit_checks._contrast, "updates on n": fit_checks._updates_on_n}[check]
     p = [row(simulate_curves(32, 24, seed=5000 + seed, **truth))["p"] for seed in range(runs)]  # type: ignore[arg-type]
     return float(np.mean(np.array(p) < 0.05))
 
@@ -139,7 +139,7 @@ def test_power(check: str) -> None:
     assert rejected(check, RUNS, f=power_law(0.3), level=1.5, walk=0.1) > 0.95
 
 
-@pytest.mark.parametrize("row", [checks._slope_by_sequence, checks._mixed_model], ids=["slopes", "mixed model"])
+@pytest.mark.parametrize("row", [fit_checks._slope_by_sequence, fit_checks._mixed_model], ids=["slopes", "mixed model"])
 def test_coverage_of_delta(row) -> None:
     rows = [row(simulate_curves(12, 12, seed=seed, gain_sd=4.0, level=1.0, walk=0.3)) for seed in range(RUNS)]
     answered = [r for r in rows if not r["note"]]
@@ -155,7 +155,7 @@ def test_plain_least_squares_on_updates_is_far_off() -> None:
         y, n = np.diff(curves.log_odds, axis=1), curves.shots[1:]
         fit = stats.linregress(np.tile(n, len(y)), y.ravel())
         plain.append((fit.slope, fit.stderr, fit.pvalue))
-        row = checks._updates_on_n(curves)
+        row = fit_checks._updates_on_n(curves)
         clustered.append((row["estimate"], row["se"], row["p"]))
     slope, plain_se, plain_p = np.array(plain).T
     same, se, _ = np.array(clustered).T
@@ -209,9 +209,11 @@ def test_lines_of_different_slopes() -> None:
 
 
 def test_no_spread_of_slopes_is_noted_by_the_mixed_model() -> None:
-    seeds = [seed for seed in range(40) if checks._mixed_model(simulate_curves(8, 8, seed=seed, gain_sd=0.0))["note"]]
+    seeds = [
+        seed for seed in range(40) if fit_checks._mixed_model(simulate_curves(8, 8, seed=seed, gain_sd=0.0))["note"]
+    ]
     assert 5 < len(seeds) < 40  # the boundary is met about half of the time
-    row = checks._mixed_model(simulate_curves(8, 8, seed=seeds[0], gain_sd=0.0))
+    row = fit_checks._mixed_model(simulate_curves(8, 8, seed=seeds[0], gain_sd=0.0))
     assert row["note"].startswith("singular") and np.isnan([row[name] for name in NUMBERS]).all()
 
 
@@ -229,7 +231,7 @@ def test_what_statsmodels_warns_of_becomes_the_note(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(MixedLM, "fit", fit)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            row = checks._mixed_model(CURVES)
+            row = fit_checks._mixed_model(CURVES)
         assert row["note"] == note and np.isnan([row[name] for name in NUMBERS]).all()
 
 

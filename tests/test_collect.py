@@ -15,13 +15,14 @@ import pytest
 import torch
 import xarray as xr
 
-from bayes_icl import provenance
-from bayes_icl.collect import CollectSettings, _print_summary, collect_curves, main
+from bayes_icl.collect import CollectSettings, collect_curves, main
+from bayes_icl.collect.command import _print_summary
+from bayes_icl.core import provenance as core_provenance
+from bayes_icl.core.checkpoints import Checkpoint
+from bayes_icl.core.errors import StatedError
 from bayes_icl.curves import VARIABLES, read_curves, write_netcdf
-from bayes_icl.errors import StatedError
 from bayes_icl.models import Model, load_model
-from bayes_icl.outputs import Checkpoint
-from bayes_icl.prompts import DOCUMENT_SEPARATORS
+from bayes_icl.models.prompts import DOCUMENT_SEPARATORS
 from bayes_icl.tasks import load_tasks
 
 # ------------------------------------------------------------------------------------------------- the numbers
@@ -232,7 +233,7 @@ def test_parts_of_another_run_are_not_used(
     if change == "settings":
         settings = replace(settings, seed=1)
     if change == "code":
-        monkeypatch.setattr(provenance, "code_hash", lambda: "of another version")
+        monkeypatch.setattr(core_provenance, "code_hash", lambda: "of another version")
     if change == "input":
         own.write_text(own.read_text() + "# a comment\n")
     capsys.readouterr()

@@ -12,21 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulate import power_law, simulate_curves
 
-from bayes_icl.checks import quadratic_contrast
-from bayes_icl.compare import (
-    COLUMNS,
-    Verdict,
-    comparison_table,
-    judge,
-    refuse,
-    sensitivity_table,
-    survivors,
-    too_little,
-)
 from bayes_icl.curves import Curves
+from bayes_icl.fit.checks import quadratic_contrast
+from bayes_icl.fit.outputs import COMPARISON_COLUMNS, comparison_table, sensitivity_table
+from bayes_icl.fit.verdict import Verdict, judge, refuse
 from bayes_icl.hypotheses import HYPOTHESES
-from bayes_icl.posterior import Posterior
-from bayes_icl.scores import Score
+from bayes_icl.inference.posterior import Posterior
+from bayes_icl.inference.scores import Score
+from bayes_icl.inference.survival import survivors, too_little
 
 S, N = 16, 16
 STRAIGHT = simulate_curves(S, N, seed=1)
@@ -500,7 +493,7 @@ def test_the_table_has_the_columns_of_the_design_and_a_row_each() -> None:
     table = comparison_table(made)
     columns = "task readout n_min hypothesis elpd_logo se elpd_diff diff_se elpd_lfo survivor pareto_k_max rhat_max"
     assert {*columns.split(), "ess_bulk_min", "divergences"} <= set(table.columns)
-    assert list(table.columns[: len(COLUMNS)]) == COLUMNS == list(comparison_table([]).columns)
+    assert list(table.columns[: len(COMPARISON_COLUMNS)]) == COMPARISON_COLUMNS == list(comparison_table([]).columns)
     assert len(table) == 8 and not table.duplicated(["task", "readout", "n_min", "hypothesis"]).any()
     row = table[(table.hypothesis == "constant") & (table.n_min == 1)].iloc[0]
     assert (row.elpd_logo, row.elpd_diff, row.survivor) == pytest.approx((-760.0, -160.0, False))

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bayes_icl.collect import collect_curves
-from bayes_icl.curves import check, file_name, read_curves, readouts_of, select, write_netcdf
-from bayes_icl.errors import MOST_NAME, StatedError
+from bayes_icl.core.errors import MOST_NAME, StatedError
+from bayes_icl.core.files import file_name
+from bayes_icl.curves import check, read_curves, readouts_of, select, write_netcdf
 from bayes_icl.models import Model
 from bayes_icl.tasks import load_tasks
 

@@ -92,30 +92,33 @@ def test_tables_hold_every_hypothesis_and_parameter() -> None:
 
 
 def test_every_shared_parameter_has_its_meaning() -> None:
-    from bayes_icl.hypotheses import SHARED_PRIORS
+    from bayes_icl.hypotheses.hypothesis import SHARED_PRIORS
 
     assert set(generated.SHARED) == {*SHARED_PRIORS, "dof"}
 
 
 def test_tables_hold_every_variable_of_the_formats() -> None:
-    from bayes_icl import curves, effects, experiments
+    from bayes_icl import curves
+    from bayes_icl.mechanism import direct_effects
+    from bayes_icl.patch import outputs as patch_outputs
 
     assert re.findall(r"^\| `(\w+)` \|", generated.curves(), re.MULTILINE) == list(curves.VARIABLES)
     named = re.findall(r"^\| `(\w+)` \|", generated.effects(), re.MULTILINE)
-    assert named == [*effects.VARIABLES, *experiments.DESCRIBED]
+    assert named == [*direct_effects.VARIABLES, *patch_outputs.DESCRIBED]
 
 
 def test_tables_say_which_command_writes_a_variable(tiny: Model) -> None:
     """`patch` keeps no sources and takes no set of heads away; a run of the real one stands on some disks."""
-    from bayes_icl import effects, experiments
     from bayes_icl.collect import collect_curves
+    from bayes_icl.mechanism import direct_effects
+    from bayes_icl.patch import outputs as patch_outputs
 
     only = {command: set(re.findall(rf"^\| `(\w+)` \|.*\| `{command}` \|$", generated.effects(), re.MULTILINE))
             for command in ("attribute", "patch")}  # fmt: skip
     curves = collect_curves(tiny, load_tasks(["copy"]), n_shots=2, n_seqs=2)
-    whole, plain = (set(effects.attribute_task(tiny, curves, "copy", by_source=by)) for by in (True, False))
+    whole, plain = (set(direct_effects.attribute_task(tiny, curves, "copy", by_source=by)) for by in (True, False))
     assert only["attribute"] == whole - plain | {"ablated_log_odds"}
-    assert only["patch"] == set(experiments.DESCRIBED)
+    assert only["patch"] == set(patch_outputs.DESCRIBED)
     for folder, other in (("data/patch", "attribute"), ("data/effects", "patch")):
         for path in (ROOT / folder).glob("*.nc"):
             with xr.open_dataset(path) as dataset:
@@ -134,7 +137,10 @@ def test_help_names_every_setting(command: str) -> None:
 
 def _columns() -> dict[str, list[str]]:
     """Columns of the tables that the code or a committed file names, by the section of the page that explains them."""
-    from bayes_icl import attribute, checks, compare, experiments, heads
+    from bayes_icl.attribute import outputs as attribute_outputs
+    from bayes_icl.fit import checks as fit_checks
+    from bayes_icl.fit import outputs as fit_outputs
+    from bayes_icl.patch import outputs as patch_outputs
 
     calibration = [
         column
@@ -143,9 +149,13 @@ def _columns() -> dict[str, list[str]]:
         for column in path.read_text(encoding="utf-8").splitlines()[0].split(",")
     ]
     return {
-        "Fits": [*compare.COLUMNS, *checks.COLUMNS],
-        "Effects": [*heads.COLUMNS, *attribute.ABLATION, *attribute.REPAIR],
-        "Patching": [column for own in experiments.COLUMNS.values() for column in own],
+        "Fits": [*fit_outputs.COMPARISON_COLUMNS, *fit_checks.CHECK_COLUMNS],
+        "Effects": [
+            *attribute_outputs.HEAD_COLUMNS,
+            *attribute_outputs.ABLATION_COLUMNS,
+            *attribute_outputs.REPAIR_COLUMNS,
+        ],
+        "Patching": [column for own in patch_outputs.PATCH_COLUMNS.values() for column in own],
         "Calibration": calibration,
     }
 
@@ -179,7 +189,7 @@ def test_the_demo_is_what_make_runs() -> None:
 
 def test_provenance_is_explained() -> None:
     from bayes_icl.collect import CollectSettings
-    from bayes_icl.provenance import provenance
+    from bayes_icl.core.provenance import provenance
 
     record = provenance(CollectSettings(), started=datetime.now(UTC), model={"model": "tiny"})
     own = PAGES["files"].split("\n## Provenance\n")[1]

@@ -45,22 +45,13 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from bayes_icl.attribute.slopes import fit_delta, head_table
 from bayes_icl.collect import collect_curves
-from bayes_icl.effects import (
-    COMPLETE,
-    SPLIT,
-    Episode,
-    Target,
-    attribute_task,
-    direct_effects,
-    recorded_episodes,
-    token_log_odds,
-    token_text,
-)
-from bayes_icl.errors import StatedError
-from bayes_icl.heads import fit_delta, head_table
+from bayes_icl.core.errors import StatedError
+from bayes_icl.mechanism.direct_effects import COMPLETE, SPLIT, attribute_task, direct_effects, token_log_odds
+from bayes_icl.mechanism.episodes import Episode, Target, recorded_episodes, token_text
 from bayes_icl.models import Model
-from bayes_icl.prompts import Places, encode_episode, recorded_prompt, token_places
+from bayes_icl.models.prompts import Places, encode_episode, recorded_prompt, token_places
 from bayes_icl.tasks import Example, Task, load_tasks
 
 KINDS = ["llama", "gpt2", "qwen2", "gemma3", "gpt_neox"]
@@ -392,16 +383,17 @@ def test_a_path_that_is_not_known_is_stated(
 def test_values_that_are_not_those_attended_to_are_stated(
     model_of: Callable[..., Model], curves_of: Callable[[str], xr.Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bayes_icl import effects, stream
+    from bayes_icl.lens import watching
+    from bayes_icl.mechanism import direct_effects as mechanism_direct_effects
 
     model, curves = model_of("llama"), curves_of("llama")
 
     def corrupted(*args: Any, **kwargs: Any) -> Any:
-        kept = stream.watch(*args, **kwargs)
+        kept = watching.watch(*args, **kwargs)
         kept.values[1] = kept.values[1] * 1.001
         return kept
 
-    monkeypatch.setattr(effects, "watch", corrupted)
+    monkeypatch.setattr(mechanism_direct_effects, "watch", corrupted)
     with pytest.raises(StatedError, match=r"the split over sources does not add up: task 'past_tense'.*L1H\d"):
         attribute_task(model, curves, "past_tense")
 

@@ -11,11 +11,14 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from bayes_icl import explore
+from bayes_icl.collect.interactive import curves_by_sequence
+from bayes_icl.core.errors import StatedError
 from bayes_icl.curves import read_curves, readouts_of
-from bayes_icl.errors import StatedError
-from bayes_icl.explore import as_html, curves_by_sequence, head_map, library, transfer_map
-from bayes_icl.plots import colour_of
+from bayes_icl.patch.interactive import transfer_map
+from bayes_icl.writing import interactive as writing_interactive
+from bayes_icl.writing.head_map import head_map
+from bayes_icl.writing.interactive import as_html, library
+from bayes_icl.writing.style import colour_of
 
 EXAMPLE = Path(__file__).parents[1] / "data" / "example.nc"
 HTML = "<b>x</b> & %{y}"
@@ -321,4 +324,4 @@ def test_library_can_stand_in_a_page() -> None:
 
 def test_styles_name_what_plotly_draws() -> None:
     for name in ("updatemenu-item-rect", "js-plotly-plot"):
-        assert name in library() and name in explore.STYLE
+        assert name in library() and name in writing_interactive.STYLE

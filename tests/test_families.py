@@ -11,9 +11,9 @@ import pytest
 import xarray as xr
 
 from bayes_icl.collect import collect_curves
-from bayes_icl.errors import StatedError
+from bayes_icl.core.checkpoints import Checkpoint
+from bayes_icl.core.errors import StatedError
 from bayes_icl.models import Model
-from bayes_icl.outputs import Checkpoint
 from bayes_icl.tasks import load_tasks
 
 ANALYSES = Path(__file__).parent.parent / "analyses"

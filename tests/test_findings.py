@@ -10,18 +10,12 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from bayes_icl.compare import read_table
+from bayes_icl.calibrate.sentences import calibration_differs, calibration_sentences
+from bayes_icl.core.files import read_table
 from bayes_icl.curves import null_controls
-from bayes_icl.findings import (
-    answer,
-    beside_verdict,
-    calibration_differs,
-    calibration_sentences,
-    claims,
-    left_aside,
-    verdict_sentence,
-)
-from bayes_icl.quotes import Quotes, plain
+from bayes_icl.fit.sentences import beside_verdict, left_aside, verdict_sentence
+from bayes_icl.report.claims import answer, claims
+from bayes_icl.writing.numbers import Quotes, plain
 
 ROOT = Path(__file__).parent.parent
 CHECKS = pd.DataFrame(columns=["task", "check", "estimate", "p"])

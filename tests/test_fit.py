@@ -19,13 +19,17 @@ import pytest
 import xarray as xr
 from simulate import power_law, simulate_curves
 
-from bayes_icl import fit, hypotheses, importance, posterior
-from bayes_icl.compare import read_table
+from bayes_icl import fit
+from bayes_icl.core.errors import StatedError, exit_stating
+from bayes_icl.core.files import read_table
 from bayes_icl.curves import Curves, read_curves, write_netcdf
-from bayes_icl.errors import StatedError, exit_stating
-from bayes_icl.fit import Case, FitSettings, fit_curves, fit_file, judge_cases, main, plan_cases
+from bayes_icl.fit import Case, FitSettings, fit_curves, fit_file, fitting, judge_cases, main, plan_cases
+from bayes_icl.fit import figures as fit_figures
 from bayes_icl.hypotheses import HYPOTHESES, LogNormal, hypothesis
-from bayes_icl.nuts import SamplerSettings
+from bayes_icl.hypotheses import hypothesis as hypotheses_hypothesis
+from bayes_icl.inference import importance as inference_importance
+from bayes_icl.inference import posterior as inference_posterior
+from bayes_icl.inference.nuts import SamplerSettings
 
 COLUMNS = (
     "task readout n_min hypothesis elpd_logo se elpd_diff diff_se elpd_lfo survivor pareto_k_max rhat_max "
@@ -207,7 +211,7 @@ def test_the_shell_sees_the_same(tmp_path: Path) -> None:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take half the time of a run and more."""
-    monkeypatch.setattr(fit, "figures_of", lambda *_: {})
+    monkeypatch.setattr(fit_figures, "fit_figures", lambda *_: {})
 
 
 @pytest.fixture
@@ -220,7 +224,7 @@ def fits_made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls.append(len(cases))
         return real(cases, *arguments, **named)
 
-    monkeypatch.setattr(fit, "fit_curves", counted)
+    monkeypatch.setattr(fitting, "fit_curves", counted)
     return calls
 
 
@@ -345,7 +349,7 @@ def test_nothing_is_fitted_again_unless_it_must(
     out = csv.parent / "out"
     before = snapshot(out)
     drawn: list[Any] = []
-    monkeypatch.setattr(fit, "figures_of", lambda *arguments: drawn.append(arguments) or {})
+    monkeypatch.setattr(fit_figures, "fit_figures", lambda *arguments: drawn.append(arguments) or {})
     capsys.readouterr()
     assert ended(settings_for(csv)) == first
     assert "was made from these curves" in capsys.readouterr().err
@@ -374,7 +378,7 @@ def test_a_run_stopped_while_it_fits_leaves_what_there_was(
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importance, "sample_fast", stop)
+    monkeypatch.setattr(inference_importance, "sample_fast", stop)
     assert ended(settings_for(csv, seed=1, force=True)) == 130
     assert snapshot(csv.parent / "out") == before
     assert ended(settings_for(csv, out=csv.parent / "new")) == 130
@@ -697,7 +701,7 @@ def theirs(xp, n, half):
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test registers is gone after it."""
     before = dict(HYPOTHESES)
-    monkeypatch.setattr(hypotheses, "_LOADED", {})
+    monkeypatch.setattr(hypotheses_hypothesis, "_LOADED", {})
     yield
     HYPOTHESES.clear()
     HYPOTHESES.update(before)
@@ -829,13 +833,13 @@ def test_nuts_for_everything_gives_the_same_verdict(csv: Path, undrawn: None) ->
 def test_what_the_fast_engine_cannot_fit_nuts_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing small fails by nature, so the fast engine's account of one law is spoilt after the fact."""
     curves = simulate_curves(12, 16, task="rising").since(1)
-    real = importance.sample_fast
+    real = inference_importance.sample_fast
 
     def spoilt(hypothesis: Any, *arguments: Any, **named: Any) -> Any:
         fitted = real(hypothesis, *arguments, **named)
         return dataclasses.replace(fitted, k_hat=0.9, ess=100.0) if hypothesis.name == "power" else fitted
 
-    monkeypatch.setattr(importance, "sample_fast", spoilt)
+    monkeypatch.setattr(inference_importance, "sample_fast", spoilt)
     cases = [Case(curves, headline=True)]
     sampler = SamplerSettings(**SHORT)
     fast = fit_curves(cases, THREE, engine="auto", sampler=sampler, workers=1)
@@ -850,7 +854,7 @@ def test_what_the_fast_engine_cannot_fit_nuts_scores(monkeypatch: pytest.MonkeyP
 @pytest.mark.sampling
 def test_what_neither_engine_can_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a bound on ESS that no run meets; the fast engine's account stays."""
-    monkeypatch.setattr(posterior, "ESS_LEAST", 10**6)
+    monkeypatch.setattr(inference_posterior, "ESS_LEAST", 10**6)
     cases = [Case(simulate_curves(12, 16, task="rising").since(1), headline=True)]
     fits = fit_curves(cases, THREE, engine="auto", sampler=SamplerSettings(200, 200, 2), workers=1)
     assert {s.engine for s in fits.scores[0]} == {"fast"}

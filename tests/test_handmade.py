@@ -31,10 +31,11 @@ from handmade import (
 )
 
 from bayes_icl.collect import collect_curves
+from bayes_icl.lens.edits import Edits, heads_replaced
+from bayes_icl.lens.sweeps import Base, Row, base_run, sweep
+from bayes_icl.lens.watching import watch
 from bayes_icl.models import Model
-from bayes_icl.prompts import Prompt, encode_episode
-from bayes_icl.stream import Edits, heads_replaced, watch
-from bayes_icl.sweeps import Base, Row, base_run, sweep
+from bayes_icl.models.prompts import Prompt, encode_episode
 from bayes_icl.tasks import Example, Task
 
 N, SEQS = 8, 16

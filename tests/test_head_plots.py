@@ -18,8 +18,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from test_plots import cut_off, texts
 
-from bayes_icl import head_plots as hp
-from bayes_icl.plots import COLUMN
+from bayes_icl.attribute import figures as attribute_figures
+from bayes_icl.writing.style import COLUMN
 
 TASKS = ("past_tense", "times_ten", "random_labels")
 DELTAS = {"past_tense": 0.12, "times_ten": 0.19, "random_labels": -0.002}
@@ -188,12 +188,12 @@ def small_effects(small: pd.DataFrame) -> xr.Dataset:
 def all_figures(table: pd.DataFrame, effects: xr.Dataset) -> dict[str, Figure]:
     ablation, task = made_ablation(table), table.task.iloc[0]
     return {
-        "map": hp.share_map_figure(table),
-        "curves": hp.effect_curves_figure(effects, table, task),
-        "sources": hp.source_map_figure(effects, table, task),
-        "ablation": hp.ablation_figure(ablation, table),
-        "cumulative": hp.cumulative_figure(table),
-        "repair": hp.repair_figure(made_repair(ablation)),
+        "map": attribute_figures.share_map_figure(table),
+        "curves": attribute_figures.effect_curves_figure(effects, table, task),
+        "sources": attribute_figures.source_map_figure(effects, table, task),
+        "ablation": attribute_figures.ablation_figure(ablation, table),
+        "cumulative": attribute_figures.cumulative_figure(table),
+        "repair": attribute_figures.repair_figure(made_repair(ablation)),
     }
 
 
@@ -274,9 +274,11 @@ def test_without_intervals_and_attributes_as_read_from_a_file(table: pd.DataFram
     file.seek(0)
     for name, figure in all_figures(read := pd.read_csv(file), effects).items():
         assert not cut_off(figure), name
-    assert not read.attrs and "token" not in words_of(hp.share_map_figure(read))
-    assert "delta 0.120" in words_of(hp.share_map_figure(read)) and "[" not in words_of(hp.share_map_figure(read))
-    given = words_of(hp.share_map_figure(read, {"past_tense": (0.123, 0.1, 0.15)}))
+    assert not read.attrs and "token" not in words_of(attribute_figures.share_map_figure(read))
+    assert "delta 0.120" in words_of(attribute_figures.share_map_figure(read)) and "[" not in words_of(
+        attribute_figures.share_map_figure(read)
+    )
+    given = words_of(attribute_figures.share_map_figure(read, {"past_tense": (0.123, 0.1, 0.15)}))
     assert "delta 0.123 [0.100, 0.150]" in given and "delta 0.190" in given
 
 
@@ -333,19 +335,19 @@ def test_heads_that_stand_out_are_outlined_and_the_largest_named(
 
 def test_a_map_where_no_head_stands_out_and_deltas_are_near_zero_or_negative() -> None:
     table = made_heads(("random_labels",), 12, 12, flat=True)
-    figure = hp.share_map_figure(table)
+    figure = attribute_figures.share_map_figure(table)
     (ax,) = panels(figure)
     assert "no head stands out" in ax.get_title(loc="left") and not ax.texts and not ax.patches
     assert "may be zero" in ax.get_title(loc="left")
     assert not np.ma.asarray(ax.collections[0].get_array()).mask.any()  # the only task is drawn all the same
-    negative = hp.share_map_figure(table, {"random_labels": (-0.05, -0.06, -0.04)})
+    negative = attribute_figures.share_map_figure(table, {"random_labels": (-0.05, -0.06, -0.04)})
     assert "delta \u22120.050 [\u22120.060, \u22120.040]" in words_of(negative) and "zero" not in words_of(negative)
 
 
 @pytest.mark.parametrize(("layers", "n_heads"), [(2, 4), (12, 12), (48, 32)])
 @pytest.mark.parametrize("tasks", [TASKS[:1], TASKS])
 def test_maps_of_small_and_large_models(layers: int, n_heads: int, tasks: tuple[str, ...]) -> None:
-    figure = hp.share_map_figure(made_heads(tasks, layers, n_heads))
+    figure = attribute_figures.share_map_figure(made_heads(tasks, layers, n_heads))
     assert not cut_off(figure) and not overlapping(figure)
     assert len(panels(figure)) == len(tasks) and figure.get_figheight() <= 9.8
 
@@ -380,8 +382,8 @@ def test_curves_have_the_heads_of_the_largest_slopes_and_their_fits(
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4, 7])
 def test_any_number_of_heads_and_another_n_min(small: pd.DataFrame, small_effects: xr.Dataset, most: int) -> None:
-    curves = hp.effect_curves_figure(small_effects, small, "times_ten", n_min=2, most=most)
-    sources = hp.source_map_figure(small_effects, small, "times_ten", most=min(most, 4))
+    curves = attribute_figures.effect_curves_figure(small_effects, small, "times_ten", n_min=2, most=most)
+    sources = attribute_figures.source_map_figure(small_effects, small, "times_ten", most=min(most, 4))
     assert len(panels(curves)) == most + 1 and len(panels(sources)) == min(most, 4)
     assert "n \u2265 2" in words_of(curves)
     for figure in (curves, sources):
@@ -419,7 +421,7 @@ def test_a_task_of_fewer_sequences_and_shots_than_another_is_drawn_as_if_alone(
 ) -> None:
     longer = made_effects(small, 10, 12).assign_coords(task=["longer"])
     padded = xr.concat([small_effects, longer], dim="task", join="outer")
-    for make in (hp.effect_curves_figure, hp.source_map_figure):
+    for make in (attribute_figures.effect_curves_figure, attribute_figures.source_map_figure):
         alone, beside = make(small_effects, small, "times_ten"), make(padded, small, "times_ten")
         assert words_of(alone) == words_of(beside)
         for ax, other in zip(alone.axes, beside.axes, strict=True):
@@ -435,7 +437,7 @@ def test_the_profile_by_distance_is_level_for_a_head_that_averages() -> None:
     source = np.arange(1, 17)
     even = np.where(source <= n[:, None], 1 / (n[:, None] + 5), np.nan)
     effects["effect_by_source"][..., 1:-1] = even[:, None, None, :]
-    figure = hp.source_map_figure(effects, table, "times_ten")
+    figure = attribute_figures.source_map_figure(effects, table, "times_ten")
     ax = next(ax for ax in figure.axes if "an\nexample" in ax.get_ylabel())
     profile = drawn(ax)[0]
     np.testing.assert_allclose(profile, np.mean(1 / (n[8:] + 5)), rtol=1e-5)
@@ -473,9 +475,9 @@ def test_the_ablation_has_all_sets_beside_delta(table: pd.DataFrame, figures: di
 
 def test_an_ablation_of_the_top_alone_and_of_many_single_heads(table: pd.DataFrame) -> None:
     ablation = made_ablation(table)
-    alone = hp.ablation_figure(ablation[ablation["set"] == "top"], table)
+    alone = attribute_figures.ablation_figure(ablation[ablation["set"] == "top"], table)
     assert not cut_off(alone) and "0 placebo sets" in words_of(alone)
-    few = hp.ablation_figure(ablation[ablation.task == TASKS[1]], table, most=3)
+    few = attribute_figures.ablation_figure(ablation[ablation.task == TASKS[1]], table, most=3)
     assert len(panels(few)) == 1 and len(panels(few)[0].get_yticks()) == 5
     assert few.get_figwidth() == COLUMN and not cut_off(few)
 
@@ -504,7 +506,7 @@ def test_cumulative_shares_end_at_the_heads_total(table: pd.DataFrame, figures: 
 def test_a_total_below_zero_has_no_half() -> None:
     table = made_heads(TASKS[:1], 4, 4, flat=True)
     table.loc[table.kind == "head", "share"] = -table.share.abs()
-    figure = hp.cumulative_figure(table)
+    figure = attribute_figures.cumulative_figure(table)
     assert "half by" not in words_of(figure) and not any(line.get_marker() == "o" for line in figure.axes[0].lines)
     assert "heads \u2212" in words_of(figure)
 

@@ -14,28 +14,19 @@ from hypothesis import strategies as st
 from scipy import stats as distributions
 from simulate import line, power_law, simulate_curves
 
-from bayes_icl.compare import slack, survivors
+from bayes_icl.attribute.accumulation import LAWS, _judged, accumulation, accumulations, fit_alone
+from bayes_icl.attribute.outputs import HEAD_COLUMNS
+from bayes_icl.attribute.slopes import choose_top, delta_weights, fit_delta, head_table
+from bayes_icl.core.errors import StatedError
+from bayes_icl.core.intervals import t_interval
 from bayes_icl.curves import Curves
-from bayes_icl.errors import StatedError
-from bayes_icl.heads import (
-    COLUMNS,
-    LAWS,
-    _judged,
-    accumulation,
-    accumulations,
-    choose_top,
-    delta_weights,
-    fit_alone,
-    fit_delta,
-    head_table,
-    placebo_sets,
-    t_interval,
-)
 from bayes_icl.hypotheses import HYPOTHESES
-from bayes_icl.importance import sample_fast
-from bayes_icl.noise import JITTER, Statistics, summarise
-from bayes_icl.posterior import Posterior
-from bayes_icl.scores import score_curves, score_together
+from bayes_icl.inference.importance import sample_fast
+from bayes_icl.inference.noise import JITTER, Statistics, summarise
+from bayes_icl.inference.posterior import Posterior
+from bayes_icl.inference.scores import score_curves, score_together
+from bayes_icl.inference.survival import slack, survivors
+from bayes_icl.mechanism.placebos import placebo_sets
 
 CURVES = simulate_curves(24, 16, n_min=1, gain=6.0, walk=0.4, seed=3)
 
@@ -306,7 +297,7 @@ def curves_of(effects: xr.Dataset, task: str, n_min: int = 1) -> Curves:
 
 def test_rows_and_columns() -> None:
     table = made_table()
-    assert list(table.columns) == COLUMNS
+    assert list(table.columns) == HEAD_COLUMNS
     heads = [f"L{layer}H{head}" for layer in range(2) for head in range(3)]
     for _, own in table.groupby("task"):
         assert list(own.component) == [*heads, "MLP 0", "MLP 1", "embedding", "bias", "entropy", "all"]

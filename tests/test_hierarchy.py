@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bayes_icl.errors import StatedError
-from bayes_icl.hierarchy import _draw_tau, _mu_given, pool_deltas
+from bayes_icl.core.errors import StatedError
+from bayes_icl.fit.pooling import _draw_tau, _mu_given, pool_deltas
 
 # Like the 8 tasks of the notes: deltas about 0.3, tasks differing by 0.06, known to 0.03.
 Y = np.array([0.33, 0.42, 0.29, 0.36, 0.25, 0.38, 0.31, 0.40])

@@ -18,23 +18,13 @@ from scipy import stats as distributions
 from scipy.special import expit, logit
 from simulate import prior_draws
 
-from bayes_icl import hypotheses
+from bayes_icl.core.errors import StatedError
 from bayes_icl.curves import Curves
-from bayes_icl.errors import StatedError
-from bayes_icl.hypotheses import (
-    DOF_PRIOR,
-    HYPOTHESES,
-    SHARED_PRIORS,
-    LogNormal,
-    Prior,
-    Uniform,
-    hypothesis,
-    lapse_from_scaling_law,
-    load_hypotheses,
-    scaling_log_odds,
-    scaling_matrix,
-)
-from bayes_icl.noise import Statistics, summarise
+from bayes_icl.hypotheses import HYPOTHESES, LogNormal, Prior, Uniform, hypothesis, load_hypotheses
+from bayes_icl.hypotheses import hypothesis as hypotheses_hypothesis
+from bayes_icl.hypotheses.hypothesis import DOF_PRIOR, SHARED_PRIORS
+from bayes_icl.hypotheses.laws import lapse_from_scaling_law, scaling_log_odds, scaling_matrix
+from bayes_icl.inference.noise import Statistics, summarise
 
 LAWS = [name for name, h in HYPOTHESES.items() if not (h.ceiling or h.latent_step or h.by_sequence)]
 SHAPES = [name for name in LAWS if not HYPOTHESES[name].in_nats]  # f from 0 to 1, gain beside it
@@ -550,7 +540,7 @@ def test_widened_priors(name: str) -> None:
 
 
 def test_registering_makes_a_hypothesis_and_never_replaces_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bayes_icl.hypotheses.HYPOTHESES", known := dict(HYPOTHESES))
+    monkeypatch.setattr("bayes_icl.hypotheses.hypothesis.HYPOTHESES", known := dict(HYPOTHESES))
 
     @hypothesis(
         "root", complexity=2, priors={"s": LogNormal(0, 1)}, meanings={"s": "shift"}, reference="me", predicts="x"
@@ -582,9 +572,9 @@ def square_root(xp, n, s):
 @pytest.fixture
 def registry() -> Iterator[dict[str, Any]]:
     """What a file registers is taken back after the test."""
-    before, loaded = dict(HYPOTHESES), dict(hypotheses._LOADED)
+    before, loaded = dict(HYPOTHESES), dict(hypotheses_hypothesis._LOADED)
     yield HYPOTHESES
-    for table, old in ((HYPOTHESES, before), (hypotheses._LOADED, loaded)):
+    for table, old in ((HYPOTHESES, before), (hypotheses_hypothesis._LOADED, loaded)):
         table.clear()
         table.update(old)  # type: ignore[arg-type]
 

@@ -13,12 +13,16 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 from simulate import line, power_law, prior_draws, simulate_curves, with_evidence
 
-from bayes_icl import importance
 from bayes_icl.hypotheses import HYPOTHESES, Hypothesis, Prior
-from bayes_icl.importance import Mixture, Space, collapsed_log_likelihood, sample_fast, sample_together
-from bayes_icl.noise import Statistics, stacked, summarise, total_log_likelihood, variances
-from bayes_icl.nuts import build_model, quiet
-from bayes_icl.posterior import Posterior
+from bayes_icl.inference import importance as inference_importance
+from bayes_icl.inference import mixture as inference_mixture
+from bayes_icl.inference import space as inference_space
+from bayes_icl.inference.importance import sample_fast, sample_together
+from bayes_icl.inference.mixture import Mixture
+from bayes_icl.inference.noise import Statistics, stacked, summarise, total_log_likelihood, variances
+from bayes_icl.inference.nuts import build_model, quiet
+from bayes_icl.inference.posterior import Posterior
+from bayes_icl.inference.space import Space, collapsed_log_likelihood
 
 SMALL = summarise(with_evidence(simulate_curves(5, 8, n_min=1, gain=4.0, walk=0.5)))
 RIVALS = [name for name, h in HYPOTHESES.items() if not h.ceiling]
@@ -131,7 +135,7 @@ def test_draws_of_the_free_means_follow_their_conditional() -> None:
     h, n = HYPOTHESES["freeform"], 40_000
     one = {"gain_sd": np.array([[2.0]]), "level": np.array([[1.0]]), "walk": np.array([[0.5]])}
     many = {name: np.repeat(x, n, axis=0) for name, x in one.items()}
-    drawn = importance._draw_means(h, SMALL, many, np.random.default_rng(0))
+    drawn = inference_space._draw_means(h, SMALL, many, np.random.default_rng(0))
 
     def worst(values: dict[str, np.ndarray]) -> float:
         expected = means_given(SMALL, {name: x[0] for name, x in values.items()})
@@ -227,7 +231,7 @@ def test_mixtures_of_more_dimensions_are_those_of_scipy() -> None:
     means, roots = rng.normal(size=(2, 3)), np.stack([np.tril(rng.normal(size=(3, 3))) + 3 * np.eye(3)] * 2)
     mixture = Mixture(means, roots, np.array([0.25, 0.75]))
     z = rng.normal(size=(10, 3)) * 3
-    each = [distributions.multivariate_t(m, r @ r.T, df=importance.DOF).logpdf(z) for m, r in zip(means, roots)]
+    each = [distributions.multivariate_t(m, r @ r.T, df=inference_mixture.DOF).logpdf(z) for m, r in zip(means, roots)]
     expected = logsumexp(np.stack(each) + np.log([[0.25], [0.75]]), axis=0)
     np.testing.assert_allclose(mixture.log_density(z), expected, rtol=1e-10)
     folded = dataclasses.replace(mixture, folds=(0, 2))
@@ -408,7 +412,7 @@ def test_tempering_finds_both_modes_without_being_told() -> None:
         return max(*far, *(abs(np.log2(params[name].std() / expected[name][1])) for name in ("gain", "level")))
 
     for seed in range(3):
-        z = importance._tempered(space, np.random.default_rng(seed), 1000)
+        z = inference_importance._tempered(space, np.random.default_rng(seed), 1000)
         assert np.isfinite(space.log_posterior(z)).all()
         assert 0.1 < (space.params(z)["x"] > 0).mean() < 0.9
         assert off(z) < 1
@@ -419,19 +423,19 @@ def test_tempering_finds_both_modes_without_being_told() -> None:
 def test_where_weights_are_bad_it_tempers(monkeypatch: pytest.MonkeyPatch) -> None:
     """`lapse` on a straight line: knees before and after the data, a ridge; `additive` there needs no such thing."""
     called: list[str] = []
-    tempered = importance._tempered
+    tempered = inference_importance._tempered
 
     def spy(space: Space, rng: np.random.Generator, n: int) -> np.ndarray:
         called.append(space.hypothesis.name)
         return tempered(space, rng, n)
 
-    monkeypatch.setattr(importance, "_tempered", spy)
+    monkeypatch.setattr(inference_importance, "_tempered", spy)
     stats = summarise(simulate_curves(16, 16, f=line))
     posterior = sample_fast(HYPOTHESES["lapse"], stats)
     assert called == ["lapse"]
-    assert posterior.faults == [] and len(posterior.log_weights) > sum(importance.STAGES)
+    assert posterior.faults == [] and len(posterior.log_weights) > sum(inference_importance.STAGES)
     plain = sample_fast(HYPOTHESES["additive"], stats)
-    assert called == ["lapse"] and len(plain.log_weights) == sum(importance.STAGES)
+    assert called == ["lapse"] and len(plain.log_weights) == sum(inference_importance.STAGES)
     # What it then says holds: 40000 draws more, from another seed.
     more = sample_fast(HYPOTHESES["lapse"], stats, seed=5, least_draws=40_000)
     assert posterior.log_marginal == pytest.approx(more.log_marginal, abs=0.15)

@@ -11,10 +11,10 @@ import xarray as xr
 from simulate import power_law, simulate_curves, with_evidence
 
 from bayes_icl.hypotheses import HYPOTHESES
-from bayes_icl.importance import sample_fast
-from bayes_icl.inference import inference_data
-from bayes_icl.noise import summarise
-from bayes_icl.scores import score_curves, sequence_log_likelihood
+from bayes_icl.inference.idata import inference_data
+from bayes_icl.inference.importance import sample_fast
+from bayes_icl.inference.noise import summarise
+from bayes_icl.inference.scores import score_curves, sequence_log_likelihood
 
 CURVES = with_evidence(
     simulate_curves(32, 16, f=power_law(0.3), gain_sd=0.3, level=1.0, walk=0.3, n_min=1, seed=4, intercept_sd=3.0)

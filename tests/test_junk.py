@@ -29,14 +29,20 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from bayes_icl import attribute, calibrate, collect, curves, fit, models, patch, report
+from bayes_icl.attribute import command as attribute_command
 from bayes_icl.collect import wanted_readouts
+from bayes_icl.core.errors import exit_stating
+from bayes_icl.core.files import to_netcdf
+from bayes_icl.core.inputs import read_table_file
 from bayes_icl.curves import null_controls, read_curves, readouts_of, select
-from bayes_icl.errors import exit_stating
-from bayes_icl.inputs import read_table_file
-from bayes_icl.models import Model
-from bayes_icl.outputs import to_netcdf
-from bayes_icl.prompts import encode_episode
-from bayes_icl.stages import gather
+from bayes_icl.fit import figures as fit_figures
+from bayes_icl.mechanism import recorded as mechanism_recorded
+from bayes_icl.models import Model, loading
+from bayes_icl.models.prompts import encode_episode
+from bayes_icl.patch import command as patch_command
+from bayes_icl.report import command as report_command
+from bayes_icl.report import page
+from bayes_icl.report.outputs import gather
 from bayes_icl.tasks import Task, load_tasks
 
 MORE = int(os.environ.get("BAYES_ICL_JUNK", "1"))
@@ -100,7 +106,7 @@ def in_process(tiny: Model, folder: Path) -> Iterator[Path]:
     load = models.load_model
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
-            models,
+            loading,
             "load_model",
             lambda name, device="auto": (
                 tiny if (name, device) in (("tiny", "auto"), ("tiny", "cpu")) else load(name, device)
@@ -114,7 +120,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without figures, which take most of the time."""
     for module in (fit, attribute, patch):
         monkeypatch.setattr(module, "figures_of", lambda *_: {})
-    monkeypatch.setattr(report, "draw", lambda _: {})
+    monkeypatch.setattr(report_command, "draw", lambda _: {})
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +141,7 @@ def test_the_control_what_is_not_stated_is_caught() -> None:
         outcome(broken)
 
     def wordy() -> int:
-        from bayes_icl.errors import StatedError
+        from bayes_icl.core.errors import StatedError
 
         raise StatedError("'list' object has no attribute 'get'")
 
@@ -472,11 +478,13 @@ def planned(dataset: xr.Dataset) -> None:
         fit.FitSettings(readout=(str(dataset.readout.values[0]),), n_min=(int(dataset.shot[0]),)),
     ):
         outcome(lambda own=own: fit.plan_cases(dataset, own))
-    outcome(lambda: attribute._check(attribute.AttributeSettings(), dataset))
-    outcome(lambda: patch._check(patch.PatchSettings(), dataset))
-    outcome(lambda: attribute.recorded_model(dataset, ""))
+    outcome(lambda: attribute_command._check(attribute.AttributeSettings(), dataset))
+    outcome(lambda: patch_command._check(patch.PatchSettings(), dataset))
+    outcome(lambda: mechanism_recorded.recorded_model(dataset, ""))
     outcome(
-        lambda: attribute.check_same_model(dataset, {"model": "tiny", "weights_sha256": "", "tokenizer_sha256": ""})
+        lambda: mechanism_recorded.check_same_model(
+            dataset, {"model": "tiny", "weights_sha256": "", "tokenizer_sha256": ""}
+        )
     )
 
 
@@ -619,7 +627,7 @@ def whole(folder: Path) -> bytes:
 def read_it_all(path: Path) -> xr.Dataset:
     dataset = read_as_commands(path)
     planned(dataset)
-    outcome(lambda: report.commands_of(gather(path, dataset)))
+    outcome(lambda: page.commands_of(gather(path, dataset)))
     assert isinstance(gather(path, dataset).model, str)
     return dataset
 
@@ -992,7 +1000,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes | None]] = {
 @pytest.fixture(scope="module")
 def fitted(collected: Path) -> Path:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(fit, "figures_of", lambda *_: {})
+        patched.setattr(fit_figures, "fit_figures", lambda *_: {})
         outcome(command(fit, ["--curves", "collected.nc", "--out", "fitted", *TINY_FIT]))
     return collected.with_name("fitted")
 

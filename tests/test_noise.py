@@ -20,10 +20,11 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, multivariate_t
 from simulate import prior_draws, simulate_curves, with_evidence
 
-from bayes_icl import noise
 from bayes_icl.curves import Curves
-from bayes_icl.hypotheses import HYPOTHESES, LEAST_TOTAL, Hypothesis
-from bayes_icl.noise import JITTER, Statistics, summarise
+from bayes_icl.hypotheses import HYPOTHESES, Hypothesis
+from bayes_icl.hypotheses.hypothesis import LEAST_TOTAL
+from bayes_icl.inference import noise as inference_noise
+from bayes_icl.inference.noise import JITTER, Statistics, summarise
 
 SIZES = [(1, 1), (1, 2), (2, 3), (5, 8), (40, 5), (7, 31)]  # (sequences, updates)
 KINDS = ["constant", "additive", "power", "lapse", "observer", "changepoint", "freeform"]
@@ -90,7 +91,7 @@ def at(params: dict[str, np.ndarray], i: int) -> dict[str, np.ndarray]:
 @given(st.integers(1, 70))
 @settings(deadline=None, max_examples=40)
 def test_sine_transform_is_orthogonal_and_diagonalises_differenced_level_noise(k: int) -> None:
-    v, eigenvalues = noise.sine_transform(k)
+    v, eigenvalues = inference_noise.sine_transform(k)
     tridiagonal = 2 * np.eye(k) - np.eye(k, k=1) - np.eye(k, k=-1)
     np.testing.assert_allclose(v @ v.T, np.eye(k), atol=1e-12)
     np.testing.assert_allclose(v, v.T, atol=1e-12)  # that step hypotheses may take its rows for its columns
@@ -107,11 +108,11 @@ def test_log_likelihood_is_a_dense_density(name: str, n_seqs: int, n_updates: in
     h, curves = HYPOTHESES[name].varied(student=student), curves_of(n_seqs, n_updates)
     stats = summarise(curves)
     params = params_of(h, stats)
-    found = noise.log_likelihood(np, h, stats, params)
+    found = inference_noise.log_likelihood(np, h, stats, params)
     assert found.shape == (DRAWS, n_seqs)
     expected = np.stack([dense(h, curves, stats, at(params, i)) for i in range(DRAWS)])
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8)
-    total = noise.total_log_likelihood(np, h, stats, params)
+    total = inference_noise.total_log_likelihood(np, h, stats, params)
     assert total.shape == (DRAWS,)
     np.testing.assert_allclose(total, found.sum(1), rtol=1e-8)
     # The control: that much agreement is not to be had with any shared parameter 2 % off.
@@ -119,7 +120,9 @@ def test_log_likelihood_is_a_dense_density(name: str, n_seqs: int, n_updates: in
     if n_updates > 2:
         for parameter in shared:
             off = params | {parameter: 1.02 * params[parameter]}
-            assert (abs(noise.log_likelihood(np, h, stats, off) / expected - 1).max(1) > 1e-7).all(), parameter
+            assert (abs(inference_noise.log_likelihood(np, h, stats, off) / expected - 1).max(1) > 1e-7).all(), (
+                parameter
+            )
 
 
 @pytest.mark.parametrize("name", HYPOTHESES)
@@ -128,13 +131,13 @@ def test_total_is_the_sum_over_sequences(name: str, student: bool) -> None:
     """In mean-and-scatter form where the noise is normal and the curve shared; at wide parameters."""
     h, stats = HYPOTHESES[name].varied(student=student, prior_width=2.0), summarise(curves_of(9, 12))
     params = params_of(h, stats, n=50)
-    total = noise.total_log_likelihood(np, h, stats, params)
-    each = noise.log_likelihood(np, h, stats, params)
+    total = inference_noise.total_log_likelihood(np, h, stats, params)
+    each = inference_noise.log_likelihood(np, h, stats, params)
     assert np.isfinite(total).all()
     np.testing.assert_allclose(total, each.sum(1), rtol=1e-8, atol=1e-7)
     # The control: other sequences with the same mean.
     tilted = summarise(curves_of(9, 12)._replace(log_odds=2 * curves_of(9, 12).log_odds))
-    assert (abs(noise.total_log_likelihood(np, h, tilted, params) / total - 1) > 1e-7).all()
+    assert (abs(inference_noise.total_log_likelihood(np, h, tilted, params) / total - 1) > 1e-7).all()
 
 
 def test_a_student_of_many_degrees_of_freedom_is_normal() -> None:
@@ -144,10 +147,12 @@ def test_a_student_of_many_degrees_of_freedom_is_normal() -> None:
         h = HYPOTHESES[name]
         params = params_of(h.varied(student=True), stats)
         heavy = [
-            noise.log_likelihood(np, h.varied(student=True), stats, params | {"dof": np.full((DRAWS, 1), dof)})
+            inference_noise.log_likelihood(
+                np, h.varied(student=True), stats, params | {"dof": np.full((DRAWS, 1), dof)}
+            )
             for dof in (1e9, 5.0)
         ]
-        normal = noise.log_likelihood(np, h, stats, params)
+        normal = inference_noise.log_likelihood(np, h, stats, params)
         np.testing.assert_allclose(heavy[0], normal, rtol=1e-5)
         assert abs(heavy[1] - normal).max() > 0.1  # the control
 
@@ -166,10 +171,10 @@ def test_a_step_after_the_last_shot_counts() -> None:
         each = []
         for i in range(7):
             only = np.where(np.arange(7) == i, 0.0, -500.0)
-            each.append(noise.log_likelihood(np, _with_weights(only), stats, params)[0])
+            each.append(inference_noise.log_likelihood(np, _with_weights(only), stats, params)[0])
         return logsumexp(np.stack(each) + weights[:, None], axis=0)
 
-    found = noise.log_likelihood(np, h, stats, params)[0]
+    found = inference_noise.log_likelihood(np, h, stats, params)[0]
     np.testing.assert_allclose(mixture(log_weights), found, rtol=1e-9)
     assert abs(mixture(moved).sum() - found.sum()) > 0.1
 
@@ -189,7 +194,7 @@ def test_a_step_far_beyond_the_noise_does_not_overflow(student: bool) -> None:
     stats = summarise(curves)
     one = {"gain": 300.0, "gain_sd": 1.0, "level": 0.01, "walk": 0.01, "dof": 5.0, "tau": 0.4, "spread": 0.2}
     params = {name: np.array([[x]]) for name, x in one.items()}
-    found = noise.log_likelihood(np, h, stats, params)
+    found = inference_noise.log_likelihood(np, h, stats, params)
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found[0], dense(h, curves, stats, at(params, 0)), rtol=1e-6)
 
@@ -203,10 +208,15 @@ def test_pytensor_gives_the_numbers_of_numpy(name: str, student: bool) -> None:
         **{field: pt.as_tensor(np.asarray(getattr(stats, field), float)) for field in Statistics.__dataclass_fields__}
     )
     inputs = {p: pt.dvector(p) if prior.length else pt.dscalar(p) for p, prior in h.all_priors.items()}
-    outputs = [noise.total_log_likelihood(pt, h, tensors, inputs), noise.log_likelihood(pt, h, tensors, inputs)]
+    outputs = [
+        inference_noise.total_log_likelihood(pt, h, tensors, inputs),
+        inference_noise.log_likelihood(pt, h, tensors, inputs),
+    ]
     call = pytensor.function([*inputs.values()], outputs, mode="FAST_COMPILE")
     params = params_of(h, stats)
-    totals, each = (of(np, h, stats, params) for of in (noise.total_log_likelihood, noise.log_likelihood))
+    totals, each = (
+        of(np, h, stats, params) for of in (inference_noise.total_log_likelihood, inference_noise.log_likelihood)
+    )
     for i in range(DRAWS):
         total, by_sequence = call(*(params[p][i] if x.ndim else params[p][i, 0] for p, x in inputs.items()))
         assert total == pytest.approx(totals[i], rel=1e-9)
@@ -226,7 +236,7 @@ def test_the_intercept_of_a_sequence_does_not_matter(
     h, curves = HYPOTHESES[name].varied(student=student), curves_of(6, 7, seed)
     moved = curves._replace(log_odds=curves.log_odds + np.array(constants)[:, None])
     params = params_of(h, summarise(curves), seed)
-    one, other = (noise.total_log_likelihood(np, h, summarise(c), params) for c in (curves, moved))
+    one, other = (inference_noise.total_log_likelihood(np, h, summarise(c), params) for c in (curves, moved))
     np.testing.assert_allclose(other, one, rtol=1e-8)
     # The control: something else than a constant does matter.
     tilted = summarise(curves._replace(log_odds=curves.log_odds + np.arange(8) * 0.01))
@@ -243,9 +253,9 @@ def test_other_units_change_the_log_likelihood_by_the_jacobian(
     stats, other = summarise(curves), summarise(curves._replace(log_odds=unit * curves.log_odds))
     params = params_of(h, stats, seed)
     scaled = params | {p: unit * params[p] for p in ("gain", "gain_sd", "level", "walk") if p in params}
-    one = noise.total_log_likelihood(np, h, stats, params)
+    one = inference_noise.total_log_likelihood(np, h, stats, params)
     np.testing.assert_allclose(
-        noise.total_log_likelihood(np, h, other, scaled) - one, -6 * 7 * np.log(unit), rtol=1e-6, atol=1e-6
+        inference_noise.total_log_likelihood(np, h, other, scaled) - one, -6 * 7 * np.log(unit), rtol=1e-6, atol=1e-6
     )
 
 
@@ -256,8 +266,10 @@ def test_no_noise_at_all_stays_finite(name: str, student: bool) -> None:
     h, stats = HYPOTHESES[name].varied(student=student), summarise(curves_of(6, 7))
     params = params_of(h, stats)
     params |= {p: np.zeros((DRAWS, 1)) for p in ("level", "walk")}
-    assert np.isfinite(noise.total_log_likelihood(np, h, stats, params)).all()
-    assert np.isfinite(noise.total_log_likelihood(np, h, stats, params | {"gain_sd": np.zeros((DRAWS, 1))})).all()
+    assert np.isfinite(inference_noise.total_log_likelihood(np, h, stats, params)).all()
+    assert np.isfinite(
+        inference_noise.total_log_likelihood(np, h, stats, params | {"gain_sd": np.zeros((DRAWS, 1))})
+    ).all()
 
 
 # --------------------------------------------------------------------------------------------- statistics
@@ -266,7 +278,7 @@ def test_no_noise_at_all_stays_finite(name: str, student: bool) -> None:
 def test_statistics_are_what_they_are_called() -> None:
     curves = curves_of(9, 6)
     stats = summarise(curves)
-    x = np.diff(curves.log_odds, axis=1) @ noise.sine_transform(6)[0]
+    x = np.diff(curves.log_odds, axis=1) @ inference_noise.sine_transform(6)[0]
     np.testing.assert_allclose(stats.x, x)
     np.testing.assert_allclose(stats.x_mean, x.mean(0))
     np.testing.assert_allclose(stats.x_scatter, np.cov(x.T) * 8)
@@ -309,5 +321,5 @@ def test_statistics_of_some_sequences_are_those_of_their_curves() -> None:
     # Two parts make the whole.
     h = HYPOTHESES["additive"]
     params = params_of(h, stats)
-    parts = [noise.total_log_likelihood(np, h, stats.of(np.arange(9) % 2 == odd), params) for odd in (0, 1)]
-    np.testing.assert_allclose(sum(parts), noise.total_log_likelihood(np, h, stats, params), rtol=1e-10)
+    parts = [inference_noise.total_log_likelihood(np, h, stats.of(np.arange(9) % 2 == odd), params) for odd in (0, 1)]
+    np.testing.assert_allclose(sum(parts), inference_noise.total_log_likelihood(np, h, stats, params), rtol=1e-10)

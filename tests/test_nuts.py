@@ -16,15 +16,15 @@ import pytest
 from scipy import stats as distributions
 from simulate import line, power_law, prior_draws, simulate_curves
 
-from bayes_icl import nuts
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses import HYPOTHESES
-from bayes_icl.importance import sample_fast
-from bayes_icl.inference import inference_data
-from bayes_icl.noise import Statistics, summarise
-from bayes_icl.nuts import Sampler, SamplerSettings, build_model
-from bayes_icl.posterior import Posterior
-from bayes_icl.scores import score_curves, sequence_log_likelihood
+from bayes_icl.inference import nuts as inference_nuts
+from bayes_icl.inference.idata import inference_data
+from bayes_icl.inference.importance import sample_fast
+from bayes_icl.inference.noise import Statistics, summarise
+from bayes_icl.inference.nuts import Sampler, SamplerSettings, build_model
+from bayes_icl.inference.posterior import Posterior
+from bayes_icl.inference.scores import score_curves, sequence_log_likelihood
 
 Compiled = Callable[..., Sampler]
 
@@ -97,7 +97,7 @@ def test_the_posterior_has_the_parameters_and_nothing_else(sampler: Compiled) ->
 def test_the_garbage_collector_is_left_as_it_was(before: bool) -> None:
     (gc.enable if before else gc.disable)()
     try:
-        with pytest.raises(RuntimeError), nuts.not_collecting():
+        with pytest.raises(RuntimeError), inference_nuts.not_collecting():
             assert not gc.isenabled()
             raise RuntimeError
         assert gc.isenabled() == before
@@ -164,7 +164,7 @@ def test_a_law_is_compiled_once_a_process(sampler: Compiled) -> None:
     posterior, stats = sample(again, longer)  # curves longer than those it was compiled on
     assert off(posterior, sample_fast(one.hypothesis, stats), stats) < 0.2
     other = HYPOTHESES["additive"].varied(prior_width=2.0)
-    assert not any(known == other for known, *_ in nuts._COMPILED)
+    assert not any(known == other for known, *_ in inference_nuts._COMPILED)
 
 
 @pytest.mark.sampling

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bayes_icl.errors import StatedError
-from bayes_icl.outputs import Checkpoint, Output, inference_to_netcdf, problem_of, to_netcdf, within
+from bayes_icl.core.checkpoints import Checkpoint
+from bayes_icl.core.errors import StatedError
+from bayes_icl.core.files import inference_to_netcdf, to_netcdf, within
+from bayes_icl.core.outputs import Output, problem_of
 
 TWO = {"a.csv": b"first", "b.csv": b"second"}
 

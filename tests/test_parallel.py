@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bayes_icl.errors import StatedError
-from bayes_icl.parallel import run_jobs
+from bayes_icl.core.errors import StatedError
+from bayes_icl.core.parallel import run_jobs
 
 
 @pytest.mark.parametrize("workers", [1, 2])

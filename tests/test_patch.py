@@ -36,15 +36,17 @@ from handmade import (
 )
 
 from bayes_icl import redundancy, rounds, steps
-from bayes_icl.ablate import name_of
 from bayes_icl.collect import CollectSettings, collect_curves
 from bayes_icl.collect import main as collect_main
+from bayes_icl.core.errors import StatedError, exit_stating
 from bayes_icl.curves import read_curves, write_netcdf
-from bayes_icl.errors import StatedError, exit_stating
-from bayes_icl.experiments import DESCRIBED, TABLES, PatchSettings
+from bayes_icl.mechanism import rounds as mechanism_rounds
+from bayes_icl.mechanism.head_names import name_of
+from bayes_icl.mechanism.steps import OTHER_QUERY
 from bayes_icl.models import Model
 from bayes_icl.patch import Patched, main, patch_curves
-from bayes_icl.steps import OTHER_QUERY
+from bayes_icl.patch.outputs import DESCRIBED, PATCH_TABLES
+from bayes_icl.patch.settings import PatchSettings
 from bayes_icl.tasks import load_tasks
 
 KINDS = ["zero", "mean", "resample"]
@@ -343,7 +345,7 @@ def finished(curves: Path) -> Path:
 
 
 def tables(out: Path) -> dict[str, pd.DataFrame]:
-    return {name: pd.read_csv(out.with_name(f"{out.stem}.{name}.csv")) for name in TABLES}
+    return {name: pd.read_csv(out.with_name(f"{out.stem}.{name}.csv")) for name in PATCH_TABLES}
 
 
 def facts(out: Path) -> dict[str, Any]:
@@ -352,7 +354,7 @@ def facts(out: Path) -> dict[str, Any]:
 
 def assert_same(out: Path, other: Path) -> None:
     """Every number, bit for bit."""
-    for name in TABLES:
+    for name in PATCH_TABLES:
         one, two = (path.with_name(f"{path.stem}.{name}.csv").read_bytes() for path in (out, other))
         assert one == two, name
     assert facts(out) == facts(other)
@@ -464,7 +466,7 @@ def test_the_effects_file_keeps_its_format(finished: Path, curves: Path) -> None
 def test_files_and_figures_of_a_run(finished: Path) -> None:
     assert {path.name for path in finished.parent.iterdir()} == {
         *("p.nc", "p.json", "figures", ".p.nc.json"),
-        *(f"p.{name}.csv" for name in TABLES),
+        *(f"p.{name}.csv" for name in PATCH_TABLES),
     }
     names = ["rounds", "redundancy", "repair", "steps", "mlps"]  # no backup heads were looked for
     names += [f"{kind}_{task}" for kind in ("transfer", "roles") for task in ("category", "copy")]
@@ -484,7 +486,7 @@ def test_files_and_figures_of_a_run(finished: Path) -> None:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures have tests of their own."""
-    monkeypatch.setattr("bayes_icl.patch.figures_of", lambda *_: {})
+    monkeypatch.setattr("bayes_icl.patch.figures.patch_figures", lambda *_: {})
 
 
 @pytest.mark.parametrize(
@@ -513,8 +515,8 @@ def test_a_killed_run_goes_on_where_it_stopped(
 
     monkeypatch.setattr(module, name, dying)
     norms: list[int] = []
-    real_norms = rounds.norms_taken
-    monkeypatch.setattr(rounds, "norms_taken", lambda *args: (norms.append(1), real_norms(*args))[1])
+    real_norms = mechanism_rounds.norms_taken
+    monkeypatch.setattr(mechanism_rounds, "norms_taken", lambda *args: (norms.append(1), real_norms(*args))[1])
     with pytest.raises(KeyboardInterrupt):
         main(settings)
     assert not out.exists() and out.with_name("p.nc.part").is_file() and not list(tmp_path.glob("*.csv"))
@@ -553,7 +555,7 @@ def test_a_finished_run_is_drawn_again_and_others_are_kept(
 ) -> None:
     settings = PatchSettings(curves=curves, out=finished, figures=tmp_path / "f", **LITTLE)
     before = finished.read_bytes()
-    monkeypatch.setattr("bayes_icl.models.load_model", killed)  # not needed for that
+    monkeypatch.setattr("bayes_icl.models.loading.load_model", killed)  # not needed for that
     assert main(settings) == 0
     said = capsys.readouterr()
     assert "drawn and printed again" in said.err and said.out.split()[-1] == str(finished)
@@ -590,7 +592,7 @@ def test_what_is_drawn_without_steps_and_with_a_backup(
     path = tmp_path / "built.nc"
     record = json.dumps({"settings": {"model": "built"}})
     write_netcdf(built_curves.assign_attrs(provenance=record), path)
-    monkeypatch.setattr("bayes_icl.models.load_model", lambda *_: backup_model(tiny))
+    monkeypatch.setattr("bayes_icl.models.loading.load_model", lambda *_: backup_model(tiny))
     settings = PatchSettings(
         curves=path, tasks=("mapping",), out=tmp_path / "p.nc", figures=tmp_path / "f", **BUILT, steps=False
     )

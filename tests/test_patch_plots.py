@@ -16,8 +16,9 @@ from matplotlib.text import Annotation
 from test_head_plots import overlapping, words_of
 from test_plots import cut_off
 
-from bayes_icl import patch_plots as pp
-from bayes_icl.plots import COLUMN
+from bayes_icl.patch import drawing, step_figures
+from bayes_icl.patch import figures as patch_figures
+from bayes_icl.writing.style import COLUMN
 
 TASKS = ("copy", "past_tense", "affine:slope=3,intercept=1", "capitalise")
 A, B = 7.0, -2.6
@@ -170,14 +171,14 @@ def all_figures(tasks: tuple[str, ...] = TASKS, n_rounds: int = 4) -> dict[str, 
     redundancy, halves, rules = made_redundancy(tasks)
     rounds, heads = made_rounds(tasks, n_rounds), made_table_of_heads(tasks)
     return {
-        "transfer": pp.transfer_figure(made_transfer(tasks, n_rounds), rounds, tasks[-1]),
-        "rounds": pp.rounds_figure(rounds),
-        "redundancy": pp.redundancy_figure(redundancy, halves, rules),
-        "repair": pp.repair_figure(heads),
-        "backups": pp.backups_figure(made_backups(tasks)),
-        "roles": pp.roles_figure(heads, tasks[-1]),
-        "steps": pp.steps_figure(made_steps(tasks)),
-        "mlps": pp.mlps_figure(made_mlps(tasks)),
+        "transfer": patch_figures.transfer_figure(made_transfer(tasks, n_rounds), rounds, tasks[-1]),
+        "rounds": patch_figures.rounds_figure(rounds),
+        "redundancy": patch_figures.redundancy_figure(redundancy, halves, rules),
+        "repair": step_figures.repair_figure(heads),
+        "backups": step_figures.backups_figure(made_backups(tasks)),
+        "roles": step_figures.roles_figure(heads, tasks[-1]),
+        "steps": step_figures.steps_figure(made_steps(tasks)),
+        "mlps": step_figures.mlps_figure(made_mlps(tasks)),
     }
 
 
@@ -246,14 +247,14 @@ def test_as_read_from_a_file(figures: dict[str, Figure]) -> None:
     redundancy, halves, rules = made_redundancy()
     rounds, heads = read(made_rounds()), read(made_table_of_heads())
     again = {
-        "transfer": pp.transfer_figure(read(made_transfer()), rounds, TASKS[-1]),
-        "rounds": pp.rounds_figure(rounds),
-        "redundancy": pp.redundancy_figure(read(redundancy), read(halves), rules),
-        "repair": pp.repair_figure(heads),
-        "backups": pp.backups_figure(read(made_backups())),
-        "roles": pp.roles_figure(heads, TASKS[-1]),
-        "steps": pp.steps_figure(read(made_steps())),
-        "mlps": pp.mlps_figure(read(made_mlps())),
+        "transfer": patch_figures.transfer_figure(read(made_transfer()), rounds, TASKS[-1]),
+        "rounds": patch_figures.rounds_figure(rounds),
+        "redundancy": patch_figures.redundancy_figure(read(redundancy), read(halves), rules),
+        "repair": step_figures.repair_figure(heads),
+        "backups": step_figures.backups_figure(read(made_backups())),
+        "roles": step_figures.roles_figure(heads, TASKS[-1]),
+        "steps": step_figures.steps_figure(read(made_steps())),
+        "mlps": step_figures.mlps_figure(read(made_mlps())),
     }
     for name, figure in again.items():
         assert words_of(figure) == words_of(figures[name])
@@ -283,14 +284,14 @@ def test_missing_numbers_do_not_crash(tasks: tuple[str, ...]) -> None:
     )
     halves, rules = blanked(halves, "n_heads_all"), rules | {tasks[0]: np.nan}
     for figure in (
-        pp.transfer_figure(blanked(made_transfer(tasks), "round", "point"), rounds, tasks[0]),
-        pp.rounds_figure(rounds),
-        pp.redundancy_figure(blanked(redundancy, "n_heads"), halves, rules),
-        pp.repair_figure(heads),
-        pp.backups_figure(blanked(made_backups(tasks), "round", "layer", "head")),
-        pp.roles_figure(heads, tasks[0]),
-        pp.steps_figure(blanked(made_steps(tasks), "step").assign(decides="way")),
-        pp.mlps_figure(blanked(made_mlps(tasks), "layer")),
+        patch_figures.transfer_figure(blanked(made_transfer(tasks), "round", "point"), rounds, tasks[0]),
+        patch_figures.rounds_figure(rounds),
+        patch_figures.redundancy_figure(blanked(redundancy, "n_heads"), halves, rules),
+        step_figures.repair_figure(heads),
+        step_figures.backups_figure(blanked(made_backups(tasks), "round", "layer", "head")),
+        step_figures.roles_figure(heads, tasks[0]),
+        step_figures.steps_figure(blanked(made_steps(tasks), "step").assign(decides="way")),
+        step_figures.mlps_figure(blanked(made_mlps(tasks), "layer")),
     ):
         assert not cut_off(figure)
 
@@ -301,7 +302,7 @@ def test_missing_numbers_do_not_crash(tasks: tuple[str, ...]) -> None:
 def test_transfer_has_both_answers_of_every_round_and_the_levels_of_round_0() -> None:
     transfer, rounds = made_transfer(), made_rounds()
     transfer.attrs["kind"] = "zero"
-    figure = pp.transfer_figure(transfer, rounds, TASKS[0])
+    figure = patch_figures.transfer_figure(transfer, rounds, TASKS[0])
     upper, lower = figure.axes
     own = transfer[(transfer.task == TASKS[0]) & (transfer.kind == "zero") & (transfer["set"] == "ablated")]
     for _, part in own.groupby("round"):
@@ -324,14 +325,14 @@ def test_transfer_has_both_answers_of_every_round_and_the_levels_of_round_0() ->
         "round 3: layers 19-20, L22H3, L22H7, L23H0, L23H5, L25H1 (23 heads); transfer never",
     ]
     assert "zero ablation" in words_of(figure) and "mean ablation" in words_of(
-        pp.transfer_figure(made_transfer(), rounds, TASKS[0])  # the first of the table
+        patch_figures.transfer_figure(made_transfer(), rounds, TASKS[0])  # the first of the table
     )
 
 
 def test_no_half_way_to_an_a_that_is_not_above_b() -> None:
     rounds = made_rounds(TASKS[:1], 2)
     rounds.loc[rounds["round"] == 1, ["a_own", "a_own_low", "a_own_high"]] = [B + 0.2, B - 0.2, B + 0.6]
-    upper = pp.transfer_figure(made_transfer(TASKS[:1], 2), rounds, TASKS[0]).axes[0]
+    upper = patch_figures.transfer_figure(made_transfer(TASKS[:1], 2), rounds, TASKS[0]).axes[0]
     assert sorted(levels(upper)) == pytest.approx([B, (A + B) / 2, A])
 
 
@@ -371,11 +372,13 @@ def test_rounds_in_which_nothing_is_transferred_and_of_one_kind() -> None:
     rounds = made_rounds(TASKS[:1], 3, ("mean",))
     for name in ("transfer_layer", "transfer_layer_low", "transfer_layer_high"):
         rounds[name] = np.nan
-    figure = pp.rounds_figure(rounds)
+    figure = patch_figures.rounds_figure(rounds)
     assert not cut_off(figure) and not overlapping(figure)
     never = figure.axes[0].get_yticks()[-1]
     assert drawn(figure.axes[0], [0, 1, 2], [never] * 3)
-    words = words_of(pp.transfer_figure(made_transfer(TASKS[:1], 3).query("kind == 'mean'"), rounds, TASKS[0]))
+    words = words_of(
+        patch_figures.transfer_figure(made_transfer(TASKS[:1], 3).query("kind == 'mean'"), rounds, TASKS[0])
+    )
     assert words.count("transfer\u00a0never") == 3
 
 
@@ -404,7 +407,7 @@ def test_redundancy_where_half_is_never_gone_or_has_no_interval() -> None:
     redundancy, halves, _ = made_redundancy(TASKS[:1])
     halves.loc[halves.order == "random", ["share", "share_low", "share_high"]] = np.nan
     halves.loc[halves.order == "best first", ["share", "share_low", "share_high"]] = [1 / 270, np.nan, np.nan]
-    figure = pp.redundancy_figure(redundancy, halves)
+    figure = patch_figures.redundancy_figure(redundancy, halves)
     (ax,) = panels(figure)
     assert "random: half never gone" in ax.get_title(loc="left") and "half gone at 0.4 % of heads\n" in ax.get_title(
         loc="left"
@@ -420,7 +423,7 @@ def test_repair_has_all_heads_and_names_the_largest(figures: dict[str, Figure]) 
     heads = made_table_of_heads()
     for task, ax in zip(TASKS, panels(figures["repair"]), strict=True):
         own = heads[heads.task == task]
-        for value, colour in ((np.nan, pp.GREY), (1, pp.ROUND_COLOURS[1]), (2, pp.ROUND_COLOURS[2])):
+        for value, colour in ((np.nan, drawing.GREY), (1, drawing.ROUND_COLOURS[1]), (2, drawing.ROUND_COLOURS[2])):
             part = own[own["round"].isna() if np.isnan(value) else own["round"] == value]
             assert drawn(ax, part.taken, part.lost)
             dots = [line for line in ax.lines if line.get_marker() == "o" and len(line.get_xdata()) == len(part)]
@@ -444,7 +447,7 @@ def test_names_of_heads_are_inside_and_on_no_other(points: list[tuple[float, flo
     for i, name in enumerate(("taken", "lost")):
         heads[name] = [point[i] for point in points]
         heads[f"{name}_low"], heads[f"{name}_high"] = heads[name] - 0.1, heads[name] + 0.1
-    figure = pp.repair_figure(heads, most)
+    figure = step_figures.repair_figure(heads, most)
     assert not cut_off(figure) and not overlapping(figure)
     (ax,) = panels(figure)
     assert len([text for text in ax.texts if isinstance(text, Annotation)]) == min(most, len(points))
@@ -481,7 +484,7 @@ def test_backups_have_effects_before_and_after_and_growth_beside_a_placebos(figu
 
 def test_no_backups() -> None:
     for empty in (made_backups().head(0), pd.read_csv(io.StringIO(made_backups().head(0).to_csv(index=False)))):
-        figure = pp.backups_figure(empty)
+        figure = step_figures.backups_figure(empty)
         assert words_of(figure) == "no backup head was found" and not cut_off(figure)
 
 
@@ -493,7 +496,7 @@ def test_no_backups() -> None:
 def test_roles_hold_the_numbers_of_the_heads_largest_in_any(most: int, seed: int) -> None:
     heads = made_table_of_heads(TASKS[:2])
     order = np.random.default_rng(seed).permutation(len(heads))
-    figure = pp.roles_figure(heads.iloc[order], TASKS[0], most)
+    figure = step_figures.roles_figure(heads.iloc[order], TASKS[0], most)
     own = heads[heads.task == TASKS[0]].set_index("component")
     left, right = figure.axes
     names = [label.get_text().split(" ")[0] for label in left.get_yticklabels()]
@@ -502,14 +505,14 @@ def test_roles_hold_the_numbers_of_the_heads_largest_in_any(most: int, seed: int
     first = [set(keys[name].nlargest(most // 4).index) for name in keys]
     assert set().union(*first) <= set(names)
     assert names == list(own.loc[names].sort_values(["layer", "head"]).index)
-    for ax, columns in ((left, pp.ROLES), (right, pp.NATS)):
+    for ax, columns in ((left, step_figures.ROLES), (right, step_figures.NATS)):
         cells = np.ma.asarray(ax.collections[0].get_array()).reshape(most, len(columns))
         np.testing.assert_allclose(cells, own.loc[names, list(columns)])
         shown = [float(text.get_text().replace("\u2212", "-")) for text in ax.texts]
         np.testing.assert_allclose(np.reshape(shown, cells.shape), cells, atol=0.0051)
     assert left.collections[0].get_clim() == (0, 1) and sum(right.collections[0].get_clim()) == 0
     rows = own.loc[names]
-    for column, name in enumerate(pp.NATS):
+    for column, name in enumerate(step_figures.NATS):
         clear = rows[f"{name}_low"] * rows[f"{name}_high"] > 0
         weights = [text.get_fontweight() for text in right.texts[column::2]]
         assert [weight == "bold" for weight in weights] == list(clear)
@@ -519,7 +522,7 @@ def test_roles_hold_the_numbers_of_the_heads_largest_in_any(most: int, seed: int
 
 def test_roles_leave_cells_without_a_number_blank() -> None:
     heads = made_table_of_heads(TASKS[:1]).assign(induction=np.nan)
-    left, _ = pp.roles_figure(heads, TASKS[0], 5).axes
+    left, _ = step_figures.roles_figure(heads, TASKS[0], 5).axes
     cells = np.ma.asarray(left.collections[0].get_array()).reshape(5, 7)
     assert cells.mask[:, -1].all() and not cells.mask[:, :-1].any() and len(left.texts) == 30
 
@@ -543,23 +546,23 @@ def test_steps_have_every_experiment_under_its_verdict(figures: dict[str, Figure
             (point,) = points
             assert abs(point.get_ydata()[0] - places[row.what]) < 0.5
             assert (point.get_markerfacecolor() == "w") == (not row.decides)
-            assert (point.get_color(), point.get_marker()) == pp.KINDS[row.kind]
+            assert (point.get_color(), point.get_marker()) == drawing.KINDS[row.kind]
             assert drawn(ax, [row.share_low, row.share_high], [point.get_ydata()[0]] * 2)
         across = [line[0, 0] for line in lines(ax) if len(line) == 2 and np.ptp(line[:, 0]) == 0]
-        assert across == [0, pp.MATERIAL]
+        assert across == [0, step_figures.MATERIAL]
 
 
 def test_steps_without_an_ablation_have_a_colour_of_their_own() -> None:
     steps = made_steps(TASKS[:1])
     steps.loc[steps.step == 1, "kind"] = np.nan
-    figure = pp.steps_figure(steps)
+    figure = step_figures.steps_figure(steps)
     assert "no ablation" in words_of(figure) and "nan" not in words_of(figure)
     assert not cut_off(figure) and not overlapping(figure)
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.floats(1, 3), st.booleans()), min_size=1, max_size=20))
 def test_rows_do_not_run_into_each_other(rows: list[tuple[int, float, bool]]) -> None:
-    made, end = pp._Rows(), 0.0
+    made, end = step_figures._Rows(), 0.0
     for n_lines, least, heading in rows:
         name = "\n".join(["words"] * n_lines)
         if heading:
@@ -588,7 +591,7 @@ def test_mlps_have_a_line_a_place_in_the_panel_of_task_and_readout(figures: dict
 
 def test_mlps_of_one_readout_are_as_wide_as_a_column() -> None:
     mlps = made_mlps(TASKS[:2])
-    figure = pp.mlps_figure(mlps[mlps.readout == "rule"])
+    figure = step_figures.mlps_figure(mlps[mlps.readout == "rule"])
     assert figure.get_figwidth() == COLUMN and not cut_off(figure) and not overlapping(figure)
 
 
@@ -598,7 +601,7 @@ def test_a_run_with_permuted_answers_is_dotted_beside_the_rounds() -> None:
     no_rule = pd.DataFrame({"task": TASKS[0], "round": 0, "kind": "", "set": "no rule", "point": points})
     no_rule["own"], no_rule["other"] = points - 20.0, 3.0 - points
     for rows, wanted in ((transfer, False), (pd.concat([transfer, no_rule]), True)):
-        figure = pp.transfer_figure(rows, made_rounds(), TASKS[0])
+        figure = patch_figures.transfer_figure(rows, made_rounds(), TASKS[0])
         for ax, name in zip(figure.axes, ("own", "other")):
             assert drawn(ax, points, no_rule[name]) is wanted
         words = [text.get_text() for text in figure.legends[0].get_texts()]

@@ -19,10 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from simulate import made_fit, power_law, simulate_curves
 
-from bayes_icl import plots
-from bayes_icl.compare import comparison_table
 from bayes_icl.curves import Curves
+from bayes_icl.fit import figures as fit_figures
+from bayes_icl.fit.outputs import comparison_table
 from bayes_icl.hypotheses import HYPOTHESES
+from bayes_icl.writing import style
 
 TASKS = ("past_tense", "times_ten")
 NAMES = tuple(HYPOTHESES)
@@ -123,12 +124,12 @@ def figures(
     curves: dict[str, Curves], fits: dict[str, dict[str, az.InferenceData]], table: pd.DataFrame
 ) -> dict[str, Figure]:
     return {
-        "curves": plots.curves_figure(curves["past_tense"], fits["past_tense"]),
-        "updates": plots.updates_figure({t: (curves[t], fits[t]) for t in TASKS}, verdicts_of()),
-        "comparison": plots.comparison_figure(table, list(curves.values())),
-        "delta": plots.delta_figure({t: fits[t]["additive"] for t in TASKS}, verdicts_of()),
-        "pooled": plots.delta_figure({t: fits[t]["additive"] for t in TASKS}, verdicts_of(), pooled_of(fits)),
-        "sensitivity": plots.sensitivity_figure(sensitivity_of()),
+        "curves": fit_figures.curves_figure(curves["past_tense"], fits["past_tense"]),
+        "updates": fit_figures.updates_figure({t: (curves[t], fits[t]) for t in TASKS}, verdicts_of()),
+        "comparison": fit_figures.comparison_figure(table, list(curves.values())),
+        "delta": fit_figures.delta_figure({t: fits[t]["additive"] for t in TASKS}, verdicts_of()),
+        "pooled": fit_figures.delta_figure({t: fits[t]["additive"] for t in TASKS}, verdicts_of(), pooled_of(fits)),
+        "sensitivity": fit_figures.sensitivity_figure(sensitivity_of()),
     }
 
 
@@ -148,10 +149,10 @@ def test_no_text_is_cut_off(figures: dict[str, Figure], name: str) -> None:
 def test_no_verdict_is_cut_off(
     curves: dict[str, Curves], fits: dict[str, dict[str, az.InferenceData]], verdict: str
 ) -> None:
-    figure = plots.updates_figure({t: (curves[t], fits[t]) for t in TASKS}, verdicts_of(verdict))
+    figure = fit_figures.updates_figure({t: (curves[t], fits[t]) for t in TASKS}, verdicts_of(verdict))
     assert not cut_off(figure)
     assert sum(verdict in t.get_text() for t in texts(figure)) == 2
-    assert not cut_off(plots.delta_figure({t: fits[t]["additive"] for t in TASKS}, verdicts_of(verdict)))
+    assert not cut_off(fit_figures.delta_figure({t: fits[t]["additive"] for t in TASKS}, verdicts_of(verdict)))
 
 
 @pytest.mark.parametrize("name", WITH_UNITS)
@@ -160,13 +161,15 @@ def test_figures_name_their_unit_readout_and_n_min(figures: dict[str, Figure], n
     assert "nats" in words
     assert "complement" in words
     assert re.search(r"n\s*(≥|>=)\s*1\b", words), words
-    assert figures[name].get_figwidth() == pytest.approx(plots.COLUMN)
+    assert figures[name].get_figwidth() == pytest.approx(style.COLUMN)
 
 
 def test_titles_say_another_readout_and_n_min(curves: dict[str, Curves], table: pd.DataFrame) -> None:
     """The control of the test above: the words come from the data."""
     own = curves["past_tense"]._replace(readout="rule").since(2)
-    words = " ".join(t.get_text() for t in texts(plots.curves_figure(own, {"additive": made_fit(own, "additive")[1]})))
+    words = " ".join(
+        t.get_text() for t in texts(fit_figures.curves_figure(own, {"additive": made_fit(own, "additive")[1]}))
+    )
     assert "rule" in words and "≥ 2" in words and "complement" not in words
 
 
@@ -177,11 +180,11 @@ def test_one_task_and_few_hypotheses_are_enough(
     task, three = TASKS[0], ("constant", "additive", "power")
     few = {n: fits[task][n] for n in three}
     made = {
-        "curves": lambda: plots.curves_figure(curves[task], few),
-        "updates": lambda: plots.updates_figure({task: (curves[task], few)}, verdicts_of()),
-        "comparison": lambda: plots.comparison_figure(table[table.hypothesis.isin(three)], [curves[task]]),
-        "delta": lambda: plots.delta_figure({task: few["additive"]}, verdicts_of()),
-        "pooled": lambda: plots.delta_figure({task: few["additive"]}, verdicts_of(), pooled_of(fits)),
+        "curves": lambda: fit_figures.curves_figure(curves[task], few),
+        "updates": lambda: fit_figures.updates_figure({task: (curves[task], few)}, verdicts_of()),
+        "comparison": lambda: fit_figures.comparison_figure(table[table.hypothesis.isin(three)], [curves[task]]),
+        "delta": lambda: fit_figures.delta_figure({task: few["additive"]}, verdicts_of()),
+        "pooled": lambda: fit_figures.delta_figure({task: few["additive"]}, verdicts_of(), pooled_of(fits)),
     }
     assert not cut_off(made[name]())
 
@@ -192,9 +195,9 @@ def test_no_global_state_of_matplotlib_is_touched(
     import matplotlib.pyplot as plt
 
     before, size = dict(mpl.rcParams), mpl.rcParams["font.size"]
-    figure = plots.curves_figure(curves["past_tense"], fits["past_tense"])
-    plots.delta_figure({t: fits[t]["additive"] for t in TASKS}, verdicts_of())
-    plots.comparison_figure(table, list(curves.values()))
+    figure = fit_figures.curves_figure(curves["past_tense"], fits["past_tense"])
+    fit_figures.delta_figure({t: fits[t]["additive"] for t in TASKS}, verdicts_of())
+    fit_figures.comparison_figure(table, list(curves.values()))
     assert plt.get_fignums() == []
     assert dict(mpl.rcParams) == before
     assert size != 8  # the control: the figures did have settings of their own
@@ -211,11 +214,11 @@ def test_no_name_is_mathematics_or_latex(
     with mpl.rc_context({"text.usetex": True}):
         assert Text().get_usetex() and Text().get_parse_math()  # the control
         made = [
-            plots.curves_figure(named, own),
-            plots.updates_figure({name: (named, own)}, verdicts),
-            plots.comparison_figure(table.assign(task=name), [named]),
-            plots.delta_figure({name: own["additive"]}, verdicts),
-            plots.sensitivity_figure(sensitivity_of((name,))),
+            fit_figures.curves_figure(named, own),
+            fit_figures.updates_figure({name: (named, own)}, verdicts),
+            fit_figures.comparison_figure(table.assign(task=name), [named]),
+            fit_figures.delta_figure({name: own["additive"]}, verdicts),
+            fit_figures.sensitivity_figure(sensitivity_of((name,))),
         ]
     for figure in made:
         found = [text for text in texts(figure) if name in text.get_text()]
@@ -235,7 +238,7 @@ def luminance(colour: tuple[float, float, float]) -> float:
 
 
 def test_colours_are_told_apart_and_legible_on_white() -> None:
-    colours = {name: plots.colour_of(name) for name in NAMES}
+    colours = {name: style.colour_of(name) for name in NAMES}
     for name, colour in colours.items():
         assert 1.05 / (luminance(colour) + 0.05) > 2.2, name
         for other in list(NAMES)[: list(NAMES).index(name)]:
@@ -246,21 +249,21 @@ def test_colours_are_told_apart_and_legible_on_white() -> None:
 
 
 def test_a_users_hypothesis_moves_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = {name: plots.colour_of(name) for name in NAMES}
+    before = {name: style.colour_of(name) for name in NAMES}
     for i in range(3):
         theirs = dataclasses.replace(HYPOTHESES["power"], name=f"theirs_{i}", curve=lambda xp, n, a: n)
         monkeypatch.setitem(HYPOTHESES, theirs.name, theirs)
-    after = {name: plots.colour_of(name) for name in HYPOTHESES}
+    after = {name: style.colour_of(name) for name in HYPOTHESES}
     assert {name: after[name] for name in NAMES} == before
     assert len(set(after.values())) == len(NAMES) + 3
 
 
 def test_a_law_that_is_not_named_and_of_many_parameters_gets_no_panel() -> None:
-    shown = plots.shown_hypotheses({"named": None})
+    shown = fit_figures.shown_hypotheses({"named": None})
     assert {"constant", "additive", "power", "freeform"} <= set(shown)
     assert not {"lapse", "nll_power", "scaling_law"} & set(shown)
-    assert set(plots.shown_hypotheses({"named": "nll_power"})) - set(shown) == {"nll_power"}
-    assert plots.shown_hypotheses({"named": "power"}) == shown
+    assert set(fit_figures.shown_hypotheses({"named": "nll_power"})) - set(shown) == {"nll_power"}
+    assert fit_figures.shown_hypotheses({"named": "power"}) == shown
 
 
 @pytest.mark.parametrize("number", [1, 2, 7, 8])
@@ -268,7 +271,7 @@ def test_the_lowest_panel_of_each_column_has_its_numbers(
     curves: dict[str, Curves], fits: dict[str, dict[str, az.InferenceData]], number: int
 ) -> None:
     task = TASKS[0]
-    figure = plots.curves_figure(curves[task], dict(list(fits[task].items())[:number]))
+    figure = fit_figures.curves_figure(curves[task], dict(list(fits[task].items())[:number]))
     FigureCanvasAgg(figure).draw()
     panels = [ax for ax in figure.axes if ax.axison]
     with_numbers = [any(t.get_text() and t.get_visible() for t in ax.get_xticklabels()) for ax in panels]
@@ -294,7 +297,7 @@ def cells(figure: Figure) -> dict[tuple[float, float], str]:
 
 def test_every_setting_has_a_cell_with_its_verdict() -> None:
     table = sensitivity_of()
-    figure = plots.sensitivity_figure(table)
+    figure = fit_figures.sensitivity_figure(table)
     ax = figure.axes[0]
     columns = [t.get_text() for t in ax.get_xticklabels()]
     assert columns == [
@@ -317,11 +320,11 @@ def test_every_setting_has_a_cell_with_its_verdict() -> None:
         faces[row.verdict].add(patch.get_facecolor())
     assert [len(own) for own in faces.values()] == [1] * 5
     assert len(set.union(*faces.values())) == 5
-    assert figure.get_figwidth() == pytest.approx(2 * plots.COLUMN)
+    assert figure.get_figwidth() == pytest.approx(2 * style.COLUMN)
 
 
 def test_the_words_of_a_cell_stay_in_it() -> None:
-    figure = plots.sensitivity_figure(sensitivity_of(("past_tense", "a_task_of_a_longer_name_than_most")))
+    figure = fit_figures.sensitivity_figure(sensitivity_of(("past_tense", "a_task_of_a_longer_name_than_most")))
     FigureCanvasAgg(figure).draw()
     ax = figure.axes[0]
     for text, patch in zip(ax.texts, ax.patches):
@@ -332,10 +335,10 @@ def test_the_words_of_a_cell_stay_in_it() -> None:
 
 def test_a_task_without_a_setting_has_a_gap_and_another_main_noise_is_named() -> None:
     table = sensitivity_of()
-    figure = plots.sensitivity_figure(table[(table.task == TASKS[0]) | (table.readout == "complement")])
+    figure = fit_figures.sensitivity_figure(table[(table.task == TASKS[0]) | (table.readout == "complement")])
     assert (3, 1) in cells(figure) and (3, 0) not in cells(figure)
     swapped = table.assign(noise=table.noise.map({"normal": "student", "student": "normal"}))
-    assert "normal\nnoise" in [t.get_text() for t in plots.sensitivity_figure(swapped).axes[0].get_xticklabels()]
+    assert "normal\nnoise" in [t.get_text() for t in fit_figures.sensitivity_figure(swapped).axes[0].get_xticklabels()]
 
 
 def test_pooled_deltas_are_drawn_beside_each_tasks_own(
@@ -357,7 +360,7 @@ def test_pooled_deltas_are_drawn_beside_each_tasks_own(
 
 def test_a_task_that_was_not_pooled_has_no_diamond(fits: dict[str, dict[str, az.InferenceData]]) -> None:
     def diamonds(pooled: dict[str, Any]) -> int:
-        figure = plots.delta_figure({t: fits[t]["additive"] for t in TASKS}, verdicts_of(), pooled)
+        figure = fit_figures.delta_figure({t: fits[t]["additive"] for t in TASKS}, verdicts_of(), pooled)
         return sum(line.get_marker() == "D" for line in figure.axes[0].lines)
 
     pooled = pooled_of(fits)
@@ -376,10 +379,10 @@ def test_functions_return_the_axes_they_were_given(
     axes = Figure().subplots(2, 2).flat
     rows = table[table.task == task]
     drawn = [
-        plots.plot_curves(curves[task], fits[task]["power"], axes[0], name="power"),
-        plots.plot_updates(curves[task], fits[task], axes[1], named="power"),
-        plots.plot_delta(fits[task]["additive"], axes[2], at=0),
-        plots.plot_comparison(rows, axes[3]),
+        fit_figures.plot_curves(curves[task], fits[task]["power"], axes[0], name="power"),
+        fit_figures.plot_updates(curves[task], fits[task], axes[1], named="power"),
+        fit_figures.plot_delta(fits[task]["additive"], axes[2], at=0),
+        fit_figures.plot_comparison(rows, axes[3]),
     ]
     assert all(one is given for one, given in zip(drawn, axes))
     assert all(ax.has_data() for ax in drawn)
@@ -391,19 +394,19 @@ def test_what_is_drawn_are_the_numbers(
     task = TASKS[0]
     own, additive = curves[task], fits[task]["additive"]
     ax, ay, az_ = Figure().subplots(3)
-    plots.plot_curves(own, additive, ax, name="additive")
+    fit_figures.plot_curves(own, additive, ax, name="additive")
     lines = [np.asarray(line.get_ydata(), float) for line in ax.lines]
     expected = additive["posterior_predictive"]["mean_log_odds"].mean(("chain", "draw")).values
     assert any(np.allclose(line, own.log_odds.mean(0)) for line in lines)
     assert any(np.allclose(line, expected) for line in lines)
     assert sum(any(np.allclose(line, s) for s in own.log_odds) for line in lines) == len(own.log_odds)
-    plots.plot_updates(own, fits[task], ay, named="power")
+    fit_figures.plot_updates(own, fits[task], ay, named="power")
     means = np.diff(own.log_odds, axis=1).mean(0)
     assert any(len(y := np.asarray(li.get_ydata(), float)) == 15 and np.allclose(y, means) for li in ay.lines)
     delta = float(additive["posterior"]["delta"].mean())
     assert any(math.isclose(float(np.asarray(li.get_ydata())[0]), delta) for li in ay.lines)
     rows = table[table.task == task]
-    plots.plot_comparison(rows, az_)
+    fit_figures.plot_comparison(rows, az_)
     drawn = [float(np.asarray(li.get_xdata())[0]) for li in az_.lines]
     for difference in rows.elpd_diff:
         assert any(math.isclose(x, difference, abs_tol=1e-9) for x in drawn)

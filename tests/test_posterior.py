@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from scipy import stats as distributions
 from simulate import prior_draws, simulate_curves, with_evidence
 
+from bayes_icl.core.intervals import mean_and_interval
 from bayes_icl.hypotheses import HYPOTHESES
-from bayes_icl.noise import summarise
-from bayes_icl.posterior import Posterior, mean_and_interval
+from bayes_icl.inference.noise import summarise
+from bayes_icl.inference.posterior import Posterior
 
 
 def posterior_of(name: str, n: int = 200, seed: int = 0, **fields: float) -> Posterior:

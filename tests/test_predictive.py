@@ -9,9 +9,9 @@ from scipy.special import logsumexp
 from simulate import prior_draws, simulate_curves, with_evidence
 
 from bayes_icl.hypotheses import HYPOTHESES, Hypothesis
-from bayes_icl.noise import JITTER, Statistics, log_likelihood, summarise
-from bayes_icl.posterior import Posterior
-from bayes_icl.predictive import go_on, mean_curve, replicate
+from bayes_icl.inference.noise import JITTER, Statistics, log_likelihood, summarise
+from bayes_icl.inference.posterior import Posterior
+from bayes_icl.inference.predictive import go_on, mean_curve, replicate
 
 K = 6
 STATS = summarise(with_evidence(simulate_curves(3, K + 1, n_min=1, gain=6.0, walk=0.5)))

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from bayes_icl.errors import StatedError
+from bayes_icl.core.errors import StatedError
 from bayes_icl.models import Model
-from bayes_icl.prompts import (
+from bayes_icl.models.prompts import (
     Prompt,
     differing,
     encode_episode,

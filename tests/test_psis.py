@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from bayes_icl.psis import pareto_k, smooth
+from bayes_icl.inference.psis import pareto_k, smooth
 
 
 def with_ties(rng: np.random.Generator) -> np.ndarray:

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bayes_icl.quotes import Quotes, code, escape_latex, latex_macros, listed, plain, to_html, to_latex, unmarked
+from bayes_icl.writing.numbers import (
+    Quotes,
+    code,
+    escape_latex,
+    latex_macros,
+    listed,
+    plain,
+    to_html,
+    to_latex,
+    unmarked,
+)
 
 
 class Words(html.parser.HTMLParser):

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from bayes_icl.errors import StatedError
+from bayes_icl.core.errors import StatedError
 from bayes_icl.models import Model
-from bayes_icl.prompts import Path, Prompt, encode_episode
-from bayes_icl.readouts import EpisodeReading, SetLogits, Vocabulary
+from bayes_icl.models.prompts import Path, Prompt, encode_episode
+from bayes_icl.models.readouts import EpisodeReading, SetLogits, Vocabulary
 from bayes_icl.tasks import Example, Task, load_tasks
 
 Buckets = dict[str, np.ndarray]

@@ -19,11 +19,13 @@ from scipy.stats import t as student
 from test_sweeps import by_hooks, forward
 from test_transfer import odds_by_hand
 
-from bayes_icl.ablate import Heads, StandIns, by_layer, edits_from
 from bayes_icl.collect import collect_curves
-from bayes_icl.effects import Episode, direct_effects
-from bayes_icl.models import Model
-from bayes_icl.redundancy import (
+from bayes_icl.lens.edits import Edits, heads_replaced
+from bayes_icl.lens.sweeps import Row
+from bayes_icl.mechanism.direct_effects import direct_effects
+from bayes_icl.mechanism.episodes import Episode
+from bayes_icl.mechanism.head_names import Heads, by_layer
+from bayes_icl.mechanism.redundancy import (
     ALPHA,
     MATERIAL,
     Singles,
@@ -35,10 +37,10 @@ from bayes_icl.redundancy import (
     orders,
     stack,
 )
-from bayes_icl.stream import Edits, heads_replaced
-from bayes_icl.sweeps import Row
+from bayes_icl.mechanism.stand_ins import StandIns, edits_from
+from bayes_icl.mechanism.transfer import pairs_of, permuted
+from bayes_icl.models import Model
 from bayes_icl.tasks import load_tasks
-from bayes_icl.transfer import pairs_of, permuted
 
 N = 3
 FAMILIES = ["llama", "gpt2"]  # no norm after attention, whose scale the direct effects below would have in them

@@ -19,9 +19,10 @@ import tyro
 import xarray as xr
 
 from bayes_icl import attribute, calibrate, collect, fit, patch, report
-from bayes_icl.errors import StatedError
-from bayes_icl.provenance import command_of
-from bayes_icl.stages import Found
+from bayes_icl.core.errors import StatedError
+from bayes_icl.core.provenance import command_of
+from bayes_icl.report import command as report_command
+from bayes_icl.writing.stage import Found
 
 COLLECT = collect.CollectSettings(
     model="tiny", tasks=("copy", "random_labels"), n_shots=12, n_seqs=10, out=Path("data/curves/t.nc")
@@ -59,7 +60,7 @@ def copied(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without figures, which take most of the time."""
-    monkeypatch.setattr(report, "draw", lambda _: {})
+    monkeypatch.setattr(report_command, "draw", lambda _: {})
 
 
 class Page(html.parser.HTMLParser):
@@ -492,7 +493,7 @@ def test_a_run_that_fails_leaves_the_page_that_was(
     copied: Path, undrawn: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = Path("reports/t.html").read_bytes()
-    monkeypatch.setattr("bayes_icl.tables.table_files", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("bayes_icl.writing.tables.table_files", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         report.main(report.ReportSettings())
     assert Path("reports/t.html").read_bytes() == before

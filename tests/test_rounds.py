@@ -19,22 +19,14 @@ from test_ablate import outputs
 from test_sweeps import by_hooks, forward
 from test_transfer import odds_by_hand
 
-from bayes_icl.ablate import (
-    KINDS,
-    Heads,
-    StandIns,
-    edits_from,
-    heads_named,
-    name_of,
-    places_ablated,
-)
 from bayes_icl.collect import collect_curves
-from bayes_icl.effects import Episode
-from bayes_icl.errors import StatedError
-from bayes_icl.models import Model
-from bayes_icl.prompts import ROLES
-from bayes_icl.redundancy import Backup, Singles, ablate_each
-from bayes_icl.rounds import (
+from bayes_icl.core.errors import StatedError
+from bayes_icl.lens.edits import heads_replaced
+from bayes_icl.lens.sweeps import Row, base_run
+from bayes_icl.mechanism.episodes import Episode
+from bayes_icl.mechanism.head_names import Heads, heads_named, name_of
+from bayes_icl.mechanism.redundancy import Backup, Singles, ablate_each
+from bayes_icl.mechanism.rounds import (
     RULE_LEAST,
     backup_rows,
     carried,
@@ -44,10 +36,11 @@ from bayes_icl.rounds import (
     norms_taken,
     singles_of,
 )
-from bayes_icl.stream import heads_replaced
-from bayes_icl.sweeps import Row, base_run
+from bayes_icl.mechanism.stand_ins import KINDS, StandIns, edits_from, places_ablated
+from bayes_icl.mechanism.transfer import Pair, matched, pairs_of, permuted
+from bayes_icl.models import Model
+from bayes_icl.models.prompts import ROLES
 from bayes_icl.tasks import load_tasks
-from bayes_icl.transfer import Pair, matched, pairs_of, permuted
 
 N, SEQS = 3, 6
 HEADS: Heads = [(0, 1), (1, 2), (0, 3)]

@@ -8,13 +8,13 @@ from scipy.special import expit, logsumexp
 from scipy.stats import multivariate_normal
 from simulate import power_law, simulate_curves, with_evidence
 
-from bayes_icl import scores
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses import HYPOTHESES, Hypothesis
-from bayes_icl.importance import sample_fast
-from bayes_icl.noise import JITTER, Statistics, summarise
-from bayes_icl.posterior import Posterior
-from bayes_icl.scores import lag_one, nrmse, score_curves, sequence_log_likelihood
+from bayes_icl.inference import scores as inference_scores
+from bayes_icl.inference.importance import sample_fast
+from bayes_icl.inference.noise import JITTER, Statistics, summarise
+from bayes_icl.inference.posterior import Posterior
+from bayes_icl.inference.scores import lag_one, nrmse, score_curves, sequence_log_likelihood
 
 CURVED = simulate_curves(32, 24, f=power_law(0.3), walk=0.3, seed=2)
 
@@ -77,7 +77,7 @@ def test_an_odd_sequence_is_refitted() -> None:
     # The control: weights alone, without the refit, are off by more.
     draws = posterior.equal(4000)
     own = sequence_log_likelihood(draws, summarise(curves))
-    log_weights, k = scores.smooth(draws.log_weights[:, None] - own)
+    log_weights, k = inference_scores.smooth(draws.log_weights[:, None] - own)
     assert k[5] > 0.7 > k[6]
     assert abs(logsumexp(log_weights[:, 5] + own[:, 5]) - exact[0]) > 0.5
 
@@ -267,7 +267,7 @@ def test_extrapolated_intervals_hold_95_of_100_under_the_truth() -> None:
 
 def test_a_score_says_what_it_is_of() -> None:
     curves = with_evidence(simulate_curves(8, 12, n_min=1, task="t", readout="named"))
-    for called, width in scores.PRIOR_WIDTHS.items():
+    for called, width in inference_scores.PRIOR_WIDTHS.items():
         score, posterior = score_curves(HYPOTHESES["observer"].varied(prior_width=width), curves, checks=False)
         assert (score.task, score.readout, score.n_min, score.hypothesis) == ("t", "named", 1, "observer")
         assert (score.noise, score.priors, score.engine) == ("normal", called, "fast")
@@ -302,9 +302,9 @@ def test_the_log_likelihood_in_blocks_is_that_in_one() -> None:
     h = HYPOTHESES["changepoint"]
     stats = summarise(simulate_curves(64, 32))
     posterior = sample_fast(h, stats).equal(300)
-    from bayes_icl.noise import log_likelihood
+    from bayes_icl.inference.noise import log_likelihood
 
-    assert 300 * 64 * 32 > scores.BLOCK
+    assert 300 * 64 * 32 > inference_scores.BLOCK
     np.testing.assert_allclose(
         sequence_log_likelihood(posterior, stats), log_likelihood(np, h, stats, posterior.params), rtol=1e-12
     )

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as distributions
 
-from bayes_icl.shrinkage import _widths_of_t, pool_heads, stands_out
+from bayes_icl.attribute.shrinkage import _widths_of_t, pool_heads, stands_out
 
 
 def sparse(seed: int, n: int = 300, null: float = 0.7, sd: float = 3.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -19,31 +19,28 @@ from scipy.stats import t as student
 from test_sweeps import forward
 from test_transfer import odds_by_hand, spelled_out
 
-from bayes_icl.ablate import StandIns
 from bayes_icl.collect import collect_curves
-from bayes_icl.effects import Episode
-from bayes_icl.models import Model
-from bayes_icl.readouts import Vocabulary
-from bayes_icl.steps import (
+from bayes_icl.mechanism.episodes import Episode
+from bayes_icl.mechanism.stand_ins import StandIns
+from bayes_icl.mechanism.steps import (
     KNOCKOUTS,
-    MATERIAL,
     ROLES_OF_HEADS,
-    STEPS,
     Form,
     ablate_mlps,
     answers_of,
     attending,
     attention_by_role,
-    experiment_row,
     form_of,
     induction_scores,
-    judge,
     read_token,
     shut_ways,
     ways,
 )
+from bayes_icl.mechanism.transfer import Pair, cut, pairs_of, permuted
+from bayes_icl.models import Model
+from bayes_icl.models.readouts import Vocabulary
+from bayes_icl.patch.steps import MATERIAL, STEPS, experiment_row, judge
 from bayes_icl.tasks import Example, load_tasks
-from bayes_icl.transfer import Pair, cut, pairs_of, permuted
 
 N = 3
 KINDS = ["llama", "gpt2", "gemma3"]

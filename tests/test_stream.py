@@ -13,9 +13,11 @@ from handmade import random_model
 from test_models import FAMILIES, _bridged
 from torch import nn
 
-from bayes_icl.errors import StatedError
+from bayes_icl.core.errors import StatedError
+from bayes_icl.lens.anatomy import Norm
+from bayes_icl.lens.edits import blocks_kept, heads_replaced, starting_at
+from bayes_icl.lens.watching import watch
 from bayes_icl.models import Model
-from bayes_icl.stream import Norm, blocks_kept, heads_replaced, starting_at, watch
 
 KINDS = ["llama", "gpt2", "qwen2", "gpt_neox", "gemma3"]
 

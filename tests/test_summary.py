@@ -12,9 +12,10 @@ import pytest
 import xarray as xr
 from simulate import simulate_curves
 
-from bayes_icl.checks import frequentist_checks
-from bayes_icl.compare import COLUMNS, Verdict
-from bayes_icl.summary import summarise_verdicts
+from bayes_icl.fit.checks import frequentist_checks
+from bayes_icl.fit.outputs import COMPARISON_COLUMNS
+from bayes_icl.fit.sentences import summarise_verdicts
+from bayes_icl.fit.verdict import Verdict
 
 
 def verdict(**own: Any) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def row(hypothesis: str, **own: Any) -> dict[str, Any]:
     }
     words = {"task": "rising", "readout": "complement", "n_min": 1, "engine": "fast", "hypothesis": hypothesis}
     alive = {"survivor": False, "survivor_lfo": False}
-    return dict.fromkeys(COLUMNS, np.nan) | words | numbers | alive | own
+    return dict.fromkeys(COMPARISON_COLUMNS, np.nan) | words | numbers | alive | own
 
 
 ENGINES = {

@@ -19,12 +19,13 @@ from test_stream import assert_put_back
 from test_stream import attention_of as attention_of_most
 from transformers import Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM, OPTConfig, OPTForCausalLM
 
-from bayes_icl.effects import Episode, Parts, Target, direct_effects
-from bayes_icl.errors import StatedError
+from bayes_icl.core.errors import StatedError
+from bayes_icl.lens.edits import Edits, heads_replaced, outputs_of
+from bayes_icl.lens.sweeps import Base, Row, Watched, base_run, sweep
+from bayes_icl.mechanism.direct_effects import Parts, direct_effects
+from bayes_icl.mechanism.episodes import Episode, Target
 from bayes_icl.models import Model
-from bayes_icl.prompts import Branches, Prompt
-from bayes_icl.stream import Edits, heads_replaced, outputs_of
-from bayes_icl.sweeps import Base, Row, Watched, base_run, sweep
+from bayes_icl.models.prompts import Branches, Prompt
 
 N = 40  # tokens of a prompt, more than the sliding windows of 16
 FIRSTS = [0, 23, N - 1]

@@ -14,10 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bayes_icl import tables
-from bayes_icl.compare import COLUMNS as COMPARISON
-from bayes_icl.heads import COLUMNS as HEADS
-from bayes_icl.tables import Column, PaperTable, interval, number, p_value, table_files, text, to_html, to_latex
+from bayes_icl.attribute import tables as attribute_tables
+from bayes_icl.attribute.outputs import HEAD_COLUMNS as HEADS
+from bayes_icl.calibrate import tables as calibrate_tables
+from bayes_icl.fit import tables as fit_tables
+from bayes_icl.fit.outputs import COMPARISON_COLUMNS as COMPARISON
+from bayes_icl.patch import tables as patch_tables
+from bayes_icl.writing.tables import Column, PaperTable, interval, number, p_value, table_files, text, to_html, to_latex
 
 MINUS = "\u2212"
 NASTY = ["<b>", "a & b", "[x]", "*y", "50 %", "#1_a^b~c\\d{e}$f$", "a--b `c'", "x\n\n% y", "\x00\x1b", "</td>", "-1.5"]
@@ -261,7 +264,7 @@ def test_files_hold_all_of_the_frame_exactly(tmp_path: Path) -> None:
 
 def test_verdicts_join_the_three_files() -> None:
     verdicts = {"past_tense": verdict(), "a & b": verdict(verdict="refused", delta=None, named=None, survivors=[])}
-    table = tables.verdict_table(verdicts, comparison(), CHECKS)
+    table = fit_tables.verdict_table(verdicts, comparison(), CHECKS)
     assert table.cells() == [
         [
             *("past_tense", "rejected", "0.178 [0.000, 0.211]", "nll_power", "-9.9 (2.1)"),
@@ -274,15 +277,15 @@ def test_verdicts_join_the_three_files() -> None:
 
 
 def test_verdicts_stand_without_any_fit() -> None:
-    table = tables.verdict_table({"t": verdict(delta=None, named=None)}, pd.DataFrame(), pd.DataFrame())
+    table = fit_tables.verdict_table({"t": verdict(delta=None, named=None)}, pd.DataFrame(), pd.DataFrame())
     assert [cell for cell in table.cells()[0] if cell not in ("", "\u2013")] == ["t", "rejected", "nll_power, pooling"]
-    assert tables.comparison_tables({"t": verdict()}, pd.DataFrame(columns=COMPARISON)) == []
+    assert fit_tables.comparison_tables({"t": verdict()}, pd.DataFrame(columns=COMPARISON)) == []
 
 
 def test_hypotheses_come_best_first_under_the_headline_alone() -> None:
     own = comparison()
     others = [own.assign(n_min=2), own.assign(readout="rule"), own.assign(task="other")]
-    (table,) = tables.comparison_tables({"past_tense": verdict(), "unfitted": verdict()}, pd.concat([*others, own]))
+    (table,) = fit_tables.comparison_tables({"past_tense": verdict(), "unfitted": verdict()}, pd.concat([*others, own]))
     cells = table.cells()
     assert [row[0] for row in cells] == ["pooling", "freeform (ceiling)", "additive"]
     assert [row[5] for row in cells] == ["both", "\u2013", "\u2013"]
@@ -295,17 +298,17 @@ def test_other_tables_of_fit() -> None:
     engines = pd.DataFrame(
         {"task": "t", "hypothesis": "additive", "parameter": ["gain", "level"], "shift": [0.01, -0.2], "shift_se": 0.03}
     ).assign(mean_fast=1.0, mean_nuts=1.0, sd_fast=0.1, sd_nuts=0.1, sd_ratio=1.0)
-    table = tables.engines_table(engines)
+    table = fit_tables.engines_table(engines)
     assert [row[2] for row in table.cells()] == ["level"] and len(table.frame) == 2
-    checks = tables.checks_table(CHECKS)
+    checks = fit_tables.checks_table(CHECKS)
     assert checks.cells() == [
         ["past_tense", "quadratic contrast", "curvature", "-3.002 [-3.215, -2.791]", "5.6e-24"],
     ]
     assert len(checks.frame) == 2
     pooled = {"mu": [0.1, 0, 0.2], "tau": [0.07, 0.02, 0.2], "new_task": [0.1, -0.04, 0.3]}
     pooled |= {"deltas": {"t": [0.17, 0.14, 0.2]}, "alone": {"t": {"mean": 0.18, "sd": 0.016}}}  # type: ignore[dict-item]
-    assert tables.pooled_table(pooled).cells()[-1] == ["t", "0.170 [0.140, 0.200]", "0.180", "0.016"]
-    refused = tables.pooled_table({"refused": "too few"})
+    assert fit_tables.pooled_table(pooled).cells()[-1] == ["t", "0.170 [0.140, 0.200]", "0.180", "0.016"]
+    refused = fit_tables.pooled_table({"refused": "too few"})
     assert refused.cells() == [] and refused.caption == "too few"
 
 
@@ -327,16 +330,16 @@ def heads_of_attribute(task: str) -> pd.DataFrame:
 def test_heads_are_those_of_the_largest_slopes_and_those_taken_away() -> None:
     clear = {"t": {"delta": {"mean": 0.1, "hdi_low": 0.05, "hdi_high": 0.2}}}
     heads = pd.concat([heads_of_attribute("t"), heads_of_attribute("other")])
-    table = tables.heads_table(heads, clear, "t", most=2)
+    table = attribute_tables.heads_table(heads, clear, "t", most=2)
     assert table.caption.startswith("t: the heads of the largest slopes")
     clear["t"] |= {"token": 0, "token_text": "\u201c a\u201d, \u201c b\u201d"}
-    caption = tables.heads_table(heads, clear, "t").caption
+    caption = attribute_tables.heads_table(heads, clear, "t").caption
     assert caption.startswith("t, token 0: \u201c a\u201d, \u201c b\u201d: the heads of")
     assert [row[0] for row in table.cells()] == ["L0H1", "L0H0", "L1H1*"]
     assert table.cells()[1][:4] == ["L0H0", "0.0300 [0.0200, 0.0400]", "30% [\u2013, \u2013]", "yes"]
     assert len(table.frame) == 5 and set(table.frame.task) == {"t"}
     unclear = {"t": {"delta": {"mean": 0.1, "hdi_low": -0.05, "hdi_high": 0.2}}}
-    headings = [column.heading for column in tables.heads_table(heads, unclear, "t").columns]
+    headings = [column.heading for column in attribute_tables.heads_table(heads, unclear, "t").columns]
     assert "share" not in headings
 
 
@@ -348,12 +351,12 @@ def test_ablation_counts_the_placebo_sets_that_lose_as_much() -> None:
     rows = rows.assign(
         **triples({name: (np.array(lost), np.array(lost) - 0.01, np.array(lost) + 0.01) for name in names})
     )
-    table = tables.ablation_table(rows, {"t": {"delta_measured": {"mean": 0.1}}})
+    table = attribute_tables.ablation_table(rows, {"t": {"delta_measured": {"mean": 0.1}}})
     (cells,) = table.cells()
     assert cells[:3] == ["t", "held", "2"] and cells[5:7] == ["0.050 [0.040, 0.060]", "50%"]
     assert cells[-2:] == ["1 of 2", "0.035 (0.010 to 0.060)"]
     assert len(table.frame) == 5
-    assert tables.ablation_table(rows.head(0), {}).cells() == []
+    assert attribute_tables.ablation_table(rows.head(0), {}).cells() == []
 
 
 def rounds() -> pd.DataFrame:
@@ -369,7 +372,7 @@ def rounds() -> pd.DataFrame:
 
 
 def test_rounds_say_where_a_point_is_never_reached() -> None:
-    cells = tables.rounds_table(rounds()).cells()
+    cells = patch_tables.rounds_table(rounds()).cells()
     assert [row[1:4] for row in cells] == [
         ["0", "nothing", ""],
         ["1", "layers 19-20", "mean"],
@@ -377,7 +380,7 @@ def test_rounds_say_where_a_point_is_never_reached() -> None:
     ]
     assert [row[5] for row in cells] == ["100%", "25%", "50%"]
     assert [row[6] for row in cells] == ["21 [21, 21]", "never", "20 [20, never]"]
-    assert "never" in to_latex(tables.rounds_table(rounds()))
+    assert "never" in to_latex(patch_tables.rounds_table(rounds()))
 
 
 def test_halves_that_are_never_gone() -> None:
@@ -385,7 +388,7 @@ def test_halves_that_are_never_gone() -> None:
         {"task": "t", "order": ["best first", "random"], "n_heads_all": 270, "left_without_heads": 1.5}
     )
     halves = halves.assign(share=[0.01, math.nan], share_low=[0.005, math.nan], share_high=[0.02, math.nan])
-    assert tables.halves_table(halves).cells() == [
+    assert patch_tables.halves_table(halves).cells() == [
         ["t", "best first", "1.0% [0.5%, 2.0%]", "2.7", "270", "1.50"],
         ["t", "random", "never", "\u2013", "270", "1.50"],
     ]
@@ -396,7 +399,7 @@ def test_costly_heads_come_first_and_have_the_other_kind() -> None:
     heads = pd.DataFrame({"task": "t", "component": [f"L0H{i}" for i in range(3)], "bring": 0.5})
     heads = heads.assign(**triples({name: (np.array([0.1, 0.3, 0.2]), np.zeros(3), np.ones(3)) for name in names}))
     facts = {"t": {"kind": "mean", "other_kind": "resample", "singles_everywhere": False}}
-    table = tables.costly_table(heads, facts, "t", most=2)
+    table = patch_tables.costly_table(heads, facts, "t", most=2)
     assert [row[0] for row in table.cells()] == ["L0H1", "L0H2"]
     assert [c.heading for c in table.columns][-1] == "bring" and "by resample" in [c.heading for c in table.columns]
     assert "at the last position" in table.caption
@@ -409,15 +412,15 @@ def test_what_is_shown_of_long_tables() -> None:
     three = triples({"own": (own, own - 1, own + 1), "other": (own, own, own)})
     transfer = transfer.assign(**three, own_first=0.5, other_first=0.25)
     both = pd.concat([transfer, transfer.assign(kind="mean"), transfer.assign(round=1, own=9.0)], ignore_index=True)
-    table = tables.transfer_table(both)
+    table = patch_tables.transfer_table(both)
     assert [row[1] for row in table.cells()] == ["0", "4", "8", "12", "16", "20", "23", "24", "28"]
     assert len(table.frame) == 93
     redundancy = pd.DataFrame({"task": "t", "order": ["best first", "random 1"], "n_heads": 2, "share": 0.01})
     redundancy = redundancy.assign(log_odds=-1.0, log_odds_low=-2.0, log_odds_high=0.0)
-    assert tables.redundancy_table(redundancy).cells() == [["t", "2", "1.0%", "-1.00 [-2.00, 0.00]"]]
+    assert patch_tables.redundancy_table(redundancy).cells() == [["t", "2", "1.0%", "-1.00 [-2.00, 0.00]"]]
     mlps = pd.DataFrame({"task": "t", "place": ["answers"] * 4 + ["last"], "readout": "complement", "kind": "mean"})
     mlps = mlps.assign(layer=range(5), lost=[1.0, 4, 3, 2, 0.5], lost_low=0.0, lost_high=5.0)
-    assert [row[3] for row in tables.mlps_table(mlps).cells()] == ["1", "2", "3", "4"]
+    assert [row[3] for row in patch_tables.mlps_table(mlps).cells()] == ["1", "2", "3", "4"]
 
 
 def test_steps_stand_in_order_with_their_verdicts() -> None:
@@ -425,14 +428,14 @@ def test_steps_stand_in_order_with_their_verdicts() -> None:
         {"task": ["b", "b", "a"], "step": [3, 1, 2], "verdict": "supported", "what": "w", "kind": "mean"}
     )
     steps = steps.assign(**triples({"share": (1.005, 0.9, 1.1), "beyond": (math.nan,) * 3}))
-    cells = tables.steps_table(steps).cells()
+    cells = patch_tables.steps_table(steps).cells()
     assert [row[:2] for row in cells] == [["b", "1"], ["b", "3"], ["a", "2"]]
     assert cells[0][-2:] == ["100% [90%, 110%]", "\u2013"]
 
 
 def test_calibration_shouts_where_a_bound_is_broken() -> None:
     outcomes = pd.DataFrame({"what": ["a", "b"], "value": [1.23738e-94, 1], "bound": "below 1", "holds": [True, False]})
-    assert tables.calibration_table(outcomes).cells() == [
+    assert calibrate_tables.calibration_table(outcomes).cells() == [
         ["a", "1.24e-94", "below 1", "yes"],
         ["b", "1", "below 1", "NO"],
     ]
@@ -442,19 +445,19 @@ def test_backups_and_repair_and_sensitivity() -> None:
     names = ("effect_before", "effect_after", "growth", "growth_placebo")
     backups = pd.DataFrame({"task": "t", "round": 1, "component": "L1H2", "backup": [True, False], "mode": "active"})
     backups = backups.assign(p_holm=[0.0011, 0.5], **triples({name: (0.1, -0.2, 0.3) for name in names}))
-    cells = tables.backups_table(backups).cells()
+    cells = patch_tables.backups_table(backups).cells()
     assert [row[3] for row in cells] == ["active", "\u2013"] and cells[0][-1] == "0.0011"
-    assert tables.backups_table(backups.head(0)).cells() == []
+    assert patch_tables.backups_table(backups.head(0)).cells() == []
     repair = pd.DataFrame({"task": ["t"], "way": ["mean"]})
     parts = ("predicted", "other_heads", "mlps", "norm", "lost")
     repair = repair.assign(**triples({name: (0.1, -0.2, 0.3) for name in parts}))
     facts = {"t": {"token": 1, "token_text": "\u201c5\u201d, \u2026"}}
-    assert "Of the answers: t, token 1: \u201c5\u201d, \u2026." in tables.repair_table(repair, facts).caption
-    assert tables.repair_table(repair, {}).cells() == [["t", "mean", *["0.100 [-0.200, 0.300]"] * 5]]
-    from bayes_icl.compare import sensitivity_table
+    assert "Of the answers: t, token 1: \u201c5\u201d, \u2026." in attribute_tables.repair_table(repair, facts).caption
+    assert attribute_tables.repair_table(repair, {}).cells() == [["t", "mean", *["0.100 [-0.200, 0.300]"] * 5]]
+    from bayes_icl.fit.outputs import sensitivity_table
 
     verdicts = {"t": verdict(priors="stated", noise="normal", others=[])}
-    cells = tables.sensitivity_table(sensitivity_table(verdicts)).cells()
+    cells = fit_tables.sensitivity_table(sensitivity_table(verdicts)).cells()
     assert cells == [
         ["t", "complement", "1", "stated", "normal", "rejected", "nll_power", "0.178 [0.000, 0.211]", "\u2013", "yes"]
     ]
@@ -465,7 +468,7 @@ COMMITTED = Path(__file__).parents[1] / "figures" / "calibration"
 
 def test_committed_outcomes_become_a_table() -> None:
     frame = pd.read_csv(COMMITTED / "outcomes.csv")
-    table = tables.calibration_table(frame)
+    table = calibrate_tables.calibration_table(frame)
     _, _, rows = tabular(to_latex(table))
     assert len(rows) == len(frame) + 1
     assert pd.read_csv(io.StringIO(table.frame.to_csv(index=False))).equals(frame)
@@ -475,7 +478,7 @@ def test_committed_outcomes_become_a_table() -> None:
 @pytest.mark.parametrize("task", ["<b>", "a & b", "x/y"])
 def test_names_of_files_are_those_of_the_figures(task: str, tmp_path: Path) -> None:
     """A task whose name no file system takes still has its table."""
-    from bayes_icl.curves import file_name
+    from bayes_icl.core.files import file_name
 
-    (table,) = tables.comparison_tables({task: verdict()}, comparison(task))
+    (table,) = fit_tables.comparison_tables({task: verdict()}, comparison(task))
     assert list(table_files([table])) == [f"comparison_{file_name(task)}{end}" for end in (".csv", ".tex")]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bayes_icl.errors import StatedError
+from bayes_icl.core.errors import StatedError
 from bayes_icl.tasks import BUILT_IN, Example, Task, load_tasks, task_of_examples
 
 TASKS = {task.name: task for task in load_tasks(list(BUILT_IN))}

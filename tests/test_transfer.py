@@ -17,13 +17,10 @@ from hypothesis.extra import numpy as hnp
 from test_sweeps import by_hooks, forward
 
 from bayes_icl.collect import collect_curves
-from bayes_icl.effects import Episode, recorded_episodes
-from bayes_icl.errors import StatedError
-from bayes_icl.models import Model
-from bayes_icl.prompts import ROLES, encode_episode, token_places, token_read
-from bayes_icl.sweeps import Row, base_run
-from bayes_icl.tasks import Example, Task, load_tasks
-from bayes_icl.transfer import (
+from bayes_icl.core.errors import StatedError
+from bayes_icl.lens.sweeps import Row, base_run
+from bayes_icl.mechanism.episodes import Episode, recorded_episodes
+from bayes_icl.mechanism.transfer import (
     POSITIONS,
     Pair,
     cut,
@@ -34,6 +31,9 @@ from bayes_icl.transfer import (
     permuted,
     reaching,
 )
+from bayes_icl.models import Model
+from bayes_icl.models.prompts import ROLES, encode_episode, token_places, token_read
+from bayes_icl.tasks import Example, Task, load_tasks
 
 N, SEQS = 4, 10
 KINDS = ["llama", "gpt2", "gemma3"]

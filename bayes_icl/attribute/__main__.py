@@ -1,0 +1,6 @@
+"""``python -m bayes_icl.attribute``."""
+
+from bayes_icl.attribute.settings import AttributeSettings
+from bayes_icl.core.commands import run
+
+run("attribute", AttributeSettings)

@@ -1,0 +1,52 @@
+"""Settings of `attribute`: its flags, its ``--help``, its provenance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class AttributeSettings:
+    """Say how much of the log-odds, and of their growth with examples, each attention head writes, from which
+    examples, and whether taking those heads away takes the update away."""
+
+    curves: Path | None = None
+    """A curves file of `collect` (.nc), whose very episodes are run again; the newest in data/curves, if none is
+    named."""
+    tasks: tuple[str, ...] = ()
+    """Tasks of the file; all, if none is named."""
+    readout: Literal["complement", "foil"] = "complement"
+    """complement: log-odds of one token of the answer against all others, with the entropy of the others apart. foil:
+    answer against foil, where the two fork."""
+    token: int | None = None
+    """For complement: which token of the answer, counted from 0 (its terminator counts too), those before it standing;
+    else the first that tells the task's answers apart, of a number its first digit."""
+    n_min: int = 1
+    """Examples from which on slopes are taken."""
+    model: str = ""
+    """The model that the curves were collected from, if it is now somewhere else; its weights must be the same."""
+    top: int = 0
+    """How many heads the intervention takes away; 0 takes as many as write half of what all heads write."""
+    placebos: int = 20
+    """Random sets of heads of the same number and norm, taken away for comparison."""
+    ablate: bool = True
+    """Take heads away and collect again: most of the time."""
+    by_source: bool = True
+    """Split heads over the examples they attend to: most of the file."""
+    batch_size: int = 0
+    """Episodes a forward pass; 0 takes 1 on a CPU and 16 on a GPU. Results do not depend on it."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, ..."""
+    seed: int = 0
+    """Decides the fits' draws and the placebo sets."""
+    workers: int = 0
+    """Processes for the fits of heads; 0 takes one a core, 4 at most."""
+    out: Path | None = None
+    """The effects file to write (netCDF), with tables beside it; data/effects/NAME.nc of the curves, if none is
+    named."""
+    figures: Path | None = None
+    """Folder for the figures (PNG and PDF); figures/NAME-heads of the curves if none is named."""
+    force: bool = False
+    """Replace an output that was made from other curves or settings."""

@@ -1,0 +1,239 @@
+r"""Slopes of what components write, which add up to delta.
+
+Under `additive` the posterior mean of delta is linear in the mean updates of L, given the noise. The same weights,
+applied to the updates of what one component adds to L, give that component's slope, and the slopes of all components
+add up to delta, as their effects add up to L."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float
+from tqdm import tqdm
+
+from bayes_icl.attribute.accumulation import Accumulation, accumulations
+from bayes_icl.attribute.outputs import HEAD_COLUMNS
+from bayes_icl.attribute.shrinkage import pool_heads, stands_out
+from bayes_icl.core.errors import StatedError
+from bayes_icl.core.intervals import Interval, t_interval
+from bayes_icl.core.parallel import one_a_core, run_jobs
+from bayes_icl.curves import Curves
+from bayes_icl.hypotheses.hypothesis import HYPOTHESES
+from bayes_icl.inference.importance import sample_fast
+from bayes_icl.inference.noise import Statistics, summarise, variances
+from bayes_icl.inference.posterior import Posterior
+from bayes_icl.inference.survival import too_little
+from bayes_icl.mechanism.head_names import Head
+
+BATCH = 16  # heads a job, fitted together: arrays that a core's cache holds
+
+
+def fit_delta(curves: Curves, seed: int = 0) -> tuple[Posterior, Interval]:
+    """Delta under `additive`, as `fit` gives it with the fast engine.
+
+    Returns
+    -------
+    posterior
+        Of `additive`.
+    delta
+        Posterior mean and 95 % highest-density interval, nats per example.
+    """
+    stats = summarise(curves)
+    posterior = sample_fast(HYPOTHESES["additive"], stats, seed=seed)
+    return posterior, posterior.intervals(stats)["delta"]
+
+
+def delta_weights(posterior: Posterior, stats: Statistics) -> Float[np.ndarray, " update"]:
+    """Weights w, per example, with w @ (mean over sequences of the updates) = posterior mean of delta.
+
+    Given the noise the posterior of the gain is normal, and its mean is linear in the mean updates: with u, v and q
+    as in `noise`, S sequences and w2 = gain_sd^2, its precision is a q + 1/prior variance, where a = S/(1 + w2 q), and
+    its mean a (u/v) @ x_mean over that precision. The linear form is averaged over the draws of the noise.
+    The draws of the gain itself have a Monte Carlo error, so that the average misses their mean by some hundredths of
+    delta's sd. The least change of w that removes this makes slopes add up to the delta that is reported.
+
+    Parameters
+    ----------
+    posterior
+        Of `additive` with normal noise.
+    stats
+        What it was fitted to.
+    """
+    params = posterior.params
+    weights = np.exp(posterior.log_weights)
+    weights /= weights.sum()
+    _, f, _ = posterior.hypothesis.updates(np, stats, params)
+    v = variances(stats, params["level"], params["walk"])
+    u = f @ stats.transform
+    h = u / v
+    q = (h * u).sum(-1)
+    a = stats.n_seqs / (1 + params["gain_sd"][:, 0] ** 2 * q)
+    prior_sd = posterior.hypothesis.all_priors["gain"].parameters[1] * stats.scale
+    along = (weights * a / (a * q + 1 / prior_sd**2)) @ h
+    w = stats.transform @ along / (stats.n_max - stats.shots[0])
+    mean_updates = stats.transform @ stats.x_mean
+    delta, _, _ = posterior.intervals(stats)["delta"]
+    return w + (delta - w @ mean_updates) * mean_updates / (mean_updates @ mean_updates)
+
+
+def head_table(
+    effects: xr.Dataset, *, n_min: int = 1, seed: int = 0, workers: int = 1, progress: bool = False
+) -> pd.DataFrame:
+    """What every component adds to delta, and how each head does it: a row for each task and component.
+
+    The heads first, by layer; then the MLPs, the embedding, the biases, minus the entropy of the incorrect tokens;
+    last, all of them together.
+
+    Parameters
+    ----------
+    effects
+        Dims task, seq, shot, layer, head; nats: `effect`, `mlp`, `embedding`, `bias`, `entropy` and their sum
+        `log_odds`; `attention`, the mass that a head has on examples. A sequence whose log_odds are NaN is absent.
+    n_min
+        The first shot that counts.
+    workers
+        Processes; 0 takes one a core, 4 at most.
+
+    Returns
+    -------
+    table
+        slope (nats per example) and share of delta, with 95 % t-intervals over sequences in which the weights of
+        `delta_weights` are taken as known. The slopes of a task add up to the posterior mean of delta, which is the row
+        "all". Beside it, free of any law, `rise`: the effect at the last shot less that at n_min, nats. Heads have
+        besides: `pooled`, `false_sign`, `stands_out` (`pool_heads`), `accumulation`, `delta`, `c` (`accumulation`)
+        and `attention` at the last shot.
+        `slope_examples`, `top`, `lost` and `lost_held` are `attribute`'s to fill in.
+
+    Raises
+    ------
+    StatedError
+        A task's log_odds cannot be fitted.
+    """
+    tables: list[pd.DataFrame] = []
+    jobs: list[tuple[list[Curves], int]] = []
+    places: list[tuple[int, int]] = []  # table and first row of each job
+    for i, task in enumerate(effects.task.values):
+        table, curves = slope_table(effects.sel(task=task), str(task), n_min, seed)
+        tables.append(table)
+        starts = range(0, len(curves), BATCH)
+        jobs += [(curves[start : start + BATCH], seed) for start in starts]
+        places += [(i, start) for start in starts]
+    found: list[dict[int, Accumulation]] = [{} for _ in tables]
+    workers = min(workers or one_a_core(), max(len(jobs), 1))
+    bar = tqdm(total=sum(len(job[0]) for job in jobs), unit="head", disable=not progress, dynamic_ncols=True)
+    with run_jobs(workers) as run, bar:
+        for j, results in run(accumulations, jobs):
+            i, start = places[j]
+            found[i].update({start + k: one for k, one in enumerate(results)})
+            bar.update(len(results))
+    for table, own in zip(tables, found):
+        for row, one in own.items():
+            table.loc[row, "accumulation"] = one.kind
+            table.loc[row, ["delta", "delta_low", "delta_high"]] = one.delta
+            table.loc[row, ["c", "c_low", "c_high"]] = one.c
+    return pd.concat(tables, ignore_index=True)
+
+
+def slope_table(effects: xr.Dataset, task: str, n_min: int, seed: int) -> tuple[pd.DataFrame, list[Curves]]:
+    """One task's rows of `head_table` without the heads' own fits, and the curves of its heads in the same order."""
+    effects = effects.isel(shot=effects.shot.values >= n_min)
+    effects = effects.isel(seq=effects.log_odds.notnull().all("shot").values)
+    shots = effects.shot.values.astype(float)
+    if len(shots) < 4:
+        raise StatedError(
+            f"task {task!r}: {len(shots)} shots from n = {n_min} on, at least 4 are needed; give less n_min"
+        )
+    log_odds = effects.log_odds.transpose("seq", "shot").values.astype(float)
+    whole = Curves(task, str(effects.attrs.get("readout", "")), shots, log_odds)
+    if reason := too_little(whole):
+        raise StatedError(f"task {task!r}: {reason}")
+    posterior, delta = fit_delta(whole, seed)
+    weights = delta_weights(posterior, summarise(whole))
+
+    heads = effects.effect.transpose("layer", "head", "seq", "shot").values.astype(float)
+    mlps = effects.mlp.transpose("layer", "seq", "shot").values.astype(float)
+    n_layers, n_heads = heads.shape[:2]
+    layers = effects.layer.values.astype(int)
+    rows: list[dict[str, Any]] = [
+        {"component": f"L{layer}H{head}", "kind": "head", "layer": layer, "head": head}
+        for layer in layers
+        for head in effects["head"].values.astype(int)
+    ]
+    rows += [{"component": f"MLP {layer}", "kind": "mlp", "layer": layer} for layer in layers]
+    rows += [{"component": name, "kind": "rest"} for name in ("embedding", "bias", "entropy")]
+    rows.append({"component": "all", "kind": "all"})
+    rest = [
+        sign * effects[name].transpose("seq", "shot").values
+        for name, sign in (("embedding", 1.0), ("bias", 1.0), ("entropy", -1.0))
+    ]
+    components = np.concatenate([heads.reshape(-1, *log_odds.shape), mlps, np.stack([*rest, log_odds])])
+
+    table = pd.DataFrame(rows).reindex(columns=HEAD_COLUMNS)
+    table["task"], table["n_min"] = task, n_min
+    slopes = (np.diff(components, axis=2) @ weights).T
+    total = np.diff(log_odds, axis=1) @ weights
+    slope, table["slope_low"], table["slope_high"] = t_interval(slopes)
+    table["slope"] = slope
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # The error of a ratio: what a sequence adds to the slope beyond its part of what it adds to delta.
+        share = slope / delta[0]
+        _, low, high = t_interval((slopes - share * total[:, None]) / delta[0])
+    table["share"], table["share_low"], table["share_high"] = share, share + low, share + high
+    rise = (components[:, :, -1] - components[:, :, 0]).T
+    table["rise"], table["rise_low"], table["rise_high"] = t_interval(rise)
+
+    n = n_layers * n_heads
+    errors = slopes[:, :n].std(0, ddof=1) / np.sqrt(len(slopes))
+    pooled = pool_heads(slope[:n], errors, len(slopes) - 1, by_noise=True)
+    for name in ("mean", "low", "high", "false_sign"):
+        column = {"mean": "pooled", "false_sign": name}.get(name, f"pooled_{name}")
+        table.loc[: n - 1, column] = getattr(pooled, name)
+    table["stands_out"] = np.append(stands_out(pooled, delta), np.zeros(len(table) - n, bool))
+    table["accumulation"] = ""
+    if "attention" in effects:
+        seen = effects.attention.isel(shot=-1).mean("seq").transpose("layer", "head").values
+        table.loc[: n - 1, "attention"] = seen.ravel()
+    table["top"] = False
+    return table, [whole._replace(log_odds=head) for head in components[:n]]
+
+
+def choose_top(table: pd.DataFrame, top: int = 0, toward: float = 1.0) -> list[Head]:
+    """The heads that write most of the update: as many as make half of what all heads write together, or `top`.
+
+    They come in order of their pooled slope, in delta's direction. Where heads that write against delta leave less than
+    half of what the others write, half of what those others write is taken instead.
+
+    Parameters
+    ----------
+    table
+        Rows of `slope_table` or `head_table` of one task; only those of heads count.
+    top
+        How many, if not 0.
+    toward
+        Delta, whose sign is its direction.
+
+    Returns
+    -------
+    heads
+        (layer, head); none where no head writes in delta's direction.
+
+    Raises
+    ------
+    StatedError
+        The model has fewer heads.
+    """
+    heads = table[table.kind == "head"]
+    if top > len(heads):
+        raise StatedError(f"--top {top}: the model has {len(heads)} heads")
+    slope = heads["pooled"].to_numpy(float) * (1.0 if toward >= 0 else -1.0)
+    order = np.argsort(-slope, kind="stable")
+    order = order[slope[order] > 0]
+    helping = np.maximum(slope, 0)
+    if not top and helping.any():
+        goal = (slope.sum() if slope.sum() >= helping.sum() / 2 else helping.sum()) / 2
+        top = int(np.searchsorted(np.cumsum(helping[order]), goal * (1 - 1e-12))) + 1
+    chosen = heads.iloc[order[:top]]
+    return [(int(layer), int(head)) for layer, head in zip(chosen["layer"], chosen["head"])]

@@ -1,0 +1,135 @@
+"""The tables of `attribute` as a paper shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from bayes_icl.core.files import file_name
+from bayes_icl.mechanism.placebos import placebo_rank
+from bayes_icl.writing.numbers import token_label
+from bayes_icl.writing.tables import (
+    NOTHING,
+    SEVERAL,
+    Column,
+    PaperTable,
+    interval,
+    number,
+    number_cell,
+    one_line,
+    text,
+    yes,
+)
+
+
+def heads_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most: int = SEVERAL) -> PaperTable:
+    """Components of one task; shown are the heads of the largest slopes, and those taken away.
+
+    Parameters
+    ----------
+    heads
+        heads.csv of `attribute`.
+    facts
+        Its JSON: whether delta is clear of 0, so that there is something to share out.
+    """
+    own, delta = heads[heads.task == task], facts[task]["delta"]
+    named = ", ".join(filter(None, [task, token_label(facts[task])]))
+    clear = not delta["hdi_low"] <= 0 <= delta["hdi_high"]
+    only = own[own.kind == "head"]
+    shown = only[(only.slope.abs().rank(ascending=False) <= most) | only.top.astype(bool)]
+    return PaperTable(
+        f"heads_{file_name(task)}",
+        f"Heads that write the update on {task}",
+        f"{named}: the heads of the largest slopes, nats per example, with 95 % intervals over sequences, and their "
+        "shares of delta; whether a head surely writes a material part of it, how its effect grows, its attention to "
+        "examples at the last shot, and what of delta is lost if this head alone is held at its mean. Asterisk: among "
+        "those taken away. The CSV has all components.",
+        "heads.csv",
+        own,
+        (
+            Column("head", lambda row: one_line(row.component) + ("*" if row.top else ""), number=False),
+            interval("slope", "slope", ".4f"),
+            *([interval("share", "share", ".0%")] if clear else []),
+            yes("stands out", "stands_out"),
+            text("accumulation", "accumulation"),
+            number("attention", "attention", ".2f"),
+            interval("lost if held", "lost_held", ".4f"),
+        ),
+        shown.sort_values("slope", key=abs, ascending=False).head(2 * most),
+    )
+
+
+def ablation_table(ablation: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTable:
+    """What goes with the top heads, and what placebo sets lose, from ablation.csv; the CSV has every set.
+
+    Parameters
+    ----------
+    facts
+        The JSON of `attribute`: delta of the sequences measured.
+    """
+    rows = []
+    for (task, way), own in ablation.groupby(["task", "way"], sort=False):
+        here, placebo = facts[task]["delta_measured"]["mean"], own[own["set"].str.startswith("placebo ")].lost
+        beyond, n_sets = placebo_rank(own, way, here)
+        row = own[own["set"] == "top"].iloc[0].to_dict()
+        spread = {"placebo_mean": placebo.mean(), "placebo_least": placebo.min(), "placebo_most": placebo.max()}
+        rows.append(row | spread | {"share": row["lost"] / here, "as_much": f"{beyond} of {n_sets}"})
+    return PaperTable(
+        "ablation",
+        "The top heads taken away",
+        "What of delta (nats per example, 95 % intervals over the sequences that the heads were not chosen on) is lost "
+        "with the top heads at their mean, shot by shot (mean) or over shots too (held): beside it what they write "
+        "directly, what of that goes, delta fitted again, and placebo sets of other heads of the same number and norm: "
+        "how many lose as much, and what they lose, on average and from least to most. The CSV has every set."
+        + _tokens(facts),
+        "ablation.csv",
+        ablation,
+        (
+            text("task", "task"),
+            text("way", "way"),
+            number("heads", "n_heads", ".0f"),
+            interval("they write", "direct"),
+            interval("of it goes", "predicted"),
+            interval("lost", "lost"),
+            number("share", "share", ".0%"),
+            interval("delta again", "delta"),
+            Column("placebos as much", lambda row: row.as_much),
+            Column("placebos lose", _placebos),
+        ),
+        pd.DataFrame(rows, columns=None if rows else [*ablation.columns, "share", "as_much"]),
+    )
+
+
+def _tokens(facts: Mapping[str, Any]) -> str:
+    """Which token of the answer each task's numbers are of, as a sentence."""
+    labels = {task: token_label(own) for task, own in facts.items()}
+    words = "; ".join(f"{task}, {label}" for task, label in labels.items() if label)
+    return f" Of the answers: {words}." if words else ""
+
+
+def _placebos(row: Any) -> str:
+    mean, least, most = (number_cell(x, ".3f") for x in (row.placebo_mean, row.placebo_least, row.placebo_most))
+    return NOTHING if mean == NOTHING else f"{mean} ({least} to {most})"
+
+
+def repair_table(repair: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTable:
+    """From what goes with the top heads to what is lost, from repair.csv; `facts` as in `ablation_table`."""
+    return PaperTable(
+        "repair",
+        "Who makes up for the top heads",
+        "What goes with the top heads, less what other heads, MLPs, and the final norm and the other tokens make up "
+        "for, is what is lost of delta: nats per example, 95 % intervals over sequences." + _tokens(facts),
+        "repair.csv",
+        repair,
+        (
+            text("task", "task"),
+            text("way", "way"),
+            interval("goes", "predicted"),
+            interval("other heads", "other_heads"),
+            interval("MLPs", "mlps"),
+            interval("norm, rivals", "norm"),
+            interval("lost", "lost"),
+        ),
+    )

@@ -1,0 +1,28 @@
+"""The report's section on calibration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bayes_icl.calibrate.sentences import calibration_differs, calibration_sentences
+from bayes_icl.calibrate.tables import calibration_table
+from bayes_icl.writing.blocks import Section, Shown, Tabled, Text
+from bayes_icl.writing.numbers import Quotes
+from bayes_icl.writing.stage import Found
+
+
+def calibration_section(found: Found, quotes: Quotes) -> Section:
+    blocks: list[Any] = []
+    if "calibrate" in found.folder:
+        outcomes, settings = found.tables["calibrate"]["outcomes"], found.settings("calibrate")
+        differs = calibration_differs(settings, found.sizes, found.settings("fit") or None)
+        blocks += [
+            Text(calibration_sentences(outcomes, settings, differs, quotes)),
+            Tabled(calibration_table(outcomes)),
+            Shown("calibration_confusion", "Which kind of law is named and which verdict given, by the true law."),
+            Shown("calibration_recovery", "Share of 95 % intervals that hold the truth, by law and parameter."),
+            Shown("calibration_ranks", "Ranks of true parameters in their posteriors, less uniform; red: controls."),
+        ]
+    if "calibrate" in found.missing:
+        blocks.insert(1 if blocks else 0, found.missing["calibrate"])
+    return Section("calibration", "Calibration", blocks)

@@ -1,0 +1,108 @@
+"""Curves of a known truth."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from bayes_icl.curves import Curves
+from bayes_icl.hypotheses.hypothesis import Hypothesis, Prior
+from bayes_icl.inference.noise import summarise
+
+# Level and walk sd, nats: a new query at each shot, evidence of its own in each example, both.
+NOISES = {"level": (1.0, 0.0), "walk": (0.3, 0.5), "both": (1.0, 0.4)}
+
+TRUTHS: dict[str, dict[str, float]] = {
+    "constant": {},
+    "additive": {},
+    "logarithmic": {"c": 1.0},
+    "power": {"a": 0.3},
+    "changepoint": {"tau": 0.4, "spread": 0.1},
+}
+
+OWN_TRUTH = {
+    "c": 5.0, "a": 0.3, "tau": 10.0, "spread": 0.1, "slope": 0.5, "floor_until": 4.0, "ceiling_from": 20.0,
+    "C": 6.0, "alpha": 0.7, "K": 0.2, "n_c": 5.0, "H": 6.0, "n_0": 8.0, "kappa": 1.5,
+    "width": 15.0, "top": 2.0, "gap_3": 2.0, "odds_3": 0.0,
+}  # fmt: skip
+
+
+def simulate(
+    hypothesis: Hypothesis,
+    params: dict[str, float],
+    n_seqs: int,
+    n_shots: int,
+    rng: np.random.Generator,
+    evidence: np.ndarray | None = None,
+) -> Curves:
+    """Curves of a hypothesis with known parameters, every random effect drawn on its own.
+
+    Parameters
+    ----------
+    params
+        All that the hypothesis samples, nats.
+    evidence
+        For `observer`: the ideal observer's updates, shape (seq, shot), nats.
+
+    Returns
+    -------
+    Curves
+        From n = 0 to `n_shots`, at an intercept of 0 give or take 2 nats.
+    """
+    shots = np.arange(n_shots + 1.0)
+    blank = Curves(hypothesis.name, "complement", shots, np.zeros((n_seqs, n_shots + 1)), evidence)
+    stats = summarise(blank, scale=1.0)
+    one = {name: np.array([[value]]) for name, value in params.items()}
+    if hypothesis.latent_step:
+        chances = np.exp(hypothesis.step_log_weights(np, stats, one)[0])
+        f = np.eye(n_shots + 1)[rng.choice(n_shots + 1, n_seqs, p=chances / chances.sum())][:, :-1]
+        gain: Any = params["gain"]
+    else:
+        _, f, gain = hypothesis.updates(np, stats, one)
+        gain = float(np.squeeze(gain))
+    f = np.broadcast_to(f, (n_seqs, n_shots))
+    size = np.ones((n_seqs, 1))
+    if hypothesis.student:
+        size = np.sqrt(params["dof"] / rng.chisquare(params["dof"], (n_seqs, 1)))
+    drift = size * params["gain_sd"] * rng.normal(size=(n_seqs, 1))
+    updates = (gain + drift) * f + size * params["walk"] * rng.normal(size=(n_seqs, n_shots))
+    curves = np.concatenate([np.zeros((n_seqs, 1)), np.cumsum(updates, axis=1)], axis=1)
+    noise = size * params["level"] * rng.normal(size=curves.shape)
+    return blank._replace(log_odds=rng.normal(0, 2, (n_seqs, 1)) + curves + noise)
+
+
+def coin_evidence(n_seqs: int, n_shots: int, rng: np.random.Generator) -> np.ndarray:
+    """Updates of an observer who tells a coin of 3/4 heads from one of 1/4 by its flips, shape (seq, shot), nats."""
+    return np.log(3) * np.where(rng.uniform(size=(n_seqs, n_shots + 1)) < 0.75, 1.0, -1.0)
+
+
+def without_walk(hypothesis: Hypothesis) -> Hypothesis:
+    """The control: the same law, its noise without the walk."""
+    nothing = Prior("HalfNormal", (1e-4,), scaled=True)
+
+    def curve(xp: Any, n: Any, walk: Any, **theta: Any) -> Any:
+        return hypothesis.curve(xp, n, **theta)
+
+    return replace(hypothesis, curve=curve, priors={**hypothesis.priors, "walk": nothing})
+
+
+def generator(seed: int, *cell: object) -> np.random.Generator:
+    """Random numbers of one simulation, of its own in every cell of a table: shared ones would make cells depend."""
+    return np.random.default_rng([seed, zlib.crc32(repr(cell).encode())])
+
+
+def truth_of(hypothesis: Hypothesis, noise: str, gain: float) -> dict[str, float]:
+    """A plain truth: own parameters of `TRUTHS` or `OWN_TRUTH`, the noise of `NOISES`."""
+    level, walk = NOISES[noise]
+    shared = {"gain": gain, "gain_sd": 1.5, "level": level, "walk": walk, "dof": 8.0}
+    own = {**OWN_TRUTH, **TRUTHS.get(hypothesis.name, {})}
+    if hypothesis.latent_step:
+        own["tau"] = TRUTHS["changepoint"]["tau"]
+    prior = np.random.default_rng(0)
+    return {
+        name: {**shared, **own}.get(name, float(np.median(p.draw(prior, (999,)))))
+        for name, p in hypothesis.all_priors.items()
+    }

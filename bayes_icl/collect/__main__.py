@@ -1,0 +1,6 @@
+"""``python -m bayes_icl.collect``."""
+
+from bayes_icl.collect.settings import CollectSettings
+from bayes_icl.core.commands import run
+
+run("collect", CollectSettings)

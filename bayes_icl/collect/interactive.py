@@ -1,0 +1,177 @@
+"""Curves to hover over: sequence by sequence, with the episode's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from jaxtyping import Float
+
+from bayes_icl.core.errors import unknown
+from bayes_icl.core.intervals import t_interval
+from bayes_icl.curves import readouts_of
+from bayes_icl.writing.interactive import (
+    CHOSEN,
+    CHOSEN_COLOUR,
+    EXAMPLES,
+    FAINT,
+    GREY,
+    NOTHING,
+    entry,
+    escaped,
+    intervals,
+    layout,
+    menu,
+    rgb,
+    rounded,
+)
+from bayes_icl.writing.style import colour_of
+
+
+def curves_by_sequence(
+    dataset: xr.Dataset,
+    task: str,
+    readouts: Sequence[str] | None = None,
+    laws: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+    n_min: int = 1,
+) -> go.Figure:
+    """Log-odds against examples, a thin line a sequence, with the mean and its 95 % interval over sequences.
+
+    Parameters
+    ----------
+    dataset
+        The curves; what they lack of query, answer, foil, correct and query_seen is left out of the words.
+    readouts
+        Those that a menu offers, the first drawn at once; all that the task has if None.
+    laws
+        By name: numbers of examples and the fitted mean there, nats. They are of the first readout, and gone with it.
+    n_min
+        From where the laws were fitted; a dotted line marks it.
+
+    Raises
+    ------
+    StatedError
+        The file has no such task, or the task no such readout.
+    """
+    if task not in dataset.task.values:
+        raise unknown("task", task, [str(name) for name in dataset.task.values])
+    known = readouts_of(dataset, task)
+    shown = known if readouts is None else list(readouts)
+    for name in shown:
+        if name not in known:
+            raise unknown(f"readout of task {task!r}:", name, known)
+    odds = dataset.log_odds.sel(task=task, readout=shown).transpose("readout", "seq", "shot").astype(float)
+    odds = odds.dropna("seq", how="all")
+    shots = odds.shot.values.tolist()
+    drawn = {name: _readout_arrays(odds.sel(readout=name).values) for name in shown}
+    first = drawn[shown[0]]
+    figure = go.Figure(layout=layout(EXAMPLES, _odds_of(shown[0])))
+    figure.add_scatter(
+        x=[*shots, None] * odds.sizes["seq"],
+        y=first["lines"],
+        customdata=first["updates"],
+        text=_episode_words(dataset, task, odds.seq.values),
+        mode="lines",
+        line={"width": 0.8, "color": FAINT},
+        name=f"{odds.sizes['seq']} sequences",
+        hovertemplate="%{text}<br>n = %{x}: L %{y:.4f} nats<br>update L(n) \u2212 L(n\u22121): %{customdata}"
+        "<extra></extra>",
+    )
+    figure.add_scatter(
+        x=shots + shots[::-1],
+        y=first["band"],
+        fill="toself",
+        mode="lines",
+        line={"width": 0},
+        fillcolor="rgba(128,128,128,0.3)",
+        name="95 % of the mean",
+        hoverinfo="skip",
+    )
+    figure.add_scatter(
+        x=shots,
+        y=first["mean"],
+        customdata=first["ends"],
+        mode="lines+markers",
+        line={"width": 2, "color": GREY},
+        marker={"size": 5},
+        name="mean over sequences",
+        hovertemplate="mean, n = %{x}: %{y:.4f} %{customdata} nats<extra></extra>",
+    )
+    curves = {name: (list(map(float, x)), rounded(np.asarray(mean, float))) for name, (x, mean) in (laws or {}).items()}
+    for name, (x, mean) in curves.items():
+        figure.add_scatter(
+            x=x,
+            y=mean,
+            mode="lines",
+            line={"width": 2, "color": rgb(colour_of(name))},
+            name=escaped(name),
+            hovertemplate=f"{escaped(name)}, n = %{{x}}: %{{y:.4f}} nats<extra></extra>",
+        )
+    figure.add_scatter(
+        x=shots,
+        y=[],
+        mode="lines",
+        line={"width": 2.5, "color": CHOSEN_COLOUR},
+        name=CHOSEN,
+        showlegend=False,
+        hoverinfo="skip",
+    )
+    if laws and n_min > shots[0]:
+        figure.add_vline(x=n_min, line={"width": 1, "dash": "dot", "color": GREY})
+    if len(shown) > 1:
+        gone: list[None] = []
+        entries = []
+        for name, own in drawn.items():
+            fitted = [mean if name == shown[0] else gone for _, mean in curves.values()]
+            changed = {
+                "y": [own["lines"], own["band"], own["mean"], *fitted, gone],
+                "customdata": [own["updates"], None, own["ends"], *(None for _ in curves), None],
+                "visible": [True, True, True, *(name == shown[0] for _ in curves), True],
+            }
+            entries.append(entry(name, changed, {"yaxis.title.text": _odds_of(name)}))
+        figure.update_layout(updatemenus=[menu(entries, 0)])
+    return figure
+
+
+def _odds_of(readout: str) -> str:
+    return f"log-odds, {escaped(readout)} (nats)"
+
+
+def _readout_arrays(odds: Float[np.ndarray, "seq shot"]) -> dict[str, list]:
+    """What is drawn of one readout, rounded, with a gap after every sequence."""
+    updates = np.diff(odds, axis=1)
+    own = odds[np.isfinite(odds).all(1)]
+    mean, low, high = t_interval(own) if len(own) > 1 else (own.mean(0), *[np.full(odds.shape[1], np.nan)] * 2)
+    return {
+        "lines": [x for line in odds for x in (*rounded(line), None)],
+        "updates": [x for line in updates for x in (NOTHING, *rounded(line), None)],
+        "mean": rounded(mean),
+        "ends": intervals(low, high),
+        "band": rounded(np.concatenate([low, high[::-1]])),
+    }
+
+
+def _episode_words(dataset: xr.Dataset, task: str, seqs: Iterable[Any]) -> list[str | None]:
+    """What was asked at every shot of every sequence, a gap after each."""
+    # As items: `Dataset.query` is a method.
+    names = [name for name in ("query", "answer", "foil", "correct", "query_seen") if name in dataset]
+    found = {name: dataset[name].sel(task=task, seq=list(seqs)).transpose("seq", "shot").values for name in names}
+    words: list[str | None] = []
+    for i, seq in enumerate(seqs):
+        for j in range(dataset.sizes["shot"]):
+            at = {name: values[i, j] for name, values in found.items()}
+            lines = [f"sequence {escaped(seq)}"]
+            if "query" in at:
+                lines[0] += f": <b>{escaped(at['query'])} \u2192 {escaped(at.get('answer', '?'))}</b>"
+            if at.get("foil"):
+                lines.append(f"foil {escaped(at['foil'])}")
+            if "correct" in at:
+                lines.append("greedy decoding: " + ("right" if at["correct"] else "wrong"))
+            if at.get("query_seen"):
+                lines.append("query seen before")
+            words.append("<br>".join(lines))
+        words.append(None)
+    return words

@@ -1,0 +1,33 @@
+"""Settings of `collect`: its flags, its ``--help``, its provenance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class CollectSettings:
+    """Read a model's log-odds of the correct answer after 0 to n-shots examples, and write them as a curves file."""
+
+    model: str = "smollm2"
+    """`smollm2`, `tiny`, a .gguf file, a local folder, or a Hugging Face id."""
+    tasks: tuple[str, ...] = ("copy", "times_ten", "past_tense", "category")
+    """Built-in tasks, with settings if wanted (`affine:slope=3,intercept=1,low=10,high=49`), and .csv, .jsonl or .py
+    files of your own."""
+    n_shots: int = 32
+    """Most examples shown; every smaller number is read in the same pass."""
+    n_seqs: int = 64
+    """Sequences (episodes) a task."""
+    seed: int = 0
+    """Decides which examples an episode draws."""
+    readouts: tuple[str, ...] = ()
+    """Readouts to record; all that each task has, if none is named. `complement` alone is quickest."""
+    batch_size: int = 0
+    """Episodes a forward pass; 0 takes 1 on a CPU and 16 on a GPU. Results do not depend on it."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, ..."""
+    out: Path = Path("data/curves/demo.nc")
+    """The curves file to write (netCDF)."""
+    force: bool = False
+    """Replace an output that was made with other settings."""

@@ -1,0 +1,6 @@
+"""``python -m bayes_icl.fit``."""
+
+from bayes_icl.core.commands import run
+from bayes_icl.fit.settings import FitSettings
+
+run("fit", FitSettings)

@@ -1,0 +1,110 @@
+"""Cases: a curve and the setting under which it is judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import xarray as xr
+
+from bayes_icl.core.errors import StatedError, unknown
+from bayes_icl.curves import READOUTS, Curves, readouts_of, select
+from bayes_icl.fit.settings import NOISES, FitSettings
+from bayes_icl.hypotheses.hypothesis import HYPOTHESES, Hypothesis
+from bayes_icl.inference.scores import PRIOR_WIDTHS
+
+HEAVY = 6  # complexity from which a law is fitted to headlines only, and not sampled where weighting fails
+
+
+@dataclass(frozen=True)
+class Case:
+    """One curve and the setting under which it is judged.
+
+    Attributes
+    ----------
+    headline
+        The curve of its task that figures show and whose posteriors are kept.
+    base
+        Not there for the sensitivity table alone.
+    """
+
+    curves: Curves
+    noise: str = "normal"
+    priors: str = "stated"
+    headline: bool = False
+    base: bool = True
+
+    def __post_init__(self) -> None:
+        for kind, given, known in (("noise", self.noise, NOISES), ("priors", self.priors, PRIOR_WIDTHS)):
+            if given not in known:
+                raise unknown(kind, given, known)
+
+    def hypothesis(self, name: str) -> Hypothesis:
+        """A hypothesis under this setting."""
+        return HYPOTHESES[name].varied(student=self.noise == "student", prior_width=PRIOR_WIDTHS[self.priors])
+
+    def fits(self, name: str) -> bool:
+        """Whether the hypothesis is fitted here."""
+        return not self.left_out(name)
+
+    def left_out(self, name: str) -> str:
+        """Why a hypothesis is not fitted here; empty where it is."""
+        law, observed = HYPOTHESES[name], self.curves.observed
+        # Other settings are there for the verdict: the laws of most parameters, which take most of the time, do not
+        # decide it, nor does a ceiling.
+        if law.complexity >= HEAVY and not law.ceiling and not self.headline:
+            return "for headlines only"
+        if law.ceiling and not self.base:
+            return "not for the sensitivity table"
+        if law.ceiling and self.noise == "student":
+            return "free means can be integrated out under normal noise only"
+        if not law.by_sequence:
+            return ""
+        if self.curves.evidence is None:
+            return "the curves do not know its evidence"
+        if observed is None:
+            updates = self.curves.evidence[:, 1:]
+            return f"its evidence is not known at {int((updates != updates).sum())} of {updates.size} updates"
+        return "" if observed.any() else "its evidence is 0 throughout"
+
+
+def plan_cases(dataset: xr.Dataset, settings: FitSettings) -> list[Case]:
+    """What to fit: for each task the headline readout from every n_min, other readouts from the headline n_min.
+
+    The first case of each task is its headline; with `sensitivity` it comes again with other priors and noise.
+
+    Raises
+    ------
+    StatedError
+        An unknown task or readout, or an n_min beyond the shots.
+    """
+    known = [str(name) for name in dataset.readout.values]
+    for name in settings.readout:  # one that is misspelt must not leave another to be the headline
+        if name not in known and name not in READOUTS:
+            raise unknown("readout", name, known)
+    if not set(settings.readout) & set(known):
+        raise unknown("readout", settings.readout[0], known)
+    first, last = int(dataset.shot[0]), int(dataset.shot[-1])
+    n_mins = [n for n in settings.n_min if n >= first]
+    if not n_mins or max(n_mins) > last - 1:
+        raise StatedError(
+            f"--n-min {' '.join(map(str, settings.n_min))}: the curves run from n = {first} to {last}, and one update "
+            "at least must be left"
+        )
+    cases: list[Case] = []
+    n_mins = list(dict.fromkeys(n_mins))
+    for task in dict.fromkeys(settings.tasks) or [str(name) for name in dataset.task.values]:
+        has = readouts_of(dataset, task) if task in dataset.task.values else []
+        readouts = [r for r in dict.fromkeys(settings.readout) if r in has] or [
+            select(dataset, task, settings.readout[0]).readout
+        ]
+        for i, readout in enumerate(readouts):
+            cases += [
+                Case(select(dataset, task, readout).since(n), settings.noise, headline=i == j == 0)
+                for j, n in enumerate(n_mins if i == 0 else n_mins[:1])
+            ]
+        if settings.sensitivity:
+            curves = select(dataset, task, readouts[0]).since(n_mins[0])
+            other = "student" if settings.noise == "normal" else "normal"
+            varied = [(settings.noise, "halved"), (settings.noise, "doubled"), (other, "stated")]
+            cases += [Case(curves, noise, priors, base=False) for noise, priors in varied]
+    return cases

@@ -1,0 +1,156 @@
+"""``python -m bayes_icl.fit``: settings, curves, fits, verdicts, figures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bayes_icl.core.errors import DONE, REFUSED, StatedError, check_least
+from bayes_icl.core.files import inference_to_netcdf, sha256, to_csv, to_json, within
+from bayes_icl.core.outputs import Output
+from bayes_icl.core.provenance import key_of, now, provenance, to_attribute
+from bayes_icl.curves import newest_curves, read_curves
+from bayes_icl.fit.cases import Case, plan_cases
+from bayes_icl.fit.checks import CHECK_COLUMNS as CHECKS
+from bayes_icl.fit.checks import frequentist_checks
+from bayes_icl.fit.figures import fit_figures
+from bayes_icl.fit.fitting import Fits, check_names, fit_curves, judge_cases
+from bayes_icl.fit.outputs import comparison_table, fit_file, sensitivity_table
+from bayes_icl.fit.pooling import pool_deltas
+from bayes_icl.fit.sentences import summarise_verdicts
+from bayes_icl.fit.settings import FitSettings
+from bayes_icl.hypotheses.hypothesis import load_hypotheses
+from bayes_icl.inference.noise import summarise
+from bayes_icl.inference.survival import too_little
+from bayes_icl.writing.style import figure_files
+
+
+def main(settings: FitSettings) -> int:
+    """Run the command: the only place here that touches the disk."""
+    started = datetime.now(UTC)
+    _check_numbers(settings)
+    path = settings.curves or newest_curves()
+    dataset = read_curves(path)
+    inputs = [path]
+    names = list(settings.hypotheses)
+    if settings.hypotheses_from:
+        names += load_hypotheses(settings.hypotheses_from)
+        inputs.append(settings.hypotheses_from)
+    names = list(dict.fromkeys(names))
+    check_names(names)
+    cases = plan_cases(dataset, settings)
+    out = settings.out or Path("data/fits") / path.stem
+    decides = ("tasks", "readout", "n_min", "engine", "noise", "sensitivity", "pool", "draws", "tune", "chains", "seed")
+    decisive = {
+        "inputs": [sha256(file) for file in inputs],
+        "hypotheses": names,
+        **{k: getattr(settings, k) for k in decides},
+    }
+    key = key_of(decisive)
+    drawn = Output(settings.figures or Path("figures") / path.stem, "fit", flag="--figures", inputs=inputs)
+    if within(drawn.folder, out):
+        raise StatedError(f"--figures {drawn.folder} lies within --out {out}, where fits stand alone: give another")
+    drawn.check(force=settings.force, beside=["summary.txt"])  # now, not after the fits
+    output = Output(out, "fit", alone=".", inputs=inputs)
+    with output.held(force=settings.force):
+        if output.holds(key, "from other curves or settings", force=settings.force):
+            print(f"{out} was made from these curves with these settings; drawn and printed again", file=sys.stderr)
+        else:
+            record = {"key": key, **provenance(settings, started=started, inputs=inputs)}
+            output.write(_fit(cases, names, settings, record), key)
+        verdicts = json.loads((out / "verdict.json").read_text(encoding="utf-8"))
+        files = figure_files(fit_figures(dataset, out))
+        files["summary.txt"] = (summary := summarise_verdicts(dataset, out, verdicts)).encode()
+    with drawn.held(force=settings.force):
+        drawn.write(files, of=out)
+    print(summary, file=sys.stderr)
+    print(drawn.folder)
+    print(out)
+    return REFUSED if any(verdict["verdict"] == "refused" for verdict in verdicts.values()) else DONE
+
+
+def _fit(cases: Sequence[Case], names: list[str], settings: FitSettings, record: dict) -> dict[str, bytes]:
+    """Fit and judge; the files of the folder, by name."""
+    from bayes_icl.inference.idata import inference_data
+    from bayes_icl.inference.nuts import SamplerSettings, quiet
+
+    fitted = [case for case in cases if not too_little(case.curves)]
+    fits = fit_curves(
+        fitted,
+        names,
+        engine=settings.engine,
+        sampler=SamplerSettings(settings.draws, settings.tune, settings.chains, settings.seed),
+        hypotheses_from=settings.hypotheses_from,
+        workers=settings.workers,
+        progress=True,
+    )
+    scores = iter(fits.scores)
+    verdicts = judge_cases(cases, [[] if too_little(case.curves) else next(scores) for case in cases])
+    for case in cases:
+        if case.headline:
+            reasons = {name: case.left_out(name) for name in names}
+            verdicts[case.curves.task]["left_out"] = {name: why for name, why in reasons.items() if why}
+    record = {**record, "finished": now()}
+    files: dict[str, bytes] = {}
+    for (i, name), posterior in fits.posteriors.items():
+        curves = fitted[i].curves
+        with quiet():
+            inference = inference_data(posterior, curves, settings.seed)
+        inference.attrs |= {
+            "provenance": to_attribute(record),
+            "readout": curves.readout,
+            "n_min": int(curves.shots[0]),
+            "noise": fitted[i].noise,
+        }
+        files[fit_file(curves.task, name)] = inference_to_netcdf(inference)
+    base = [own for case, own in zip(fitted, fits.scores) if case.base]
+    checks = [
+        frequentist_checks(case.curves).assign(
+            task=case.curves.task, readout=case.curves.readout, n_min=int(case.curves.shots[0])
+        )
+        for case in fitted
+        if case.headline
+    ]
+    tables = {
+        "comparison.csv": comparison_table([score for own in base for score in own]),
+        "sensitivity.csv": sensitivity_table(verdicts),
+        "engines.csv": fits.agreement,
+        "checks.csv": pd.concat(checks or [pd.DataFrame(columns=[*CHECKS, "task", "readout", "n_min"])]),
+    }
+    files |= {name: to_csv(table) for name, table in tables.items()}
+    if settings.pool:
+        files["pooled.json"] = to_json(_pool(fitted, fits, verdicts))
+    return files | {"verdict.json": to_json(verdicts), "provenance.json": to_json(record)}
+
+
+def _pool(cases: Sequence[Case], fits: Fits, verdicts: dict[str, dict]) -> dict[str, Any]:
+    """Delta over tasks, from the headline posteriors of those that were not refused and have something to learn."""
+    means, sds = {}, {}
+    for i, case in enumerate(cases):
+        null = (observed := case.curves.observed) is not None and not observed.any()
+        if (i, "additive") not in fits.posteriors or null or verdicts[case.curves.task]["verdict"] == "refused":
+            continue
+        posterior = fits.posteriors[i, "additive"]
+        delta, weights = posterior.numbers(summarise(case.curves))["delta"], np.exp(posterior.log_weights)
+        means[case.curves.task] = float(weights @ delta)
+        sds[case.curves.task] = float(np.sqrt(weights @ (delta - means[case.curves.task]) ** 2))
+    if len(means) < 2:
+        return {"refused": f"--pool needs 2 tasks or more with a fit and something to learn, got {len(means)}"}
+    pooled = asdict(pool_deltas(means, sds))
+    return {"alone": {task: {"mean": means[task], "sd": sds[task]} for task in means}, **pooled}
+
+
+def _check_numbers(settings: FitSettings) -> None:
+    check_least(settings, draws=100, tune=100, chains=2, seed=0, workers=0)
+    if not settings.readout or not settings.n_min or not settings.hypotheses:
+        raise StatedError("--readout, --n-min and --hypotheses each need at least one value")
+    if min(settings.n_min) < 0:
+        raise StatedError(f"--n-min must be 0 or more, got {min(settings.n_min)}")

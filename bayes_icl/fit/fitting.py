@@ -1,0 +1,261 @@
+"""Fit every hypothesis to every case, by the fast engine and by NUTS, and judge which survive."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from bayes_icl.core.errors import StatedError, unknown
+from bayes_icl.core.home import spare_home
+from bayes_icl.core.parallel import one_a_core, run_jobs
+from bayes_icl.curves import Curves
+from bayes_icl.fit.cases import HEAVY, Case
+from bayes_icl.fit.sentences import verdict_line
+from bayes_icl.fit.settings import ENGINES
+from bayes_icl.fit.verdict import judge, refuse
+from bayes_icl.hypotheses.hypothesis import HYPOTHESES, load_hypotheses, users_laws
+from bayes_icl.inference.importance import sample_fast
+from bayes_icl.inference.noise import summarise
+from bayes_icl.inference.posterior import Posterior
+from bayes_icl.inference.scores import Score, score_curves
+from bayes_icl.inference.survival import too_little
+
+if TYPE_CHECKING:
+    from bayes_icl.inference.nuts import SamplerSettings
+
+
+@dataclass(frozen=True)
+class Fits:
+    """What was fitted to some cases.
+
+    Attributes
+    ----------
+    scores
+        Of each case, hypotheses in the order given.
+    posteriors
+        By index of the case and name of the hypothesis: of headlines.
+    agreement
+        One row a parameter that both engines gave: columns task, hypothesis, parameter, mean_fast, mean_nuts, sd_fast,
+        sd_nuts, shift (difference of the means in sds of NUTS), shift_se (its Monte Carlo error) and sd_ratio.
+    """
+
+    scores: list[list[Score]]
+    posteriors: dict[tuple[int, str], Posterior]
+    agreement: pd.DataFrame
+
+
+def check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in HYPOTHESES:
+            raise unknown("hypothesis", name, HYPOTHESES)
+
+
+def fit_curves(
+    cases: Sequence[Case],
+    hypotheses: Sequence[str] = tuple(HYPOTHESES),
+    *,
+    engine: Literal["auto", "fast", "nuts"] = "auto",
+    sampler: SamplerSettings | None = None,
+    hypotheses_from: Path | None = None,
+    workers: int = 1,
+    progress: bool = False,
+) -> Fits:
+    """Fit hypotheses to cases, and score them.
+
+    Parameters
+    ----------
+    engine
+        As in `FitSettings`. Cases with other priors or noise than their headline are the fast engine's.
+    sampler
+        How long NUTS samples; its seed is that of the fast engine too.
+    hypotheses_from
+        File of hypotheses that an error in one of them names.
+    workers
+        Processes; 0 takes one a core, 4 at most. A script that asks for more than 1 needs
+        ``if __name__ == "__main__":`` around what it does.
+    """
+    from bayes_icl.inference.nuts import SamplerSettings
+
+    spare_home()
+    check_names(hypotheses)
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    sampler = sampler or SamplerSettings()
+    workers = workers or one_a_core()
+    scores: list[dict[str, Score]] = [{} for _ in cases]
+    posteriors: dict[tuple[int, str], Posterior] = {}
+    agreement: list[dict[str, Any]] = []
+
+    def keep(i: int, fitted: dict[str, tuple[Score, Posterior | None]]) -> None:
+        for name, (score, posterior) in fitted.items():
+            # What neither engine can fit keeps the fast engine's account of itself.
+            if score.faults and name in scores[i]:
+                continue
+            scores[i][name] = score
+            if posterior is not None:
+                posteriors[i, name] = posterior
+
+    def fast_job(i: int) -> tuple:
+        return _fit_case, cases[i], [n for n in hypotheses if cases[i].fits(n)], sampler.seed, hypotheses_from
+
+    with (
+        run_jobs(workers, *users_laws()) as run,
+        tqdm(total=len(cases), unit="fit", disable=not progress, dynamic_ncols=True) as bar,
+    ):
+        # Headlines first: their verdicts can be told, and say what NUTS is wanted for.
+        bar.set_description("headlines, fast engine")
+        fast = [i for i, case in enumerate(cases) if engine != "nuts" or not case.base]
+        first = [i for i in fast if cases[i].headline]
+        for j, fitted in run(_call, [*map(fast_job, first)]):
+            keep(first[j], fitted)
+            bar.update(1)
+            if progress:
+                bar.write(_first_word(cases[first[j]], fitted), file=sys.stderr)
+        # By hypothesis, since compiling one is most of what NUTS costs: what to score anew, and what to sample only.
+        anew = {
+            name: [
+                i for i, case in enumerate(cases) if case.fits(name) and _wants_nuts(case, scores[i].get(name), engine)
+            ]
+            for name in hypotheses
+        }
+        shown: dict[str, list[int]] = {name: [] for name in hypotheses}
+        if engine == "auto":
+            for i, case in enumerate(cases):
+                if case.headline and scores[i]:
+                    named = judge(case.curves, list(scores[i].values())).named
+                    for name in sorted({"additive", named or "additive"} & {n for n in scores[i] if i not in anew[n]}):
+                        shown[name].append(i)
+        nuts = [name for name in hypotheses if anew[name] or shown[name]]
+        rest = [i for i in fast if i not in first]
+        # The longest first, so that no worker is left alone with one at the end.
+        nuts.sort(key=lambda name: (-len(anew[name]), -HYPOTHESES[name].complexity))
+
+        def nuts_job(name: str) -> tuple:
+            scored, sampled = ([cases[i] for i in of] for of in (anew[name], shown[name]))
+            return _sample_hypothesis, name, scored, sampled, sampler, hypotheses_from
+
+        bar.total = len(first) + len(rest) + len(nuts)
+        bar.set_description("other settings" + (f"; NUTS: {', '.join(nuts)}" if nuts else ""))
+        for j, result in run(_call, [*map(nuts_job, nuts), *map(fast_job, rest)]):
+            bar.update(1)
+            if j >= len(nuts):
+                keep(rest[j - len(nuts)], result)
+                continue
+            name, (scored, sampled) = nuts[j], result
+            for i, one in zip(anew[name], scored):
+                keep(i, {name: one})
+            for i, posterior in zip(shown[name], sampled):
+                agreement += _compare_engines(cases[i].curves, posteriors[i, name], posterior)
+                if not posterior.faults:
+                    posteriors[i, name] = posterior
+    columns = ["task", "hypothesis", "parameter", "mean_fast", "mean_nuts", "sd_fast", "sd_nuts", "shift", "shift_se"]
+    columns.append("sd_ratio")
+    return Fits(
+        [[scores[i][name] for name in hypotheses if name in scores[i]] for i in range(len(cases))],
+        posteriors,
+        pd.DataFrame(agreement, columns=columns),
+    )
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Jobs of several kinds, for one pool."""
+    return function(*arguments)
+
+
+def _wants_nuts(case: Case, score: Score | None, engine: str) -> bool:
+    """Whether NUTS is to score a law: a headline that the fast engine could not, but for laws it cannot walk either."""
+    if engine == "nuts":
+        return case.base
+    faulty = score is not None and bool(score.faults) and HYPOTHESES[score.hypothesis].complexity < HEAVY
+    return case.headline and faulty
+
+
+def _first_word(case: Case, fitted: dict[str, tuple[Score, Posterior | None]]) -> str:
+    """The fast engine's verdict, in a line."""
+    verdict = judge(case.curves, [score for score, _ in fitted.values()]).as_json()
+    return f"{case.curves.task:16s} {verdict_line(verdict, verdict)}"
+
+
+def _fit_case(
+    case: Case, names: Sequence[str], seed: int, hypotheses_from: Path | None
+) -> dict[str, tuple[Score, Posterior | None]]:
+    """All hypotheses on one case by the fast engine; posteriors too where it is a headline."""
+    users = load_hypotheses(hypotheses_from) if hypotheses_from else []
+    fitted = {}
+    for name in names:
+        engine = partial(sample_fast, seed=seed)
+        try:
+            score, posterior = score_curves(case.hypothesis(name), case.curves, engine, checks=case.base)
+        except Exception as error:
+            if name not in users:
+                raise
+            raise StatedError(f"hypothesis {name!r} of {hypotheses_from}: {type(error).__name__}: {error}") from error
+        fitted[name] = score, posterior if case.headline else None
+    return fitted
+
+
+def _sample_hypothesis(
+    name: str, anew: Sequence[Case], shown: Sequence[Case], settings: SamplerSettings, hypotheses_from: Path | None
+) -> tuple[list[tuple[Score, Posterior | None]], list[Posterior]]:
+    """Compile a hypothesis; score some cases by NUTS, and only sample others."""
+    from bayes_icl.inference.nuts import Sampler
+
+    if hypotheses_from:
+        load_hypotheses(hypotheses_from)
+    cases = [*anew, *shown]
+    hypothesis = cases[0].hypothesis(name)
+    longest = max(cases, key=lambda case: len(case.curves.shots)).curves
+    sampler = Sampler(hypothesis, summarise(longest), settings)
+    scored = []
+    for case in anew:
+        score, posterior = score_curves(hypothesis, case.curves, sampler)
+        scored.append((score, posterior if case.headline else None))
+    return scored, [sampler(hypothesis, summarise(case.curves)) for case in shown]
+
+
+def _compare_engines(curves: Curves, fast: Posterior, nuts: Posterior) -> list[dict[str, Any]]:
+    """One row a number that both engines gave."""
+    stats = summarise(curves)
+    rows = []
+    weights = np.exp(fast.log_weights)
+    by_nuts = nuts.numbers(stats)
+    for name, x in fast.numbers(stats).items():
+        mean, y = weights @ x, by_nuts[name]
+        sd = np.sqrt(weights @ (x - mean) ** 2)
+        rows.append(
+            {
+                "task": curves.task,
+                "hypothesis": fast.hypothesis.name,
+                "parameter": name,
+                "mean_fast": mean,
+                "mean_nuts": y.mean(),
+                "sd_fast": sd,
+                "sd_nuts": y.std(),
+                "shift": (mean - y.mean()) / y.std(),
+                "shift_se": np.sqrt(1 / fast.ess + 1 / nuts.ess),
+                "sd_ratio": sd / y.std(),
+            }
+        )
+    return rows
+
+
+def judge_cases(cases: Sequence[Case], scores: Sequence[Sequence[Score]]) -> dict[str, dict]:
+    """The verdict on every task: that of its headline, with those under every other setting in `others`."""
+    verdicts: dict[str, dict] = {}
+    for case, own in zip(cases, scores):
+        reason = too_little(case.curves)
+        verdict = refuse(case.curves, reason) if reason else judge(case.curves, own)
+        as_json = replace(verdict, noise=case.noise, priors=case.priors).as_json()
+        if case.curves.task in verdicts:
+            verdicts[case.curves.task]["others"].append(as_json)
+        else:
+            verdicts[case.curves.task] = {**as_json, "others": []}
+    return verdicts

@@ -1,0 +1,69 @@
+"""The report's sections on fits."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bayes_icl.fit.sentences import engines_agree, left_aside, pooled_sentences
+from bayes_icl.fit.tables import (
+    checks_table,
+    comparison_tables,
+    engines_table,
+    pooled_table,
+    sensitivity_table,
+    verdict_table,
+)
+from bayes_icl.writing.blocks import Section, Shown, Tabled, Text
+from bayes_icl.writing.numbers import Quotes
+from bayes_icl.writing.stage import Found
+
+
+def fit_sections(found: Found, quotes: Quotes) -> list[Section]:
+    if "fit" not in found.folder:
+        return [Section("verdicts", "Verdicts", [found.missing["fit"]])]
+    own, verdicts, q = found.tables["fit"], found.facts["fit"], quotes.under("fit")
+    comparison = own["comparison"]
+    delta: list[Any] = [
+        Shown("delta", "Delta under additive: posterior density, mean and 95 % interval, by task, with the verdict."),
+        Shown("updates", "Mean update by number of examples, and what additive and the law that is named make of it."),
+    ]
+    pooled = found.folder["fit"] / "pooled.json"
+    if pooled.exists():
+        content = json.loads(pooled.read_text(encoding="utf-8"))
+        # The lines of single tasks, which are indented, stand in the table.
+        lines = [line for line in pooled_sentences(content).splitlines() if not line.startswith(" ")]
+        delta.insert(1, Text([q.all_in(f"pooled.{i}", line) for i, line in enumerate(lines)], as_list=True))
+        if "mu" in content:
+            delta.insert(2, Tabled(pooled_table(content)))
+    compared: list[Any] = [
+        Shown(
+            "comparison",
+            "How far each law predicts below the best, with 2 standard errors: a sequence left out, the future left "
+            "out. Laws in bold survive; the grey band is within 4 nats.",
+        )
+    ]
+    compared += [Tabled(table, folded=True) for table in comparison_tables(verdicts, comparison)]
+    agree = engines_agree(own["engines"], comparison).splitlines()
+    engines = [q.all_in(f"engines.{i}", line) for i, line in enumerate(agree)]
+    sensitive: list[Any] = [
+        Shown("sensitivity", "The verdict on every task under every setting, and the law that is named."),
+        Tabled(sensitivity_table(own["sensitivity"]), folded=True),
+        Tabled(checks_table(own["checks"]), folded=True),
+        Text(engines),
+        *([Tabled(engines_table(own["engines"]), folded=True)] if len(own["engines"]) else []),
+    ]
+    verdict = verdict_table(verdicts, comparison, own["checks"])
+    return [
+        Section("verdicts", "Verdicts", [Tabled(verdict)]),
+        Section("delta", "Delta and updates", delta),
+        Section("comparison", "Comparison of laws", compared),
+        Section("sensitivity", "Sensitivity and checks", sensitive),
+    ]
+
+
+def refused_section(found: Found, quotes: Quotes) -> Section:
+    sentences = left_aside(found.facts.get("fit", {}), quotes)
+    if "fit" not in found.folder:
+        return Section("refused", "Refused and left aside", [found.missing["fit"]])
+    return Section("refused", "Refused and left aside", [Text(sentences or ["Nothing."], as_list=bool(sentences))])

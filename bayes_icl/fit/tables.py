@@ -1,0 +1,251 @@
+"""The tables of `fit` as a paper shows them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from bayes_icl.core.files import file_name
+from bayes_icl.hypotheses.hypothesis import label_of
+from bayes_icl.writing.tables import (
+    NOTHING,
+    Column,
+    PaperTable,
+    interval,
+    missing,
+    number,
+    number_cell,
+    one_line,
+    p_value,
+    text,
+    yes,
+)
+
+
+def verdict_table(verdicts: Mapping[str, dict], comparison: pd.DataFrame, checks: pd.DataFrame) -> PaperTable:
+    """The headline verdicts: a row a task.
+
+    Parameters
+    ----------
+    verdicts
+        verdict.json.
+    comparison, checks
+        comparison.csv and checks.csv; without rows where nothing was fitted.
+    """
+    rows = []
+    for task, verdict in verdicts.items():
+        setting = {"task": task, "readout": verdict["readout"], "n_min": verdict["n_min"]}
+        sound = verdict["verdict"] != "refused"
+        score = _row_where(comparison, **setting, hypothesis="additive")
+        contrast = _row_where(checks, **setting, check="quadratic contrast")
+        rows.append(
+            {
+                **setting,
+                "verdict": verdict["verdict"],
+                # Of a refused fit neither is to be relied on.
+                **{f"delta_{end}": ((sound and verdict["delta"]) or {}).get(end, math.nan) for end in ("mean", *HDI)},
+                "named": verdict["named"] if sound else None,
+                **{name: score.get(name, math.nan) for name in ("elpd_diff", "diff_se")},
+                "contrast": contrast.get("estimate", math.nan),
+                **{f"contrast_{end}": contrast.get(end, math.nan) for end in ("low", "high")},
+                "p": contrast.get("p", math.nan),
+                "survivors": ", ".join(verdict["survivors"]),
+                "seqs_needed": verdict["seqs_needed"],
+            }
+        )
+    settings = dict.fromkeys((verdict["readout"], verdict["n_min"]) for verdict in verdicts.values())
+    words = " or ".join(f"{readout}, n \u2265 {n_min}" for readout, n_min in settings)
+    return PaperTable(
+        "verdicts",
+        "Verdicts",
+        f"The additive update under the readout {words}: delta in nats per "
+        "example, mean and 95 % highest-density interval; how far additive is from the best hypothesis when a sequence "
+        "is left out, nats (SE); the quadratic contrast over sequences, nats, with its p; all hypotheses that survive, "
+        "the simplest of which is named.",
+        "verdict.json",
+        pd.DataFrame(rows),
+        (
+            text("task", "task"),
+            *((text("readout", "readout"), number("n from", "n_min", ".0f")) if len(settings) > 1 else ()),
+            text("additive", "verdict"),
+            interval("delta", "delta_mean", ends=("delta_hdi_low", "delta_hdi_high")),
+            text("law named", "named"),
+            Column("from best (SE)", _with_se("elpd_diff", "diff_se")),
+            interval("contrast", "contrast", ".2f"),
+            p_value("p", "p"),
+            text("survivors", "survivors"),
+        ),
+    )
+
+
+HDI = ("hdi_low", "hdi_high")
+
+
+def _row_where(table: pd.DataFrame, **values: Any) -> dict[str, Any]:
+    """The first row with these values, empty if there is none."""
+    if table.empty:
+        return {}
+    at = pd.concat([table[name] == value for name, value in values.items()], axis=1).all(axis=1)
+    return table[at].iloc[0].to_dict() if at.any() else {}
+
+
+def _with_se(name: str, se: str) -> Callable[[Any], str]:
+    def cell(row: Any) -> str:
+        value, error = getattr(row, name), getattr(row, se)
+        return NOTHING if missing(value) else f"{number_cell(value, '.1f')} ({number_cell(error, '.1f')})"
+
+    return cell
+
+
+def comparison_tables(verdicts: Mapping[str, dict], comparison: pd.DataFrame) -> list[PaperTable]:
+    """The hypotheses under the headline's setting, best first: a table a task that was fitted."""
+    tables = []
+    for task, verdict in verdicts.items():
+        if comparison.empty:
+            continue
+        at = (comparison.task == task) & (comparison.readout == verdict["readout"])
+        own = comparison[at & (comparison.n_min == verdict["n_min"])].sort_values("elpd_diff", ascending=False)
+        if own.empty:
+            continue
+        tables.append(
+            PaperTable(
+                f"comparison_{file_name(task)}",
+                f"Hypotheses on {task}",
+                f"{task}, readout {verdict['readout']}, n \u2265 {verdict['n_min']}: differences from the best "
+                "hypothesis when a sequence, or the future half of all, is left out, nats; which of the two scores a "
+                "hypothesis survives; effective sample size and Pareto k; error of the fitted mean and of the mean "
+                "ahead, as shares of its range; how much of the future the 95 % intervals cover.",
+                "comparison.csv",
+                own,
+                (
+                    Column("hypothesis", _hypothesis, number=False),
+                    number("left-out seq", "elpd_diff", ".1f"),
+                    number("SE", "diff_se", ".1f"),
+                    number("left-out future", "lfo_diff", ".1f"),
+                    number("SE", "lfo_diff_se", ".1f"),
+                    Column("survives", _survives, number=False),
+                    text("engine", "engine"),
+                    number("ESS", "ess_bulk_min", ".0f"),
+                    number("k", "pareto_k_max", ".2f"),
+                    number("NRMSE", "nrmse"),
+                    number("ahead", "nrmse_ahead"),
+                    number("covers", "coverage_ahead", ".2f"),
+                ),
+            )
+        )
+    return tables
+
+
+def _hypothesis(row: Any) -> str:
+    return one_line(label_of(row.hypothesis))
+
+
+def _survives(row: Any) -> str:
+    words = {(True, True): "both", (True, False): "seq", (False, True): "future", (False, False): NOTHING}
+    return words[bool(row.survivor), bool(row.survivor_lfo)]
+
+
+def sensitivity_table(sensitivity: pd.DataFrame) -> PaperTable:
+    """The verdict under every setting, from sensitivity.csv."""
+    return PaperTable(
+        "sensitivity",
+        "Verdicts under other settings",
+        "How the verdict on the additive update, the law named and delta (nats per example, 95 % highest-density "
+        "interval) hang on the readout, the first n, the priors and the noise; and how many sequences would decide.",
+        "sensitivity.csv",
+        sensitivity,
+        (
+            text("task", "task"),
+            text("readout", "readout"),
+            number("n from", "n_min", ".0f"),
+            text("priors", "priors"),
+            text("noise", "noise"),
+            text("additive", "verdict"),
+            text("law named", "named"),
+            interval("delta", "delta_mean", ends=("delta_hdi_low", "delta_hdi_high")),
+            number("seqs needed", "seqs_needed", ".0f"),
+            yes("headline", "headline"),
+        ),
+    )
+
+
+def checks_table(checks: pd.DataFrame) -> PaperTable:
+    """The frequentist checks that have an answer, from checks.csv."""
+    return PaperTable(
+        "checks",
+        "Frequentist checks",
+        "Quick checks of the headline curves without a prior: estimate, 95 % interval and p.",
+        "checks.csv",
+        checks,
+        (
+            text("task", "task"),
+            text("check", "check"),
+            text("what", "quantity"),
+            interval("estimate", "estimate", ".4g", ends=("low", "high")),
+            p_value("p", "p"),
+        ),
+        checks[checks.estimate.notna()] if len(checks) else checks,
+    )
+
+
+def engines_table(engines: pd.DataFrame) -> PaperTable:
+    """The two engines beside each other, from engines.csv: of every fit, the parameter that is furthest off."""
+    shown = engines
+    if len(engines):
+        furthest = engines["shift"].abs().groupby([engines.task, engines.hypothesis], sort=False).idxmax()
+        shown = engines.loc[furthest]
+    return PaperTable(
+        "engines",
+        "The fast engine beside NUTS",
+        "Of every fit by both engines, the parameter whose posterior means are furthest apart: the shift in posterior "
+        "sds with its Monte Carlo error, and the ratio of the sds. The CSV has all parameters.",
+        "engines.csv",
+        engines,
+        (
+            text("task", "task"),
+            text("hypothesis", "hypothesis"),
+            text("parameter", "parameter"),
+            number("mean, fast", "mean_fast", ".4g"),
+            number("mean, NUTS", "mean_nuts", ".4g"),
+            number("sd, fast", "sd_fast", ".3g"),
+            number("sd, NUTS", "sd_nuts", ".3g"),
+            number("shift", "shift"),
+            number("SE", "shift_se"),
+            number("sd ratio", "sd_ratio"),
+        ),
+        shown,
+    )
+
+
+POOLED = {"mu": "mean over tasks like these", "tau": "sd over tasks", "new_task": "a further task"}
+
+
+def pooled_table(pooled: Mapping[str, Any]) -> PaperTable:
+    """Delta over tasks, from pooled.json; without rows, and with the reason, where pooling was refused."""
+    rows = []
+    if "refused" not in pooled:
+        for what, three in [*((words, pooled[name]) for name, words in POOLED.items()), *pooled["deltas"].items()]:
+            alone = pooled["alone"].get(what, {})
+            rows.append({"what": what, **dict(zip(("mean", "low", "high"), three)), **_named("alone", alone)})
+    return PaperTable(
+        "pooled",
+        "Delta over tasks",
+        pooled.get("refused")
+        or "Delta under additive, nats per example, with partial pooling over tasks: posterior means and 95 % "
+        "intervals; beside them, what each task says alone, mean and sd.",
+        "pooled.json",
+        pd.DataFrame(rows, columns=["what", "mean", "low", "high", "alone_mean", "alone_sd"]),
+        (
+            text("", "what"),
+            interval("pooled", "mean", ends=("low", "high")),
+            number("alone", "alone_mean"),
+            number("sd", "alone_sd"),
+        ),
+    )
+
+
+def _named(prefix: str, numbers: Mapping[str, float]) -> dict[str, float]:
+    return {f"{prefix}_{name}": x for name, x in numbers.items()}

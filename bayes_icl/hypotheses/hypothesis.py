@@ -1,0 +1,294 @@
+r"""What a law of the mean is: curve, priors, how it is registered."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from math import log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bayes_icl.core.errors import StatedError
+from bayes_icl.core.inputs import run_python
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A prior distribution, as PyMC and numpy both spell it.
+
+    Attributes
+    ----------
+    family
+        Its name in PyMC: Normal, HalfNormal, LogNormal or Uniform.
+    parameters
+        Its parameters in PyMC's order.
+    length
+        For a vector with one entry an update: "update"; None for a number.
+    scaled
+        In units of the curves' scale (`noise.Statistics.scale`), which multiplies the draw; for Normal and HalfNormal.
+    """
+
+    family: str
+    parameters: tuple[float, ...]
+    length: str | None = None
+    scaled: bool = False
+
+    def draw(self, rng: np.random.Generator, size: tuple[int, ...], scale: float = 1.0) -> np.ndarray:
+        """Draws of that shape by numpy; `scale` is that of the curves, and used where the prior is scaled."""
+        if self.family == "HalfNormal":
+            x = np.abs(rng.normal(0.0, self.parameters[0], size))
+        else:
+            sampler: dict[str, Callable[..., np.ndarray]] = {
+                "Normal": rng.normal,
+                "LogNormal": rng.lognormal,
+                "Uniform": rng.uniform,
+            }
+            x = sampler[self.family](*self.parameters, size)
+        return x * scale if self.scaled else x
+
+    def widened(self, factor: float) -> Prior:
+        """The same prior `factor` times as wide; a Uniform, whose bounds mean something, stays as it is."""
+        if self.family == "Uniform":
+            return self
+        return replace(self, parameters=(*self.parameters[:-1], self.parameters[-1] * factor))
+
+
+def LogNormal(mu: float, sigma: float) -> Prior:
+    """Median exp(mu)."""
+    return Prior("LogNormal", (mu, sigma))
+
+
+def Uniform(low: float, high: float) -> Prior:
+    """Flat between `low` and `high`."""
+    return Prior("Uniform", (low, high))
+
+
+# Of all hypotheses; nats, so in units of the curves' scale.
+SHARED_PRIORS = {
+    "gain": Prior("Normal", (0.0, 2.5), scaled=True),
+    "gain_sd": Prior("HalfNormal", (1.0,), scaled=True),
+    "level": Prior("HalfNormal", (1.0,), scaled=True),
+    "walk": Prior("HalfNormal", (0.5,), scaled=True),
+}
+
+# Degrees of freedom of a whole sequence, where the noise is heavy-tailed.
+DOF_PRIOR = Prior("LogNormal", (log(8), 1.0))
+
+# A total update below this, nats, is none: shares of it would be shares of rounding errors.
+LEAST_TOTAL = 1e-6
+
+# A log ratio of probabilities below this is none; it may be small, at log-odds far from 0.
+LEAST_RATIO = 1e-12
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A law of the mean of L(n).
+
+    Attributes
+    ----------
+    name
+        As in files and on the command line.
+    curve
+        ``curve(xp, n, **parameters)``: the law up to origin and, but for a law `in_nats`, scale. For `latent_step`, the
+        log weight of a step at a share n of the way from n_min to n_max; for a `ceiling` and a law
+        `by_sequence`, ``curve(xp, statistics, ...)``: the updates themselves.
+    complexity
+        Among hypotheses that predict equally well the one with the least is named, of equals the best. From 6 on a law
+        is fitted to headlines only, and NUTS does not step in for it (`fit.HEAVY`).
+    priors
+        Of its own parameters; every one needs its meaning and unit in `meanings`.
+    has_gain
+        False where there is no mean update: `constant`, whose random gains of mean zero act along its line, and a
+        `ceiling`.
+    in_nats
+        The curve has its own size: the total update follows from its parameters and is not sampled.
+    latent_step
+        Each sequence jumps once, at an update of its own.
+    by_sequence
+        Every sequence has a curve of its own, known beforehand: `observer`.
+    ceiling
+        Not a rival but the best any law could do; left out of the survivors.
+    reference, predicts
+        Where it comes from, and what would tell it from the others.
+    student
+        A sequence's noise has heavy tails: a multivariate t with `dof` degrees of freedom (see `varied`).
+    prior_width
+        Times which all priors are as wide as stated (see `varied`).
+    """
+
+    name: str
+    curve: Callable[..., Any]
+    complexity: int
+    reference: str
+    predicts: str
+    priors: Mapping[str, Prior] = field(default_factory=dict)
+    meanings: Mapping[str, str] = field(default_factory=dict)
+    has_gain: bool = True
+    in_nats: bool = False
+    latent_step: bool = False
+    by_sequence: bool = False
+    ceiling: bool = False
+    student: bool = False
+    prior_width: float = 1.0
+
+    def varied(self, *, student: bool = False, prior_width: float = 1.0) -> Hypothesis:
+        """The same law with heavy-tailed noise, or wider or narrower priors."""
+        return replace(self, student=student, prior_width=prior_width)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """By name where it is registered: a user's function is in no module that another process could import."""
+        own = HYPOTHESES.get(self.name)
+        if own is not None and own.varied(student=self.student, prior_width=self.prior_width) == self:
+            return _registered, (self.name, self.student, self.prior_width)
+        return super().__reduce_ex__(protocol)
+
+    @property
+    def all_priors(self) -> dict[str, Prior]:
+        """The priors of all that is sampled, the shared ones first."""
+        shared = {k: v for k, v in SHARED_PRIORS.items() if k != "gain" or (self.has_gain and not self.in_nats)}
+        stated = {**shared, **({"dof": DOF_PRIOR} if self.student else {}), **self.priors}
+        return {name: prior.widened(self.prior_width) for name, prior in stated.items()}
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of all that is sampled."""
+        return tuple(self.all_priors)
+
+    def updates(self, xp: Any, stats: Any, params: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+        """Mean updates, nats; the differences of f along which random gains act; and the total mean update, nats.
+
+        Parameters
+        ----------
+        params
+            All parameters; on numpy with a leading axis of draws, shape (draw, 1) or (draw, length).
+
+        Returns
+        -------
+        mean, f
+            Shape (..., update); (seq, update) for f of a law `by_sequence`, whose mean is gain times f.
+        gain
+            Shape (..., 1) on numpy; 0 where there is no mean update.
+        """
+        theta = {name: params[name] for name in self.priors}
+        if self.ceiling:
+            # Random gains along a line: along the free curve itself there would be several modes.
+            line = xp.ones_like(stats.eigenvalues) / stats.eigenvalues.shape[0]
+            return self.curve(xp, stats, **theta), line, 0.0
+        if self.by_sequence:
+            f = self.curve(xp, stats, **theta)
+            return None, f, params["gain"]
+        g = self.curve(xp, stats.shots, **theta)
+        end = self.curve(xp, xp.stack([stats.shots[0], stats.n_max]), **theta)
+        total = end[..., 1:] - end[..., :1]
+        if self.in_nats:
+            mean = g[..., 1:] - g[..., :-1]
+            return mean, mean / xp.where(xp.abs(total) < LEAST_TOTAL, LEAST_TOTAL, total), total
+        f = (g[..., 1:] - g[..., :-1]) / total
+        gain = params["gain"] if self.has_gain else 0.0
+        return gain * f, f, gain
+
+    def step_log_weights(self, xp: Any, stats: Any, params: Mapping[str, Any]) -> Any:
+        """For `latent_step`: log probability of a step at each update and after the last, shape (..., update + 1)."""
+        n_updates = stats.shots.shape[0] - 1
+        score = self.curve(xp, stats.step_positions, **{name: params[name] for name in self.priors})
+        weight = xp.exp(score - score.max(axis=-1, keepdims=True))
+        later = weight[..., n_updates:].sum(axis=-1, keepdims=True)
+        # The floor keeps a step that is all but excluded from costing an infinity.
+        weights = xp.concatenate([weight[..., :n_updates], later], axis=-1) + 1e-12
+        return xp.log(weights / weights.sum(axis=-1, keepdims=True))
+
+
+HYPOTHESES: dict[str, Hypothesis] = {}
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")  # which stands in names of files
+
+# Names of what every law has in its fits and tables, and in its PyMC model: what is not its own, and the data.
+RESERVED = (
+    *(*SHARED_PRIORS, "dof", "delta", "log_odds", "mean_log_odds", "xp", "n", "statistics", "chain", "draw"),
+    *("log_likelihood", "shots", "n_max", "x", "x_mean", "x_scatter", "n_seqs", "scale", "transform", "eigenvalues"),
+    *("step_positions", "evidence", "evidence_total"),
+)
+
+
+def _registered(name: str, student: bool, prior_width: float) -> Hypothesis:
+    return HYPOTHESES[name].varied(student=student, prior_width=prior_width)
+
+
+def hypothesis(name: str, complexity: int, **fields: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a curve as a hypothesis; the fields are those of `Hypothesis`.
+
+    Raises
+    ------
+    ValueError
+        The name is taken, or cannot stand in the names of files; a parameter has the name of one that all laws have.
+    """
+
+    def register(curve: Callable[..., Any]) -> Callable[..., Any]:
+        if not (isinstance(name, str) and NAME.fullmatch(name)):
+            raise ValueError(f"a hypothesis is called by 1 to 40 letters, digits, _ or -, a letter first; not {name!r}")
+        for parameter in fields.get("priors", {}):
+            known = isinstance(parameter, str) and parameter.isidentifier()
+            if not known or parameter in RESERVED or parameter.endswith("__"):  # so end PyMC's own
+                raise ValueError(f"hypothesis {name!r}: no parameter can be called {parameter!r}: rename it")
+        if name in HYPOTHESES:
+            raise ValueError(f"a hypothesis called {name!r} is registered already")
+        HYPOTHESES[name] = Hypothesis(name, curve, complexity, **fields)
+        return curve
+
+    return register
+
+
+def label_of(name: str) -> str:
+    """A hypothesis's name in figures and tables; a user's own need not be registered in this process."""
+    return f"{name} (ceiling)" if name in HYPOTHESES and HYPOTHESES[name].ceiling else name
+
+
+def load_hypotheses(path: Path) -> list[str]:
+    """Run a Python file that registers hypotheses, and name those it registered; once a process.
+
+    Raises
+    ------
+    StatedError
+        No such file, an error in it, or nothing registered.
+    """
+    path = Path(os.path.realpath(path))  # `resolve` raises where links go round
+    if path in _LOADED:
+        return _LOADED[path]
+    if not path.is_file():
+        raise StatedError(f"--hypotheses-from {path}: no such file; it should be Python that registers hypotheses")
+    before = set(HYPOTHESES)
+    try:
+        run_python(path)
+    except StatedError as error:
+        for name in set(HYPOTHESES) - before:
+            del HYPOTHESES[name]
+        raise StatedError(f"--hypotheses-from {error}") from error
+    if not (new := [name for name in HYPOTHESES if name not in before]):
+        raise StatedError(f"--hypotheses-from {path}: nothing in it is registered with @hypothesis")
+    _LOADED[path] = new
+    return new
+
+
+_LOADED: dict[Path, list[str]] = {}
+
+LAWS_MODULE = "bayes_icl.hypotheses.laws"  # of the laws that every process knows
+
+
+def users_laws() -> tuple[Callable[..., None], list[dict[str, Any]], dict[Path, list[str]]]:
+    """What makes another process know the laws that were registered in this one: a function and its arguments.
+
+    Their fields, not themselves: a `Hypothesis` is sent by its name, which a new process does not know yet.
+    """
+    own = [dict(vars(law)) for law in HYPOTHESES.values() if getattr(law.curve, "__module__", None) != LAWS_MODULE]
+    return _adopt, own, _LOADED
+
+
+def _adopt(laws: list[dict[str, Any]], loaded: dict[Path, list[str]]) -> None:
+    for fields in laws:
+        HYPOTHESES[fields["name"]] = Hypothesis(**fields)
+    _LOADED.update(loaded)  # their files need not run again

@@ -1,0 +1,74 @@
+"""A fit in ArviZ's form: posterior, prior, replicates, and one log-likelihood a sequence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from bayes_icl.curves import Curves
+from bayes_icl.inference.noise import summarise
+from bayes_icl.inference.posterior import Posterior
+from bayes_icl.inference.predictive import mean_curve, replicate
+from bayes_icl.inference.scores import sequence_log_likelihood
+
+if TYPE_CHECKING:
+    import arviz as az
+
+REPLICATES = 1600  # new sequences a chain that are kept: 50 draws of 32, fewer draws of more
+
+CHAINS, DRAWS = 4, 500  # in which draws of the fast engine are laid out; they are independent
+
+
+def inference_data(posterior: Posterior, curves: Curves, seed: int = 0) -> az.InferenceData:
+    """The posterior as `arviz.InferenceData`.
+
+    Weighted draws of the fast engine are resampled to equal weight and laid out as four chains. Vectors of parameters
+    keep their length. `posterior_predictive` holds new sequences (`log_odds`: dims chain, draw, seq, shot, each at the
+    level of the sequence that it stands for) and the mean curve (`mean_log_odds`) of some of the draws.
+    """
+    import arviz as az
+
+    stats = summarise(curves)
+    hypothesis = posterior.hypothesis
+    rng = np.random.default_rng([seed, 1])
+    if posterior.engine == "fast":
+        sample_stats = {"log_weight": np.zeros((CHAINS, DRAWS))}
+        posterior, chains = posterior.equal(CHAINS * DRAWS, seed), CHAINS
+    else:
+        sample_stats, chains = posterior.state, posterior.chains
+    n_draws = len(posterior.log_weights) // chains
+    n_kept = min(n_draws, max(10, REPLICATES // len(curves.log_odds)))
+    kept = (np.arange(chains)[:, None] * n_draws + np.linspace(0, n_draws - 1, n_kept).astype(int)).ravel()
+    thinned = posterior.at(kept)
+    new = replicate(thinned, stats, rng) + curves.log_odds.mean(1)[:, None]
+    means = mean_curve(thinned, stats) + curves.log_odds.mean()
+
+    def as_chains(x: np.ndarray, n: int) -> np.ndarray:
+        return x.reshape(chains, n, *x.shape[1:])
+
+    draws = {name: as_chains(x, n_draws) for name, x in posterior.numbers(stats).items()}
+    draws |= {name: as_chains(x, n_draws) for name, x in posterior.params.items() if name not in draws}
+    prior = {
+        name: own.draw(rng, (1, DRAWS, *draws[name].shape[2:]), stats.scale)
+        for name, own in hypothesis.all_priors.items()
+    }
+    if "gain" in prior:
+        prior["delta"] = prior["gain"] / (stats.n_max - stats.shots[0])
+    coords = {"seq": np.arange(len(curves.log_odds)), "shot": curves.shots.astype(int)}
+    dims = {"log_odds": ["seq", "shot"]}
+    own = as_chains(sequence_log_likelihood(posterior, stats), n_draws)
+    return az.InferenceData(
+        posterior=az.dict_to_dataset(draws),
+        sample_stats=az.dict_to_dataset(sample_stats) if isinstance(sample_stats, dict) else sample_stats,
+        prior=az.dict_to_dataset(prior),
+        posterior_predictive=az.dict_to_dataset(
+            {"log_odds": as_chains(new, n_kept).astype(np.float32), "mean_log_odds": as_chains(means, n_kept)},
+            coords=coords,
+            dims={**dims, "mean_log_odds": ["shot"]},
+        ),
+        log_likelihood=az.dict_to_dataset({"log_odds": own}, coords=coords, dims={"log_odds": ["seq"]}),
+        observed_data=xr.Dataset({"log_odds": (("seq", "shot"), curves.log_odds)}, coords=coords),
+        attrs={"engine": posterior.engine},
+    )

@@ -1,0 +1,130 @@
+"""What a fitted hypothesis says of curves it has not seen: new sequences, and how a sequence goes on.
+
+The noise is that of `noise`, drawn instead of integrated out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from bayes_icl.inference.noise import Statistics, variances
+from bayes_icl.inference.posterior import Posterior
+
+
+def mean_curve(posterior: Posterior, stats: Statistics) -> Float[np.ndarray, "draw shot"]:
+    """The mean of L over sequences under each draw, each with a mean of 0 over shots, nats."""
+    if posterior.hypothesis.by_sequence:
+        mean = posterior.params["gain"] * stats.evidence.mean(0)
+    elif posterior.hypothesis.latent_step:
+        # A step has happened by update n with the probability of its weights up to there.
+        weights = posterior.hypothesis.step_log_weights(np, stats, posterior.params)
+        mean = posterior.params["gain"] * np.exp(weights[:, :-1])
+    else:
+        mean = posterior.hypothesis.updates(np, stats, posterior.params)[0]
+    mean = np.broadcast_to(mean, (len(posterior.log_weights), len(stats.eigenvalues)))
+    return _curve_of(mean)
+
+
+def _curve_of(updates: np.ndarray) -> np.ndarray:
+    """Curves with these updates, each with a mean of 0 over its shots."""
+    curves = np.concatenate([np.zeros_like(updates[..., :1]), np.cumsum(updates, axis=-1)], axis=-1)
+    return curves - curves.mean(-1, keepdims=True)
+
+
+def replicate(posterior: Posterior, stats: Statistics, rng: np.random.Generator) -> Float[np.ndarray, "draw seq shot"]:
+    """As many new sequences as there are, under each draw, each with a mean of 0 over its shots, nats.
+
+    The intercept l0_s has a flat prior and cannot be drawn; whoever shows a replicate adds a level of their own.
+    """
+    hypothesis, params = posterior.hypothesis, posterior.params
+    n_draws, n_seqs, k = len(posterior.log_weights), len(stats.x), len(stats.eigenvalues)
+    if hypothesis.latent_step:
+        f = _steps(hypothesis.step_log_weights(np, stats, params)[:, None, :], n_seqs, rng)
+        mean = params["gain"][:, :, None] * f
+    else:
+        mean, f, gain = hypothesis.updates(np, stats, params)
+        f = f[None] if hypothesis.by_sequence else np.broadcast_to(f, (n_draws, k))[:, None]
+        mean = gain[:, :, None] * f if hypothesis.by_sequence else np.broadcast_to(mean, (n_draws, k))[:, None]
+    v = variances(stats, params["level"], params["walk"])
+    drift = params["gain_sd"][:, :, None] * rng.normal(size=(n_draws, n_seqs, 1)) * f
+    noise = (np.sqrt(v)[:, None, :] * rng.normal(size=(n_draws, n_seqs, k))) @ stats.transform
+    if hypothesis.student:
+        size = np.sqrt(params["dof"] / rng.chisquare(params["dof"], size=(n_draws, n_seqs)))[:, :, None]
+        drift, noise = drift * size, noise * size
+    return _curve_of(mean + drift + noise)
+
+
+def _steps(log_weights: Float[np.ndarray, "draw seq step"], n_seqs: int, rng: np.random.Generator) -> np.ndarray:
+    """Differences of f of sequences that jump once, (draw, seq, update): 1 at the step, 0 if after the last shot."""
+    n_steps = log_weights.shape[-1]
+    step = (log_weights + rng.gumbel(size=(len(log_weights), n_seqs, n_steps))).argmax(-1)
+    return np.eye(n_steps)[step][..., :-1]
+
+
+def go_on(
+    posterior: Posterior, stats: Statistics, n_past: int, rng: np.random.Generator
+) -> Float[np.ndarray, "draw seq later"]:
+    """How each sequence goes on after its first updates: L less that of the last shot seen, under each draw, nats.
+
+    Parameters
+    ----------
+    posterior
+        Of the first part of these curves; not of a `ceiling`, which says nothing of later shots.
+    stats
+        Of the whole curves.
+    n_past
+        Updates that are given.
+    """
+    hypothesis, params = posterior.hypothesis, posterior.params
+    n_draws, n_seqs, k = len(posterior.log_weights), len(stats.x), len(stats.eigenvalues)
+    v = variances(stats, params["level"], params["walk"])
+    cov = (stats.transform * v[:, None, :]) @ stats.transform
+    inverse = np.linalg.inv(cov[:, :n_past, :n_past])
+    past = (stats.x @ stats.transform)[:, :n_past]
+    matched = past @ inverse  # (draw, seq, past)
+    w2 = params["gain_sd"][:, :, None] ** 2
+    if hypothesis.latent_step:
+        gain = params["gain"][:, :, None]
+        f = _steps(_step_beliefs(posterior, stats, past, matched, inverse), n_seqs, rng)
+    else:
+        _, f, gain = hypothesis.updates(np, stats, params)
+        gain = np.broadcast_to(gain, (n_draws, 1))[:, :, None]
+        f = f[None] if hypothesis.by_sequence else np.broadcast_to(f, (n_draws, k))[:, None]
+    seen = f[..., :n_past] @ inverse  # (draw, seq or 1, past)
+    q = (seen * f[..., :n_past]).sum(-1, keepdims=True)
+    shrink = w2 / (1 + w2 * q)
+    size = 1.0
+    error = (seen * past).sum(-1, keepdims=True) - gain * q
+    if hypothesis.student:
+        rest = past - gain * f[..., :n_past]
+        squares = ((rest @ inverse) * rest).sum(-1, keepdims=True) - shrink * error**2
+        dof = params["dof"][:, :, None]
+        size = np.sqrt((dof + squares) / rng.chisquare(dof + n_past, size=squares.shape))
+    own_gain = gain + shrink * error + size * np.sqrt(shrink) * rng.normal(size=(n_draws, n_seqs, 1))
+    carry = inverse @ cov[:, :n_past, n_past:]
+    left = cov[:, n_past:, n_past:] - cov[:, n_past:, :n_past] @ carry
+    root = np.linalg.cholesky(left)
+    noise = rng.normal(size=(n_draws, n_seqs, k - n_past)) @ np.swapaxes(root, -1, -2)
+    later = own_gain * f[..., n_past:] + (past - own_gain * f[..., :n_past]) @ carry + size * noise
+    return np.cumsum(later, axis=-1)
+
+
+def _step_beliefs(
+    posterior: Posterior, stats: Statistics, past: np.ndarray, matched: np.ndarray, inverse: np.ndarray
+) -> Float[np.ndarray, "draw seq step"]:
+    """Log probability of each place of the latent step given a sequence's first updates, not normalised."""
+    params = posterior.params
+    gain, w2 = params["gain"][:, :, None], params["gain_sd"][:, :, None] ** 2
+    q = np.diagonal(inverse, axis1=1, axis2=2)[:, None, :]
+    explained = 2 * gain * matched - gain**2 * q + w2 / (1 + w2 * q) * (matched - gain * q) ** 2
+    log_det = np.log1p(w2 * q)
+    if posterior.hypothesis.student:
+        dof, own = params["dof"][:, :, None], (matched * past).sum(-1, keepdims=True)
+        n_past = past.shape[-1]
+        fit = -0.5 * log_det - 0.5 * (dof + n_past) * (np.log1p((own - explained) / dof) - np.log1p(own / dof))
+    else:
+        fit = 0.5 * (explained - log_det)
+    weights = posterior.hypothesis.step_log_weights(np, stats, params)[:, None, :]
+    later = np.broadcast_to(weights[..., fit.shape[-1] :], (*fit.shape[:2], weights.shape[-1] - fit.shape[-1]))
+    return np.concatenate([weights[..., : fit.shape[-1]] + fit, later], axis=-1)

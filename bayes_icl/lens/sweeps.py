@@ -1,0 +1,340 @@
+"""Many edited runs of one prompt in one pass: each joins where it first differs from the run without edits.
+
+A run whose residual stream is patched before block 12, or that goes without head L12H3, is the plain run up to there.
+So the plain run is made once (`base_run`), and the edited ones are rows of a batch that grows from block to block;
+positions before the first edit are not computed again either, their keys and values being those of the plain run.
+Nothing is approximated: a row gives what a run of its own gives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from bayes_icl.core.errors import StatedError
+from bayes_icl.lens.anatomy import Anatomy
+from bayes_icl.lens.attention import Attention, attention_through, masked, weighed
+from bayes_icl.lens.edits import Edits, heads_replaced, put, starting_at, unembedding
+
+TOKENS_AT_ONCE = 8192  # rows times positions of a pass, which bounds the memory
+
+
+@dataclass(frozen=True)
+class Row:
+    """One edited run; positions count from `Base.first`.
+
+    Attributes
+    ----------
+    layer
+        The first block whose input or inside is edited; the number of layers stands for the final norm.
+    patch
+        The residual stream instead of what goes into `layer`, by position, shape (d_model,).
+    heads
+        By layer: heads, and what they hand to the output projection, shape (pos, chosen head, d_head); NaN keeps
+        their own output.
+    mlps
+        By layer: what the MLP adds instead, shape (pos, d_model).
+    at
+        Where `heads` and `mlps` act, shape (pos,); None for everywhere.
+    blocked
+        What may not be attended to from `layer` on, shape (pos, seen), `seen` counting from the prompt's start.
+    until
+        The layer before which `blocked` ends.
+    """
+
+    layer: int
+    patch: Mapping[int, Tensor] = field(default_factory=dict)
+    heads: Mapping[int, tuple[Sequence[int], Tensor]] = field(default_factory=dict)
+    mlps: Mapping[int, Tensor] = field(default_factory=dict)
+    at: Bool[np.ndarray, " pos"] | None = None
+    blocked: Bool[Tensor, "pos seen"] | None = None
+    until: int = 1_000_000
+
+
+@dataclass(frozen=True)
+class Base:
+    """The run that rows start from.
+
+    Attributes
+    ----------
+    tokens
+        Of the whole prompt, shape (pos,).
+    first
+        The first position that rows may edit.
+    edits
+        Heads that it went without, and every row does.
+    residual
+        What goes into each block, and into the final norm last: shape (1, pos - first, d_model).
+    keys, values
+        By layer, of the positions before `first`: shape (1, kv_head, first, d_head).
+    logits
+        After the last token, shape (1, vocab).
+    """
+
+    tokens: Int[np.ndarray, " pos"]
+    first: int
+    edits: Edits
+    residual: list[Tensor]
+    keys: list[Tensor]
+    values: list[Tensor]
+    logits: Tensor
+
+
+def base_run(anatomy: Anatomy, tokens: Int[np.ndarray, " pos"], first: int, edits: Edits | None = None) -> Base:
+    """Run a prompt once, and keep what edited runs of it start from.
+
+    Parameters
+    ----------
+    edits
+        As for `stream.heads_replaced`, at every position of the prompt.
+
+    Raises
+    ------
+    StatedError
+        The edits change nothing at all.
+    """
+    edits = edits or {}
+    residual: list[Tensor] = []
+    keys: list[Tensor] = []
+    values: list[Tensor] = []
+
+    def keep(_: nn.Module, args: tuple, kwargs: dict) -> None:
+        x = args[0] if args else next(iter(kwargs.values()))
+        residual.append(x[:, first:].clone())
+
+    def keep_prefix(one: Attention) -> None:
+        keys.append(one.key[:, :, :first].clone())
+        values.append(one.value[:, :, :first].clone())
+
+    with contextlib.ExitStack() as stack:
+        for module in (*anatomy.blocks, anatomy.final_norm.module):
+            stack.enter_context(module.register_forward_pre_hook(keep, with_kwargs=True))
+        changed = stack.enter_context(heads_replaced(anatomy, edits))
+        stack.enter_context(attention_through(anatomy, keep_prefix))
+        stack.enter_context(unembedding(anatomy, [-1]))
+        stack.enter_context(torch.inference_mode())
+        ids = torch.from_numpy(tokens)[None].to(anatomy.unembedding.device)
+        logits = anatomy.hf(input_ids=ids, use_cache=False).logits[0]
+    if edits and not changed:
+        raise StatedError("the heads to ablate already put out what stands in for them: nothing would be ablated")
+    return Base(tokens, first, edits, residual, keys, values, logits)
+
+
+class Written(NamedTuple):
+    """What rows write along a direction, nats; as in `effects.Parts`.
+
+    Attributes
+    ----------
+    head
+        Shape (row, layer, head).
+    mlp
+        Shape (row, layer).
+    """
+
+    head: Tensor
+    mlp: Tensor
+
+
+class Swept(NamedTuple):
+    """Some rows of a sweep.
+
+    Attributes
+    ----------
+    rows
+        Their numbers.
+    logits
+        Shape (row, read, vocab).
+    written
+        What they write, if it was watched.
+    stream
+        Shape (row, d_model), if it was asked for.
+    """
+
+    rows: list[int]
+    logits: Tensor
+    written: Written | None
+    stream: Tensor | None
+
+
+class Watched(NamedTuple):
+    """What to measure of rows at one position, along the direction of the run without edits (`effects.Parts`).
+
+    Attributes
+    ----------
+    position
+        Counted from `Base.first`.
+    direction
+        Shape (d_model,).
+    seen
+        By layer, shape (head, d_head).
+    head, mlp
+        Of the run without edits, shapes (layer, head) and (layer,), which rows have below their layer.
+    """
+
+    position: int
+    direction: Tensor
+    seen: Sequence[Tensor]
+    head: Tensor
+    mlp: Tensor
+
+
+def sweep(
+    anatomy: Anatomy,
+    base: Base,
+    rows: Sequence[Row],
+    read: Sequence[int],
+    *,
+    watched: Watched | None = None,
+    stream: tuple[int, int] | None = None,
+    at_once: int = TOKENS_AT_ONCE,
+) -> Iterator[Swept]:
+    """Run every row.
+
+    Parameters
+    ----------
+    read
+        Positions whose logits are wanted, counted from `Base.first`.
+    watched
+        Measure what heads and MLPs write as well.
+    stream
+        Give the residual stream as well: what goes into this block at this position.
+    at_once
+        Rows times positions in one pass.
+    """
+    for row in rows:
+        if any(layer < row.layer for layer in (*row.heads, *row.mlps)):
+            raise ValueError(f"a row joins at layer {row.layer}, above an edit of its own")
+    order = sorted(range(len(rows)), key=lambda i: rows[i].layer)
+    n = max(at_once // base.residual[0].shape[1], 1)
+    for start in range(0, len(order), n):
+        some = order[start : start + n]
+        with torch.inference_mode():
+            found = _run(anatomy, base, [rows[i] for i in some], read, watched, stream)
+        yield Swept(some, *found)  # out of inference mode, which is not the caller's
+
+
+def _run(
+    anatomy: Anatomy,
+    base: Base,
+    rows: Sequence[Row],
+    read: Sequence[int],
+    watched: Watched | None,
+    stream: tuple[int, int] | None,
+) -> tuple[Tensor, Written | None, Tensor | None]:
+    """One pass over rows in the order of their layers."""
+    begin, n_layers = rows[0].layer, anatomy.n_layers
+    width, device = base.residual[0].shape[1], anatomy.unembedding.device
+    here = torch.arange(base.first, base.first + width, device=device)
+    blocked_rows = [i for i, row in enumerate(rows) if row.blocked is not None]
+    written = None
+    if watched:
+        written = Written(watched.head.repeat(len(rows), 1, 1), watched.mlp.repeat(len(rows), 1))
+
+    def joining(layer: int) -> Any:
+        """Rows of this layer join those that run already."""
+        own = [row for row in rows if row.layer == layer]
+
+        def hook(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+            name = None if args else next(iter(kwargs))
+            x = args[0] if args else kwargs[name]
+            added = base.residual[layer].repeat(len(own), 1, 1)
+            for i, row in enumerate(own):
+                for position, vector in row.patch.items():
+                    added[i, position] = vector.to(device)
+            x = added if layer == begin else torch.cat([x, added])
+            return ((x, *args[1:]), kwargs) if args else (args, kwargs | {name: x})
+
+        return hook
+
+    kept = base.residual[stream[0]][:, stream[1]].repeat(len(rows), 1) if stream else None
+
+    def keep_stream(_: nn.Module, args: tuple, kwargs: dict) -> None:
+        x = args[0] if args else next(iter(kwargs.values()))
+        if stream and kept is not None:
+            kept[: len(x)] = x[:, stream[1]]
+
+    def edit_heads(layer: int) -> Any:
+        def hook(_: nn.Module, args: tuple) -> tuple:
+            z = args[0].clone()
+            by_head = z.view(len(z), width, anatomy.n_heads, -1)
+            if layer in base.edits:
+                heads, values = base.edits[layer]
+                put(by_head, heads, values[:, base.first :].to(device))
+            for i, row in enumerate(rows[: len(z)]):
+                if layer in row.heads:
+                    heads, values = row.heads[layer]
+                    values = values.to(device)
+                    if row.at is not None:
+                        values = torch.where(torch.from_numpy(row.at).to(device)[:, None, None], values, torch.nan)
+                    put(by_head[i : i + 1], heads, values[None])
+            if watched and written:
+                seen = watched.seen[layer]
+                effect = ((by_head[:, watched.position] - anatomy.value_bias[layer]) * seen).sum(-1)
+                written.head[: len(z), layer] = effect
+            return (z, *args[1:])
+
+        return hook
+
+    def edit_mlp(layer: int) -> Any:
+        def hook(_: nn.Module, args: tuple, y: Tensor) -> Tensor:
+            flat = y.reshape(-1, width, y.shape[-1]).clone()  # OPT's MLP has one axis for rows and positions
+            for i, row in enumerate(rows[: len(flat)]):
+                if layer in row.mlps:
+                    at = slice(None) if row.at is None else torch.from_numpy(np.flatnonzero(row.at)).to(device)
+                    flat[i, at] = row.mlps[layer].to(device)[at] / anatomy.multiplier
+            if watched and written:
+                own = (flat[:, watched.position] * anatomy.multiplier * watched.direction).sum(-1)
+                written.mlp[: len(flat), layer] = own
+            return flat.view(y.shape)
+
+        return hook
+
+    def attend(one: Attention) -> Tensor | None:
+        active = len(one.query)
+        blocked = [i for i in blocked_rows if i < active and one.layer < rows[i].until]
+        if not base.first and not blocked:
+            return None
+        scores = one.scores(one.query, one.key)
+        if base.first:
+            scores = torch.cat([one.scores(one.query, base.keys[one.layer]), scores], -1)
+        seen = torch.arange(base.first + width, device=device)
+        allowed = seen <= here[:, None]
+        if one.window:
+            allowed &= seen > here[:, None] - one.window
+        allowed = allowed.repeat(active if blocked else 1, 1, 1, 1)
+        for i in blocked:
+            mask = rows[i].blocked
+            assert mask is not None
+            allowed[i, 0] &= ~mask.to(device)
+        weights = masked(scores, allowed).softmax(-1)
+        out = weighed(weights[..., base.first :], one.value)
+        return out + weighed(weights[..., : base.first], base.values[one.layer]) if base.first else out
+
+    with contextlib.ExitStack() as stack:
+        if begin:
+            stack.enter_context(starting_at(anatomy, begin, base.residual[0]))
+        modules = [*anatomy.blocks, anatomy.final_norm.module]
+        for layer in sorted({row.layer for row in rows}):
+            stack.enter_context(modules[layer].register_forward_pre_hook(joining(layer), with_kwargs=True))
+        if stream and stream[0] >= begin:  # after those that join there
+            stack.enter_context(modules[stream[0]].register_forward_pre_hook(keep_stream, with_kwargs=True))
+        for layer in range(begin, n_layers):
+            if watched or layer in base.edits or any(layer in row.heads for row in rows):
+                stack.enter_context(anatomy.outs[layer].register_forward_pre_hook(edit_heads(layer)))
+            if watched or any(layer in row.mlps for row in rows):
+                stack.enter_context(anatomy.mlp_output(layer).register_forward_hook(edit_mlp(layer)))
+        stack.enter_context(unembedding(anatomy, read))
+        stack.enter_context(attention_through(anatomy, attend))
+        logits = anatomy.hf(
+            input_ids=torch.from_numpy(base.tokens[base.first :])[None].to(device),
+            position_ids=here[None],
+            use_cache=False,
+        ).logits
+    return logits[0].view(len(rows), len(read), -1), written, kept

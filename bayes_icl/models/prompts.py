@@ -1,0 +1,413 @@
+"""From examples to tokens: where each answer stands, and the other answers that branch off there.
+
+Every off-by-one of the project is decided here. The text of an episode is tokenised once; an answer's tokens are
+``tokens[start:stop]``, its terminator included, and a word-boundary space belongs to the answer, not to the query
+(so ``(28, 59)`` has the answer " 59" and the terminator ")" + newline). The distribution of the token at position i
+is read at position i - 1.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from bayes_icl.core.errors import StatedError
+from bayes_icl.tasks.task import Example, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Tokens that separate documents in the training data of models whose tokenizer adds no BOS.
+DOCUMENT_SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "<|begin_of_text|>")
+
+Path = tuple[int, ...]
+"""Tokens of a continuation, terminator included."""
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Tokens of other answers, appended to an episode in a second pass over its cached prefix.
+
+    A branch token sees the first `attach` tokens of the episode and its own ancestors, nothing else.
+
+    Attributes
+    ----------
+    tokens, parent, attach, depth
+        One entry a branch token; `parent` is the index of the branch token before it, or -1 where it follows the
+        episode itself; it stands at position ``attach + depth``.
+    """
+
+    tokens: Int[np.ndarray, " branch"]
+    parent: Int[np.ndarray, " branch"]
+    attach: Int[np.ndarray, " branch"]
+    depth: Int[np.ndarray, " branch"]
+
+    def path(self, i: int) -> list[int]:
+        """A branch token's ancestors, from the episode on, and itself."""
+        path = [i]
+        while self.parent[path[0]] >= 0:
+            path.insert(0, int(self.parent[path[0]]))
+        return path
+
+    def visible(self, n_tokens: int) -> Bool[np.ndarray, "branch seen"]:
+        """What each branch token may attend to: `n_tokens` of the episode, then the branch tokens."""
+        n = len(self.tokens)
+        seen = np.zeros((n, n_tokens + n), dtype=bool)
+        for i in range(n):
+            if self.parent[i] >= 0:
+                seen[i, n_tokens:] = seen[self.parent[i], n_tokens:]
+            seen[i, : self.attach[i]] = True
+            seen[i, n_tokens + i] = True
+        return seen
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """An episode as one model reads it.
+
+    Attributes
+    ----------
+    tokens
+        The whole episode, BOS included.
+    answer_start, answer_stop
+        Per shot: the answer with its terminator is ``tokens[start:stop]``.
+    foils
+        Per shot: the tokens of the foil with its terminator, empty where there is none.
+    labels
+        Per shot: the tokens of every label with its terminator, in the task's order; empty for tasks without.
+    branches
+        The tokens that `foils` and `labels` need beyond the episode's own.
+    rows
+        Per shot, the row of logits that predicts what follows a prefix of a continuation: ``(False, position)`` in the
+        episode, ``(True, index)`` among the branch tokens.
+    query_start, query_stop
+        Per shot: ``tokens[start:stop]`` are those that hold some of the query's text.
+    digits
+        Per shot of a task of numbers: which of the answer's tokens hold its digits, counted from its first;
+        a terminator's digits are none of them.
+    """
+
+    tokens: Int[np.ndarray, " pos"]
+    answer_start: Int[np.ndarray, " shot"]
+    answer_stop: Int[np.ndarray, " shot"]
+    foils: tuple[Path, ...]
+    labels: tuple[tuple[Path, ...], ...]
+    branches: Branches
+    rows: tuple[dict[Path, tuple[bool, int]], ...]
+    query_start: Int[np.ndarray, " shot"]
+    query_stop: Int[np.ndarray, " shot"]
+    digits: tuple[tuple[int, ...], ...] = ()
+
+    def answer(self, shot: int) -> Path:
+        """Tokens of the true answer, terminator included."""
+        return tuple(self.tokens[self.answer_start[shot] : self.answer_stop[shot]].tolist())
+
+
+def first_token(tokenizer: PreTrainedTokenizerBase) -> tuple[int | None, str]:
+    """The token put before every episode, and the policy that chose it, for the provenance.
+
+    The tokenizer's own BOS where it adds one, else its document separator where it has one, else none.
+    """
+    added = tokenizer("a").input_ids
+    bare = tokenizer("a", add_special_tokens=False).input_ids
+    if len(added) > len(bare) and added[0] == tokenizer.bos_token_id:
+        return added[0], f"tokenizer's BOS {tokenizer.bos_token}"
+    for separator in DOCUMENT_SEPARATORS:
+        token = tokenizer.backend_tokenizer.token_to_id(separator)
+        if token is not None:
+            return token, f"document separator {separator}"
+    return None, "none"
+
+
+def example_parts(template: str, example: Example, answer: str | None = None) -> tuple[str, str, str]:
+    """Text of an example in three parts: up to the answer, the answer, and its terminator.
+
+    Parameters
+    ----------
+    answer
+        Written in place of the example's own, for foils and labels.
+    """
+    before, _, terminator = template.partition("{answer}")
+    bare = before.rstrip(" ")  # a space before the answer belongs to the answer
+    return (
+        bare.replace("{query}", example.query),
+        before[len(bare) :] + (example.answer if answer is None else answer),
+        terminator,
+    )
+
+
+def encode_episode(
+    task: Task, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, branch: bool = True
+) -> Prompt:
+    """Tokenise an episode and find its answers by character offsets.
+
+    The last example is tokenised as if another one followed, and cut after its answer: some tokenizers join blank lines
+    at the end of a text and not within it, and an episode's tokens must not depend on how many examples come later.
+
+    Parameters
+    ----------
+    branch
+        Lay out the branches for foils and labels too.
+
+    Raises
+    ------
+    StatedError
+        An answer (or foil) that does not begin and end on a token boundary, or text that the tokenizer reads as a
+        control token or does not know; the error names the example.
+    """
+    text, spans, asked, digits = "", [], [], []
+    in_front, _, _ = task.template.partition("{query}")
+    for example in examples:
+        before, answer, terminator = example_parts(task.template, example)
+        asked.append((len(text) + len(in_front), len(text) + len(in_front) + len(example.query)))
+        start = len(text) + len(before)
+        text += before + answer + terminator
+        if task.form == "number":
+            digits.append([(i, i + 1) for i in range(start, start + len(answer)) if text[i] in "0123456789"])
+        spans.append((start, start + len(answer) + len(terminator)))
+    # What follows each answer: the example after it, and after the last the first again.
+    after = [example_parts(task.template, example)[0] for example in (*examples[1:], examples[0])]
+    tokens, starts, stops, offsets = _locate(text, after[-1], spans, tokenizer, task, examples)
+    query = _covering(asked, offsets)
+    in_digits = tuple(
+        tuple(sorted({int(i) - int(start) for i in _covering(places, offsets)[:, 0]}))
+        for start, places in zip(starts, digits)
+    )
+
+    bos, _ = first_token(tokenizer)
+    offset = 0 if bos is None else 1
+    tokens = np.concatenate([np.array([] if bos is None else [bos], dtype=np.int64), tokens])
+    starts, stops, query = starts + offset, stops + offset, query + offset
+
+    foils: list[Path] = []
+    labels: list[tuple[Path, ...]] = []
+    for shot, example in enumerate(examples):
+        own = tuple(tokens[starts[shot] : stops[shot]].tolist())
+        # Alternatives are tokenised within their own example; the true answer, treated likewise, must come out as in
+        # the episode, or the two would not be comparable.
+        if branch and (example.foil or task.labels):
+            again = _alternative(task, example, example.answer, after[shot], tokenizer)
+            if again != own:
+                raise StatedError(
+                    f"task {task.name!r}: the answer of example {shot + 1} ({example.query!r}, {example.answer!r}) is "
+                    "tokenised differently by itself and in the episode, so foils and labels cannot be compared with "
+                    "it: change the template, or collect --readouts complement"
+                )
+        foils.append(
+            _alternative(task, example, example.foil, after[shot], tokenizer) if branch and example.foil else ()
+        )
+        written = task.labels if branch else ()
+        labels.append(tuple(_alternative(task, example, label, after[shot], tokenizer) for label in written))
+    branches, rows = _lay_out(tokens, starts, stops, [(foil, *others) for foil, others in zip(foils, labels)])
+    return Prompt(
+        tokens, starts, stops, tuple(foils), tuple(labels), branches, rows, query[:, 0], query[:, 1], in_digits
+    )
+
+
+def recorded_prompt(
+    tokens: Int[np.ndarray, " pos"],
+    answer_start: Int[np.ndarray, " shot"],
+    answer_stop: Int[np.ndarray, " shot"],
+    query_start: Int[np.ndarray, " shot"],
+    query_stop: Int[np.ndarray, " shot"],
+) -> Prompt:
+    """The prompt of an episode in a curves file, to be run again; without foils and labels."""
+    tokens = tokens[tokens >= 0].astype(np.int64)
+    nothing: list[tuple[()]] = [()] * len(answer_start)
+    branches, rows = _lay_out(tokens, answer_start, answer_stop, nothing)
+    lacks = tuple(nothing), tuple(nothing)
+    return Prompt(tokens, answer_start, answer_stop, *lacks, branches, rows, query_start, query_stop)
+
+
+OFTEN = 0.4  # of two answers drawn at random, the share that differs in a token which tells them apart
+
+
+def differing(prompts: Sequence[Prompt], token: int) -> float:
+    """How often two answers of a task, drawn at random, differ in one token of theirs; 0 to 1."""
+    answers = [p.answer(shot)[token] for p in prompts for shot in range(len(p.answer_start))]
+    _, counts = np.unique(answers, return_counts=True)
+    return float(1 - ((counts / len(answers)) ** 2).sum())
+
+
+def token_read(prompts: Sequence[Prompt], task: str) -> int:
+    """The token of the answer, counted from 0, that is read of a task: the first that tells its answers apart.
+
+    That is the first in which two answers `OFTEN` differ: of numbers the first digit, where a lone space stands before
+    it. Where no token does (one label is rare), it is the one in which they differ most.
+
+    Raises
+    ------
+    StatedError
+        All answers are alike as far as the shortest goes.
+    """
+    shortest = min(int((p.answer_stop - p.answer_start).min()) for p in prompts)
+    differ = [differing(prompts, token) for token in range(shortest)]
+    if not any(differ):
+        raise StatedError(
+            f"all answers of task {task!r} begin alike: no token tells them apart; leave the task out with --tasks, or "
+            "say with --token which one to read"
+        )
+    return next((token for token, share in enumerate(differ) if share >= OFTEN), int(np.argmax(differ)))
+
+
+ROLES = ("query", "separator", "answer")
+
+
+class Places(NamedTuple):
+    """What each token of an episode is.
+
+    Attributes
+    ----------
+    shot
+        The shot whose query, answer or separator it belongs to, shape (pos,); -1 for the first token, the sink.
+    role
+        Index in `ROLES`, shape (pos,): terminators belong to answers, and what is neither query nor answer separates.
+    offset
+        Tokens from the first of that shot's answer, negative before it, shape (pos,): aligned between episodes.
+    """
+
+    shot: Int[np.ndarray, " pos"]
+    role: Int[np.ndarray, " pos"]
+    offset: Int[np.ndarray, " pos"]
+
+
+def token_places(prompt: Prompt) -> Places:
+    """Tell an episode's tokens apart, by the places of its queries and answers."""
+    n = len(prompt.tokens)
+    shot, role, offset = np.full(n, -1), np.full(n, ROLES.index("separator")), np.zeros(n, dtype=int)
+    begin = 0
+    for i, (start, stop) in enumerate(zip(prompt.answer_start.tolist(), prompt.answer_stop.tolist())):
+        shot[begin:stop], offset[begin:stop] = i, np.arange(begin, stop) - start
+        role[prompt.query_start[i] : prompt.query_stop[i]] = ROLES.index("query")
+        role[start:stop] = ROLES.index("answer")
+        begin = stop
+    shot[0], role[0], offset[0] = -1, ROLES.index("separator"), 0
+    return Places(shot, role, offset)
+
+
+@functools.lru_cache(maxsize=8)
+def _set_apart(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """Tokens that are no text, with what they are written as: control tokens and the one for what is not known."""
+    special = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return special | dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens))
+
+
+def _check_text(
+    text: str,
+    ids: Sequence[int],
+    offsets: Sequence[tuple[int, int]],
+    spans: Sequence[tuple[int, int]],
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    examples: Sequence[Example],
+) -> None:
+    """Refuse text that would be read as something other than text."""
+    apart = _set_apart(tokenizer)
+    if apart.keys().isdisjoint(ids):
+        return
+    for token, (begin, end) in zip(ids, offsets):
+        if token not in apart or end <= begin or begin >= spans[-1][1]:
+            continue
+        shot = next(i for i, (_, stop) in enumerate(spans) if begin < stop)
+        example = examples[shot]
+        where = f"task {task.name!r}: example {shot + 1} ({example.query!r}, {example.answer!r})"
+        written = text[begin:end].strip()
+        if written == apart[token].strip():
+            raise StatedError(
+                f"{where} holds {written!r}, which the tokenizer reads as a control token, not as text: take it out of "
+                "the queries, the answers or the template"
+            )
+        raise StatedError(
+            f"{where} holds {written!r}, which the tokenizer does not know and reads as {apart[token]!r}: write it "
+            "otherwise, or take another model"
+        )
+
+
+def _locate(
+    text: str,
+    after: str,
+    spans: Sequence[tuple[int, int]],
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    examples: Sequence[Example],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[tuple[int, int]]]:
+    """Tokens of `text`; for each character span, the first token in it and the first after it; all offsets.
+
+    The last span ends the text; `after` follows it when it is tokenised, and its tokens are cut off.
+    """
+    text += after
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    offsets = encoded.offset_mapping
+    _check_text(text, encoded.input_ids, offsets, spans, tokenizer, task, examples)
+    # Some tokenizers (GPT-NeoX, RoBERTa) leave the space in front of a token out of its offsets: a token begins where
+    # the one before it ends, if there are only spaces between.
+    offsets = [
+        (last, end) if last < begin and not text[last:begin].strip(" ") else (begin, end)
+        for (_, last), (begin, end) in zip([(0, 0), *offsets], offsets)
+    ]
+    begins = {begin: i for i, (begin, end) in reversed(list(enumerate(offsets))) if end > begin}
+    ends = {end: i + 1 for i, (begin, end) in enumerate(offsets) if end > begin}
+    for shot, (start, stop) in enumerate(spans):
+        if start not in begins or stop not in ends:
+            crossing = next((text[b:e] for b, e in offsets if b < start < e or b < stop < e), text[start:stop])
+            raise StatedError(
+                f"task {task.name!r}: the answer {text[start:stop]!r} of example {shot + 1} "
+                f"({examples[shot].query!r}) does not begin and end on a token boundary: the tokenizer joins "
+                f"{crossing!r}; change the template so that the answer stands apart"
+            )
+    stops = np.array([ends[stop] for _, stop in spans])
+    return (
+        np.array(encoded.input_ids[: stops[-1]], dtype=np.int64),
+        np.array([begins[start] for start, _ in spans]),
+        stops,
+        offsets[: stops[-1]],
+    )
+
+
+def _covering(spans: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> Int[np.ndarray, "span 2"]:
+    """The first token with text of each span, and the first after its last; spans need not keep to tokens."""
+    begins, ends = np.array(offsets).T
+    kept = np.flatnonzero(ends > begins)  # tokens without text of their own are at no place
+    first = kept[np.searchsorted(ends[kept], [start for start, _ in spans], side="right")]
+    after = kept[np.searchsorted(begins[kept], [stop for _, stop in spans], side="left") - 1] + 1
+    return np.stack([first, after], axis=1)
+
+
+def _alternative(task: Task, example: Example, answer: str, after: str, tokenizer: PreTrainedTokenizerBase) -> Path:
+    """Tokens of another answer to an example, terminator included; `after` is the text that follows."""
+    before, other, terminator = example_parts(task.template, example, answer)
+    # A newline in front stands for the example before it, so that nothing is tokenised as the start of a text.
+    span = (1 + len(before), 1 + len(before) + len(other) + len(terminator))
+    shown = Example(example.query, answer)
+    tokens, start, stop, _ = _locate("\n" + before + other + terminator, after, [span], tokenizer, task, [shown])
+    return tuple(tokens[start[0] : stop[0]].tolist())
+
+
+def _lay_out(
+    tokens: np.ndarray, starts: np.ndarray, stops: np.ndarray, alternatives: Sequence[Sequence[Path]]
+) -> tuple[Branches, tuple[dict[Path, tuple[bool, int]], ...]]:
+    """Lay the alternatives of every shot out as trees that grow from the episode, sharing every common prefix."""
+    branch: list[tuple[int, int, int, int]] = []
+    rows = []
+    for start, stop, paths in zip(starts.tolist(), stops.tolist(), alternatives):
+        own = tuple(tokens[start:stop].tolist())
+        row = {own[:j]: (False, start + j - 1) for j in range(len(own))}
+        for path in paths:
+            for j in range(1, len(path)):
+                if path[:j] in row:
+                    continue
+                before_branch, parent = row[path[: j - 1]]
+                if before_branch:
+                    _, _, attach, depth = branch[parent]
+                    branch.append((path[j - 1], parent, attach, depth + 1))
+                else:
+                    branch.append((path[j - 1], -1, parent + 1, 0))
+                row[path[:j]] = (True, len(branch) - 1)
+        rows.append(row)
+    columns = np.array(branch, dtype=np.int64).reshape(-1, 4).T
+    return Branches(*columns), tuple(rows)

@@ -1,0 +1,6 @@
+"""``python -m bayes_icl.patch``."""
+
+from bayes_icl.core.commands import run
+from bayes_icl.patch.settings import PatchSettings
+
+run("patch", PatchSettings)

@@ -1,0 +1,85 @@
+"""``python -m bayes_icl.patch``: settings, curves, patch file, figures."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import xarray as xr
+
+from bayes_icl.core.checkpoints import Checkpoint
+from bayes_icl.core.errors import DONE, StatedError, check_least, unknown
+from bayes_icl.core.files import effects_files, names_beside, sha256
+from bayes_icl.core.outputs import Output
+from bayes_icl.core.provenance import key_of, provenance, resume_key, to_attribute
+from bayes_icl.curves import newest_curves, read_curves, readouts_of
+from bayes_icl.mechanism.recorded import check_same_model, recorded_model
+from bayes_icl.models.loading import load_model
+from bayes_icl.patch.experiments import PAIRS_LEAST
+from bayes_icl.patch.figures import patch_figures
+from bayes_icl.patch.outputs import PATCH_TABLES
+from bayes_icl.patch.patching import patch_curves
+from bayes_icl.patch.sentences import summarise_patch
+from bayes_icl.patch.settings import PatchSettings
+from bayes_icl.writing.style import figure_files
+
+
+def main(settings: PatchSettings) -> int:
+    """Run the command: the only place here that touches the disk."""
+    started = datetime.now(UTC)
+    path = settings.curves or newest_curves()
+    dataset = read_curves(path)
+    tasks = _check(settings, dataset)
+    out = settings.out or Path("data/patch") / f"{path.stem}.nc"
+    inputs = [path, *([settings.ranks] if settings.ranks else [])]
+    drawn = Output(settings.figures or Path("figures") / f"{path.stem}-patch", "patch", flag="--figures", inputs=inputs)
+    output = Output.file(out, "patch", inputs=inputs)
+    elsewhere = ("curves", "model", "tasks", "device", "ranks", "out", "figures", "force")
+    decisive = {k: v for k, v in asdict(settings).items() if k not in elsewhere}
+    key = key_of(decisive | {"inputs": [sha256(file) for file in inputs], "tasks": tasks})
+    drawn.check(force=settings.force, beside=["summary.txt"])
+    with output.held(force=settings.force, beside=names_beside(out, PATCH_TABLES)):
+        if output.holds(key, "from other curves or settings", force=settings.force):
+            print(f"{out} was made from these curves with these settings; drawn and printed again", file=sys.stderr)
+        else:
+            model = load_model(recorded_model(dataset, settings.model), settings.device)
+            identity = model.provenance()
+            check_same_model(dataset, identity)
+            parts = Checkpoint(out.with_name(out.name + ".part"), resume_key(key, settings, identity))
+            result = patch_curves(model, dataset, tasks, settings, parts=parts, progress=True)
+            record = provenance(settings, started=started, model=identity, inputs=inputs)
+            result.effects.attrs |= {"key": key, "provenance": to_attribute(record)}
+            output.write(effects_files(out, result.tables, result.facts, result.effects), key)
+            parts.drop()
+        files = figure_files(patch_figures(out)) | {"summary.txt": (summary := summarise_patch(out)).encode()}
+    with drawn.held(force=settings.force):
+        drawn.write(files, of=out)
+    print(summary, file=sys.stderr)
+    print(drawn.folder)
+    print(out)
+    return DONE
+
+
+def _check(settings: PatchSettings, dataset: xr.Dataset) -> list[str]:
+    """The tasks wanted, if the settings make sense for the file."""
+    known = [str(name) for name in dataset.task.values]
+    tasks = list(dict.fromkeys(settings.tasks)) or known
+    for task in tasks:
+        if task not in known:
+            raise unknown("task", task, known)
+        if "complement" not in readouts_of(dataset, task):
+            raise StatedError(f"task {task!r} has no readout 'complement' in this file: leave it out with --tasks")
+    if "answer" not in dataset:
+        raise StatedError("the curves have no answer, which patching needs: collect them again")
+    check_least(settings, n_examples=2, n_seqs=0, before=1, rounds=0, backups=1, placebos=1, seed=0)
+    if 0 < settings.n_seqs < PAIRS_LEAST:
+        raise StatedError(f"--n-seqs must be 0 or at least {PAIRS_LEAST}, got {settings.n_seqs}")
+    if settings.token is not None and settings.token < 0:
+        raise StatedError(f"--token must be 0 or more, got {settings.token}")
+    if settings.ablate_at == "last" and settings.position != "last":
+        raise StatedError(f"--ablate-at last comes after --position {settings.position}: nothing patched would change")
+    if settings.ranks and not settings.ranks.is_file():
+        raise StatedError(f"no table {settings.ranks}: give heads.csv of attribute or patch")
+    return tasks

@@ -1,0 +1,72 @@
+"""The report's section on patching."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bayes_icl.core.files import file_name
+from bayes_icl.patch.interactive import transfer_map
+from bayes_icl.patch.sentences import patch_sentences
+from bayes_icl.patch.tables import (
+    backups_table,
+    costly_table,
+    halves_table,
+    mlps_table,
+    redundancy_table,
+    rounds_table,
+    steps_table,
+    transfer_table,
+)
+from bayes_icl.writing.blocks import Explorer, Heading, Section, Shown, Tabled, Text, id_of
+from bayes_icl.writing.head_map import head_map
+from bayes_icl.writing.interactive import as_html
+from bayes_icl.writing.numbers import Quotes
+from bayes_icl.writing.stage import Found
+
+
+def patch_section(found: Found, quotes: Quotes) -> Section:
+    title = "Where the task forms, and who takes over"
+    if "patch" not in found.folder:
+        return Section("formation", title, [found.missing["patch"]])
+    own, facts = found.tables["patch"], found.facts["patch"]
+    halves = own["halves"][own["halves"].task.map(lambda task: facts[task]["taught"]).astype(bool)]
+    blocks: list[Any] = []
+    for task, fact in facts.items():
+        parts = {name: table[table.task == task] for name, table in own.items()}
+        sentences = patch_sentences(fact, parts, quotes.under(task, "patch"))
+        own["transfer"].attrs["kind"] = fact["kind"]  # drawn at once, of the kinds of ablation
+        blocks += [
+            Heading(task, f"formation-{id_of(task)}"),
+            Text([line.strip() for line in sentences], as_list=True),
+            Explorer(
+                as_html(transfer_map(own["transfer"], task), f"transfer-{id_of(task)}"),
+                f"{task}: A's residual stream put into B, point by point; hover for the numbers.",
+            ),
+            Shown(file_name(f"patch_transfer_{task}"), f"{task}: where the task and A's answer come across, by round."),
+            Shown(file_name(f"patch_roles_{task}"), f"{task}: what the most costly heads attend to, by role."),
+            Tabled(costly_table(own["heads"], facts, task), folded=True),
+        ]
+    blocks += [
+        Heading("All tasks", "formation-all"),
+        Shown("patch_rounds", "The transfer layer and A's log-odds after each round of ablation, beside placebo sets."),
+        Tabled(rounds_table(own["rounds"]), folded=True),
+        Shown("patch_backups", "Heads that take over: what their ablation costs before and after."),
+        *([Tabled(backups_table(own["backups"]), folded=True)] if len(own["backups"]) else []),
+        Shown("patch_redundancy", "How many heads can go: the most costly first, and in random order."),
+        *([Tabled(halves_table(halves), folded=True)] if len(halves) else []),
+        Tabled(redundancy_table(own["redundancy"]), folded=True),
+        Shown("patch_repair", "Self-repair: what a head's ablation takes, and what others make up for."),
+        Shown("patch_steps", "The post's three steps: what each experiment takes, beside its control."),
+        *([Tabled(steps_table(own["steps"]), folded=True)] if len(own["steps"]) else []),
+        Shown("patch_mlps", "MLPs ablated by layer, place and readout."),
+        *([Tabled(mlps_table(own["mlps"]), folded=True)] if len(own["mlps"]) else []),
+        Tabled(transfer_table(own["transfer"]), folded=True),
+    ]
+    blocks.insert(
+        0,
+        Explorer(
+            as_html(head_map(own["heads"], list(facts)), "cost-map"),
+            "What each head's ablation alone costs, and what it attends to.",
+        ),
+    )
+    return Section("formation", title, blocks)

@@ -1,0 +1,224 @@
+"""The tables of `patch` as a paper shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from bayes_icl.core.files import file_name
+from bayes_icl.writing.tables import (
+    NOTHING,
+    SEVERAL,
+    Column,
+    PaperTable,
+    interval,
+    missing,
+    number,
+    number_cell,
+    one_line,
+    p_value,
+    point,
+    text,
+)
+
+
+def rounds_table(rounds: pd.DataFrame) -> PaperTable:
+    """Rounds of ablation, from rounds.csv; round 0, in which nothing is ablated, once a task."""
+    again = (rounds["round"] == 0) & rounds.duplicated(["task", "round"])
+    whole = rounds.groupby("task", sort=False).rule.transform("first")
+    return PaperTable(
+        "rounds",
+        "Rounds of ablation",
+        "A's log-odds (nats, 95 % intervals over pairs) with heads ablated at every token, the share of what the rule "
+        "adds that is left, and the points at which the task comes across: where half of what this A has over B does, "
+        "half of what clean A had, half of its lead over permuted answers beyond what these carry, and half of A's own "
+        "answer.",
+        "rounds.csv",
+        rounds,
+        (
+            text("task", "task"),
+            number("round", "round", ".0f"),
+            Column("ablated", _ablated, number=False),
+            Column("kind", lambda row: one_line(row.kind) if row.n_heads else "", number=False),
+            interval("A's log-odds", "a_own", ".2f"),
+            number("rule left", "left", ".0%"),
+            point("transfer", "transfer_layer"),
+            point("of clean A", "transfer_layer_kept"),
+            point("rule", "rule_layer"),
+            point("answer", "answer_layer"),
+        ),
+        rounds.assign(left=rounds.rule / whole)[~again],
+    )
+
+
+def _ablated(row: Any) -> str:
+    return one_line(row.set if str(row.set).startswith("placebo") else row.layers_text if row.n_heads else "nothing")
+
+
+def backups_table(backups: pd.DataFrame) -> PaperTable:
+    """Heads that take over, from backups.csv; it may have no rows."""
+    return PaperTable(
+        "backups",
+        "Backup heads",
+        "Heads whose own ablation costs more once others are gone: its cost before and after, the growth, and the "
+        "growth with placebo sets gone, nats, 95 % intervals over pairs; p by Holm's method. A head takes over if the "
+        "growth surely exceeds that beside placebo sets.",
+        "backups.csv",
+        backups,
+        (
+            text("task", "task"),
+            number("round", "round", ".0f"),
+            text("head", "component"),
+            Column("takes over", lambda row: one_line(row.mode) if row.backup else NOTHING, number=False),
+            interval("cost before", "effect_before"),
+            interval("after", "effect_after"),
+            interval("growth", "growth"),
+            interval("beside placebos", "growth_placebo"),
+            p_value("p", "p_holm"),
+        ),
+    )
+
+
+def halves_table(halves: pd.DataFrame) -> PaperTable:
+    """How many heads must go until half of the rule is gone, from halves.csv."""
+    return PaperTable(
+        "halves",
+        "How many heads can go",
+        "The share of all heads whose ablation takes half of what the rule adds, with its 95 % interval, and their "
+        "number, the most costly first or in random order; never: A's log-odds without any head, nats, are still above "
+        "half.",
+        "halves.csv",
+        halves,
+        (
+            text("task", "task"),
+            text("order", "order"),
+            Column("share", lambda row: "never" if missing(row.share) else interval("", "share", ".1%").cell(row)),
+            Column("heads", lambda row: number_cell(row.share * row.n_heads_all, ".1f")),
+            number("of", "n_heads_all", ".0f"),
+            number("left without any", "left_without_heads", ".2f"),
+        ),
+    )
+
+
+def costly_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most: int = SEVERAL) -> PaperTable:
+    """The heads of one task whose ablation alone costs most, from heads.csv of `patch` and its JSON."""
+    own, known = heads[heads.task == task], facts[task]
+    other = known["other_kind"]
+    roles = [name for name in ("bring", "to_answers", "to_sink", "induction") if name in own]
+    where = "at every token" if known["singles_everywhere"] else "at the last position"
+    return PaperTable(
+        f"costly_{file_name(task)}",
+        f"Heads that cost most on {task}",
+        f"{task}: the heads whose {known['kind']} ablation {where} costs most, alone, nats (95 % intervals over pairs; "
+        f"beside it by {other}). What is lost is what is taken, less what other heads, MLPs, and the norm and rivals "
+        "make up for. Attention by role. The CSV has all heads.",
+        "heads.csv",
+        own,
+        (
+            text("head", "component"),
+            interval("lost", "lost", ".2f"),
+            *([number(f"by {other}", f"lost_{other}", ".2f")] if f"lost_{other}" in own else []),
+            number("taken", "taken", ".2f"),
+            number("other heads", "other_heads", ".2f"),
+            number("MLPs", "mlps", ".2f"),
+            number("norm, rivals", "norm", ".2f"),
+            *(number(name.replace("_", " "), name, ".2f") for name in roles),
+        ),
+        own.nlargest(most, "lost"),
+    )
+
+
+def steps_table(steps: pd.DataFrame) -> PaperTable:
+    """The experiments on the post's three steps and the verdicts, from steps.csv."""
+    return PaperTable(
+        "steps",
+        "The post's three steps",
+        "What each experiment takes, as a share of what the rule adds (beyond 100 %: of the form of answers as well), "
+        "and what it takes beyond its control, which is the same done elsewhere or the largest of the placebo sets; "
+        "95 % intervals over pairs.",
+        "steps.csv",
+        steps,
+        (
+            text("task", "task"),
+            number("step", "step", ".0f"),
+            text("verdict", "verdict"),
+            text("experiment", "what"),
+            text("kind", "kind"),
+            interval("takes", "share", ".0%"),
+            interval("beyond control", "beyond", ".0%"),
+        ),
+        steps.sort_values(["task", "step"], key=_in_order, kind="stable"),
+    )
+
+
+def _in_order(names: pd.Series) -> pd.Series:
+    """Names in the order in which they come, numbers in their own."""
+    return names if names.name == "step" else pd.Series(pd.factorize(names)[0], index=names.index)
+
+
+def transfer_table(transfer: pd.DataFrame) -> PaperTable:
+    """Log-odds by point with nothing ablated, from transfer.csv: a few points a task, B's best one among them."""
+    clean = transfer[(transfer["round"] == 0) & (transfer["set"] == "ablated")].drop_duplicates(["task", "point"])
+    step = -(-int(clean.point.nunique()) // SEVERAL) or 1
+    return PaperTable(
+        "transfer",
+        "What is carried, point by point",
+        "A's residual stream put into B, nothing ablated: log-odds of B's own answer and of A's (the other) after B, "
+        "nats, 95 % intervals over pairs, and how often that token comes first. The CSV has every point, round and "
+        "kind of ablation.",
+        "transfer.csv",
+        transfer,
+        (
+            text("task", "task"),
+            number("point", "point", ".0f"),
+            interval("own answer", "own", ".2f"),
+            number("first", "own_first", ".0%"),
+            interval("other answer", "other", ".2f"),
+            number("first", "other_first", ".0%"),
+        ),
+        clean[(clean.point % step == 0) | clean.index.isin(clean.groupby("task").own.idxmax())],
+    )
+
+
+def redundancy_table(redundancy: pd.DataFrame) -> PaperTable:
+    """A's log-odds by number of heads ablated, the most costly first, from redundancy.csv."""
+    return PaperTable(
+        "redundancy",
+        "Heads ablated one after another",
+        "A's log-odds, nats, 95 % intervals over pairs, with heads ablated at every token, the most costly first. The "
+        "CSV has random orders too.",
+        "redundancy.csv",
+        redundancy,
+        (
+            text("task", "task"),
+            number("heads ablated", "n_heads", ".0f"),
+            number("of all", "share", ".1%"),
+            interval("A's log-odds", "log_odds", ".2f"),
+        ),
+        redundancy[redundancy.order == "best first"],
+    )
+
+
+def mlps_table(mlps: pd.DataFrame, most: int = 3) -> PaperTable:
+    """The MLPs whose ablation costs most at each place, from mlps.csv."""
+    whole = mlps[mlps.readout == "complement"].sort_values("lost", ascending=False)
+    largest = whole.groupby(["task", "place"], sort=False).head(most).index
+    return PaperTable(
+        "mlps",
+        "MLPs that cost most",
+        "The layers whose MLP costs most, alone, where it is ablated at the answers of examples, at their other "
+        "tokens, or at the last position: log-odds of the answer, nats, 95 % intervals over pairs. The CSV has every "
+        "layer and readout.",
+        "mlps.csv",
+        mlps,
+        (
+            text("task", "task"),
+            text("place", "place"),
+            text("kind", "kind"),
+            number("layer", "layer", ".0f"),
+            interval("lost", "lost", ".2f"),
+        ),
+        mlps.loc[largest].sort_values(["task", "place"], key=_in_order, kind="stable"),
+    )

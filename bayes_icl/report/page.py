@@ -1,0 +1,140 @@
+"""The page: template, figures as images, commands, numbers for LaTeX."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from bayes_icl.attribute.settings import AttributeSettings
+from bayes_icl.calibrate.settings import CalibrateSettings
+from bayes_icl.collect.settings import CollectSettings
+from bayes_icl.core.provenance import command_of
+from bayes_icl.curves import null_controls
+from bayes_icl.fit.settings import FitSettings
+from bayes_icl.patch.settings import PatchSettings
+from bayes_icl.report.claims import Claim
+from bayes_icl.report.outputs import STAGES
+from bayes_icl.report.sections import Opening
+from bayes_icl.writing.blocks import Section
+from bayes_icl.writing.interactive import STYLE, library
+from bayes_icl.writing.numbers import Quotes, escape_latex, to_html, to_latex
+from bayes_icl.writing.stage import Found
+from bayes_icl.writing.style import VERDICT_COLOURS, verdict_colour
+from bayes_icl.writing.tables import to_html as table_html
+
+GENERATOR = "bayes_icl report"
+
+
+def render(
+    found: Found,
+    opening: Opening,
+    asked: Sequence[Claim],
+    sections: Sequence[Section],
+    figures: Mapping[str, Figure],
+    quotes: Quotes,
+    record: Mapping[str, Any],
+    *,
+    links: str,
+    beside: str,
+) -> str:
+    """The page.
+
+    Parameters
+    ----------
+    links, beside
+        Folder of the figures' PDF and SVG, and that of everything else that belongs to the page, as seen from it.
+    """
+    environment = Environment(loader=PackageLoader("bayes_icl.report", "pages"), autoescape=True, trim_blocks=True)
+    environment.filters["quoted"] = lambda text: Markup(to_html(text, quotes.numbers))
+    environment.filters["tabled"] = lambda table: Markup(table_html(table))
+    interactive = any(block.kind == "explorer" for section in sections for block in section.blocks)
+    return environment.get_template("report.html").render(
+        found=found,
+        opening=opening,
+        verdicts=found.facts.get("fit", {}),
+        nulls=null_controls(found.curves),
+        colours={kind: verdict_colour(kind) for kind in VERDICT_COLOURS},
+        claims=asked,
+        sections=sections,
+        images={name: _image(figure) for name, figure in figures.items()},
+        links=links,
+        beside=beside,
+        explorer_style=Markup(STYLE),
+        library=Markup(library()) if interactive else "",
+        commands=commands_of(found),
+        stages=STAGES,
+        record=record,
+        generator=GENERATOR,
+        delta=lambda task, verdict: quotes.under(task, "verdict", unit="nats/example").three(
+            "delta", (verdict["delta"][x] for x in ("mean", "hdi_low", "hdi_high"))
+        ),
+        pretty=lambda content: json.dumps(content, indent=1, ensure_ascii=False, default=str),
+    )
+
+
+class Image(NamedTuple):
+    """A figure as the page holds it.
+
+    Attributes
+    ----------
+    source
+        A data URI: WebP, which loses nothing and is half of a PNG.
+    width, height
+        Inches.
+    """
+
+    source: str
+    width: float
+    height: float
+
+
+def _image(figure: Figure) -> Image:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="webp", dpi=200, pil_kwargs={"lossless": True})
+    figure.set_layout_engine("none")  # as in `plots.save_figures`
+    width, height = figure.get_size_inches()
+    return Image("data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode(), float(width), float(height))
+
+
+def commands_of(found: Found) -> dict[str, str]:
+    """By stage, the command that makes its output again."""
+    defaults: dict[str, object] = {
+        "collect": CollectSettings(),
+        "fit": FitSettings(),
+        "attribute": AttributeSettings(),
+        "patch": PatchSettings(),
+        "calibrate": CalibrateSettings(),
+    }
+    return {
+        stage: command_of(stage, found.records[stage].get("settings", {}), default)
+        for stage, default in defaults.items()
+        if found.records.get(stage)
+    }
+
+
+def sentences_latex(opening: Opening, asked: Sequence[Claim], sections: Sequence[Section]) -> str:
+    r"""The page's sentences with ``\bayesicl{key}`` for their numbers, for a paper that has ``\input{numbers}``."""
+
+    def items(sentences: Sequence[str]) -> list[str]:
+        return [r"\begin{itemize}", *(rf"\item {to_latex(sentence)}" for sentence in sentences), r"\end{itemize}"]
+
+    lines = [r"% Needs \input{numbers} in the preamble.", "", escape_latex(opening.question), opening.word]
+    lines += ["", *map(to_latex, opening.sentences), "", to_latex(opening.setting)]
+    for claim in asked:
+        lines += ["", f"% {claim.title}", *(items(claim.sentences) if claim.sentences else [])]
+    for section in sections:
+        blocks = [block for block in section.blocks if block.kind in ("text", "heading")]
+        lines += ["", f"% {section.title}"] if any(block.kind == "text" for block in blocks) else []
+        for block in blocks:
+            if block.kind == "heading":
+                lines += ["", rf"\paragraph{{{escape_latex(block.title)}}}"]
+            else:
+                lines += items(block.sentences) if block.as_list else [" ".join(map(to_latex, block.sentences))]
+    return "\n".join([*lines, ""])

@@ -1,0 +1,88 @@
+"""The report's parts: opening, sections of the stages, what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from bayes_icl.attribute.figures import attribute_figures
+from bayes_icl.attribute.section import heads_section
+from bayes_icl.calibrate.figures import calibration_figures
+from bayes_icl.calibrate.section import calibration_section
+from bayes_icl.calibrate.sentences import calibration_differs
+from bayes_icl.fit.figures import fit_figures
+from bayes_icl.fit.section import fit_sections, refused_section
+from bayes_icl.patch.figures import patch_figures
+from bayes_icl.patch.section import patch_section
+from bayes_icl.report.claims import answer
+from bayes_icl.report.curves_section import curves_section
+from bayes_icl.writing.blocks import Section
+from bayes_icl.writing.numbers import Quotes
+from bayes_icl.writing.stage import Found
+
+
+def draw(found: Found) -> dict[str, Figure]:
+    """The figures of all stages, by name."""
+    drawn: dict[str, Figure] = {}
+    if "fit" in found.folder:
+        drawn |= fit_figures(found.curves, found.folder["fit"])
+    if "attribute" in found.folder:
+        drawn |= {f"heads_{name}": figure for name, figure in attribute_figures(found.folder["attribute"]).items()}
+    if "patch" in found.folder:
+        drawn |= {f"patch_{name}": figure for name, figure in patch_figures(found.folder["patch"]).items()}
+    if "calibrate" in found.folder:
+        own = calibration_figures(found.folder["calibrate"])
+        drawn |= {f"calibration_{name}": figure for name, figure in own.items()}
+    return drawn
+
+
+class Opening(NamedTuple):
+    """The page's first lines: the question, the answer in a word or two and in sentences, and what it is of."""
+
+    question: str
+    word: str
+    sentences: list[str]
+    setting: str
+
+
+def open_with(found: Found, quotes: Quotes) -> Opening:
+    """The question, and its answer as far as `fit` was run."""
+    q, verdicts = quotes.under("answer"), found.facts.get("fit", {})
+    word, sentences = "Not judged yet.", list[str]()
+    numbers, n_shots = sorted(set(found.n_seqs)), found.sizes[1]
+    n_seqs = " to ".join(q.count(f"n_seqs_{i}", n) for i, n in enumerate(dict.fromkeys((numbers[0], numbers[-1]))))
+    setting = f"{found.model}, {n_seqs} sequences of {q.count('n_shots', n_shots)} examples a task"
+    if verdicts:
+        word, sentences = answer(found.curves, verdicts, found.tables["fit"]["checks"], quotes)
+        of = dict.fromkeys((v["readout"], v["n_min"], v["noise"]) for v in verdicts.values())
+        setting += "; " + " or ".join(
+            f"{readout}, n \u2265 {q.count(f'n_min_{n_min}', n_min)}, {noise} noise" for readout, n_min, noise in of
+        )
+        if "calibrate" not in found.folder:
+            setting += "; not calibrated"
+        elif calibration_differs(found.settings("calibrate"), found.sizes, found.settings("fit")):
+            setting += "; calibrated on other settings (below)"
+        else:
+            setting += "; calibrated on these settings (below)"
+    question = f"Does every example add the same evidence in {found.model}, as a Bayesian's would?"
+    return Opening(question, word, sentences, f"{setting}.")
+
+
+def compose(found: Found, figures: Mapping[str, Figure], quotes: Quotes) -> list[Section]:
+    """The sections of the page, in order; a stage that was not run has one that says how to run it."""
+    verdicts, *others = fit_sections(found, quotes)
+    sections = [
+        verdicts,
+        curves_section(found, quotes),
+        *others,
+        calibration_section(found, quotes),
+        heads_section(found, quotes),
+        patch_section(found, quotes),
+        refused_section(found, quotes),
+    ]
+    return [
+        section._replace(blocks=[b for b in section.blocks if b.kind != "figure" or b.name in figures])
+        for section in sections
+    ]

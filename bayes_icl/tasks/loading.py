@@ -1,0 +1,133 @@
+"""Tasks from a command line: built-in names with settings, tables of examples, Python files."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bayes_icl.core.errors import MOST, StatedError, check_name, shown, unknown
+from bayes_icl.core.inputs import read_table_file, run_python
+from bayes_icl.tasks.builtin import BUILT_IN
+from bayes_icl.tasks.task import NUMBERS, Example, Task, _again
+
+TABLES = (".csv", ".jsonl")
+
+FILES = (*TABLES, ".py")
+
+
+def load_tasks(specs: Sequence[str]) -> list[Task]:
+    """The tasks that a command line names.
+
+    Parameters
+    ----------
+    specs
+        Each a built-in name, with settings after a colon if wanted; a CSV or JSONL file of examples; or a Python file,
+        all of whose module-level `Task` objects are taken.
+
+    Raises
+    ------
+    StatedError
+        An unknown name or setting, an unreadable file, or two tasks of one name.
+    """
+    tasks = [task for spec in specs for task in _load(spec)]
+    names = [task.name for task in tasks]
+    for name in names:
+        if names.count(name) > 1:
+            raise StatedError(f"two tasks are called {name!r}: rename one")
+    return tasks
+
+
+def _load(spec: str) -> list[Task]:
+    path = Path(spec)
+    if path.suffix.lower() in FILES:
+        if not path.is_file():
+            raise StatedError(f"no task file {spec!r}: give an existing CSV, JSONL or Python file")
+        return _tasks_of_module(path) if path.suffix.lower() == ".py" else [_task_of_table(path)]
+    name, _, settings = spec.partition(":")
+    if name not in BUILT_IN:
+        raise unknown("task", name, BUILT_IN)
+    check_name("a task", spec)
+    return [BUILT_IN[name](spec, **_parse_settings(name, settings))] if settings else [BUILT_IN[name](name)]
+
+
+def _parse_settings(name: str, text: str) -> dict[str, int | bool]:
+    parameters = inspect.signature(BUILT_IN[name]).parameters
+    known = [p.name for p in parameters.values() if p.annotation in ("int", "bool")]
+    settings: dict[str, int | bool] = {}
+    for part in text.split(","):
+        key, _, value = part.partition("=")
+        if key not in known:
+            if not known:
+                raise StatedError(f"task {name!r} has no settings; got {part!r}")
+            raise unknown(f"setting of task {name!r}:", key, known)
+        if key in settings:
+            raise StatedError(f"task {name!r}: {key} is given twice")
+        whole = parameters[key].annotation == "int"
+        if not re.fullmatch("[+-]?[0-9]+" if whole else "(?i:true|false)", value):
+            wanted = "a whole number" if whole else "true or false"
+            raise StatedError(f"task {name!r}: {key} must be {wanted}, not {value!r}")
+        settings[key] = int(value) if whole else value.lower() == "true"
+    if "low" in known:
+        low, high = (settings.get(end, parameters[end].default) for end in ("low", "high"))
+        if high - low >= MOST:
+            raise StatedError(f"task {name!r}: from low={low} to high={high} are more than {MOST} numbers")
+    return settings
+
+
+def _task_of_table(path: Path) -> Task:
+    """A table's task; what was made of the table is said on stderr."""
+    known = ("query", "answer", "foil")
+    lines, columns = read_table_file(path, known[:2], known[2:])
+    pool: dict[Example, int] = {}
+    for line, query, answer, foil in zip(lines, *(columns.get(name, [""] * len(lines)) for name in known)):
+        if not query or not answer:
+            raise StatedError(f"{path} line {line}: the {'answer' if query else 'query'} is empty")
+        pool.setdefault(Example(query, answer, foil), line)
+    if again := _again(list(pool)):
+        query, times = next(iter(again.items()))
+        where = [(str(line), e) for e, line in pool.items() if e.query == query]
+        raise StatedError(
+            f"{path}: {len(again)} queries stand there with different answers or foils, {query!r} {times} times (lines "
+            f"{', '.join(line for line, _ in where)}: {', '.join(repr(e.answer) for _, e in where)}), so that what is "
+            "right could be looked up, or is not known: keep one row each"
+        )
+    task = task_of_examples(path.stem, list(pool))
+    form = {
+        "label": f"labels ({', '.join(map(repr, task.labels[:6]))}{', ...' if len(task.labels) > 6 else ''})",
+        "number": "numbers, on which `rule` rises with the form too",
+        "free": "free text",
+    }[task.form]
+    notes = [f"{path}: {len(pool)} examples, written {task.template!r}, answers read as {form}"]
+    if n := len(lines) - len(pool):
+        notes.append(
+            f"{n} of {len(lines)} rows repeat another and are left out: a query asked twice could be looked up"
+        )
+    if other := [name for name in columns if name not in known]:
+        notes.append(f"not read: {', '.join(map(repr, other))}")
+    print(shown("; ".join(notes)), file=sys.stderr)
+    return task
+
+
+def task_of_examples(name: str, pool: Sequence[Example]) -> Task:
+    """A task from examples alone: its template, form and foils follow from the answers.
+
+    More than one distinct answer, and at most one for every four examples, makes a closed set of labels, be they words
+    or numbers. Else whole numbers are written ``(query, answer)`` and have form ``"number"``; the rest is ``"free"``.
+    """
+    pool = tuple(pool)
+    answers = sorted({e.answer for e in pool})
+    if 1 < len(answers) <= len(pool) / 4:
+        return Task(name, pool, form="label", labels=tuple(answers))
+    if all(a.isascii() and a.isdigit() for a in answers):
+        return Task(name, pool, template=NUMBERS, form="number")
+    return Task(name, pool, foils=len(answers) > 1)
+
+
+def _tasks_of_module(path: Path) -> list[Task]:
+    tasks = [value for value in vars(run_python(path)).values() if isinstance(value, Task)]
+    if not tasks:
+        raise StatedError(f"{path} defines no Task at module level")
+    return tasks

@@ -1,0 +1,201 @@
+"""Tasks: a rule, the pool of examples that an episode draws from, and how an example is written.
+
+A user's own task is a CSV or JSONL file with the columns ``query``, ``answer`` and, if wanted, ``foil``, or a
+`Task` built in Python. Built-in tasks take settings in their name: ``affine:slope=3,intercept=1,low=10,high=49``.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from bayes_icl.core.errors import StatedError, check_name, is_text, unknown
+
+WORDS = "{query} -> {answer}\n"
+
+NUMBERS = "({query}, {answer})\n"
+
+FORMS = ("label", "number", "free")
+
+FEATURES = ("parity",)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One (query, answer) pair and, where the task has one, a foil: a named wrong answer of the same form."""
+
+    query: str
+    answer: str
+    foil: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A rule and how it is written.
+
+    Attributes
+    ----------
+    name
+        Coordinate value in files; also names the files of its fits.
+    pool
+        All examples; an episode draws from them without repeating one. No query stands there twice, unless `repeats`.
+    template
+        Text of one example, with ``{query}`` and then ``{answer}``, once each; what follows ``{answer}`` is the
+        terminator, which is scored with the answer.
+    form
+        What an answer looks like, which decides the readouts `format` and `rule`: ``"label"`` (the closed set
+        `labels`), ``"number"`` (digits) or ``"free"`` (neither readout is defined).
+    labels
+        The closed set of answers of a ``"label"`` task.
+    features
+        Features of a number with a readout of their own; ``"parity"`` (of the last digit) is known.
+    foils
+        Draw the answer of another example as foil where the pool names none.
+    shuffled
+        Give every example of an episode a random label: the null task, which has nothing to learn.
+    repeats
+        Draw with replacement, so that a query can stand in an episode twice, and in the pool.
+    """
+
+    name: str
+    pool: tuple[Example, ...]
+    template: str = WORDS
+    form: Literal["label", "number", "free"] = "free"
+    labels: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    foils: bool = True
+    shuffled: bool = False
+    repeats: bool = False
+
+    def __post_init__(self) -> None:
+        check_name("a task", self.name)
+        for name in ("pool", "labels", "features"):
+            given = getattr(self, name)
+            if isinstance(given, str) or not isinstance(given, Iterable):
+                raise StatedError(f"task {self.name!r}: {name} must be several, as in ({given!r},), not one")
+            object.__setattr__(self, name, tuple(given))
+        if not self.pool:
+            raise StatedError(f"task {self.name!r} has no examples")
+        for text in (self.template, *self.labels):
+            if not is_text(text):
+                raise StatedError(f"task {self.name!r}: template and labels must be text, got {text!r}")
+        self._check_template()
+        if self.form not in FORMS:
+            raise unknown(f"form of task {self.name!r}:", self.form, FORMS)
+        for feature in self.features:
+            if feature not in FEATURES:
+                raise unknown(f"feature of task {self.name!r}:", feature, FEATURES)
+        if self.features and self.form != "number":
+            raise StatedError(f"task {self.name!r}: {self.features[0]} is a feature of numbers: give form='number'")
+        if self.form != "label" and self.labels:
+            raise StatedError(f"task {self.name!r}: labels {self.labels} need form='label', not {self.form!r}")
+        if len(set(self.labels)) < len(self.labels) or "" in self.labels:
+            raise StatedError(f"task {self.name!r}: labels must be distinct and not empty, got {self.labels}")
+        if self.shuffled and len(self.labels) < 2:
+            raise StatedError(f"task {self.name!r}: shuffled draws among labels: give two or more, got {self.labels}")
+        for example in self.pool:
+            if not isinstance(example, Example):
+                raise StatedError(f"task {self.name!r}: the pool holds examples, as Example('2', '5'), not {example!r}")
+            if not all(is_text(text) for text in (example.query, example.answer, example.foil)):
+                raise StatedError(f"task {self.name!r}: query, answer and foil must be text: {example}")
+            if not example.query or not example.answer:
+                raise StatedError(f"task {self.name!r}: an example has an empty query or answer: {example}")
+            if example.foil == example.answer:
+                raise StatedError(f"task {self.name!r}: the foil of {example.query!r} is its answer")
+            if self.form == "number" and not (example.answer.isascii() and example.answer.isdigit()):
+                raise StatedError(
+                    f"task {self.name!r}: answers must be whole numbers of 0 or more, not {example.answer!r}"
+                )
+            if self.form == "label" and example.answer not in self.labels:
+                raise unknown(f"label in task {self.name!r}:", example.answer, self.labels)
+        if not self.repeats and (again := _again(self.pool)):
+            query, times = next(iter(again.items()))
+            raise StatedError(
+                f"task {self.name!r}: {len(again)} queries stand in the pool more than once ({query!r} {times} times), "
+                "so their answers could be looked up: keep one example each, or repeats=True"
+            )
+
+    def _check_template(self) -> None:
+        """One query, then one answer, then a terminator: a placeholder more would reach the model with its braces."""
+        parts = re.split("({query}|{answer})", self.template)
+        if parts[1::2] != ["{query}", "{answer}"] or not parts[-1].strip(" "):
+            raise StatedError(
+                f"task {self.name!r}: a template is text with {{query}} once, then {{answer}} once, then a terminator, "
+                f"as in {WORDS!r}; got {self.template!r}"
+            )
+
+    @property
+    def readouts(self) -> tuple[str, ...]:
+        """The readouts that are defined for this task, in the order of the design."""
+        has_foil = self.foils or all(example.foil for example in self.pool)
+        closed = self.form == "number" or len(self.labels) > 1
+        return (
+            "complement",
+            *(["foil"] if has_foil else []),
+            *(["format", "rule"] if closed else []),
+            *self.features,
+        )
+
+    def episode(self, n_shots: int, seed: int, seq: int) -> tuple[Example, ...]:
+        """Draw the ``n_shots + 1`` examples of sequence `seq`.
+
+        A longer episode of the same seed begins with the shorter one, and what other tasks are read beside it
+        changes nothing.
+        """
+        n = n_shots + 1
+        if n > len(self.pool) and not self.repeats:
+            raise StatedError(
+                f"task {self.name!r} has {len(self.pool)} examples, so at most {len(self.pool) - 1} shots without a "
+                f"repeat; {n_shots} were asked for: lower --n-shots or give it more examples"
+            )
+        rng = np.random.default_rng([seed, zlib.crc32(self.name.encode()), seq])
+        order = rng.integers(len(self.pool), size=n) if self.repeats else rng.permutation(len(self.pool))
+        drawn = [self.pool[i] for i in order[:n]]
+        # A generator per shot keeps the draws of shot i the same however many follow.
+        per_shot = [np.random.default_rng([seed, zlib.crc32(self.name.encode()), seq, i]) for i in range(n)]
+        if self.shuffled:
+            drawn = [replace(e, answer=str(r.choice(self.labels)), foil="") for e, r in zip(drawn, per_shot)]
+        if not self.foils:
+            return tuple(drawn)
+        return tuple(
+            e if e.foil else replace(e, foil=self._foil(e, drawn[: i + 1], per_shot[i])) for i, e in enumerate(drawn)
+        )
+
+    def _foil(self, example: Example, shown: Sequence[Example], rng: np.random.Generator) -> str:
+        """An answer of the same form that is wrong here: another label, or another example's answer.
+
+        Answers not yet shown come before shown ones (which could be copied), and equally long ones before others.
+        """
+        if len(self.labels) > 1:
+            return str(rng.choice([label for label in self.labels if label != example.answer]))
+        seen = {e.answer for e in shown}
+        others = sorted({e.answer for e in self.pool} - {example.answer})
+        if not others:
+            raise StatedError(f"task {self.name!r} has one answer only, so no foil: give a foil column or foils=False")
+        for wanted in (
+            [a for a in others if a not in seen and len(a) == len(example.answer)],
+            [a for a in others if a not in seen],
+            others,
+        ):
+            if wanted:
+                return str(rng.choice(wanted))
+        raise AssertionError("unreachable: `others` is not empty")
+
+    def evidence(self, examples: Sequence[Example]) -> np.ndarray:
+        """The ideal observer's update at each shot, shape (len(examples),), nats; NaN where the task has none.
+
+        Random labels carry no evidence about the next one, so the observer's update is 0 at every shot. The rules of
+        the other built-in tasks are deterministic: one example settles them, and the evidence is not finite.
+        """
+        return np.full(len(examples), 0.0 if self.shuffled else np.nan)
+
+
+def _again(pool: Sequence[Example]) -> dict[str, int]:
+    """Queries that stand in a pool more than once, and how often."""
+    return {query: n for query, n in Counter(e.query for e in pool).items() if n > 1}

@@ -1,0 +1,1 @@
+"""Numbers, tables and figures as a terminal, a page and a paper show them."""
