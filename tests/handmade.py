@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from test_models import FAMILIES
+from tiny_families import FAMILIES
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bayes_icl.models import Model

@@ -11,13 +11,11 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+from by_hand import by_hooks, forward, odds_by_hand, outputs
 from handmade import random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student
-from test_ablate import outputs
-from test_sweeps import by_hooks, forward
-from test_transfer import odds_by_hand
 
 from bayes_icl.collect import collect_curves
 from bayes_icl.core.errors import StatedError

@@ -695,7 +695,7 @@ def test_help_is_quick() -> None:
 @pytest.mark.real_model
 def test_the_past_tense_comes_across_in_smollm2(smollm2: Model) -> None:
     """Where a first look had it: the task around block 21, A's answer from there to 24."""
-    curves = read_curves(Path(__file__).parents[1] / "data/example.nc").isel(seq=slice(6))
+    curves = read_curves(Path(__file__).parents[2] / "data/example.nc").isel(seq=slice(6))
     settings = PatchSettings(n_examples=8, steps=False, rounds=0, placebos=1)
     found = patch_curves(smollm2, curves, ["past_tense"], settings)
     row = ablated(found, "past_tense").loc[(0, "mean")]

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from by_hand import by_hooks, forward, odds_by_hand
 from handmade import random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import binom
 from scipy.stats import t as student
-from test_sweeps import by_hooks, forward
-from test_transfer import odds_by_hand
 
 from bayes_icl.collect import collect_curves
 from bayes_icl.lens.edits import Edits, heads_replaced

@@ -9,12 +9,11 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from figure_checks import cut_off, overlapping, words_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
-from test_head_plots import overlapping, words_of
-from test_plots import cut_off
 
 from bayes_icl.patch import drawing, step_figures
 from bayes_icl.patch import figures as patch_figures

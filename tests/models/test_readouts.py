@@ -307,7 +307,7 @@ def test_the_digits_of_a_number_are_those_of_its_answer(tiny: Model, kind: str, 
 
 def test_a_digit_joined_with_other_text_is_stated(tiny: Model) -> None:
     """The bracket merges with the digit before it: which tokens are numbers can then not be told."""
-    from test_prompts import byte_tokenizer
+    from tiny_families import byte_tokenizer
 
     tokenizer = byte_tokenizer([("9", ")")])
     task = Task("n", (Example("7", "59"),), "({query}, {answer})\n", "number", features=("parity",), foils=False)

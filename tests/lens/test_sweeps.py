@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from by_hand import assert_put_back, attention_of, blocks_of, by_hooks, forward
 from handmade import random_model, randomise
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_models import SHAPE
-from test_stream import assert_put_back
-from test_stream import attention_of as attention_of_most
+from tiny_families import SHAPE
 from transformers import Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM, OPTConfig, OPTForCausalLM
 
 from bayes_icl.core.errors import StatedError
@@ -111,105 +110,10 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
-def attention_of(model: Model) -> list[tuple[Any, Any]]:
-    """By layer: the attention and its output projection."""
-    if model.name == "opt":
-        return [(block.self_attn, block.self_attn.out_proj) for block in blocks_of(model)[:-1]]
-    return attention_of_most(model)
-
-
-def blocks_of(model: Model) -> list[Any]:
-    """Blocks, and the final norm last."""
-    hf: Any = model.hf
-    if model.name == "opt":
-        return [*hf.model.decoder.layers, hf.model.decoder.final_layer_norm]
-    if model.name == "gpt2":
-        return [*hf.transformer.h, hf.transformer.ln_f]
-    if model.name == "gpt_neox":
-        return [*hf.gpt_neox.layers, hf.gpt_neox.final_layer_norm]
-    return [*hf.model.layers, hf.model.norm]
-
-
-@contextlib.contextmanager
-def by_hooks(model: Model, first: int, row: Row, edits: Edits | None = None) -> Iterator[None]:
-    """Do to a plain model what a row of a base with edits says; `blocked` needs eager attention.
-
-    An MLP is replaced where its block ends, by what the block would add less.
-    """
-    *blocks, final = blocks_of(model)
-    multiplier = getattr(model.hf.config, "residual_multiplier", 1.0)
-    written: dict[int, torch.Tensor] = {}
-
-    def places(at: np.ndarray | None, n: int) -> torch.Tensor:
-        return torch.arange(n) if at is None else torch.from_numpy(np.flatnonzero(at))
-
-    def patch(_: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        x = (args[0] if args else kwargs["hidden_states"]).clone()
-        for position, vector in row.patch.items():
-            x[0, first + position] = vector
-        return ((x, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": x})
-
-    def replace(layer: int) -> Any:
-        def hook(_: Any, args: tuple) -> tuple:
-            z = args[0].clone()
-            size = z.shape[-1] // 4
-            if edits and layer in edits:
-                for k, head in enumerate(edits[layer][0]):
-                    own, other = z[0, :, head * size : (head + 1) * size], edits[layer][1][0, :, k]
-                    z[0, :, head * size : (head + 1) * size] = torch.where(other.isnan(), own, other)
-            if layer in row.heads:
-                heads, values = row.heads[layer]
-                for k, head in enumerate(heads):
-                    for i in places(row.at, len(values)):
-                        z[0, first + i, head * size : (head + 1) * size] = values[i, k]
-            return (z,)
-
-        return hook
-
-    def block_edges(layer: int) -> Any:
-        def hook(_: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-            mask = kwargs["attention_mask"].clone()
-            mask[0, 0, first:][row.blocked] = -torch.inf
-            return args, kwargs | {"attention_mask": mask}
-
-        return hook
-
-    def other_mlp(layer: int) -> Any:
-        def hook(_: Any, args: tuple, y: Any) -> Any:
-            y = y.clone()
-            for i in places(row.at, len(row.mlps[layer])):
-                y[0, first + i] += row.mlps[layer][i] - multiplier * written[layer][first + i]
-            return y
-
-        return hook
-
-    handles = [[*blocks, final][row.layer].register_forward_pre_hook(patch, with_kwargs=True)]
-    for layer, block in enumerate(blocks):
-        attention, out = attention_of(model)[layer]
-        handles.append(out.register_forward_pre_hook(replace(layer)))
-        if row.blocked is not None and row.layer <= layer < row.until:
-            handles.append(attention.register_forward_pre_hook(block_edges(layer), with_kwargs=True))
-        if layer in row.mlps:
-            write = getattr(block, {"gemma": "post_feedforward_layernorm", "opt": "fc2"}.get(model.name[:5], "mlp"))
-            keep = lambda _, __, y, layer=layer: written.update({layer: y.reshape(-1, 64)})  # noqa: E731
-            handles.append(write.register_forward_hook(keep))
-            handles.append(block.register_forward_hook(other_mlp(layer)))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def by_hand(model: Model, tokens: np.ndarray, first: int, row: Row, edits: Edits | None = None) -> torch.Tensor:
     """Logits of one whole forward from `first` on."""
     with by_hooks(model, first, row, edits):
         return forward(model, tokens)[first:]
-
-
-def forward(model: Model, tokens: np.ndarray) -> torch.Tensor:
-    with torch.inference_mode():
-        return model.hf(input_ids=torch.from_numpy(tokens)[None], use_cache=False).logits[0]
 
 
 def plain(model: Model, tokens: np.ndarray, first: int = 0) -> torch.Tensor:

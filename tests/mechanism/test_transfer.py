@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from by_hand import by_hooks, forward, odds_by_hand, spelled_out
 from handmade import class_task, mapping_task, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from test_sweeps import by_hooks, forward
 
 from bayes_icl.collect import collect_curves
 from bayes_icl.core.errors import StatedError
@@ -32,8 +32,8 @@ from bayes_icl.mechanism.transfer import (
     reaching,
 )
 from bayes_icl.models import Model
-from bayes_icl.models.prompts import ROLES, encode_episode, token_places, token_read
-from bayes_icl.tasks import Example, Task, load_tasks
+from bayes_icl.models.prompts import ROLES, token_read
+from bayes_icl.tasks import load_tasks
 
 N, SEQS = 4, 10
 KINDS = ["llama", "gpt2", "gemma3"]
@@ -75,13 +75,6 @@ def test_a_run_is_cut_before_a_token_of_an_answer(episodes_of: Callable[[str], l
                 assert [len(x) for x in found.places] == [n] * 3
                 assert all((x == y[:n]).all() for x, y in zip(found.places, episode.places))
                 assert found.seq == episode.seq and found.places.shot.max() == shot
-
-
-def spelled_out(task: Task, examples: list[Example], model: Model, shot: int, token: int) -> Episode:
-    """An episode of these examples, tokenised anew and cut."""
-    prompt = encode_episode(task, examples, model.tokenizer, branch=False)
-    whole = Episode(0, prompt, token_places(prompt), None)  # type: ignore[arg-type]
-    return cut(whole, shot, token)
 
 
 @pytest.mark.parametrize("queries", [False, True])
@@ -304,11 +297,6 @@ def test_a_position_that_prompts_lack_is_stated(
 
 
 # ------------------------------------------------------------------------------------------------- patches
-
-
-def odds_by_hand(logits: torch.Tensor, token: int) -> float:
-    log_p = logits.double().log_softmax(-1)
-    return float(log_p[token] - torch.log1p(-log_p[token].exp()))
 
 
 @pytest.mark.parametrize("position", POSITIONS)

@@ -17,7 +17,7 @@ from bayes_icl.fit.sentences import beside_verdict, left_aside, verdict_sentence
 from bayes_icl.report.claims import answer, claims
 from bayes_icl.writing.numbers import Quotes, plain
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CHECKS = pd.DataFrame(columns=["task", "check", "estimate", "p"])
 
 

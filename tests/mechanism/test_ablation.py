@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from by_hand import attention_of, outputs
 from handmade import AMOUNT, WRITER, class_task, counting_model, random_model
-from test_stream import attention_of
 
 from bayes_icl.collect import collect_curves
 from bayes_icl.core.errors import StatedError
@@ -48,21 +48,6 @@ def with_means(
     means = MeanOutputs(model.anatomy, episodes)
     attribute_task(model, curves, task, readout=readout, batch_size=2, means=means)
     return episodes, means
-
-
-def outputs(model: Model, episode: Episode) -> list[torch.Tensor]:
-    """By layer, what goes into the output projection, shape (pos, head, d_head): a forward of the episode alone."""
-    z: list[torch.Tensor] = []
-    # A hook after the module sees its input as other hooks left it.
-    handles = [
-        out.register_forward_hook(lambda _, args, __: z.append(args[0][0].unflatten(-1, (4, -1)).clone()))
-        for _, out in attention_of(model)
-    ]
-    with torch.inference_mode():
-        model.hf(torch.from_numpy(episode.prompt.tokens)[None], use_cache=False)
-    for handle in handles:
-        handle.remove()
-    return z
 
 
 @pytest.mark.parametrize("task", ["past_tense", "copy"])

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+from tiny_families import byte_tokenizer, words
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from bayes_icl.core.errors import StatedError
@@ -26,18 +27,6 @@ from bayes_icl.models.prompts import (
 from bayes_icl.tasks import BUILT_IN, Example, Task, load_tasks
 
 TASKS = load_tasks(list(BUILT_IN))
-
-
-def byte_tokenizer(
-    merges: list[tuple[str, str]] | None = None, specials: tuple[str, ...] = (), words: bool = False, **roles: str
-) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with the given merges, which may cross any boundary; with `words` none of GPT-2's."""
-    merges = merges or []
-    tokens = [*specials, *sorted(pre_tokenizers.ByteLevel.alphabet()), *(a + b for a, b in merges)]
-    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=words)
-    tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, tokens: np.ndarray | list[int]) -> str:
@@ -82,9 +71,6 @@ def test_the_example_of_the_design(tiny: Model) -> None:
     prompt = encode_episode(task, [Example("28", "59"), Example("30", "63")], tiny.tokenizer)
     assert prompt.answer_start.tolist() == [5, 14] and prompt.answer_stop.tolist() == [10, 19]
     assert decode(tiny.tokenizer, prompt.answer(0)) == " 59)\n"
-
-
-words = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="<"), min_size=1, max_size=6)
 
 
 @settings(deadline=None, max_examples=80)

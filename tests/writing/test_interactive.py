@@ -20,7 +20,7 @@ from bayes_icl.writing.head_map import head_map
 from bayes_icl.writing.interactive import as_html, library
 from bayes_icl.writing.style import colour_of
 
-EXAMPLE = Path(__file__).parents[1] / "data" / "example.nc"
+EXAMPLE = Path(__file__).parents[2] / "data" / "example.nc"
 HTML = "<b>x</b> & %{y}"
 
 

@@ -13,7 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.axis import Tick
+from figure_checks import cut_off, texts
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -86,33 +86,6 @@ def pooled_of(fits: dict[str, dict[str, az.InferenceData]]) -> dict[str, Any]:
     mu = float(np.mean(list(means.values())))
     deltas = {task: [0.9 * mean + 0.1 * mu, mean - 0.2, mean + 0.2] for task, mean in means.items()}
     return {"mu": [mu, mu - 1, mu + 1], "tau": [0.5, 0, 1], "new_task": [mu, mu - 2, mu + 2], "deltas": deltas}
-
-
-def texts(figure: Figure) -> list[Text]:
-    """The figure's texts that are seen, laid out as in a file."""
-    FigureCanvasAgg(figure).draw()
-    hidden = {id(text) for text in figure.findobj(Text) if not text.get_visible() or not text.get_text().strip()}
-    for ax in figure.axes:
-        for axis, limits in ((ax.xaxis, ax.viewLim.intervalx), (ax.yaxis, ax.viewLim.intervaly)):
-            # Ticks outside the limits, spare ones and those of axes that are off exist and are not drawn.
-            ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()] if ax.axison else []
-            drawn = {id(tick) for tick in ticks if min(limits) <= tick.get_loc() <= max(limits)}
-            for tick in axis.findobj(Tick):
-                if id(tick) not in drawn:
-                    hidden |= {id(tick.label1), id(tick.label2)}
-    return [text for text in figure.findobj(Text) if id(text) not in hidden]
-
-
-def cut_off(figure: Figure) -> list[str]:
-    """Texts that are not wholly inside the figure, to half a pixel."""
-    shown = texts(figure)
-    width, height = figure.get_size_inches() * figure.dpi
-    outside = []
-    for text in shown:
-        box = text.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
-        if box.width and (box.x0 < -0.5 or box.y0 < -0.5 or box.x1 > width + 0.5 or box.y1 > height + 0.5):
-            outside.append(text.get_text())
-    return outside
 
 
 FIGURES = ["curves", "updates", "comparison", "delta", "pooled", "sensitivity"]

@@ -11,13 +11,12 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+from by_hand import forward, odds_by_hand, spelled_out
 from handmade import class_task, mapping_task, random_model, token_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 from scipy.stats import t as student
-from test_sweeps import forward
-from test_transfer import odds_by_hand, spelled_out
 
 from bayes_icl.collect import collect_curves
 from bayes_icl.mechanism.episodes import Episode

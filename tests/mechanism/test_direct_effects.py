@@ -29,7 +29,7 @@ from handmade import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_models import SHAPE, _bridged
+from tiny_families import SHAPE, _bridged
 from transformers import (
     CohereConfig,
     CohereForCausalLM,

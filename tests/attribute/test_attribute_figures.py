@@ -12,11 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from figure_checks import cut_off, overlapping, words_of
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.text import Text
-from test_plots import cut_off, texts
 
 from bayes_icl.attribute import figures as attribute_figures
 from bayes_icl.writing.style import COLUMN
@@ -205,23 +204,6 @@ def figures(table: pd.DataFrame, effects: xr.Dataset) -> dict[str, Figure]:
 @pytest.fixture(scope="module")
 def small_figures(small: pd.DataFrame, small_effects: xr.Dataset) -> dict[str, Figure]:
     return all_figures(small, small_effects)
-
-
-def overlapping(figure: Figure) -> list[tuple[str, str]]:
-    """Pairs of texts whose boxes share more than a sliver (boxes have room for ascenders and descenders)."""
-    shown = texts(figure)
-    # Of the words alone, where an annotation has a line too.
-    boxes = [Text.get_window_extent(text, figure.canvas.get_renderer()) for text in shown]  # type: ignore[attr-defined]
-    pairs = []
-    for (one, a), (other, b) in itertools.combinations(zip(shown, boxes), 2):
-        width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-        if width > 1 and height > 0.25 * min(a.height, b.height):
-            pairs.append((one.get_text(), other.get_text()))
-    return pairs
-
-
-def words_of(figure: Figure) -> str:
-    return "\n".join(text.get_text() for text in texts(figure))
 
 
 def meshes(figure: Figure) -> list[QuadMesh]:

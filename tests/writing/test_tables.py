@@ -463,7 +463,7 @@ def test_backups_and_repair_and_sensitivity() -> None:
     ]
 
 
-COMMITTED = Path(__file__).parents[1] / "figures" / "calibration"
+COMMITTED = Path(__file__).parents[2] / "figures" / "calibration"
 
 
 def test_committed_outcomes_become_a_table() -> None:

@@ -44,7 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         fit.main(FIT)
         attribute.main(ATTRIBUTE)
         patch.main(PATCH)
-        shutil.copytree(Path(__file__).parent.parent / "figures/calibration", folder / "figures/calibration")
+        shutil.copytree(Path(__file__).parents[2] / "figures/calibration", folder / "figures/calibration")
         assert report.main(report.ReportSettings()) == 0
         yield folder
 
@@ -380,7 +380,7 @@ def test_fits_of_some_tasks_say_of_which(copied: Path, undrawn: None) -> None:
 
 def test_a_users_own_law_is_shown(copied: Path) -> None:
     """In a process that has not read the file that registers it."""
-    laws = Path(__file__).parent.parent / "analyses/my_laws.py"
+    laws = Path(__file__).parents[2] / "analyses/my_laws.py"
     own = replace(FIT, hypotheses=("constant", "additive", "power"), hypotheses_from=laws, force=True, tasks=("copy",))
     command = [
         sys.executable,

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from by_hand import assert_put_back, attention_of
 from handmade import random_model
-from test_models import FAMILIES, _bridged
+from tiny_families import FAMILIES, _bridged
 from torch import nn
 
 from bayes_icl.core.errors import StatedError
@@ -129,16 +130,6 @@ def test_no_bias_is_found_where_there_is_none(model_of: Callable[[str], Model], 
 # ------------------------------------------------------------------------------------------------- one pass
 
 
-def attention_of(model: Model) -> list[tuple[Any, Any]]:
-    """By layer: the attention and its output projection."""
-    hf: Any = model.hf
-    if model.name == "gpt2":
-        return [(block.attn, block.attn.c_proj) for block in hf.transformer.h]
-    if model.name == "gpt_neox":
-        return [(block.attention, block.attention.dense) for block in hf.gpt_neox.layers]
-    return [(block.self_attn, block.self_attn.o_proj) for block in hf.model.layers]
-
-
 def values_of(name: str, out: torch.Tensor) -> torch.Tensor:
     """Values, shape (kv_head, pos, d_head), from what the projection gives."""
     if name == "gpt_neox":
@@ -238,13 +229,6 @@ def test_caps_on_attention_alone_add_up(tiny: Model) -> None:
 def logits_of(model: Model, tokens: np.ndarray) -> torch.Tensor:
     with torch.inference_mode():
         return model.hf(torch.from_numpy(tokens)[None], use_cache=False).logits[0]
-
-
-def assert_put_back(model: Model, implementation: str = "sdpa") -> None:
-    assert model.hf.config._attn_implementation == implementation
-    for module in model.hf.modules():
-        assert not module._forward_hooks and not module._forward_pre_hooks
-        assert "forward" not in vars(module)
 
 
 @pytest.mark.parametrize("name", KINDS)
