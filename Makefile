@@ -63,10 +63,11 @@ kills: $(READY)  ## kill every command ten times, let it go on, compare: benchma
 test: $(READY)  ## all tests, those on the real model too: a process a core, 4 at most
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-lint: $(READY)  ## ruff and mypy
+lint: $(READY)  ## ruff, mypy, and the arrows between packages that must never be
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	.venv/bin/lint-imports --no-logo
 
 bench: $(READY)  ## what every command and the demo cost, beside the plain way
 	$(RUN) benchmarks/demo.py
@@ -77,4 +78,4 @@ bench: $(READY)  ## what every command and the demo cost, beside the plain way
 	$(RUN) benchmarks/report.py
 
 clean:  ## remove .venv and caches, not data or figures
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
