@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -316,15 +313,6 @@ def test_curves_of_another_model_are_stated(curves: Path, tmp_path: Path) -> Non
     write_netcdf(dataset.assign_attrs(provenance=json.dumps(record)), path)
     with pytest.raises(StatedError, match="whose weights are not those"):
         main(AttributeSettings(curves=path, out=tmp_path / "e.nc", figures=tmp_path, **LITTLE))
-
-
-def test_help_is_quick() -> None:
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "bayes_icl.attribute", "--help"], capture_output=True, text=True
-    )
-    assert done.returncode == 0 and "--placebos" in done.stdout and time.perf_counter() - start < 20
-    assert not {"torch", "pymc", "arviz"} & {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
 
 
 def test_another_model_without_provenance_is_stated(tiny: Model, curves: Path) -> None:

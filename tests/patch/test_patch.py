@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -678,15 +675,6 @@ def test_heads_are_ranked_by_a_table(built: Patched, tiny: Model, built_curves: 
         assert ablated(found)["heads"][1, "mean"].split() == expected and name_of(MOVER) in expected
     with pytest.raises(StatedError, match="did you mean to_answers"):
         patch_curves(backup_model(tiny), built_curves, ["mapping"], dataclasses.replace(one, rank_by="to_answer"))
-
-
-def test_help_is_quick() -> None:
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "bayes_icl.patch", "--help"], capture_output=True, text=True
-    )
-    assert done.returncode == 0 and "--ablate-at" in done.stdout and time.perf_counter() - start < 20
-    assert not {"torch", "pymc", "arviz"} & {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
 
 
 # ------------------------------------------------------------------------------------------------- a real model
