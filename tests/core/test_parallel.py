@@ -53,8 +53,8 @@ def test_a_killed_worker_is_stated() -> None:
 
 LONG = """
 import os, signal, sys, time
-from bayes_icl.errors import exit_stating
-from bayes_icl.parallel import run_jobs
+from bayes_icl.core.errors import exit_stating
+from bayes_icl.core.parallel import run_jobs
 
 def wait():
     os.write(1, f"{os.getpid()}\\n".encode())  # at once, lest lines of two processes mix
@@ -100,7 +100,7 @@ def _alive(pid: int) -> bool:
 
 
 SCRIPT = """
-from bayes_icl.parallel import run_jobs
+from bayes_icl.core.parallel import run_jobs
 
 def double(x):
     return 2 * x
