@@ -10,7 +10,7 @@ import pandas as pd
 
 from bayes_icl.core.files import file_name
 from bayes_icl.fit.checks import CHECK_COLUMNS
-from bayes_icl.hypotheses.hypothesis import HYPOTHESES
+from bayes_icl.hypotheses.law import HYPOTHESES
 from bayes_icl.inference.scores import Score
 from bayes_icl.inference.survival import survivors
 
