@@ -27,7 +27,7 @@ from bayes_icl.fit.outputs import comparison_table, fit_file, sensitivity_table
 from bayes_icl.fit.pooling import pool_deltas
 from bayes_icl.fit.sentences import summarise_verdicts
 from bayes_icl.fit.settings import FitSettings
-from bayes_icl.hypotheses.hypothesis import load_hypotheses
+from bayes_icl.hypotheses.law import load_hypotheses
 from bayes_icl.inference.noise import summarise
 from bayes_icl.inference.survival import too_little
 from bayes_icl.writing.style import figure_files

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bayes_icl.hypotheses.hypothesis import LEAST_RATIO, LogNormal, Prior, Uniform, hypothesis
+from bayes_icl.hypotheses.law import LEAST_RATIO, LogNormal, Prior, Uniform, hypothesis
 
 
 @hypothesis(

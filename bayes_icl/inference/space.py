@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from bayes_icl.hypotheses.hypothesis import Hypothesis, Prior
+from bayes_icl.hypotheses.law import Hypothesis, Prior
 from bayes_icl.inference.noise import LOG_2PI, Statistics, total_log_likelihood, trace, variances
 
 BLOCK = 2**17  # numbers in the largest array of a likelihood that goes by sequence: what a core's cache holds
