@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing.resource_tracker
 import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -54,21 +56,20 @@ def run_jobs(workers: int) -> Iterator[Run]:
         return
 
     from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky import get_reusable_executor
 
     begun: list[Generator[tuple[int, Any], None, None]] = []
 
     def run(function: Callable[..., Any], jobs: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
-        # Jobs are few and long: one at a time, all known from the start, no array through a file.
-        parallel = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="all", max_nbytes=None)
+        settings = {"n_jobs": workers, "inner_max_num_threads": 1, "initializer": _start, "initargs": (os.getpid(),)}
         try:
-            with (
-                _interrupts_held(),
-                parallel_config(
-                    "loky", n_jobs=workers, inner_max_num_threads=1, initializer=_start, initargs=(os.getpid(),)
-                ),
-            ):
+            with _interrupts_held(), parallel_config("loky", **settings):
+                # Jobs are few and long: one at a time, all known from the start, no array through a file.
+                parallel = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="all", max_nbytes=None)
                 begun.append(parallel(delayed(_numbered)(j, function, job) for j, job in enumerate(jobs)))
-            yield from begun[-1]
+            # A loop that ends early would close what is given to `yield from`, with a warning.
+            for result in begun[-1]:  # noqa: UP028
+                yield result
         except BrokenProcessPool:
             why = "a worker process was killed, perhaps for want of memory: give fewer workers"
             raise StatedError(why) from None
@@ -76,8 +77,11 @@ def run_jobs(workers: int) -> Iterator[Run]:
     try:
         yield run
     finally:
-        for results in begun:  # whose jobs may take minutes yet
-            results.close()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"(?s).*still being processed|.*but not used", module="joblib")
+            for results in begun:  # whose jobs may take minutes yet
+                results.close()
+        get_reusable_executor(reuse=True).shutdown()  # else they would wait for more, for minutes
 
 
 @contextmanager
@@ -86,6 +90,7 @@ def _interrupts_held() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    multiprocessing.resource_tracker.ensure_running()  # which would let interrupts through as it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

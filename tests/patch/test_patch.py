@@ -485,7 +485,8 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "call"), [(experiments, "carried", 3), (experiments, "ablate_sets", 6), (experiments, "ablate_mlps", 30)]
+    ("module", "name", "call"),
+    [(experiments, "carried", 3), (experiments, "ablate_sets", 6), (experiments, "ablate_mlps", 30)],
 )
 def test_a_killed_run_goes_on_where_it_stopped(
     curves: Path,
