@@ -63,11 +63,12 @@ kills: $(READY)  ## kill every command ten times, let it go on, compare: benchma
 test: $(READY)  ## all tests, those on the real model too: a process a core, 4 at most
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-lint: $(READY)  ## ruff, mypy, and the arrows between packages that must never be
+lint: $(READY)  ## ruff, mypy, the arrows between packages that must never be, docstrings
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	.venv/bin/lint-imports --no-logo
+	$(RUN) -m numpydoc lint $$(git ls-files 'bayes_icl/*.py')
 
 bench: $(READY)  ## what every command and the demo cost, beside the plain way
 	$(RUN) benchmarks/demo.py

@@ -53,6 +53,7 @@ class Fits:
 
 
 def check_names(names: Sequence[str]) -> None:
+    """State the first name that is of no registered law."""
     for name in names:
         if name not in HYPOTHESES:
             raise unknown("hypothesis", name, HYPOTHESES)
@@ -72,6 +73,10 @@ def fit_curves(
 
     Parameters
     ----------
+    cases
+        As `plan_cases` returns them, or your own.
+    hypotheses
+        Names of registered laws.
     engine
         As in `FitSettings`. Cases with other priors or noise than their headline are the fast engine's.
     sampler
@@ -80,6 +85,8 @@ def fit_curves(
         File of hypotheses that an error in one of them names.
     workers
         Processes; 0 takes one a core, 4 at most.
+    progress
+        Show a bar on stderr.
     """
     from bayes_icl.inference.nuts import SamplerSettings
 

@@ -165,6 +165,10 @@ class Hypothesis:
 
         Parameters
         ----------
+        xp
+            `numpy` or `pytensor.tensor`.
+        stats
+            `noise.Statistics`, or the same names as tensors.
         params
             All parameters; on numpy with a leading axis of draws, shape (draw, 1) or (draw, length).
 
@@ -208,10 +212,12 @@ def hypothesis(
 
     Parameters
     ----------
-    name, complexity, **fields
-        Fields of `Hypothesis`.
+    name, complexity
+        As in `Hypothesis`.
     in_nats
         Whether the curve has its own size, nats: short for ``kind=Smooth(in_nats=True)``.
+    **fields
+        Other fields of `Hypothesis`.
 
     Raises
     ------

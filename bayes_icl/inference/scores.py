@@ -137,6 +137,10 @@ def score_curves(
 
     Parameters
     ----------
+    hypothesis
+        The law.
+    curves
+        One task under one readout.
     engine
         What fits; exact refits are the fast engine's whenever it can be relied on.
     future

@@ -129,6 +129,10 @@ def example_parts(template: str, example: Example, answer: str | None = None) ->
 
     Parameters
     ----------
+    template
+        How an example is written, as in `Task`.
+    example
+        Its query and answer.
     answer
         Written in place of the example's own, for foils and labels.
     """
@@ -151,6 +155,12 @@ def encode_episode(
 
     Parameters
     ----------
+    task
+        Whose template and form the episode has.
+    examples
+        In order.
+    tokenizer
+        The model's own.
     branch
         Lay out the branches for foils and labels too.
 
