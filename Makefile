@@ -53,7 +53,7 @@ analyses: $(READY)  ## claims 1 to 3 and all tasks side by side, with the minute
 	$(RUN) analyses/all.py
 	$(RUN) -m bayes_icl.report --curves data/curves/claims.nc
 
-docs: $(READY)  ## the documentation site, docs/_build/html: 20 seconds
+docs: $(READY)  ## the documentation site, docs/_build/html: 40 seconds
 	rm -rf docs/_build docs/api
 	$(RUN) -m sphinx -E -W --keep-going -q docs docs/_build/html
 

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 # Tokens that separate documents in the training data of models whose tokenizer adds no BOS.
 DOCUMENT_SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "<|begin_of_text|>")
 
-Path = tuple[int, ...]
-"""Tokens of a continuation, terminator included."""
+Path = tuple[int, ...]  # tokens of a continuation, terminator included
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class Quotes:
         return self._quote(key, text, {"value": mean, "low": low, "high": high}, self.unit)
 
     def columns(self, row: Any, name: str, form: str = ".3f") -> str:
-        """A mean with its interval from a table's row: columns `name`, `name`_low, `name`_high."""
+        """A mean with its interval from a table's row: columns `name`, and that with _low and _high after it."""
         return self.three(name, (getattr(row, name + end) for end in ("", "_low", "_high")), form)
 
     def count(self, key: str, value: float, form: str = "") -> str:
