@@ -14,7 +14,7 @@ from claims import CURVES, ROOT, TASKS, collect_all, three
 from bayes_icl import attribute, fit
 from bayes_icl.attribute import outputs as attribute_outputs
 from bayes_icl.attribute.sentences import TAKEN
-from bayes_icl.core.files import beside, read_table
+from bayes_icl.core.files import beside
 from bayes_icl.mechanism.placebos import placebo_rank
 from bayes_icl.writing.numbers import listed, token_label
 
@@ -73,7 +73,7 @@ class Found:
         self.verdicts = json.loads((FITS / "verdict.json").read_text())
         self.facts = json.loads(beside(EFFECTS, "json").read_text())
         self.heads, self.ablation, self.repair = (
-            read_table(beside(EFFECTS, f"{name}.csv")) for name in attribute_outputs.ATTRIBUTE_TABLES
+            table.read(beside(EFFECTS, f"{name}.csv")) for name, table in attribute_outputs.TABLES.items()
         )
 
     def further(self, task: str) -> tuple[str, dict, str, dict]:

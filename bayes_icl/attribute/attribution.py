@@ -15,7 +15,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from bayes_icl.attribute.intervention import _intervene, curves_of, three
-from bayes_icl.attribute.outputs import ABLATION_COLUMNS, REPAIR_COLUMNS
+from bayes_icl.attribute.outputs import ABLATION, REPAIR
 from bayes_icl.attribute.slopes import delta_weights, fit_delta, head_table
 from bayes_icl.core.checkpoints import Checkpoint
 from bayes_icl.core.errors import StatedError
@@ -162,8 +162,8 @@ def attribute_curves(
     return Attribution(
         effects,
         heads,
-        pd.DataFrame(ablation, columns=ABLATION_COLUMNS),
-        pd.DataFrame(repair, columns=REPAIR_COLUMNS),
+        pd.DataFrame(ablation, columns=ABLATION.names),
+        pd.DataFrame(repair, columns=REPAIR.names),
         facts,
     )
 

@@ -23,8 +23,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullLocator
 from scipy.stats import t as student
 
-from bayes_icl.attribute.outputs import ATTRIBUTE_TABLES
-from bayes_icl.core.files import beside, file_name, read_table
+from bayes_icl.attribute.outputs import TABLES
+from bayes_icl.core.files import beside, file_name
+from bayes_icl.core.schemas import read_beside
 from bayes_icl.writing.numbers import token_label
 from bayes_icl.writing.style import (
     BLUE,
@@ -452,7 +453,7 @@ def _head_words(row: Any) -> str:
 
 def attribute_figures(out: Path) -> dict[str, Figure]:
     """The figures by name, all of them from the effects file and the tables beside it."""
-    table, ablation, repair = (read_table(beside(out, f"{name}.csv")) for name in ATTRIBUTE_TABLES)
+    table, ablation, repair = read_beside(out, TABLES).values()
     table["accumulation"] = table.accumulation.fillna("")
     facts = json.loads(beside(out, "json").read_text())
     deltas = {task: tuple(own["delta"].values()) for task, own in facts.items()}

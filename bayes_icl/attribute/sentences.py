@@ -10,8 +10,10 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from bayes_icl.attribute.outputs import TABLES
 from bayes_icl.attribute.shrinkage import LEAST_SHARE
-from bayes_icl.core.files import beside, read_table
+from bayes_icl.core.files import beside
+from bayes_icl.core.schemas import read_beside
 from bayes_icl.mechanism.placebos import placebo_rank
 from bayes_icl.models.prompts import OFTEN
 from bayes_icl.writing.numbers import Quotes, plain, token_words
@@ -27,7 +29,7 @@ def summarise_heads(out: Path) -> str:
     """
     console = Console(file=io.StringIO(), markup=False, emoji=False, highlight=False, width=110)
     facts = json.loads(beside(out, "json").read_text())
-    heads, ablation, repair = (read_table(beside(out, f"{name}.csv")) for name in ("heads", "ablation", "repair"))
+    heads, ablation, repair = read_beside(out, TABLES).values()
     for task, own in facts.items():
         console.rule(task, align="left")
         for sentence in head_sentences(

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from bayes_icl.attribute.accumulation import Accumulation, accumulations
-from bayes_icl.attribute.outputs import HEAD_COLUMNS
+from bayes_icl.attribute.outputs import HEADS
 from bayes_icl.attribute.shrinkage import pool_heads, stands_out
 from bayes_icl.core.errors import StatedError
 from bayes_icl.core.intervals import Interval, t_interval
@@ -171,7 +171,7 @@ def slope_table(effects: xr.Dataset, task: str, n_min: int, seed: int) -> tuple[
     ]
     components = np.concatenate([heads.reshape(-1, *log_odds.shape), mlps, np.stack([*rest, log_odds])])
 
-    table = pd.DataFrame(rows).reindex(columns=HEAD_COLUMNS)
+    table = pd.DataFrame(rows).reindex(columns=HEADS.names)
     table["task"], table["n_min"] = task, n_min
     slopes = (np.diff(components, axis=2) @ weights).T
     total = np.diff(log_odds, axis=1) @ weights

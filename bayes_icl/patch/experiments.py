@@ -37,7 +37,7 @@ from bayes_icl.mechanism.steps import (
 )
 from bayes_icl.mechanism.transfer import Pair, pairs_of, permuted
 from bayes_icl.models.model import Model
-from bayes_icl.patch.outputs import DESCRIBED, PATCH_TABLES
+from bayes_icl.patch.outputs import DESCRIBED, TABLES
 from bayes_icl.patch.settings import PatchSettings
 from bayes_icl.patch.steps import STEPS, experiment_row, judge
 
@@ -72,7 +72,7 @@ class OneTask:
         self.chosen: Heads = heads_named(
             settings.ablate, self.anatomy.n_layers, self.anatomy.n_heads, _ranks(settings, task), settings.rank_by
         )
-        self.rows: dict[str, list[dict[str, Any]]] = {name: [] for name in PATCH_TABLES}
+        self.rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
         self.facts: dict[str, Any] = {}
         self.dataset: xr.Dataset
 

@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from bayes_icl.core.files import beside, file_name, read_table
+from bayes_icl.core.files import beside, file_name
+from bayes_icl.core.schemas import read_beside
 from bayes_icl.patch.drawing import (
     GREY,
     KINDS,
@@ -34,7 +35,7 @@ from bayes_icl.patch.drawing import (
     round_words,
     unique,
 )
-from bayes_icl.patch.outputs import PATCH_TABLES
+from bayes_icl.patch.outputs import TABLES
 from bayes_icl.patch.step_figures import backups_figure, mlps_figure, repair_figure, roles_figure, steps_figure
 from bayes_icl.writing.style import (
     COLUMN,
@@ -237,7 +238,7 @@ def redundancy_figure(
 
 def patch_figures(out: Path) -> dict[str, Figure]:
     """The figures by name, all of them from the tables beside the effects file."""
-    table = {name: read_table(beside(out, f"{name}.csv")) for name in PATCH_TABLES}
+    table = read_beside(out, TABLES)
     facts = json.loads(beside(out, "json").read_text())
     rules = {task: own["rule_measured"] for task, own in facts.items() if own["taught"]}
     for one in table.values():

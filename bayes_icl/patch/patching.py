@@ -14,7 +14,7 @@ from bayes_icl.mechanism.episodes import recorded_episodes
 from bayes_icl.mechanism.recorded import check_same_numbers
 from bayes_icl.models.model import Model
 from bayes_icl.patch.experiments import OneTask
-from bayes_icl.patch.outputs import PATCH_COLUMNS, PATCH_TABLES
+from bayes_icl.patch.outputs import TABLES
 from bayes_icl.patch.settings import PatchSettings
 
 
@@ -68,18 +68,18 @@ def patch_curves(
     """
     settings = settings or PatchSettings()
     tasks = list(tasks) or [str(name) for name in curves.task.values]
-    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in PATCH_TABLES}
+    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
     facts, found = {}, []
     for task in tasks:
         check_same_numbers(model, curves, task, recorded_episodes(model, curves.isel(seq=[0]), task, token=0)[0])
     for task in tasks:
         one = OneTask(model, curves, task, settings, parts, progress)
         one.run()
-        for name in PATCH_TABLES:
+        for name in TABLES:
             tables[name] += one.rows[name]
         facts[task] = one.facts
         found.append(one.dataset)
     effects = xr.concat(found, dim="task", combine_attrs="drop_conflicts", join="outer")
     effects.attrs["completeness"] = max(part.attrs["completeness"] for part in found)
-    frames = {name: pd.DataFrame(rows, columns=None if rows else PATCH_COLUMNS[name]) for name, rows in tables.items()}
+    frames = {name: TABLES[name].frame(rows) for name, rows in tables.items()}
     return Patched(effects, frames, facts)

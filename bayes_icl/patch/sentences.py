@@ -11,7 +11,9 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from bayes_icl.core.files import beside, read_table
+from bayes_icl.core.files import beside
+from bayes_icl.core.schemas import read_beside
+from bayes_icl.patch.outputs import TABLES
 from bayes_icl.patch.steps import STEPS
 from bayes_icl.writing.numbers import OPEN, Quotes, plain, point_of, token_words
 
@@ -26,8 +28,7 @@ def summarise_patch(out: Path) -> str:
     """
     console = Console(file=io.StringIO(), markup=False, emoji=False, highlight=False, width=130)
     facts = json.loads(beside(out, "json").read_text())
-    names = ("rounds", "backups", "halves", "heads", "steps")
-    tables = {name: read_table(beside(out, f"{name}.csv")) for name in names}
+    tables = read_beside(out, TABLES)
     for task, own in facts.items():
         console.rule(task, align="left")
         for sentence in patch_sentences(own, {name: table[table.task == task] for name, table in tables.items()}):

@@ -43,7 +43,7 @@ from bayes_icl.mechanism.head_names import name_of
 from bayes_icl.mechanism.steps import OTHER_QUERY
 from bayes_icl.models import Model
 from bayes_icl.patch import Patched, experiments, main, patch_curves
-from bayes_icl.patch.outputs import DESCRIBED, PATCH_TABLES
+from bayes_icl.patch.outputs import DESCRIBED, TABLES
 from bayes_icl.patch.settings import PatchSettings
 from bayes_icl.tasks import load_tasks
 
@@ -343,7 +343,7 @@ def finished(curves: Path) -> Path:
 
 
 def tables(out: Path) -> dict[str, pd.DataFrame]:
-    return {name: pd.read_csv(out.with_name(f"{out.stem}.{name}.csv")) for name in PATCH_TABLES}
+    return {name: pd.read_csv(out.with_name(f"{out.stem}.{name}.csv")) for name in TABLES}
 
 
 def facts(out: Path) -> dict[str, Any]:
@@ -352,7 +352,7 @@ def facts(out: Path) -> dict[str, Any]:
 
 def assert_same(out: Path, other: Path) -> None:
     """Every number, bit for bit."""
-    for name in PATCH_TABLES:
+    for name in TABLES:
         one, two = (path.with_name(f"{path.stem}.{name}.csv").read_bytes() for path in (out, other))
         assert one == two, name
     assert facts(out) == facts(other)
@@ -464,7 +464,7 @@ def test_the_effects_file_keeps_its_format(finished: Path, curves: Path) -> None
 def test_files_and_figures_of_a_run(finished: Path) -> None:
     assert {path.name for path in finished.parent.iterdir()} == {
         *("p.nc", "p.json", "figures", ".p.nc.json"),
-        *(f"p.{name}.csv" for name in PATCH_TABLES),
+        *(f"p.{name}.csv" for name in TABLES),
     }
     names = ["rounds", "redundancy", "repair", "steps", "mlps"]  # no backup heads were looked for
     names += [f"{kind}_{task}" for kind in ("transfer", "roles") for task in ("category", "copy")]
@@ -488,7 +488,8 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "call"), [(experiments, "carried", 3), (experiments, "ablate_sets", 6), (experiments, "ablate_mlps", 30)]
+    ("module", "name", "call"),
+    [(experiments, "carried", 3), (experiments, "ablate_sets", 6), (experiments, "ablate_mlps", 30)],
 )
 def test_a_killed_run_goes_on_where_it_stopped(
     curves: Path,
