@@ -319,7 +319,9 @@ def heads_of_attribute(task: str) -> pd.DataFrame:
     table["component"], table["layer"], table["head"] = ["L0H0", "L0H1", "L1H0", "L1H1", "all"], [0, 0, 1, 1, None], 0
     for name, x in triples({"slope": (slopes, slopes - 0.01, slopes + 0.01)}).items():
         table.loc[:3, name] = x
-    numbers = [name for name in HEADS.names if name not in ("task", "component", "kind", "accumulation", "stands_out", "top")]
+    numbers = [
+        name for name in HEADS.names if name not in ("task", "component", "kind", "accumulation", "stands_out", "top")
+    ]
     table = table.astype(dict.fromkeys(numbers, float))
     table["share"] = table.slope / 0.1
     table["stands_out"], table["top"] = [True, False, False, False, False], [False, False, False, True, False]
