@@ -19,8 +19,8 @@ from bayes_icl.inference.noise import summarise
 from bayes_icl.mechanism.ablation import ablate_episode
 from bayes_icl.mechanism.episodes import Episode
 from bayes_icl.mechanism.head_names import Heads, name_of
-from bayes_icl.mechanism.mean_outputs import WAYS, MeanOutputs
-from bayes_icl.mechanism.placebos import placebo_sets
+from bayes_icl.mechanism.mean_outputs import TASK_MEANS, MeanOutputs
+from bayes_icl.mechanism.placebos import placebo_name, placebo_sets
 from bayes_icl.models.model import Model
 from bayes_icl.models.readouts import Vocabulary
 
@@ -76,14 +76,14 @@ def _intervene(
         return [], [], None
     facts["top"] = [name_of(head) for head in chosen]
     sets: dict[str, Heads] = {"top": chosen}
-    sets |= {f"placebo {i + 1}": heads for i, heads in enumerate(placebo_sets(norms, chosen, placebos, seed))}
+    sets |= {placebo_name(i): heads for i, heads in enumerate(placebo_sets(norms, chosen, placebos, seed), 1)}
     if len(chosen) > 1:
         sets |= {name_of(head): [head] for head in chosen[:SINGLES]}
     vocabulary = Vocabulary(model.token_texts)
     wanted = {name: [list(head) for head in heads] for name, heads in sets.items()}
     read: list[dict[str, Any]] = []
     with tqdm(measured, unit="seq", disable=not progress, dynamic_ncols=True) as bar:
-        bar.set_description(f"{task}: {len(sets)} sets of heads taken away in {len(WAYS)} ways")
+        bar.set_description(f"{task}: {len(sets)} sets of heads taken away in {len(TASK_MEANS)} ways")
         for episode in bar:
             name = f"ablation {episode.seq}/{task}"
             kept = parts.get(name) if parts else None
@@ -123,7 +123,7 @@ def _intervene(
         return {**about, "norm": float(sum(norms[head] for head in heads)), "n_seqs": len(read), **flat(numbers)}
 
     rows, repairs, odds = [], [], []
-    for way in WAYS:
+    for way in TASK_MEANS:
         rows.append(row(way, "none", [], clean_here, whole_here, 0 * clean_here))
         for name, heads in sets.items():
             ablated, answer, taken = ([one[way][name][key] for one in read] for key in ("log_odds", "curve", "taken"))
@@ -142,6 +142,6 @@ def _intervene(
         repairs.append({"task": task, "way": way, **flat({name: t_interval(x) for name, x in moves.items()})})
     for layer, head in chosen:
         table.loc[(table.task == task) & (table.layer == layer) & (table["head"] == head), "top"] = True
-    numbers = np.reshape(odds, (len(WAYS), len(sets), len(read), len(since)))
-    coords = {"way": list(WAYS), "set": list(sets), "seq": seqs, "shot": effects.shot.values}
+    numbers = np.reshape(odds, (len(TASK_MEANS), len(sets), len(read), len(since)))
+    coords = {"way": list(TASK_MEANS), "set": list(sets), "seq": seqs, "shot": effects.shot.values}
     return rows, repairs, xr.DataArray(numbers, coords, ("way", "set", "seq", "shot")).expand_dims(task=[task])

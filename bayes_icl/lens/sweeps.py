@@ -127,8 +127,8 @@ def base_run(anatomy: Anatomy, tokens: Int[np.ndarray, " pos"], first: int, edit
     return Base(tokens, first, edits, residual, keys, values, logits)
 
 
-class Written(NamedTuple):
-    """What rows write along a direction, nats; as in `effects.Parts`.
+class ComponentEffects(NamedTuple):
+    """What rows write along a direction, nats; as in `DirectEffects`.
 
     Attributes
     ----------
@@ -142,7 +142,7 @@ class Written(NamedTuple):
     mlp: Tensor
 
 
-class Swept(NamedTuple):
+class SweepResult(NamedTuple):
     """Some rows of a sweep.
 
     Attributes
@@ -159,12 +159,12 @@ class Swept(NamedTuple):
 
     rows: list[int]
     logits: Tensor
-    written: Written | None
+    written: ComponentEffects | None
     stream: Tensor | None
 
 
-class Watched(NamedTuple):
-    """What to measure of rows at one position, along the direction of the run without edits (`effects.Parts`).
+class EffectProbe(NamedTuple):
+    """What to measure of rows at one position, along the direction of the run without edits (`DirectEffects`).
 
     Attributes
     ----------
@@ -191,10 +191,10 @@ def sweep(
     rows: Sequence[Row],
     read: Sequence[int],
     *,
-    watched: Watched | None = None,
+    watched: EffectProbe | None = None,
     stream: tuple[int, int] | None = None,
     at_once: int = TOKENS_AT_ONCE,
-) -> Iterator[Swept]:
+) -> Iterator[SweepResult]:
     """Run every row.
 
     Parameters
@@ -217,7 +217,7 @@ def sweep(
         some = order[start : start + n]
         with torch.inference_mode():
             found = _run(anatomy, base, [rows[i] for i in some], read, watched, stream)
-        yield Swept(some, *found)  # out of inference mode, which is not the caller's
+        yield SweepResult(some, *found)  # out of inference mode, which is not the caller's
 
 
 def _run(
@@ -225,9 +225,9 @@ def _run(
     base: Base,
     rows: Sequence[Row],
     read: Sequence[int],
-    watched: Watched | None,
+    watched: EffectProbe | None,
     stream: tuple[int, int] | None,
-) -> tuple[Tensor, Written | None, Tensor | None]:
+) -> tuple[Tensor, ComponentEffects | None, Tensor | None]:
     """One pass over rows in the order of their layers."""
     begin, n_layers = rows[0].layer, anatomy.n_layers
     width, device = base.residual[0].shape[1], anatomy.unembedding.device
@@ -235,7 +235,7 @@ def _run(
     blocked_rows = [i for i, row in enumerate(rows) if row.blocked is not None]
     written = None
     if watched:
-        written = Written(watched.head.repeat(len(rows), 1, 1), watched.mlp.repeat(len(rows), 1))
+        written = ComponentEffects(watched.head.repeat(len(rows), 1, 1), watched.mlp.repeat(len(rows), 1))
 
     def joining(layer: int) -> Any:
         """Rows of this layer join those that run already."""

@@ -11,7 +11,7 @@ belongs to none of them. Against a foil f the log-odds are logit(t) - logit(f), 
 effect splits over the tokens that it attends to, attention * (value . W_O d): by contraction, so that nothing of shape
 (head, position, d_model) is built.
 
-Direct effect is not importance: what a head tells later components is not in it (see `ablate`).
+Direct effect is not importance: what a head tells later components is not in it (see `ablation`).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ VARIABLES = {
 }
 
 
-class Parts(NamedTuple):
+class DirectEffects(NamedTuple):
     """Effects of one pass, nats; rows are (episode, shot).
 
     Attributes
@@ -108,7 +108,7 @@ def direct_effects(
     by_source: bool = True,
     on_z: Any = None,
     along: Float[Tensor, "row d_model"] | None = None,
-) -> Parts:
+) -> DirectEffects:
     """Run some episodes and take the log-odds apart.
 
     Parameters
@@ -118,8 +118,8 @@ def direct_effects(
     on_z
         As in `stream.watch`.
     along
-        Take effects along the direction of another run (`Parts.direction`), so that what differs is what was written;
-        they do not add up to this run's log-odds then.
+        Take effects along the direction of another run (`DirectEffects.direction`), so that what differs is what was
+        written; they do not add up to this run's log-odds then.
     """
     positions = np.stack([e.target.positions for e in episodes])
     stream = watch(anatomy, [e.prompt.tokens for e in episodes], positions, on_z=on_z)
@@ -129,7 +129,7 @@ def direct_effects(
 
 def _take_apart(
     anatomy: Anatomy, stream: Stream, episodes: Sequence[Episode], by_source: bool, along: Tensor | None
-) -> Parts:
+) -> DirectEffects:
     batch, n_read = len(episodes), len(episodes[0].target.positions)
     device = stream.logits.device
     correct = torch.from_numpy(np.concatenate([e.target.correct for e in episodes])).to(device)
@@ -180,7 +180,7 @@ def _take_apart(
     by_place = stack(splits).cpu().numpy() if splits else None
     attention = stack(masses).cpu().numpy() if masses else None
     more = (norm_, gap_, direction, all_seen)
-    return Parts(head_, by_place, attention, mlp_, embedding_, bias_, entropy_, log_odds_, error_, *more)
+    return DirectEffects(head_, by_place, attention, mlp_, embedding_, bias_, entropy_, log_odds_, error_, *more)
 
 
 def token_log_odds(
@@ -380,7 +380,7 @@ def _relative(error: np.ndarray, log_odds: np.ndarray) -> np.ndarray:
     return np.abs(error) / np.maximum(1.0, np.abs(log_odds))
 
 
-def _check_complete(parts: Parts, episodes: Sequence[Episode], task: str, n_shots: int) -> None:
+def _check_complete(parts: DirectEffects, episodes: Sequence[Episode], task: str, n_shots: int) -> None:
     relative = _relative(parts.error, parts.log_odds)
     worst = int(np.argmax(np.where(np.isfinite(relative), relative, np.inf)))
     if relative[worst] <= COMPLETE:
@@ -394,7 +394,7 @@ def _check_complete(parts: Parts, episodes: Sequence[Episode], task: str, n_shot
     )
 
 
-def _check_split(split: np.ndarray, parts: Parts, episodes: Sequence[Episode], task: str) -> float:
+def _check_split(split: np.ndarray, parts: DirectEffects, episodes: Sequence[Episode], task: str) -> float:
     """The largest error of a head's split over sources, relative to what they add in all."""
     head = parts.head.reshape(split.shape[:4])
     size = np.nansum(np.abs(split), axis=(-1, -2))

@@ -260,7 +260,7 @@ def log_odds_of(logits: Float[Tensor, "row vocab"], tokens: Sequence[int]) -> Fl
     return torch.stack(columns, -1).cpu().numpy()
 
 
-class Reached(NamedTuple):
+class TransferLayer(NamedTuple):
     """Where a mean curve over points reaches its goal.
 
     Attributes
@@ -289,7 +289,7 @@ def reaching(
     *,
     seed: int = 0,
     n_resamples: int = 2000,
-) -> Reached:
+) -> TransferLayer:
     """The first point at which the mean over pairs comes half of the way from `without` to `full`.
 
     Pairs are resampled together with what they have without patch and in full. A task that A does not know better than
@@ -302,7 +302,7 @@ def reaching(
     found = np.array(first[1:])
     some = found[~np.isnan(found)]
     low, high = np.quantile(some, (0.025, 0.975), method="inverted_cdf") if len(some) else (np.nan, np.nan)
-    return Reached(float(first[0]), float(low), float(high), len(some) / n_resamples, found)
+    return TransferLayer(float(first[0]), float(low), float(high), len(some) / n_resamples, found)
 
 
 def _first(

@@ -17,13 +17,13 @@ from bayes_icl.core.errors import StatedError
 from bayes_icl.core.files import read_table
 from bayes_icl.core.intervals import flat, t_interval
 from bayes_icl.curves import readouts_of
+from bayes_icl.mechanism.ablation_values import REFERENCE_KINDS, AblationValues, places_ablated
 from bayes_icl.mechanism.direct_effects import attribute_task
 from bayes_icl.mechanism.episodes import Episode, token_text
 from bayes_icl.mechanism.head_names import Heads, by_layer, heads_named, name_of
 from bayes_icl.mechanism.placebos import placebo_sets
-from bayes_icl.mechanism.redundancy import Singles, ablate_sets, counts_ablated, half_gone, name_backups, orders
-from bayes_icl.mechanism.rounds import LEFT_LEAST, backup_rows, carried, describe, has_rule, norms_taken, singles_of
-from bayes_icl.mechanism.stand_ins import KINDS, StandIns, places_ablated
+from bayes_icl.mechanism.redundancy import SingleAblations, ablate_sets, counts_ablated, half_gone, name_backups, orders
+from bayes_icl.mechanism.rounds import backup_rows, carried, describe, has_rule, norms_taken, singles_of
 from bayes_icl.mechanism.steps import (
     KNOCKOUTS,
     OTHER_QUERY,
@@ -35,6 +35,7 @@ from bayes_icl.mechanism.steps import (
     induction_scores,
     shut_ways,
 )
+from bayes_icl.mechanism.thresholds import LEFT_LEAST
 from bayes_icl.mechanism.transfer import Pair, pairs_of, permuted
 from bayes_icl.models.model import Model
 from bayes_icl.patch.outputs import DESCRIBED, PATCH_TABLES
@@ -84,7 +85,7 @@ class OneTask:
             raise StatedError(f"--ablate-at {settings.ablate_at}: the prompts of {self.task!r} have no such token")
         shuffled = [permuted(run, settings.n_examples, settings.seed) for run in runs]
         references = shuffled if settings.reference == "shuffled" else runs[1:] + runs[:1]
-        self.stand_ins: StandIns = StandIns(self.anatomy, runs, references)
+        self.stand_ins: AblationValues = AblationValues(self.anatomy, runs, references)
         self.other_kind = "resample" if settings.kind != "resample" else "mean"
         kinds = (settings.kind, self.other_kind)
         places = {
@@ -116,7 +117,7 @@ class OneTask:
             "position": settings.position,
             "kind": settings.kind,
             "other_kind": self.other_kind,
-            "kinds": list(KINDS),
+            "kinds": list(REFERENCE_KINDS),
             "reference": settings.reference,
             "taught": self.taught,
             "singles_everywhere": settings.singles_everywhere,
@@ -166,7 +167,7 @@ class OneTask:
             ),
         )  # fmt: skip
 
-    def _singles(self, name: str, kind: str, gone: Heads, heads: Heads | None = None) -> Singles:
+    def _singles(self, name: str, kind: str, gone: Heads, heads: Heads | None = None) -> SingleAblations:
         found = self._stage(
             name,
             lambda step: singles_of(
@@ -174,7 +175,7 @@ class OneTask:
                 everywhere=self.settings.singles_everywhere, on_pair=step,
             )._asdict(),
         )  # fmt: skip
-        return Singles(**found)
+        return SingleAblations(**found)
 
     def _rounds(self) -> None:
         """The post's sequence."""
@@ -186,7 +187,7 @@ class OneTask:
         ended = f"{settings.rounds} rounds were asked for"
         for number in itertools.count():
             rows: dict[str, dict[str, float]] = {}
-            for kind in KINDS:
+            for kind in REFERENCE_KINDS:
                 name = f"round {number}, {kind}"
                 found = self._carried(name, gone, kind) if number else self.clean
                 self.transfers[name] = found
@@ -254,7 +255,7 @@ class OneTask:
                 self._singles(f"round {number}, alone, placebo {i}", settings.kind, one, heads)
                 for i, one in enumerate(sets, 1)
             ]
-            placebo = Singles(*(np.mean(parts, axis=0) for parts in zip(*beside)))
+            placebo = SingleAblations(*(np.mean(parts, axis=0) for parts in zip(*beside)))
         others = (
             self.alone_other,
             self._singles(f"round {number}, alone, {self.other_kind}", self.other_kind, gone, heads),
@@ -336,7 +337,7 @@ class OneTask:
         # Where answers are permuted, queries are not: a head that brings an answer its query hands on the same.
         runs = [pair.a for pair in self.pairs]
         twins = [permuted(run, settings.n_examples, settings.seed, queries=True) for run in runs]
-        self.other_queries = StandIns(self.anatomy, runs, twins)
+        self.other_queries = AblationValues(self.anatomy, runs, twins)
         at_answers = {"answers": answers_of}
         norms_ = self._stage(
             "norms, other queries",
@@ -384,7 +385,7 @@ class OneTask:
         self,
         pair: Pair,
         *,
-        stand_ins: StandIns,
+        stand_ins: AblationValues,
         kind: str,
         sets: Sequence[Heads],
         place_of: Callable[[Any], np.ndarray],
@@ -441,7 +442,7 @@ class OneTask:
         rows = []
         for words, (stand_ins, kind) in ways.items():
 
-            def together(pair: Pair, stand_ins: StandIns = stand_ins, kind: str = kind) -> dict[str, np.ndarray]:
+            def together(pair: Pair, stand_ins: AblationValues = stand_ins, kind: str = kind) -> dict[str, np.ndarray]:
                 found: dict[str, np.ndarray] = {}
                 for place, instead in (("answers", stand_ins), ("others", self.stand_ins)):
                     mlps = instead.of(pair.a.seq, kind)[1]

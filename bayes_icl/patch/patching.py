@@ -19,7 +19,7 @@ from bayes_icl.patch.settings import PatchSettings
 
 
 @dataclass(frozen=True)
-class Patched:
+class PatchResult:
     """What `patch_curves` finds.
 
     Attributes
@@ -45,7 +45,7 @@ def patch_curves(
     *,
     parts: Checkpoint | None = None,
     progress: bool = False,
-) -> Patched:
+) -> PatchResult:
     """Run the experiments on some tasks of a curves file.
 
     Parameters
@@ -82,4 +82,4 @@ def patch_curves(
     effects = xr.concat(found, dim="task", combine_attrs="drop_conflicts", join="outer")
     effects.attrs["completeness"] = max(part.attrs["completeness"] for part in found)
     frames = {name: pd.DataFrame(rows, columns=None if rows else PATCH_COLUMNS[name]) for name, rows in tables.items()}
-    return Patched(effects, frames, facts)
+    return PatchResult(effects, frames, facts)
