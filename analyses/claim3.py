@@ -10,7 +10,7 @@ import pandas as pd
 from claims import FIGURES, PATCHED, ROOT, TASKS, at_answers, facts, patch_all, ranged, tables
 
 from bayes_icl.mechanism.thresholds import STEP_LEAST
-from bayes_icl.patch.experiments import SETS_OF_FEW
+from bayes_icl.patch.step_experiments import SETS_OF_FEW
 from bayes_icl.patch.steps import STEPS
 from bayes_icl.writing.numbers import listed, point_of
 

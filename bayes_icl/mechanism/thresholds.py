@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+PAIRS_LEAST = 4
+"""Pairs of runs; with fewer, no half of them has an interval."""
+
 RULE_LEAST = 0.5
 """Nats that the rule must add, or there is nothing to carry and nothing to explain."""
 

@@ -23,6 +23,7 @@ from bayes_icl.lens.anatomy import Anatomy
 from bayes_icl.lens.sweeps import Base, Row, sweep
 from bayes_icl.mechanism.direct_effects import token_log_odds
 from bayes_icl.mechanism.episodes import Episode, Target, recorded_episodes
+from bayes_icl.mechanism.thresholds import PAIRS_LEAST
 from bayes_icl.models.model import Model
 from bayes_icl.models.prompts import ROLES, Places
 
@@ -180,10 +181,10 @@ def pairs_of(
                 b = cut(other, shot, token)
                 pairs.append(Pair(a, _among_permuted(a, b, n_examples, seed) if shot else b))
                 break
-    if len(pairs) < 4:
+    if len(pairs) < PAIRS_LEAST:
         raise StatedError(
             f"task {task!r}: {len(pairs)} of {len(episodes)} sequences find another with another answer and a query "
-            "that they do not show; at least 4 are needed: collect more sequences"
+            f"that they do not show; at least {PAIRS_LEAST} are needed: collect more sequences"
         )
     return pairs
 

@@ -16,8 +16,8 @@ from bayes_icl.core.outputs import Output
 from bayes_icl.core.provenance import key_of, provenance, resume_key, to_attribute
 from bayes_icl.curves import newest_curves, read_curves, readouts_of
 from bayes_icl.mechanism.recorded import check_same_model, recorded_model
+from bayes_icl.mechanism.thresholds import PAIRS_LEAST
 from bayes_icl.models.loading import load_model
-from bayes_icl.patch.experiments import PAIRS_LEAST
 from bayes_icl.patch.figures import patch_figures
 from bayes_icl.patch.outputs import PATCH_TABLES
 from bayes_icl.patch.patching import patch_curves

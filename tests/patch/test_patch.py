@@ -35,16 +35,14 @@ from handmade import (
     random_model,
 )
 
-from bayes_icl import redundancy, rounds, steps
 from bayes_icl.collect import CollectSettings, collect_curves
 from bayes_icl.collect import main as collect_main
 from bayes_icl.core.errors import StatedError, exit_stating
 from bayes_icl.curves import read_curves, write_netcdf
-from bayes_icl.mechanism import rounds as mechanism_rounds
 from bayes_icl.mechanism.head_names import name_of
 from bayes_icl.mechanism.steps import OTHER_QUERY
 from bayes_icl.models import Model
-from bayes_icl.patch import PatchResult, main, patch_curves
+from bayes_icl.patch import PatchResult, experiment, main, patch_curves, redundancy, step_experiments
 from bayes_icl.patch.outputs import DESCRIBED, PATCH_TABLES
 from bayes_icl.patch.settings import PatchSettings
 from bayes_icl.tasks import load_tasks
@@ -486,11 +484,12 @@ def test_files_and_figures_of_a_run(finished: Path) -> None:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures have tests of their own."""
-    monkeypatch.setattr("bayes_icl.patch.figures.patch_figures", lambda *_: {})
+    monkeypatch.setattr("bayes_icl.patch.command.patch_figures", lambda *_: {})
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "call"), [(rounds, "carried", 3), (redundancy, "ablate_sets", 6), (steps, "ablate_mlps", 30)]
+    ("module", "name", "call"),
+    [(experiment, "carried", 3), (redundancy, "ablate_sets", 6), (step_experiments, "ablate_mlps", 30)],
 )
 def test_a_killed_run_goes_on_where_it_stopped(
     curves: Path,
@@ -515,8 +514,8 @@ def test_a_killed_run_goes_on_where_it_stopped(
 
     monkeypatch.setattr(module, name, dying)
     norms: list[int] = []
-    real_norms = mechanism_rounds.norms_taken
-    monkeypatch.setattr(mechanism_rounds, "norms_taken", lambda *args: (norms.append(1), real_norms(*args))[1])
+    real_norms = experiment.norms_taken
+    monkeypatch.setattr(experiment, "norms_taken", lambda *args: (norms.append(1), real_norms(*args))[1])
     with pytest.raises(KeyboardInterrupt):
         main(settings)
     assert not out.exists() and out.with_name("p.nc.part").is_file() and not list(tmp_path.glob("*.csv"))
@@ -532,7 +531,7 @@ def test_damaged_parts_of_a_run_are_made_again(
     out = tmp_path / "p.nc"
     settings = PatchSettings(curves=curves, out=out, figures=tmp_path / "figures", **LITTLE)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("bayes_icl.outputs.Output.write", killed)
+        patch.setattr("bayes_icl.core.outputs.Output.write", killed)
         main(settings)
     parts = out.with_name("p.nc.part")
     content = bytearray(parts.read_bytes())
@@ -555,7 +554,7 @@ def test_a_finished_run_is_drawn_again_and_others_are_kept(
 ) -> None:
     settings = PatchSettings(curves=curves, out=finished, figures=tmp_path / "f", **LITTLE)
     before = finished.read_bytes()
-    monkeypatch.setattr("bayes_icl.models.loading.load_model", killed)  # not needed for that
+    monkeypatch.setattr("bayes_icl.patch.command.load_model", killed)  # not needed for that
     assert main(settings) == 0
     said = capsys.readouterr()
     assert "drawn and printed again" in said.err and said.out.split()[-1] == str(finished)
@@ -592,7 +591,7 @@ def test_what_is_drawn_without_steps_and_with_a_backup(
     path = tmp_path / "built.nc"
     record = json.dumps({"settings": {"model": "built"}})
     write_netcdf(built_curves.assign_attrs(provenance=record), path)
-    monkeypatch.setattr("bayes_icl.models.loading.load_model", lambda *_: backup_model(tiny))
+    monkeypatch.setattr("bayes_icl.patch.command.load_model", lambda *_: backup_model(tiny))
     settings = PatchSettings(
         curves=path, tasks=("mapping",), out=tmp_path / "p.nc", figures=tmp_path / "f", **BUILT, steps=False
     )
