@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bayes_icl.hypotheses import HYPOTHESES, Prior
-from bayes_icl.hypotheses.hypothesis import DOF_PRIOR, SHARED_PRIORS
+from bayes_icl.hypotheses.law import DOF_PRIOR, SHARED_PRIORS
 from bayes_icl.models.prompts import example_parts
 from bayes_icl.tasks import BUILT_IN, Task
 

@@ -92,7 +92,7 @@ def test_tables_hold_every_hypothesis_and_parameter() -> None:
 
 
 def test_every_shared_parameter_has_its_meaning() -> None:
-    from bayes_icl.hypotheses.hypothesis import SHARED_PRIORS
+    from bayes_icl.hypotheses.law import SHARED_PRIORS
 
     assert set(generated.SHARED) == {*SHARED_PRIORS, "dof"}
 

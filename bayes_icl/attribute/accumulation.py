@@ -13,7 +13,7 @@ import numpy as np
 
 from bayes_icl.core.intervals import UNKNOWN_INTERVAL, Interval, mean_and_interval
 from bayes_icl.curves import Curves
-from bayes_icl.hypotheses.hypothesis import HYPOTHESES
+from bayes_icl.hypotheses.law import HYPOTHESES
 from bayes_icl.inference.importance import sample_fast
 from bayes_icl.inference.noise import summarise
 from bayes_icl.inference.posterior import Posterior

@@ -21,7 +21,7 @@ from bayes_icl.core.errors import StatedError
 from bayes_icl.core.intervals import Interval, t_interval
 from bayes_icl.core.parallel import one_a_core, run_jobs
 from bayes_icl.curves import Curves
-from bayes_icl.hypotheses.hypothesis import HYPOTHESES
+from bayes_icl.hypotheses.law import HYPOTHESES
 from bayes_icl.inference.importance import sample_fast
 from bayes_icl.inference.noise import Statistics, summarise, variances
 from bayes_icl.inference.posterior import Posterior

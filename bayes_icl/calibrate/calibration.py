@@ -17,7 +17,7 @@ from bayes_icl.core.intervals import mean_and_interval
 from bayes_icl.core.parallel import one_a_core, run_jobs
 from bayes_icl.fit.cases import Case
 from bayes_icl.fit.verdict import judge
-from bayes_icl.hypotheses.hypothesis import HYPOTHESES
+from bayes_icl.hypotheses.law import HYPOTHESES
 from bayes_icl.inference.importance import sample_fast
 from bayes_icl.inference.noise import summarise
 from bayes_icl.inference.scores import score_curves

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bayes_icl.curves import Curves
-from bayes_icl.hypotheses.hypothesis import Hypothesis, Prior
+from bayes_icl.hypotheses.law import Hypothesis, Prior
 from bayes_icl.inference.noise import summarise
 
 # Level and walk sd, nats: a new query at each shot, evidence of its own in each example, both.

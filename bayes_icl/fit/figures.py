@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from bayes_icl.core.files import file_name, read_table
 from bayes_icl.curves import Curves, select
 from bayes_icl.fit.outputs import fit_file
-from bayes_icl.hypotheses.hypothesis import HYPOTHESES, label_of
+from bayes_icl.hypotheses.law import HYPOTHESES, label_of
 from bayes_icl.inference.survival import SLACK_NATS
 from bayes_icl.writing.style import COLUMN, FAINT, INK, colour_of, new_figure, styled, title_of_curves, verdict_colour
 

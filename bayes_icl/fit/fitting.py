@@ -21,7 +21,7 @@ from bayes_icl.fit.cases import HEAVY, Case
 from bayes_icl.fit.sentences import verdict_line
 from bayes_icl.fit.settings import ENGINES
 from bayes_icl.fit.verdict import judge, refuse
-from bayes_icl.hypotheses.hypothesis import HYPOTHESES, load_hypotheses, users_laws
+from bayes_icl.hypotheses.law import HYPOTHESES, load_hypotheses, users_laws
 from bayes_icl.inference.importance import sample_fast
 from bayes_icl.inference.noise import summarise
 from bayes_icl.inference.posterior import Posterior

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from bayes_icl.core.files import file_name
-from bayes_icl.hypotheses.hypothesis import HYPOTHESES
+from bayes_icl.fit.checks import CHECK_COLUMNS
+from bayes_icl.hypotheses.law import HYPOTHESES
 from bayes_icl.inference.scores import Score
 from bayes_icl.inference.survival import survivors
 
@@ -19,6 +20,17 @@ COMPARISON_COLUMNS = [
     *("pareto_k_max", "refits", "rhat_max", "ess_bulk_min", "divergences", "engine", "k_hat", "faults"),
     *("gap_to_freeform", "log_marginal", "nrmse", "nrmse_ahead", "coverage_ahead", "lag", "lag_low", "lag_high"),
 ]
+
+FIT_TABLES: dict[str, list[str]] = {
+    "comparison": COMPARISON_COLUMNS,
+    "sensitivity": [
+        *("task", "readout", "n_min", "priors", "noise", "verdict", "named", "seqs_needed", "headline"),
+        *("delta_mean", "delta_hdi_low", "delta_hdi_high"),
+    ],
+    "checks": [*CHECK_COLUMNS, "task"],
+    "engines": ["task", "hypothesis", "parameter", "shift", "shift_se", "sd_ratio"],
+}
+"""What is read of each table."""
 
 
 def comparison_table(scores: Sequence[Score]) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from bayes_icl.core.files import read_table
 from bayes_icl.curves import null_controls
-from bayes_icl.hypotheses.hypothesis import label_of
+from bayes_icl.hypotheses.law import label_of
 from bayes_icl.writing.numbers import Quotes, code, listed
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bayes_icl.core.files import file_name
-from bayes_icl.hypotheses.hypothesis import label_of
+from bayes_icl.hypotheses.law import label_of
 from bayes_icl.writing.tables import (
     NOTHING,
     Column,

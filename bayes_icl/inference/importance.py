@@ -23,7 +23,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 from scipy.stats import chi2, norm, qmc
 
-from bayes_icl.hypotheses.hypothesis import Hypothesis, Prior
+from bayes_icl.hypotheses.law import Hypothesis, Prior
 from bayes_icl.inference.mixture import DOF, Mixture, _log_sum
 from bayes_icl.inference.noise import Statistics, stacked
 from bayes_icl.inference.posterior import Posterior

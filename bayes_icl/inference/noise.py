@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from bayes_icl.curves import Curves
-from bayes_icl.hypotheses.hypothesis import Hypothesis
+from bayes_icl.hypotheses.law import Hypothesis
 
 LOG_2PI = float(np.log(2 * np.pi))
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from bayes_icl.hypotheses.hypothesis import Hypothesis, Prior
+from bayes_icl.hypotheses.law import Hypothesis, Prior
 from bayes_icl.inference.noise import Statistics, total_log_likelihood
 from bayes_icl.inference.posterior import ESS_LEAST, R_HAT_MOST, Posterior
 

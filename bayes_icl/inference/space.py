@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from bayes_icl.hypotheses.hypothesis import Hypothesis, Prior
+from bayes_icl.hypotheses.law import Hypothesis, Prior
 from bayes_icl.inference.noise import LOG_2PI, Statistics, total_log_likelihood, trace, variances
 
 BLOCK = 2**17  # numbers in the largest array of a likelihood that goes by sequence: what a core's cache holds
@@ -79,8 +79,7 @@ class Space:
         if self.hypothesis.ceiling:
             return collapsed_log_likelihood(self.hypothesis, self.stats, params)
         n_draws = params["level"].shape[-2]
-        per_draw = len(self.stats.x) if self.hypothesis.by_sequence or self.hypothesis.student else 1
-        per_draw = self.stats.x.size if self.hypothesis.latent_step else per_draw
+        per_draw = max(self.hypothesis.kind.terms(self.stats), len(self.stats.x) if self.hypothesis.student else 1)
         step = max(1, BLOCK // per_draw)
         if step >= n_draws:
             return total_log_likelihood(np, self.hypothesis, self.stats, params)

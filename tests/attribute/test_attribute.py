@@ -246,7 +246,7 @@ def test_a_killed_run_goes_on_where_it_stopped(
             raise KeyboardInterrupt
         return real(*args, **more)
 
-    monkeypatch.setattr(ablation, "ablate_episode", dying)
+    monkeypatch.setattr("bayes_icl.attribute.intervention.ablate_episode", dying)
     with pytest.raises(KeyboardInterrupt):
         main(settings)
     assert not out.exists() and out.with_name("effects.nc.part").is_file()
@@ -355,7 +355,7 @@ def test_damaged_parts_of_a_run_are_made_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("bayes_icl.outputs.Output.write", killed)
+        patch.setattr("bayes_icl.core.outputs.Output.write", killed)
         with pytest.raises(KeyboardInterrupt):
             main(settings)
     parts = out.with_name("effects.nc.part")

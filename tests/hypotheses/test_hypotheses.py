@@ -20,9 +20,8 @@ from simulate import prior_draws
 
 from bayes_icl.core.errors import StatedError
 from bayes_icl.curves import Curves
-from bayes_icl.hypotheses import HYPOTHESES, LogNormal, Prior, Uniform, hypothesis, load_hypotheses
-from bayes_icl.hypotheses import hypothesis as hypotheses_hypothesis
-from bayes_icl.hypotheses.hypothesis import DOF_PRIOR, SHARED_PRIORS
+from bayes_icl.hypotheses import HYPOTHESES, LogNormal, Prior, Uniform, hypothesis, law, load_hypotheses
+from bayes_icl.hypotheses.law import DOF_PRIOR, SHARED_PRIORS
 from bayes_icl.hypotheses.laws import lapse_from_scaling_law, scaling_log_odds, scaling_matrix
 from bayes_icl.inference.noise import Statistics, summarise
 
@@ -540,7 +539,7 @@ def test_widened_priors(name: str) -> None:
 
 
 def test_registering_makes_a_hypothesis_and_never_replaces_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bayes_icl.hypotheses.hypothesis.HYPOTHESES", known := dict(HYPOTHESES))
+    monkeypatch.setattr("bayes_icl.hypotheses.law.HYPOTHESES", known := dict(HYPOTHESES))
 
     @hypothesis(
         "root", complexity=2, priors={"s": LogNormal(0, 1)}, meanings={"s": "shift"}, reference="me", predicts="x"
@@ -572,9 +571,9 @@ def square_root(xp, n, s):
 @pytest.fixture
 def registry() -> Iterator[dict[str, Any]]:
     """What a file registers is taken back after the test."""
-    before, loaded = dict(HYPOTHESES), dict(hypotheses_hypothesis._LOADED)
+    before, loaded = dict(HYPOTHESES), dict(law._LOADED)
     yield HYPOTHESES
-    for table, old in ((HYPOTHESES, before), (hypotheses_hypothesis._LOADED, loaded)):
+    for table, old in ((HYPOTHESES, before), (law._LOADED, loaded)):
         table.clear()
         table.update(old)  # type: ignore[arg-type]
 
