@@ -383,11 +383,11 @@ def test_ablated_mlps_are_hooked_runs(
     """A layer at a time and together, by place and readout."""
     model, pairs = model_of(name), pairs_on(task)
     runs = [pair.a for pair in pairs]
-    stand_ins = AblationValues(model.anatomy, runs, [permuted(run, N, 0) for run in runs])
+    ablation_values = AblationValues(model.anatomy, runs, [permuted(run, N, 0) for run in runs])
     pair, point = pairs[1], 2
     form = form_for(model, task, pair, curves)
     assert (form.ahead is not None and len(form.ahead) == 1) == (task == "copy")
-    mlps = stand_ins.of(pair.a.seq, "mean")[1]
+    mlps = ablation_values.of(pair.a.seq, "mean")[1]
     found = ablate_mlps(model.anatomy, pair, mlps, form, point)
     names = {"past_tense": [], "mapping": ["format", "rule"], "copy": ["format", "rule", "parity"]}[task]
     assert set(found) == {
