@@ -26,6 +26,7 @@ from scipy.stats import t as student
 from bayes_icl.attribute.outputs import TABLES
 from bayes_icl.core.files import beside, file_name
 from bayes_icl.core.schemas import read_beside
+from bayes_icl.mechanism.placebos import are_placebos
 from bayes_icl.writing.numbers import token_label
 from bayes_icl.writing.style import (
     BLUE,
@@ -251,7 +252,7 @@ def ablation_figure(
     panels = []
     for task in known:
         own = ablation[ablation.task == task]
-        is_top, is_placebo = own["set"] == "top", own["set"].str.startswith("placebo")
+        is_top, is_placebo = own["set"] == "top", are_placebos(own["set"])
         single = own[~is_top & ~is_placebo & (own["set"] != "none")]
         single = single.loc[single.lost.abs().nlargest(most).index].sort_values("lost", ascending=False)
         panels.append((task, own[is_top], own[is_placebo], single))

@@ -14,7 +14,7 @@ from bayes_icl.attribute.outputs import TABLES
 from bayes_icl.attribute.shrinkage import LEAST_SHARE
 from bayes_icl.core.files import beside
 from bayes_icl.core.schemas import read_beside
-from bayes_icl.mechanism.placebos import placebo_rank
+from bayes_icl.mechanism.placebos import are_placebos, placebo_rank
 from bayes_icl.models.prompts import OFTEN
 from bayes_icl.writing.numbers import Quotes, plain, token_words
 
@@ -128,7 +128,7 @@ def _ablation_sentences(facts: dict, ablation: pd.DataFrame, repair: pd.DataFram
     ]
     for way in TAKEN:
         q, own = quotes.under("taken", way), ablation[ablation.way == way]
-        top, placebo = own[own.set == "top"].iloc[0], own[own.set.str.startswith("placebo ")]
+        top, placebo = own[own.set == "top"].iloc[0], own[are_placebos(own.set)]
         clean, mended = own[own.set == "none"].iloc[0], repair[repair.way == way].iloc[0]
         moves = ", ".join(
             f"{name} {q.columns(mended, part)}"

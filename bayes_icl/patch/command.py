@@ -13,8 +13,8 @@ from bayes_icl.core.run import Run, key_without
 from bayes_icl.core.schemas import effects_files, names_beside
 from bayes_icl.curves import newest_curves, read_curves, readouts_of
 from bayes_icl.mechanism.recorded import check_same_model, recorded_model
+from bayes_icl.mechanism.thresholds import PAIRS_LEAST
 from bayes_icl.models.loading import load_model
-from bayes_icl.patch.experiments import PAIRS_LEAST
 from bayes_icl.patch.figures import patch_figures
 from bayes_icl.patch.outputs import TABLES
 from bayes_icl.patch.patching import patch_curves

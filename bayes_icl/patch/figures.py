@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from bayes_icl.core.files import beside, file_name
 from bayes_icl.core.schemas import read_beside
+from bayes_icl.mechanism.placebos import are_placebos
 from bayes_icl.patch.drawing import (
     GREY,
     KINDS,
@@ -142,7 +143,7 @@ def rounds_figure(rounds: pd.DataFrame) -> Figure:
         for kind, offset in zip(kinds, np.linspace(-0.2, 0.2, len(kinds)) if len(kinds) > 1 else [0.0]):
             colour, marker = KINDS[kind]
             ablated = own[(own.kind == kind) & (own["set"] == "ablated")].sort_values("round")
-            placebo = own[(own.kind == kind) & own["set"].str.startswith("placebo")]
+            placebo = own[(own.kind == kind) & are_placebos(own["set"])]
             x, style = ablated["round"] + offset, {"color": colour, "marker": marker, "ms": 3.5}
             for ax, column in ((above, "transfer_layer"), (below, "a_own")):
                 ax.plot(placebo["round"] + offset + 0.08, placebo[column], "o", color=GREY, ms=2, zorder=2)

@@ -23,7 +23,7 @@ from bayes_icl.collect import main as collect_main
 from bayes_icl.core.errors import StatedError
 from bayes_icl.curves import read_curves, write_netcdf
 from bayes_icl.mechanism import ablation
-from bayes_icl.mechanism.mean_outputs import WAYS
+from bayes_icl.mechanism.mean_outputs import TASK_MEANS
 from bayes_icl.models import Model
 from bayes_icl.tasks import load_tasks
 
@@ -163,7 +163,7 @@ def test_files_and_figures_of_a_run(finished: Path) -> None:
         *(f"effects.{name}.csv" for name in TABLES),
     }
     drawn = {path.name for path in (finished.parent / "figures").iterdir()}
-    names = ["share_map", "cumulative", *(f"{name}_{way}" for name in ("ablation", "repair") for way in WAYS)]
+    names = ["share_map", "cumulative", *(f"{name}_{way}" for name in ("ablation", "repair") for way in TASK_MEANS)]
     names += [f"{kind}_{task}" for kind in ("effects", "sources") for task in ("category", "copy")]
     assert drawn == {f"{name}.{end}" for name in names for end in ("png", "pdf")} | {"summary.txt", ".attribute.json"}
 
