@@ -53,7 +53,7 @@ class Generated(SphinxDirective):
     """Markdown that a function of `generated` makes: ``{generated} help collect``."""
 
     required_arguments = 1
-    optional_arguments = 1
+    optional_arguments = 2
 
     def run(self) -> list[nodes.Node]:
         """Its nodes."""

@@ -22,7 +22,7 @@ from bayes_icl.tasks import BUILT_IN, load_tasks
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in DOCS.glob("*.md")}
-GENERATED = re.compile(r"```\{generated\} (\w+) ?(\w*)\n```")
+GENERATED = re.compile(r"```\{generated\} (\w+)((?: \w+)*)\n```")
 COMMANDS = ("collect", "fit", "attribute", "patch", "calibrate", "report")
 
 spec = importlib.util.spec_from_file_location("generated", DOCS / "generated.py")
@@ -135,50 +135,30 @@ def test_help_names_every_setting(command: str) -> None:
         assert f"--{one.name.replace('_', '-')}" in text
 
 
-def _columns() -> dict[str, list[str]]:
-    """Columns of the tables that the code or a committed file names, by the section of the page that explains them."""
-    from bayes_icl.attribute import outputs as attribute_outputs
-    from bayes_icl.fit import checks as fit_checks
-    from bayes_icl.fit import outputs as fit_outputs
-    from bayes_icl.patch import outputs as patch_outputs
-
-    calibration = [
-        column
-        for path in (ROOT / "figures/calibration").glob("*.csv")
-        if path.stem != "ranks"  # which has the parameters of every law
-        for column in path.read_text(encoding="utf-8").splitlines()[0].split(",")
-    ]
-    return {
-        "Fits": [*fit_outputs.COMPARISON_COLUMNS, *fit_checks.CHECK_COLUMNS],
-        "Effects": [
-            *attribute_outputs.HEAD_COLUMNS,
-            *attribute_outputs.ABLATION_COLUMNS,
-            *attribute_outputs.REPAIR_COLUMNS,
-        ],
-        "Patching": [column for own in patch_outputs.PATCH_COLUMNS.values() for column in own],
-        "Calibration": calibration,
-    }
+SCHEMAS = {stage: importlib.import_module(f"bayes_icl.{stage}.outputs").TABLES for stage in
+           ("fit", "attribute", "patch", "calibrate")}  # fmt: skip
 
 
-def _unexplained(section: str, columns: list[str]) -> set[str]:
-    own = PAGES["files"].split(f"\n## {section}\n")[1].split("\n## ")[0]
-    known = set(re.findall(r"`([^`\s]+)`", own))
-    return {c for c in columns if not {c, re.sub("_(low|high|reached)$", "", c)} & known}
+@pytest.mark.parametrize("stage", SCHEMAS)
+def test_every_table_is_on_the_page_of_files(stage: str) -> None:
+    for name, schema in SCHEMAS[stage].items():
+        assert f"```{{generated}} table {stage} {name}\n" in PAGES["files"]
+        text = generated.table(stage, name)
+        for column in schema.columns:
+            assert column.meaning and f"`{column.written or column.name}{column.ends[0]}`" in text
 
 
-@pytest.mark.parametrize("section", ["Fits", "Effects", "Patching", "Calibration"])
-def test_every_column_is_explained(section: str) -> None:
-    columns = _columns()[section]
-    assert columns and not _unexplained(section, columns)
-    assert _unexplained(section, ["no_such_column"])  # it would show
-
-
-def test_tables_of_a_run_are_explained() -> None:
-    """Of runs that stand on this disk, where there are any: all their columns."""
-    for section, folder in (("Patching", "data/patch"), ("Effects", "data/effects")):
+def test_tables_that_are_there_are_as_their_schema_says() -> None:
+    """The committed calibration; and of runs that stand on this disk, where there are any."""
+    read = 0
+    for folder in ("calibration", "calibration_32x32"):
+        for name, schema in SCHEMAS["calibrate"].items():
+            assert len(schema.read(ROOT / "figures" / folder / f"{name}.csv"))
+            read += 1
+    for stage, folder in (("patch", "data/patch"), ("attribute", "data/effects")):
         for path in (ROOT / folder).glob("*.csv"):
-            header = path.read_text(encoding="utf-8").split("\n", 1)[0].split(",")
-            assert not _unexplained(section, header), path.name
+            SCHEMAS[stage][path.name.split(".")[-2]].read(path)
+    assert read
 
 
 def test_the_demo_is_what_make_runs() -> None:

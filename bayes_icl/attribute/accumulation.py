@@ -1,7 +1,7 @@
 """How a head's effect grows with examples: not at all, like a sum, like a mean.
 
-Softmax weights add up to 1, so a head of fixed scores that averages over examples writes A n/(n + c), and no single such
-head can write n delta for long: it must attend to something that itself grows."""
+Softmax weights add up to 1, so a head of fixed scores that averages over examples writes A n/(n + c), and no single
+such head can write n delta for long: it must attend to something that itself grows."""
 
 from __future__ import annotations
 

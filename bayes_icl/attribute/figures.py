@@ -23,8 +23,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullLocator
 from scipy.stats import t as student
 
-from bayes_icl.attribute.outputs import ATTRIBUTE_TABLES
-from bayes_icl.core.files import beside, file_name, read_table
+from bayes_icl.attribute.outputs import TABLES
+from bayes_icl.core.files import beside, file_name
+from bayes_icl.core.schemas import read_beside
+from bayes_icl.mechanism.placebos import are_placebos
 from bayes_icl.writing.numbers import token_label
 from bayes_icl.writing.style import (
     BLUE,
@@ -250,7 +252,7 @@ def ablation_figure(
     panels = []
     for task in known:
         own = ablation[ablation.task == task]
-        is_top, is_placebo = own["set"] == "top", own["set"].str.startswith("placebo")
+        is_top, is_placebo = own["set"] == "top", are_placebos(own["set"])
         single = own[~is_top & ~is_placebo & (own["set"] != "none")]
         single = single.loc[single.lost.abs().nlargest(most).index].sort_values("lost", ascending=False)
         panels.append((task, own[is_top], own[is_placebo], single))
@@ -452,7 +454,7 @@ def _head_words(row: Any) -> str:
 
 def attribute_figures(out: Path) -> dict[str, Figure]:
     """The figures by name, all of them from the effects file and the tables beside it."""
-    table, ablation, repair = (read_table(beside(out, f"{name}.csv")) for name in ATTRIBUTE_TABLES)
+    table, ablation, repair = read_beside(out, TABLES).values()
     table["accumulation"] = table.accumulation.fillna("")
     facts = json.loads(beside(out, "json").read_text())
     deltas = {task: tuple(own["delta"].values()) for task, own in facts.items()}

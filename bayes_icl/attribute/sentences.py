@@ -10,9 +10,11 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from bayes_icl.attribute.outputs import TABLES
 from bayes_icl.attribute.shrinkage import LEAST_SHARE
-from bayes_icl.core.files import beside, read_table
-from bayes_icl.mechanism.placebos import placebo_rank
+from bayes_icl.core.files import beside
+from bayes_icl.core.schemas import read_beside
+from bayes_icl.mechanism.placebos import are_placebos, placebo_rank
 from bayes_icl.models.prompts import OFTEN
 from bayes_icl.writing.numbers import Quotes, plain, token_words
 
@@ -27,7 +29,7 @@ def summarise_heads(out: Path) -> str:
     """
     console = Console(file=io.StringIO(), markup=False, emoji=False, highlight=False, width=110)
     facts = json.loads(beside(out, "json").read_text())
-    heads, ablation, repair = (read_table(beside(out, f"{name}.csv")) for name in ("heads", "ablation", "repair"))
+    heads, ablation, repair = read_beside(out, TABLES).values()
     for task, own in facts.items():
         console.rule(task, align="left")
         for sentence in head_sentences(
@@ -126,7 +128,7 @@ def _ablation_sentences(facts: dict, ablation: pd.DataFrame, repair: pd.DataFram
     ]
     for way in TAKEN:
         q, own = quotes.under("taken", way), ablation[ablation.way == way]
-        top, placebo = own[own.set == "top"].iloc[0], own[own.set.str.startswith("placebo ")]
+        top, placebo = own[own.set == "top"].iloc[0], own[are_placebos(own.set)]
         clean, mended = own[own.set == "none"].iloc[0], repair[repair.way == way].iloc[0]
         moves = ", ".join(
             f"{name} {q.columns(mended, part)}"

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bayes_icl.core.files import file_name
-from bayes_icl.mechanism.placebos import placebo_rank
+from bayes_icl.mechanism.placebos import are_placebos, placebo_rank
 from bayes_icl.writing.numbers import token_label
 from bayes_icl.writing.tables import (
     NOTHING,
@@ -71,7 +71,7 @@ def ablation_table(ablation: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTab
     """
     rows = []
     for (task, way), own in ablation.groupby(["task", "way"], sort=False):
-        here, placebo = facts[task]["delta_measured"]["mean"], own[own["set"].str.startswith("placebo ")].lost
+        here, placebo = facts[task]["delta_measured"]["mean"], own[are_placebos(own["set"])].lost
         beyond, n_sets = placebo_rank(own, way, here)
         row = own[own["set"] == "top"].iloc[0].to_dict()
         spread = {"placebo_mean": placebo.mean(), "placebo_least": placebo.min(), "placebo_most": placebo.max()}

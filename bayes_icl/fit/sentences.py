@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from bayes_icl.core.files import read_table
 from bayes_icl.curves import null_controls
+from bayes_icl.fit.outputs import CHECKS, COMPARISON, ENGINES
 from bayes_icl.hypotheses.law import label_of
 from bayes_icl.writing.numbers import Quotes, code, listed
 
@@ -23,9 +23,9 @@ from bayes_icl.writing.numbers import Quotes, code, listed
 def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]) -> str:
     """Text for people: the verdict on each task first, then delta, then the hypotheses."""
     console = Console(file=io.StringIO(), markup=False, emoji=False, highlight=False, width=110)
-    scores = read_table(out / "comparison.csv")
+    scores = COMPARISON.read(out / "comparison.csv")
     fitted = len(scores) > 0
-    checks = read_table(out / "checks.csv") if fitted else scores
+    checks = CHECKS.read(out / "checks.csv") if fitted else scores
     for sentence in left_out_sentences(verdicts):
         console.print(sentence)
     for task, headline in verdicts.items():
@@ -54,7 +54,7 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
                 console.print(Padding(f"no {row.check}: {row.note}", (0, 0, 0, 1)))
     if fitted:
         console.rule("engines and pooling", align="left")
-        console.print(engines_agree(read_table(out / "engines.csv"), scores))
+        console.print(engines_agree(ENGINES.read(out / "engines.csv"), scores))
         if (out / "pooled.json").exists():
             console.print(pooled_sentences(json.loads((out / "pooled.json").read_text())))
     text = console.file.getvalue()  # type: ignore[attr-defined]

@@ -11,7 +11,10 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from bayes_icl.core.files import beside, read_table
+from bayes_icl.core.files import beside
+from bayes_icl.core.schemas import read_beside
+from bayes_icl.mechanism.placebos import is_placebo
+from bayes_icl.patch.outputs import TABLES
 from bayes_icl.patch.steps import STEPS
 from bayes_icl.writing.numbers import OPEN, Quotes, plain, point_of, token_words
 
@@ -26,8 +29,7 @@ def summarise_patch(out: Path) -> str:
     """
     console = Console(file=io.StringIO(), markup=False, emoji=False, highlight=False, width=130)
     facts = json.loads(beside(out, "json").read_text())
-    names = ("rounds", "backups", "halves", "heads", "steps")
-    tables = {name: read_table(beside(out, f"{name}.csv")) for name in names}
+    tables = read_beside(out, TABLES)
     for task, own in facts.items():
         console.rule(task, align="left")
         for sentence in patch_sentences(own, {name: table[table.task == task] for name, table in tables.items()}):
@@ -163,7 +165,7 @@ def _round_table(rounds: pd.DataFrame) -> Table:
     for row in rounds.itertuples():
         if row.round == 0 and row.Index != rounds.index[0]:
             continue
-        name = "placebo" if str(row.set).startswith("placebo") else str(row.layers_text if row.n_heads else "nothing")
+        name = "placebo" if is_placebo(row.set) else str(row.layers_text if row.n_heads else "nothing")
         cells = [point_of(row, f"{x}_layer{end}") for x, end in (("transfer", ""), ("transfer", "_kept"), ("rule", ""))]
         numbers = (f"{row.a_own:.2f} [{row.a_own_low:.2f}, {row.a_own_high:.2f}]", f"{row.rule / whole:.0%}", *cells)
         kind = row.kind if row.n_heads else ""

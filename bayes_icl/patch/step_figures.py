@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
+from bayes_icl.mechanism.thresholds import STEP_LEAST
 from bayes_icl.patch.drawing import GREY, KINDS, grid, label_points, line, of, round_colour, unique
 from bayes_icl.writing.style import (
     BLUE,
@@ -45,8 +46,6 @@ ROLES = {
 }
 
 NATS = {"direct": "direct", "lost": "lost"}
-
-MATERIAL = 0.1  # of what the rule adds
 
 
 @styled
@@ -231,7 +230,7 @@ def steps_figure(steps: pd.DataFrame) -> Figure:
     figure, axes = new_figure(rows, columns, sum(heights) + 0.75, width=columns * COLUMN, height_ratios=heights)
     for ax, task in zip(axes.flat, tasks):
         ax.axvline(0, color=INK, lw=0.6, zorder=0)
-        ax.axvline(MATERIAL, color=INK, lw=0.6, ls=DASHES, zorder=0)
+        ax.axvline(STEP_LEAST, color=INK, lw=0.6, ls=DASHES, zorder=0)
         for y, row in places[task]:
             colour, marker = (KINDS | OTHERS).get(row.kind, (INK, "o"))
             ax.plot([row.share_low, row.share_high], [y, y], color=colour, lw=1, zorder=2)
@@ -248,7 +247,7 @@ def steps_figure(steps: pd.DataFrame) -> Figure:
         Line2D([], [], color=INK, marker="o", mfc="w", ms=3.2, lw=1),
         Line2D([], [], color=INK, lw=0.6, ls=DASHES),
     ]
-    words = [*kinds, "open: decides nothing", f"material: {MATERIAL}"]
+    words = [*kinds, "open: decides nothing", f"material: {STEP_LEAST}"]
     ncols = len(words) if columns > 1 else 3
     figure.legend(handles, words, loc="outside upper center", ncols=ncols, columnspacing=1.2)
     return titled(figure, "", "share of what the rule adds, both in nats (bars: 95 %)")

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bayes_icl.core.files import file_name
+from bayes_icl.mechanism.placebos import is_placebo
 from bayes_icl.writing.tables import (
     NOTHING,
     SEVERAL,
@@ -54,7 +55,7 @@ def rounds_table(rounds: pd.DataFrame) -> PaperTable:
 
 
 def _ablated(row: Any) -> str:
-    return one_line(row.set if str(row.set).startswith("placebo") else row.layers_text if row.n_heads else "nothing")
+    return one_line(row.set if is_placebo(row.set) else row.layers_text if row.n_heads else "nothing")
 
 
 def backups_table(backups: pd.DataFrame) -> PaperTable:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from bayes_icl.curves import null_controls
 from bayes_icl.fit.sentences import VERDICTS, _tasks, readings, rule_beside
-from bayes_icl.mechanism.placebos import placebo_rank
+from bayes_icl.mechanism.placebos import are_placebos, placebo_rank
 from bayes_icl.patch.sentences import carried
 from bayes_icl.writing.numbers import Quotes, code, listed
 
@@ -223,7 +223,7 @@ def _taken(task: str, facts: Mapping[str, Any], ablation: pd.DataFrame, quotes: 
     }
     for way, opening in words.items():
         q, part = quotes.under("taken", way, unit="nats/example"), own[own.way == way]
-        top, placebo = part[part.set == "top"].iloc[0], part[part.set.str.startswith("placebo ")]
+        top, placebo = part[part.set == "top"].iloc[0], part[are_placebos(part.set)]
         beyond, n_sets = placebo_rank(part, way, here)
         sentences.append(
             f"{opening} {q.columns(top, 'lost')} with them ({q.percent('share_lost', top.lost / here)} of delta where "
