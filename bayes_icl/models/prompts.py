@@ -25,12 +25,7 @@ if TYPE_CHECKING:
 # Tokens that separate documents in the training data of models whose tokenizer adds no BOS.
 DOCUMENT_SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "<|begin_of_text|>")
 
-<<<<<<< HEAD
-Path = tuple[int, ...]  # tokens of a continuation, terminator included
-=======
-TokenPath = tuple[int, ...]
-"""Tokens of a continuation, terminator included."""
->>>>>>> house
+TokenPath = tuple[int, ...]  # tokens of a continuation, terminator included
 
 
 @dataclass(frozen=True)
