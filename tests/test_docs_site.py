@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import importlib.util
@@ -16,6 +17,7 @@ import pytest
 import xarray as xr
 
 from bayes_icl.hypotheses import HYPOTHESES
+from bayes_icl.hypotheses.law import LAWS_MODULE
 from bayes_icl.models import Model
 from bayes_icl.tasks import BUILT_IN, load_tasks
 
@@ -32,10 +34,11 @@ sys.modules["generated"] = generated
 spec.loader.exec_module(generated)
 
 
-def _tree() -> list[str]:
-    """Modules in the order of ARCHITECTURE.md."""
-    block = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").split("```")[1]
-    return re.findall(r"^  ([a-z_]+)\.py", block, flags=re.MULTILINE)
+def _modules() -> set[str]:
+    """Packages and modules by their full names, those that run a command aside."""
+    files = [path.relative_to(ROOT).with_suffix("").parts for path in (ROOT / "bayes_icl").rglob("*.py")]
+    names = {".".join(parts[:-1] if parts[-1] == "__init__" else parts) for parts in files}
+    return {name for name in names if not name.endswith("__main__")} - {"bayes_icl"}
 
 
 def _toctrees() -> set[str]:
@@ -52,21 +55,36 @@ def test_every_page_is_in_a_toctree() -> None:
     assert _toctrees() == set(PAGES) - {"index"}
 
 
-def test_every_module_is_in_the_reference_in_the_order_of_the_data() -> None:
-    groups = [re.findall(r"^   bayes_icl\.(\w+)$", part, re.MULTILINE) for part in PAGES["api"].split("## ")[1:]]
-    listed = [name for group in groups for name in group]
-    assert sorted(listed) == sorted(_tree())
-    for group in groups:
-        assert group == sorted(group, key=_tree().index)
+def test_every_package_is_in_the_reference() -> None:
+    """Each with its modules, which the reference finds by itself."""
+    groups = [re.findall(r"^   (bayes_icl[.\w]+)$", part, re.MULTILINE) for part in PAGES["api"].split("## ")[1:]]
+    assert sorted(name for group in groups for name in group) == sorted(n for n in _modules() if n.count(".") == 1)
+    assert PAGES["api"].count(":recursive:") == len(groups)
+
+
+def test_names_of_the_code_on_pages_exist() -> None:
+    """Each is the one end of a full name, as the site's links need it."""
+    full = set(_modules())
+    for name in _modules():
+        source = ROOT / (name.replace(".", "/") + ".py")
+        tree = ast.parse(source.read_text(encoding="utf-8")) if source.exists() else ast.Module([], [])
+        for node in tree.body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                full.add(f"{name}.{node.name}")
+                inner = [one for one in getattr(node, "body", []) if isinstance(one, ast.FunctionDef)]
+                full |= {f"{name}.{node.name}.{one.name}" for one in inner if isinstance(node, ast.ClassDef)}
+    for page, text in PAGES.items():
+        for target in re.findall(r"\{py:obj\}`(?:[^`<]*<)?([^`>]+)>?`", text):
+            assert len([name for name in full if name.endswith("." + target)]) == 1, (page, target)
 
 
 def test_what_pages_generate_exists() -> None:
     wanted = [found for page in PAGES.values() for found in GENERATED.findall(page)]
     assert len(wanted) == sum(page.count("{generated}") for page in PAGES.values()) > 5
-    assert {command for name, command in wanted if name == "help"} == set(COMMANDS)
-    for name, command in wanted:
+    assert {given.strip() for name, given in wanted if name == "help"} == set(COMMANDS)
+    for name, given in wanted:
         if name != "help":
-            assert getattr(generated, name)(*([command] if command else [])).strip()
+            assert getattr(generated, name)(*given.split()).strip()
 
 
 def test_tables_hold_every_task_and_setting() -> None:
@@ -81,7 +99,7 @@ def test_tables_hold_every_task_and_setting() -> None:
 def test_tables_hold_every_hypothesis_and_parameter() -> None:
     table, each = generated.hypotheses(), generated.predictions()
     for name, law in HYPOTHESES.items():
-        if law.curve.__module__ != "bayes_icl.hypotheses":  # of another test
+        if law.curve.__module__ != LAWS_MODULE:  # of another test
             continue
         own = each.split(f"(hypothesis-{name.replace('_', '-')})=\n")[1].split("\n(hypothesis-")[0]
         assert f"[`{name}`]" in table and law.reference in own and law.predicts in own
@@ -184,7 +202,7 @@ def test_links_and_images_of_pages_exist() -> None:
         targets += re.findall(r"^(?:```\{figure\}|```\{literalinclude\}|:file:) (\S+)$", shown, re.MULTILINE)
         for target in targets:
             if target.startswith("api/"):
-                assert target.removeprefix("api/bayes_icl.").removesuffix(".rst") in _tree(), (name, target)
+                assert target.removeprefix("api/").removesuffix(".rst") in _modules(), (name, target)
             else:
                 assert (DOCS / target).exists(), (name, target)
 
