@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.stats import chisquare
 
 from bayes_icl.calibrate.settings import CalibrateSettings
+from bayes_icl.core.intervals import LEVEL_WORDS
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,12 @@ def outcomes(tables: dict[str, pd.DataFrame], settings: CalibrateSettings, bound
             share = own.held.mean()
             holds = bounds.coverage_low <= share <= bounds.coverage_high
             bound = f"{bounds.coverage_low} to {bounds.coverage_high}"
-            check(f"95 % intervals of {name} {parameter} hold the truth ({len(own)} simulations)", share, bound, holds)
+            check(
+                f"{LEVEL_WORDS} intervals of {name} {parameter} hold the truth ({len(own)} simulations)",
+                share,
+                bound,
+                holds,
+            )
     confusion = tables["confusion"]
     full = confusion[(confusion.n_seqs == settings.n_seqs) & ~confusion.averaged]
     # Every truth and noise counts alike, however many simulations it has.

@@ -1,18 +1,66 @@
-"""Means with their intervals."""
+"""Means with their intervals, and the share that every interval holds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from scipy import stats as distributions
 
+LEVEL = 0.95  # share that an interval holds, everywhere: computations, tables, sentences, figures
+
+LEVEL_WORDS = f"{100 * LEVEL:g} %"
+
+TAIL = round((1 - LEVEL) / 2, 12)  # share below an equal-tailed interval, and above it
+
+TAILS = (TAIL, 1 - TAIL)
+
+
+class Interval(NamedTuple):
+    """A mean with its interval; all three NaN where they are not known, the ends where there is no interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, row: Any, name: str, ends: tuple[str, str] = ("_low", "_high")) -> Interval:
+        """The interval of a table's row: columns `name`, `name`_low, `name`_high.
+
+        Parameters
+        ----------
+        row
+            Columns are its keys or its attributes.
+        ends
+            What follows `name` in the names of the other columns.
+        """
+        return cls(
+            *(row[column] if hasattr(row, "keys") else getattr(row, column) for column in columns_of(name, ends))
+        )
+
+    def excludes(self, value: float) -> bool:
+        """Whether the value is not between the ends; without an interval it is not either."""
+        return not self.low <= value <= self.high
+
+    def __format__(self, form: str) -> str:
+        """ "0.178 [0.148, 0.211]"."""
+        mean, low, high = (format(x, form) for x in self)
+        return f"{mean} [{low}, {high}]"
+
+
+UNKNOWN_INTERVAL = Interval(np.nan, np.nan, np.nan)
+
+
+def columns_of(name: str, ends: tuple[str, str] = ("_low", "_high")) -> tuple[str, str, str]:
+    """The columns of a mean and its interval."""
+    return name, name + ends[0], name + ends[1]
+
 
 def mean_and_interval(
-    x: Float[np.ndarray, " draw"], log_weights: Float[np.ndarray, " draw"], share: float = 0.95
-) -> tuple[float, float, float]:
+    x: Float[np.ndarray, " draw"], log_weights: Float[np.ndarray, " draw"], share: float = LEVEL
+) -> Interval:
     """Weighted mean and the narrowest interval that holds `share` of the weight."""
     weights = np.exp(log_weights)
     mean = float(weights @ x / weights.sum())
@@ -21,16 +69,11 @@ def mean_and_interval(
     stop = np.searchsorted(below, below - weights[order] / weights.sum() + share - 1e-12)
     start = np.flatnonzero(stop < len(x))
     best = start[np.argmin(x[stop[start]] - x[start])]
-    return mean, float(x[best]), float(x[stop[best]])
+    return Interval(mean, float(x[best]), float(x[stop[best]]))
 
 
-Interval = tuple[float, float, float]  # mean, low, high
-
-UNKNOWN_INTERVAL: Interval = (np.nan, np.nan, np.nan)
-
-
-def t_interval(x: Float[np.ndarray, "seq ..."], level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over sequences, and its t-interval, 95 % if not said, each of shape (...); NaN with one sequence."""
+def t_interval(x: Float[np.ndarray, "seq ..."], level: float = LEVEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over sequences and its t-interval, each of shape (...); NaN with one sequence."""
     n = len(x)
     mean = x.mean(0)
     quantile = distributions.t.ppf((1 + level) / 2, n - 1) if n > 1 else np.nan
@@ -40,4 +83,4 @@ def t_interval(x: Float[np.ndarray, "seq ..."], level: float = 0.95) -> tuple[np
 
 def flat(numbers: Mapping[str, Sequence[Any]]) -> dict[str, float]:
     """A mean and interval each as three columns of a table: its name, and with ``_low`` and ``_high``."""
-    return {f"{name}{end}": float(x) for name, three in numbers.items() for end, x in zip(("", "_low", "_high"), three)}
+    return {column: float(x) for name, three in numbers.items() for column, x in zip(columns_of(name), three)}
