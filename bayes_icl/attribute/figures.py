@@ -25,6 +25,7 @@ from scipy.stats import t as student
 
 from bayes_icl.attribute.outputs import ATTRIBUTE_TABLES
 from bayes_icl.core.files import beside, file_name, read_table
+from bayes_icl.core.intervals import LEVEL_WORDS
 from bayes_icl.writing.numbers import token_label
 from bayes_icl.writing.style import (
     BLUE,
@@ -169,7 +170,7 @@ def effect_curves_figure(effects: xr.Dataset, table: pd.DataFrame, task: str, n_
         Line2D([], [], lw=1.3, color=additive),
         Line2D([], [], lw=1.5, color=pooling, ls=DASHES),
     ]
-    words = ["mean, 95 % interval", "additive: n delta", "averaging: A n/(n + c)"]
+    words = [f"mean, {LEVEL_WORDS} interval", "additive: n delta", "averaging: A n/(n + c)"]
     title = f"{_named(task, table)} ({_context(effects, n_min=n_min)})"
     figure.legend(handles, words, loc="outside upper center", ncols=3, title=title, title_fontsize=8)
     return titled(figure, "", EXAMPLES, "effect on L(n) (nats)")
@@ -290,7 +291,7 @@ def ablation_figure(
         Line2D([], [], marker="o", ms=2.5, lw=0, color="0.45"),
         Line2D([], [], lw=1.2, color=GREEN),
     ]
-    words = ["lost, 95 %", "predicted by direct effects", "placebo set", "all of delta, 95 %"]
+    words = [f"lost, {LEVEL_WORDS}", "predicted by direct effects", "placebo set", f"all of delta, {LEVEL_WORDS}"]
     title = f"{TAKEN[table.attrs.get('way', '')]} ({_context(table)})"
     figure.legend(handles, words, loc="outside upper center", ncols=2 * columns, title=title, title_fontsize=8)
     return titled(figure, "", "delta lost (nats per example)")
@@ -375,7 +376,7 @@ def repair_figure(repair: pd.DataFrame) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.set_title(_named(row["task"], repair), loc="left", pad=3)
     hide_unused(axes, len(repair))
-    title = ["predicted loss to loss found, 95 %", "green: stays, or is made up for; pink: goes as well"]
+    title = [f"predicted loss to loss found, {LEVEL_WORDS}", "green: stays, or is made up for; pink: goes as well"]
     if context := _context(repair):
         title[0] += f" ({context})"
     if way := repair.attrs.get("way"):

@@ -10,6 +10,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from bayes_icl.core.files import read_table
+from bayes_icl.core.intervals import LEVEL_WORDS
 from bayes_icl.writing.style import COLUMN, FAINT, INK, colour_of, new_figure, styled
 
 
@@ -79,7 +80,9 @@ def recovery_figure(coverage: pd.DataFrame) -> Figure:
     ax.axvspan(0.92, 0.98, color=FAINT, alpha=0.3, lw=0)
     ax.set_yticks(range(len(names)), names[::-1])
     ax.set_xlim(0.8, 1.0)
-    ax.set_xlabel("share of 95 % intervals that hold the truth\n(heavy: delta and the power law\u2019s a; bars: 95 %)")
+    ax.set_xlabel(
+        f"share of {LEVEL_WORDS} intervals that hold the truth\n(heavy: delta and the power law\u2019s a; bars: {LEVEL_WORDS})"
+    )
     return figure
 
 

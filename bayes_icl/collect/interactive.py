@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from bayes_icl.core.errors import unknown
-from bayes_icl.core.intervals import t_interval
+from bayes_icl.core.intervals import LEVEL_WORDS, t_interval
 from bayes_icl.curves import readouts_of
 from bayes_icl.writing.interactive import (
     CHOSEN,
@@ -87,7 +87,7 @@ def curves_by_sequence(
         mode="lines",
         line={"width": 0},
         fillcolor="rgba(128,128,128,0.3)",
-        name="95 % of the mean",
+        name=f"{LEVEL_WORDS} of the mean",
         hoverinfo="skip",
     )
     figure.add_scatter(

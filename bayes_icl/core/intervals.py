@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,36 +26,32 @@ class Interval(NamedTuple):
     high: float
 
     @classmethod
-    def of(cls, row: Any, name: str, ends: tuple[str, str] = ("_low", "_high")) -> Interval:
-        """The interval of a table's row: columns `name`, `name`_low, `name`_high.
+    def of(cls, row: Any, mean: str, low: str = "", high: str = "") -> Interval:
+        """The interval of a table's row, whose columns are its keys or its attributes.
 
         Parameters
         ----------
-        row
-            Columns are its keys or its attributes.
-        ends
-            What follows `name` in the names of the other columns.
+        mean, low, high
+            Columns; the ends are those with ``_low`` and ``_high`` if none are named.
         """
-        return cls(
-            *(row[column] if hasattr(row, "keys") else getattr(row, column) for column in columns_of(name, ends))
-        )
+        columns = (mean, low or f"{mean}_low", high or f"{mean}_high")
+        return cls(*(row[name] if hasattr(row, "keys") else getattr(row, name) for name in columns))
 
     def excludes(self, value: float) -> bool:
         """Whether the value is not between the ends; without an interval it is not either."""
         return not self.low <= value <= self.high
 
+    def words(self, write: Callable[[float], str]) -> str:
+        """Mean and ends, each as `write` writes it."""
+        mean, low, high = map(write, self)
+        return f"{mean} [{low}, {high}]"
+
     def __format__(self, form: str) -> str:
         """ "0.178 [0.148, 0.211]"."""
-        mean, low, high = (format(x, form) for x in self)
-        return f"{mean} [{low}, {high}]"
+        return self.words(lambda x: format(x, form))
 
 
 UNKNOWN_INTERVAL = Interval(np.nan, np.nan, np.nan)
-
-
-def columns_of(name: str, ends: tuple[str, str] = ("_low", "_high")) -> tuple[str, str, str]:
-    """The columns of a mean and its interval."""
-    return name, name + ends[0], name + ends[1]
 
 
 def mean_and_interval(
@@ -83,4 +79,4 @@ def t_interval(x: Float[np.ndarray, "seq ..."], level: float = LEVEL) -> tuple[n
 
 def flat(numbers: Mapping[str, Sequence[Any]]) -> dict[str, float]:
     """A mean and interval each as three columns of a table: its name, and with ``_low`` and ``_high``."""
-    return {column: float(x) for name, three in numbers.items() for column, x in zip(columns_of(name), three)}
+    return {f"{name}{end}": float(x) for name, three in numbers.items() for end, x in zip(("", "_low", "_high"), three)}

@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from bayes_icl.core.files import file_name, read_table
+from bayes_icl.core.intervals import LEVEL_WORDS
 from bayes_icl.curves import Curves, select
 from bayes_icl.fit.outputs import fit_file
 from bayes_icl.hypotheses.hypothesis import HYPOTHESES, label_of
@@ -60,7 +61,9 @@ def plot_updates(curves: Curves, inferences: Mapping[str, az.InferenceData], ax:
     se = updates.std(0, ddof=1) / np.sqrt(len(updates))
     n = curves.shots[1:]
     ax.axhline(0, color=FAINT, lw=0.6, zorder=0)
-    ax.errorbar(n, updates.mean(0), 1.96 * se, fmt=".", color=INK, ms=3, lw=0.6, zorder=3, label="data, 95 % interval")
+    ax.errorbar(
+        n, updates.mean(0), 1.96 * se, fmt=".", color=INK, ms=3, lw=0.6, zorder=3, label=f"data, {LEVEL_WORDS} interval"
+    )
     if "additive" in inferences:
         delta = inferences["additive"]["posterior"]["delta"].values
         low, high = np.quantile(delta, [0.025, 0.975])
@@ -133,7 +136,7 @@ def curves_figure(curves: Curves, inferences: Mapping[str, az.InferenceData]) ->
         ax.axis("off")
         axes[max(rows - 2, 0), 1].tick_params(labelbottom=True)  # the lowest panel of its column
     figure.suptitle(
-        title_of_curves(curves) + "\ndots: mean; grey: sequences; colour: fit, 95 % of sequences", fontsize=8
+        title_of_curves(curves) + f"\ndots: mean; grey: sequences; colour: fit, {LEVEL_WORDS} of sequences", fontsize=8
     )
     figure.supxlabel("examples shown, n", fontsize=8)
     figure.supylabel("log-odds of the correct answer L(n) (nats)", fontsize=8)
@@ -207,7 +210,9 @@ def delta_figure(
     ax.set_ylim(-1.4 if pooled else -0.3, len(names))
     ax.set_xlabel("delta under additive (nats per example)")
     first = verdicts[names[0]]
-    title = f"{first['readout']}, n \u2265 {first['n_min']}; bars: 95 %" + ("; diamonds: pooled" if pooled else "")
+    title = f"{first['readout']}, n \u2265 {first['n_min']}; bars: {LEVEL_WORDS}" + (
+        "; diamonds: pooled" if pooled else ""
+    )
     figure.suptitle(title, fontsize=8)  # over the labels too: it may be wider than the axes
     return figure
 

@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from bayes_icl.core.files import beside, file_name, read_table
+from bayes_icl.core.intervals import LEVEL_WORDS
 from bayes_icl.patch.drawing import (
     GREY,
     KINDS,
@@ -110,7 +111,7 @@ def transfer_figure(transfer: pd.DataFrame, rounds: pd.DataFrame, task: str) -> 
     title = (
         task,
         PATCHES.get(transfer.attrs.get("position", "last"), PATCHES["last"]),
-        f"{kind} ablation; bands and bars: 95 %",
+        f"{kind} ablation; bands and bars: {LEVEL_WORDS}",
         "dashed: half-way from B to the round\u2019s A",
     )
     return titled(figure, "\n".join(title))
@@ -172,7 +173,7 @@ def rounds_figure(rounds: pd.DataFrame) -> Figure:
     handles = [Line2D([], [], color=KINDS[kind][0], marker=KINDS[kind][1], ms=3.5, lw=1) for kind in kinds]
     handles += [Line2D([], [], color=GREY, marker="o", ms=2, lw=0), Line2D([], [], color=INK, lw=0.8, ls=DASHES)]
     words = [*kinds, "placebo set", "B"]
-    title = "kinds of ablation; bars: 95 %"
+    title = f"kinds of ablation; bars: {LEVEL_WORDS}"
     ncols = len(words) if columns > 1 else 3
     figure.legend(handles, words, loc="outside upper center", ncols=ncols, title=title, title_fontsize=8)
     return titled(figure, "", "round of ablation (0: nothing ablated)")
@@ -230,7 +231,7 @@ def redundancy_figure(
         Line2D([], [], color=GREY, lw=0.6),
         *([Line2D([], [], color=INK, lw=0.6, ls=DASHES)] if rules else []),
     ]
-    names = ["best first, 95 %", "random orders", *(["half of what the rule adds is gone"] if rules else [])]
+    names = [f"best first, {LEVEL_WORDS}", "random orders", *(["half of what the rule adds is gone"] if rules else [])]
     figure.legend(handles, names, loc="outside upper center", ncols=3 if columns > 1 else 2, columnspacing=1.2)
     return titled(figure, "", "heads ablated (log scale from 1)", f"A\u2019s {LOG_ODDS}")
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
+from bayes_icl.core.intervals import LEVEL_WORDS
 from bayes_icl.patch.drawing import GREY, KINDS, grid, label_points, line, of, round_colour, unique
 from bayes_icl.writing.style import (
     BLUE,
@@ -91,7 +92,7 @@ def repair_figure(heads: pd.DataFrame, most: int = 6) -> Figure:
     hide_unused(axes, len(tasks))
     handles = [Line2D([], [], marker="o", ms=3.2, lw=0, color=round_colour(value)) for value in (*shown, np.nan)]
     words = [*(f"ablated in round {value:.0f}" for value in shown), "other heads"]
-    title = "right of 0 and below the dashed line of equal loss:\nothers make up for the head (self-repair); bars: 95 %"
+    title = f"right of 0 and below the dashed line of equal loss:\nothers make up for the head (self-repair); bars: {LEVEL_WORDS}"
     ncols = len(words) if columns > 1 else 2
     legend = figure.legend(handles, words, loc="outside upper center", ncols=ncols, title=title, title_fontsize=8)
     legend.get_title().set_multialignment("center")
@@ -156,7 +157,7 @@ def backups_figure(backups: pd.DataFrame) -> Figure:
         place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "borderaxespad": 0.2}
         ax.legend(handles, words, ncols=2, columnspacing=1, **place)
     right.tick_params(axis="y", length=0)
-    return titled(figure, "heads that take over; active: looks more at examples or writes more; bars: 95 %")
+    return titled(figure, f"heads that take over; active: looks more at examples or writes more; bars: {LEVEL_WORDS}")
 
 
 @styled
@@ -200,7 +201,7 @@ def roles_figure(heads: pd.DataFrame, task: str, most: int = 12) -> Figure:
     axes[0, 0].set_yticks(np.arange(len(own)) + 0.5, own.component + rounds)
     axes[0, 0].set_ylim(len(own), 0)
     words = "(r): ablated in round r; " if any(rounds) else ""
-    return titled(figure, f"{task}: roles of heads\n{words}bold: 95 % interval without zero")
+    return titled(figure, f"{task}: roles of heads\n{words}bold: {LEVEL_WORDS} interval without zero")
 
 
 @styled
@@ -251,7 +252,7 @@ def steps_figure(steps: pd.DataFrame) -> Figure:
     words = [*kinds, "open: decides nothing", f"material: {MATERIAL}"]
     ncols = len(words) if columns > 1 else 3
     figure.legend(handles, words, loc="outside upper center", ncols=ncols, columnspacing=1.2)
-    return titled(figure, "", "share of what the rule adds, both in nats (bars: 95 %)")
+    return titled(figure, "", f"share of what the rule adds, both in nats (bars: {LEVEL_WORDS})")
 
 
 @styled
@@ -291,7 +292,7 @@ def mlps_figure(mlps: pd.DataFrame) -> Figure:
         list(PLACES),
         loc="outside upper center",
         ncols=3,
-        title="MLP ablated at; bands: 95 %",
+        title=f"MLP ablated at; bands: {LEVEL_WORDS}",
         title_fontsize=8,
     )
     return titled(figure, "", "layer of the MLP", "lost (nats; log scale beyond \u00b11)")

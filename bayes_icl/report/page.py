@@ -27,7 +27,6 @@ from bayes_icl.writing.interactive import STYLE, library
 from bayes_icl.writing.numbers import Quotes, escape_latex, to_html, to_latex
 from bayes_icl.writing.stage import Found
 from bayes_icl.writing.style import VERDICT_COLOURS, verdict_colour
-from bayes_icl.writing.tables import to_html as table_html
 
 GENERATOR = "bayes_icl report"
 
@@ -53,7 +52,6 @@ def render(
     """
     environment = Environment(loader=PackageLoader("bayes_icl.report", "pages"), autoescape=True, trim_blocks=True)
     environment.filters["quoted"] = lambda text: Markup(to_html(text, quotes.numbers))
-    environment.filters["tabled"] = lambda table: Markup(table_html(table))
     interactive = any(block.kind == "explorer" for section in sections for block in section.blocks)
     return environment.get_template("report.html").render(
         found=found,
