@@ -11,7 +11,7 @@ from bayes_icl.core.files import file_name
 from bayes_icl.core.intervals import LEVEL_WORDS, Interval
 from bayes_icl.mechanism.placebos import placebo_rank
 from bayes_icl.writing import columns
-from bayes_icl.writing.numbers import token_label
+from bayes_icl.writing.numbers import named_task, token_label
 from bayes_icl.writing.tables import SEVERAL, PaperTable
 
 
@@ -26,7 +26,7 @@ def heads_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most: 
         Its JSON: whether delta is clear of 0, so that there is something to share out.
     """
     own = heads[heads.task == task]
-    named = ", ".join(filter(None, [task, token_label(facts[task])]))
+    named = named_task(facts, task)
     clear = Interval(*facts[task]["delta"].values()).excludes(0)
     only = own[own.kind == "head"]
     shown = only[(only.slope.abs().rank(ascending=False) <= most) | only.top.astype(bool)]

@@ -39,7 +39,8 @@ def summarise_patch(out: Path) -> str:
         blocks += [Heading(task, ""), Text(patch_sentences(own, parts))]
         blocks += [Tabled(costly_table(tables["heads"], facts, task))] if own["taught"] else []
     blocks += [Heading("all tasks", ""), Tabled(rounds_table(tables["rounds"]))]
-    blocks += [Tabled(steps_table(tables["steps"]))] if len(tables["steps"]) else []
+    explained = tables["steps"][tables["steps"].task.isin([task for task, own in facts.items() if own["taught"]])]
+    blocks += [Tabled(steps_table(explained))] if len(explained) else []
     return to_terminal(blocks, width=130)
 
 

@@ -143,8 +143,8 @@ def claims(
     writers, layers, steps = list[str](), list[str](), list[str]()
     if heads is not None and standing is not None and ablation is not None:
         for task, own in heads.items():
-            parts = (table[table.task == task] for table in (standing, ablation))
-            writers.append(writers_sentence(task, own, *parts, quotes.under(task, "heads")))
+            of_task, taken = (table[table.task == task] for table in (standing, ablation))
+            writers.append(writers_sentence(task, own, of_task, taken, quotes.under(task, "heads")))
     if patch is not None and tables is not None:
         taught = {task: own for task, own in patch.items() if own["taught"]}
         untaught = [task for task in patch if task not in taught]

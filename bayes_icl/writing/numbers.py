@@ -236,6 +236,11 @@ def token_label(facts: Mapping[str, Any]) -> str:
     return f"token {facts['token']}: {facts['token_text']}"
 
 
+def named_task(facts: Mapping[str, Mapping[str, Any]], task: str) -> str:
+    """A task with the token that is attributed or patched."""
+    return ", ".join(filter(None, [task, token_label(facts[task])]))
+
+
 def point_of(row: Any, name: str, quotes: Quotes | None = None) -> str:
     """A point with its interval; one that more than `TAIL` of the resamples never reach is open on that side.
 
