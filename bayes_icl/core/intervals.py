@@ -38,8 +38,8 @@ class Interval(NamedTuple):
         return cls(*(row[name] if hasattr(row, "keys") else getattr(row, name) for name in columns))
 
     def excludes(self, value: float) -> bool:
-        """Whether the value is not between the ends; without an interval it is not either."""
-        return not self.low <= value <= self.high
+        """Whether the value is surely another; False without an interval."""
+        return self.low > value or self.high < value
 
     def words(self, write: Callable[[float], str]) -> str:
         """Mean and ends, each as `write` writes it."""

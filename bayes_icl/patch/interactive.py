@@ -10,26 +10,21 @@ from bayes_icl.core.errors import unknown
 from bayes_icl.writing.interactive import CONTROL_COLOUR, ROUND_COLOURS, entry, intervals, layout, menu, rounded
 
 
-def transfer_map(transfer: pd.DataFrame, task: str) -> go.Figure:
+def transfer_map(transfer: pd.DataFrame, task: str, kind: str) -> go.Figure:
     """Log-odds of B's own answer and, dashed, of A's by the point patched, with 95 % bands: a colour a round.
 
-    One more colour is a run with permuted answers, where there is one. A menu offers the kinds of ablation.
-
-    Parameters
-    ----------
-    transfer
-        transfer.csv; `attrs["kind"]` is the kind drawn at once, the first of the table if there is none.
+    One more colour is a run with permuted answers, where there is one. A menu offers the kinds of ablation in
+    transfer.csv; `kind` is drawn at once.
     """
     own = transfer[transfer.task == task]
     if own.empty:
         raise unknown("task", task, list(dict.fromkeys(transfer.task)))
     ablated, control = own[own["set"] == "ablated"], own[own["set"] == "no rule"]
-    first = transfer.attrs.get("kind", ablated.kind.iloc[0])
-    kinds = list(dict.fromkeys([first, *ablated.kind]))
+    kinds = list(dict.fromkeys([kind, *ablated.kind]))
     lines: list[tuple[str | None, str, str, pd.DataFrame]] = []  # kind, words, colour, rows
-    for (kind, number), rows in ablated.groupby(["kind", "round"], sort=False):
+    for (of, number), rows in ablated.groupby(["kind", "round"], sort=False):
         words = f"round {number:.0f}" if number else "nothing ablated"
-        lines.append((str(kind), words, ROUND_COLOURS[int(number) % len(ROUND_COLOURS)], rows))
+        lines.append((str(of), words, ROUND_COLOURS[int(number) % len(ROUND_COLOURS)], rows))
     if len(control):
         lines.append((None, "permuted answers", CONTROL_COLOUR, control))
     title = "log-odds (nats); dashed: A\u2019s answer"
@@ -40,12 +35,12 @@ def transfer_map(transfer: pd.DataFrame, task: str) -> go.Figure:
     per_line = len(figure.data) // len(lines)
 
     def visible(chosen: str) -> list[bool]:
-        return [kind in (None, chosen) for kind, *_ in lines for _ in range(per_line)]
+        return [of in (None, chosen) for of, *_ in lines for _ in range(per_line)]
 
-    for trace, there in zip(figure.data, visible(first)):
+    for trace, there in zip(figure.data, visible(kind)):
         trace.visible = there
     if len(kinds) > 1:
-        entries = [entry(f"{kind} ablation", {"visible": visible(kind)}) for kind in kinds]
+        entries = [entry(f"{one} ablation", {"visible": visible(one)}) for one in kinds]
         figure.update_layout(updatemenus=[menu(entries, 0)])
     return figure
 
