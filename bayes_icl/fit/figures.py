@@ -115,8 +115,8 @@ def plot_comparison(table: pd.DataFrame, ax: Axes) -> Axes:
         for column, se, offset, face in (("elpd_diff", "diff_se", 0.13, None), ("lfo_diff", "lfo_diff_se", -0.13, "w")):
             colour = colour_of(row.hypothesis)
             if np.isfinite(row[column]):
-                look = {"fmt": "o", "ms": 3.5, "lw": 0.9, "color": colour, "markerfacecolor": face or colour}
-                ax.errorbar(row[column], y + offset, xerr=2 * row[se], **look)
+                look: dict[str, Any] = {"fmt": "o", "ms": 3.5, "lw": 0.9, "color": colour}
+                ax.errorbar(row[column], y + offset, xerr=2 * row[se], markerfacecolor=face or colour, **look)
     ax.axvspan(-SLACK_NATS, 0, color=FAINT, alpha=0.4, lw=0, zorder=0)
     ax.axvline(0, **ZERO)
     ax.set_xscale("symlog", linthresh=10, linscale=0.7)
@@ -147,7 +147,8 @@ def updates_figure(
     figure, axes = new_figure(len(tasks), 1, 1.5 * len(tasks) + 0.5, sharex=True)
     for ax, (task, (curves, inferences)) in zip(axes.flat, tasks.items()):
         plot_updates(curves, inferences, ax, named=verdicts[task]["named"])
-        ax.set_title(f"{title_of_curves(curves)}: additive {verdicts[task]['verdict']}", loc="left", pad=3)
+        title = f"{title_of_curves(curves)}: additive {verdicts[task]['verdict']}"
+        ax.set_title(title, loc="left", pad=3, fontsize=7)
     return titled(figure, "", EXAMPLES, "update L(n) \u2212 L(n\u22121) (nats)")
 
 
