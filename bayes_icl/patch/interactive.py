@@ -7,11 +7,21 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from bayes_icl.core.errors import unknown
-from bayes_icl.writing.interactive import CONTROL_COLOUR, ROUND_COLOURS, entry, intervals, layout, menu, rounded
+from bayes_icl.writing.interactive import (
+    CONTROL_COLOUR,
+    ROUND_COLOURS,
+    band,
+    entry,
+    intervals,
+    layout,
+    line,
+    menu,
+    rounded,
+)
 
 
 def transfer_map(transfer: pd.DataFrame, task: str, kind: str) -> go.Figure:
-    """Log-odds of B's own answer and, dashed, of A's by the point patched, with 95 % bands: a colour a round.
+    """Log-odds of B's own answer and, dashed, of A's by the point patched, with bands: a colour a round.
 
     One more colour is a run with permuted answers, where there is one. A menu offers the kinds of ablation in
     transfer.csv; `kind` is drawn at once.
@@ -51,28 +61,17 @@ def _answer_traces(rows: pd.DataFrame, answer: str, words: str, colour: str) -> 
     points = [int(x) for x in rows.point]
     low, high, mean = (rows[answer + end].to_numpy(float) for end in ("_low", "_high", ""))
     first = [f"{x:.0%}" for x in rows[f"{answer}_first"]]
-    band = go.Scatter(
-        x=points + points[::-1],
-        y=rounded(np.concatenate([low, high[::-1]])),
-        fill="toself",
-        mode="lines",
-        line={"width": 0},
-        fillcolor=colour.replace("rgb", "rgba").replace(")", ",0.18)"),
-        hoverinfo="skip",
-        showlegend=False,
-        legendgroup=words,
+    area = band(
+        points, rounded(np.concatenate([low, high[::-1]])), colour.replace("rgb", "rgba").replace(")", ",0.18)")
     )
-    line = go.Scatter(
-        x=points,
-        y=rounded(mean),
+    curve = line(points, rounded(mean), colour, 1.6, words).update(
         customdata=[list(x) for x in zip(intervals(low, high), first)],
         mode="lines+markers",
-        line={"width": 1.6, "color": colour, "dash": "solid" if answer == "own" else "dash"},
+        line={"dash": "solid" if answer == "own" else "dash"},
         marker={"size": 4},
-        name=words,
         legendgroup=words,
         showlegend=answer == "own",
         hovertemplate=f"<b>{words}</b><br>{name} at point %{{x}}:<br>%{{y:.4f}} %{{customdata[0]}} nats<br>comes "
         "first in %{customdata[1]}<extra></extra>",
     )
-    return [band, line]
+    return [area.update(showlegend=False, legendgroup=words), curve]

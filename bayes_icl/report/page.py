@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from bayes_icl.attribute.settings import AttributeSettings
 from bayes_icl.calibrate.settings import CalibrateSettings
 from bayes_icl.collect.settings import CollectSettings
+from bayes_icl.core.intervals import LEVEL_WORDS
 from bayes_icl.core.provenance import command_of
 from bayes_icl.curves import null_controls
 from bayes_icl.fit.settings import FitSettings
@@ -70,6 +71,7 @@ def render(
         stages=STAGES,
         record=record,
         generator=GENERATOR,
+        level=LEVEL_WORDS.replace(" ", "\u00a0"),
         delta=lambda task, verdict: quotes.under(task, "verdict", unit="nats/example").three(
             "delta", (verdict["delta"][x] for x in ("mean", "hdi_low", "hdi_high"))
         ),
