@@ -61,9 +61,8 @@ def _answer_traces(rows: pd.DataFrame, answer: str, words: str, colour: str) -> 
     points = [int(x) for x in rows.point]
     low, high, mean = (rows[answer + end].to_numpy(float) for end in ("_low", "_high", ""))
     first = [f"{x:.0%}" for x in rows[f"{answer}_first"]]
-    area = band(
-        points, rounded(np.concatenate([low, high[::-1]])), colour.replace("rgb", "rgba").replace(")", ",0.18)")
-    )
+    pale = colour.replace("rgb", "rgba").replace(")", ",0.18)")
+    area = band(points, rounded(np.concatenate([low, high[::-1]])), pale)
     curve = line(points, rounded(mean), colour, 1.6, words).update(
         customdata=[list(x) for x in zip(intervals(low, high), first)],
         mode="lines+markers",

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from bayes_icl.attribute import tables as attribute_tables
 from bayes_icl.attribute.outputs import HEAD_COLUMNS as HEADS
@@ -176,6 +177,21 @@ def test_cells_are_numbers_as_a_paper_has_them() -> None:
     assert f'<td class="num">&lt;1\u00d710<sup>{MINUS}300</sup></td>' in source
     cells = [cell for row in Parser(source).rows[1:] for cell in row]
     assert not any("-" in words for _, _, words in cells)
+
+
+def test_a_terminal_and_markdown_show_the_cells_of_the_page() -> None:
+    frame = pd.DataFrame({"name": ["[bold]a|b[/]", "c"], "x": [1.5, math.nan], "x_low": [1.0, math.nan], "x_high": 2.0})
+    table = PaperTable("x", "The [title]", "c", "s", frame, (text("n", "name"), interval("x", "x", ".1f")))
+    console = Console(file=io.StringIO(), width=60)
+    console.print(table.to_rich())
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert lines == [
+        "The [title]",
+        "n                         x",
+        "[bold]a|b[/] 1.5 [1.0, 2.0]",
+        "c                         \u2013",
+    ]
+    assert table.to_markdown() == ("| n | x |\n| --- | --- |\n| [bold]a\\|b[/] | 1.5 [1.0, 2.0] |\n| c | \u2013 |\n")
 
 
 def test_infinite_numbers_are_signs() -> None:
