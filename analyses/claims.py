@@ -10,6 +10,7 @@ import pandas as pd
 
 from bayes_icl import collect, patch
 from bayes_icl.core.files import beside
+from bayes_icl.core.intervals import Interval
 from bayes_icl.core.schemas import read_beside
 from bayes_icl.patch import outputs as patch_outputs
 
@@ -74,11 +75,9 @@ def facts(path: Path) -> dict[str, dict[str, Any]]:
 
 def three(x: dict) -> str:
     """A mean with its interval."""
-    mean, low, high = x.values()
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{Interval(*x.values()):.3f}"
 
 
 def ranged(row: Any, name: str, form: str = ".2f") -> str:
     """The same from a table's columns."""
-    mean, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
-    return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
+    return f"{Interval.of(row, name):{form}}"

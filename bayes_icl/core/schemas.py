@@ -141,7 +141,8 @@ class Table:
         ValueError
             It lacks a column, or one of its columns is of another kind.
         """
-        table = read_table(path)
+        text = [column for column in self.columns if column.kind == "text"]
+        table = read_table(path, {name for column in text for name in (column.name, column.written, column.formerly)})
         for take in (lambda column: column.written, lambda column: column.formerly):
             back = {there: here for here, there in self._renamed(take).items()}
             table = table.rename(columns={there: here for there, here in back.items() if here not in table})

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bayes_icl.core.errors import StatedError
+from bayes_icl.core.intervals import LEVEL
 
 _GRID = 2000
 
@@ -117,8 +118,8 @@ def _mu_given(
 
 
 def _summary(draws: Float[np.ndarray, " draw"]) -> tuple[float, float, float]:
-    """Mean and the narrowest interval that holds 95 % of the draws."""
+    """Mean and the narrowest interval that holds `LEVEL` of the draws."""
     x = np.sort(draws)
-    held = int(np.floor(0.95 * len(x)))
+    held = int(np.floor(LEVEL * len(x)))
     first = int(np.argmin(x[held:] - x[: len(x) - held]))
     return float(x.mean()), float(x[first]), float(x[first + held])
