@@ -13,9 +13,8 @@ from bayes_icl.core.files import beside, read_table
 from bayes_icl.core.intervals import TAIL
 from bayes_icl.patch.steps import STEPS
 from bayes_icl.patch.tables import costly_table, rounds_table, steps_table
-from bayes_icl.writing.blocks import Heading, Tabled, Text
+from bayes_icl.writing.blocks import Heading, Tabled, Text, to_terminal
 from bayes_icl.writing.numbers import Quotes, code, listed, plain, point_of, token_words
-from bayes_icl.writing.terminal import to_terminal
 
 PLACES = {"last": "the last position", "query": "the last token of the query", "separator": "the separator"}
 
