@@ -132,8 +132,8 @@ def head_table(
     for table, own in zip(tables, found):
         for row, one in own.items():
             table.loc[row, "accumulation"] = one.kind
-            table.loc[row, ["delta", "delta_low", "delta_high"]] = one.delta
-            table.loc[row, ["c", "c_low", "c_high"]] = one.c
+            table.loc[row, ["delta", "delta_low", "delta_high"]] = list(one.delta)
+            table.loc[row, ["c", "c_low", "c_high"]] = list(one.c)
     return pd.concat(tables, ignore_index=True)
 
 
