@@ -493,7 +493,7 @@ def test_a_run_that_fails_leaves_the_page_that_was(
     copied: Path, undrawn: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = Path("reports/t.html").read_bytes()
-    monkeypatch.setattr("bayes_icl.writing.tables.table_files", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("bayes_icl.report.command.table_files", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         report.main(report.ReportSettings())
     assert Path("reports/t.html").read_bytes() == before
