@@ -12,6 +12,7 @@ import pandas as pd
 from claims import FIGURES, PATCHED, ROOT, TASKS, facts, of_task, patch_all, ranged, tables, three
 
 from bayes_icl.core.intervals import LEVEL_WORDS, TAIL, Interval
+from bayes_icl.mechanism.placebos import are_placebos
 from bayes_icl.patch.sentences import came_across
 from bayes_icl.patch.tables import rounds_table
 from bayes_icl.writing.numbers import listed, point_of
@@ -173,7 +174,7 @@ class Found:
                 f"{at(row)}."
             )
             rounds = self.tables["rounds"]
-            placebo = rounds[(rounds.task == task) & (rounds["round"] == number) & rounds.set.str.startswith("placebo")]
+            placebo = rounds[(rounds.task == task) & (rounds["round"] == number) & are_placebos(rounds.set)]
             if len(placebo):
                 left = listed([f"{x:.2f}" for x in placebo.a_own])
                 layers = listed([at(one) for one in placebo.itertuples()])

@@ -14,9 +14,9 @@ from claims import CURVES, ROOT, TASKS, collect_all, ranged, three
 from bayes_icl import attribute, fit
 from bayes_icl.attribute import outputs as attribute_outputs
 from bayes_icl.attribute.sentences import MOSTLY, TAKEN
-from bayes_icl.core.files import beside, read_table
+from bayes_icl.core.files import beside
 from bayes_icl.core.intervals import LEVEL_WORDS
-from bayes_icl.mechanism.placebos import placebo_rank
+from bayes_icl.mechanism.placebos import are_placebos, placebo_rank
 from bayes_icl.writing.numbers import listed, token_label
 
 FITS, EFFECTS = ROOT / "data/fits/claims", ROOT / "data/effects/claims.nc"
@@ -74,7 +74,7 @@ class Found:
         self.verdicts = json.loads((FITS / "verdict.json").read_text())
         self.facts = json.loads(beside(EFFECTS, "json").read_text())
         self.heads, self.ablation, self.repair = (
-            read_table(beside(EFFECTS, f"{name}.csv")) for name in attribute_outputs.ATTRIBUTE_TABLES
+            table.read(beside(EFFECTS, f"{name}.csv")) for name, table in attribute_outputs.TABLES.items()
         )
 
     def further(self, task: str) -> tuple[str, dict, str, dict]:
@@ -93,7 +93,7 @@ class Found:
     def lost(self, task: str, way: str) -> tuple[pd.Series, pd.DataFrame, str]:
         """The row of the top set, those of placebo sets, and how many of these lose as much, in words."""
         own = self.ablation[(self.ablation.task == task) & (self.ablation.way == way)]
-        top, placebo = own[own.set == "top"].iloc[0], own[own.set.str.startswith("placebo ")]
+        top, placebo = own[own.set == "top"].iloc[0], own[are_placebos(own.set)]
         beyond, n_sets = placebo_rank(own, way, self.facts[task]["delta"]["mean"])
         return top, placebo, f"{beyond} of {n_sets} placebo sets lose as much"
 

@@ -10,9 +10,10 @@ import pandas as pd
 from claims import FIGURES, PATCHED, ROOT, TASKS, at_answers, facts, patch_all, ranged, tables
 
 from bayes_icl.core.intervals import LEVEL_WORDS
-from bayes_icl.patch.experiments import SETS_OF_FEW
+from bayes_icl.mechanism.thresholds import STEP_LEAST
 from bayes_icl.patch.sentences import steps_sentences
-from bayes_icl.patch.steps import MATERIAL, STEPS
+from bayes_icl.patch.step_experiments import SETS_OF_FEW
+from bayes_icl.patch.steps import STEPS
 from bayes_icl.writing.numbers import Quotes, listed, plain, point_of
 
 OPENING = """# Claim 3: three steps
@@ -118,7 +119,7 @@ class Found:
         own = self.facts[TASKS[0]]
         lines = [
             OPENING.format(
-                n_pairs=own["n_pairs"], n_examples=own["n_examples"], n_sets=SETS_OF_FEW, material=MATERIAL,
+                n_pairs=own["n_pairs"], n_examples=own["n_examples"], n_sets=SETS_OF_FEW, material=STEP_LEAST,
                 level=LEVEL_WORDS, answers=self.answers(),
             )
         ]  # fmt: skip

@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from bayes_icl import collect, patch
-from bayes_icl.core.files import beside, read_table
+from bayes_icl.core.files import beside
 from bayes_icl.core.intervals import Interval
+from bayes_icl.core.schemas import read_beside
 from bayes_icl.patch import outputs as patch_outputs
 
 ROOT = Path(__file__).parent.parent
@@ -64,7 +65,7 @@ def of_task(task: str) -> Path:
 
 def tables(path: Path) -> dict[str, pd.DataFrame]:
     """Tables beside a patch file."""
-    return {name: read_table(beside(path, f"{name}.csv")) for name in patch_outputs.PATCH_TABLES}
+    return read_beside(path, patch_outputs.TABLES)
 
 
 def facts(path: Path) -> dict[str, dict[str, Any]]:

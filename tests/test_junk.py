@@ -37,7 +37,7 @@ from bayes_icl.core.inputs import read_table_file
 from bayes_icl.curves import null_controls, read_curves, readouts_of, select
 from bayes_icl.fit import figures as fit_figures
 from bayes_icl.mechanism import recorded as mechanism_recorded
-from bayes_icl.models import Model, loading
+from bayes_icl.models import Model
 from bayes_icl.models.prompts import encode_episode
 from bayes_icl.patch import command as patch_command
 from bayes_icl.report import command as report_command
@@ -105,21 +105,20 @@ def in_process(tiny: Model, folder: Path) -> Iterator[Path]:
     """The random model loaded once, and a folder to run in."""
     load = models.load_model
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(
-            loading,
-            "load_model",
-            lambda name, device="auto": (
-                tiny if (name, device) in (("tiny", "auto"), ("tiny", "cpu")) else load(name, device)
-            ),
-        )
+
+        def loaded(name: str, device: str = "auto") -> Model:
+            return tiny if (name, device) in (("tiny", "auto"), ("tiny", "cpu")) else load(name, device)
+
+        for stage in ("collect", "attribute", "patch"):
+            patched.setattr(f"bayes_icl.{stage}.command.load_model", loaded)
         yield folder
 
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without figures, which take most of the time."""
-    for module in (fit, attribute, patch):
-        monkeypatch.setattr(module, "figures_of", lambda *_: {})
+    for stage in ("fit", "attribute", "patch"):
+        monkeypatch.setattr(f"bayes_icl.{stage}.command.{stage}_figures", lambda *_: {})
     monkeypatch.setattr(report_command, "draw", lambda _: {})
 
 

@@ -1,7 +1,7 @@
 """How a head's effect grows with examples: not at all, like a sum, like a mean.
 
-Softmax weights add up to 1, so a head of fixed scores that averages over examples writes A n/(n + c), and no single such
-head can write n delta for long: it must attend to something that itself grows."""
+Softmax weights add up to 1, so a head of fixed scores that averages over examples writes A n/(n + c), and no single
+such head can write n delta for long: it must attend to something that itself grows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from bayes_icl.core.intervals import UNKNOWN_INTERVAL, Interval, mean_and_interval
 from bayes_icl.curves import Curves
-from bayes_icl.hypotheses.hypothesis import HYPOTHESES
+from bayes_icl.hypotheses.law import HYPOTHESES
 from bayes_icl.inference.importance import sample_fast
 from bayes_icl.inference.noise import summarise
 from bayes_icl.inference.posterior import Posterior

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 import xarray as xr
 
 from bayes_icl.attribute.attribution import attribute_curves
 from bayes_icl.attribute.figures import attribute_figures
-from bayes_icl.attribute.outputs import ATTRIBUTE_TABLES
+from bayes_icl.attribute.outputs import TABLES
 from bayes_icl.attribute.sentences import summarise_heads
 from bayes_icl.attribute.settings import AttributeSettings
-from bayes_icl.core.checkpoints import Checkpoint
 from bayes_icl.core.errors import DONE, StatedError, check_least, unknown
-from bayes_icl.core.files import effects_files, names_beside, sha256
+from bayes_icl.core.files import sha256
 from bayes_icl.core.outputs import Output
-from bayes_icl.core.provenance import key_of, provenance, resume_key, to_attribute
+from bayes_icl.core.run import Run, key_without
+from bayes_icl.core.schemas import effects_files, names_beside
 from bayes_icl.curves import newest_curves, read_curves, readouts_of
 from bayes_icl.mechanism.recorded import check_same_model, recorded_model
 from bayes_icl.models.loading import load_model
@@ -29,7 +26,6 @@ PLACEBOS_LEAST = 2
 
 def main(settings: AttributeSettings) -> int:
     """Run the command: the only place here that touches the disk."""
-    started = datetime.now(UTC)
     path = settings.curves or newest_curves()
     dataset = read_curves(path)
     tasks = _check(settings, dataset)
@@ -38,44 +34,38 @@ def main(settings: AttributeSettings) -> int:
         settings.figures or Path("figures") / f"{path.stem}-heads", "attribute", flag="--figures", inputs=[path]
     )
     output = Output.file(out, "attribute", inputs=[path])
-    elsewhere = ("curves", "model", "tasks", "batch_size", "device", "workers", "out", "figures", "force")
-    decisive = {k: v for k, v in asdict(settings).items() if k not in elsewhere}
-    key = key_of(decisive | {"curves": sha256(path), "tasks": tasks})
-    drawn.check(force=settings.force, beside=["summary.txt"])
-    with output.held(force=settings.force, beside=names_beside(out, ATTRIBUTE_TABLES)):
-        if output.holds(key, "from other curves or settings", force=settings.force):
-            print(f"{out} was made from these curves with these settings; drawn and printed again", file=sys.stderr)
-        else:
-            model = load_model(recorded_model(dataset, settings.model), settings.device)
-            identity = model.provenance()
-            check_same_model(dataset, identity)
-            parts = Checkpoint(out.with_name(out.name + ".part"), resume_key(key, settings, identity))
-            result = attribute_curves(
-                model,
-                dataset,
-                tasks,
-                readout=settings.readout,
-                token=settings.token,
-                n_min=settings.n_min,
-                top=settings.top,
-                placebos=settings.placebos if settings.ablate else 0,
-                by_source=settings.by_source,
-                batch_size=settings.batch_size,
-                seed=settings.seed,
-                workers=settings.workers,
-                parts=parts,
-                progress=True,
-            )
-            record = provenance(settings, started=started, model=identity, inputs=[path])
-            result.effects.attrs |= {"key": key, "provenance": to_attribute(record)}
-            tables = {name: getattr(result, name) for name in ATTRIBUTE_TABLES}
-            output.write(effects_files(out, tables, result.facts, result.effects), key)
-            parts.drop()
-        files = figure_files(attribute_figures(out)) | {"summary.txt": (summary := summarise_heads(out)).encode()}
-    with drawn.held(force=settings.force):
-        drawn.write(files, of=out)
-    print(summary, file=sys.stderr)
-    print(drawn.folder)
+    elsewhere = ("curves", "model", "tasks", "batch_size", "device", "workers")
+    run = Run(settings, output, [path], drawn, names_beside(out, TABLES))
+
+    def work(key: str) -> dict[str, bytes]:
+        model = load_model(recorded_model(dataset, settings.model), settings.device)
+        identity = model.provenance()
+        check_same_model(dataset, identity)
+        result = attribute_curves(
+            model,
+            dataset,
+            tasks,
+            readout=settings.readout,
+            token=settings.token,
+            n_min=settings.n_min,
+            top=settings.top,
+            placebos=settings.placebos if settings.ablate else 0,
+            by_source=settings.by_source,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            workers=settings.workers,
+            parts=run.checkpoint(key, identity),
+            progress=True,
+        )
+        result.effects.attrs |= run.attributes(key, identity)
+        tables = {name: getattr(result, name) for name in TABLES}
+        return effects_files(out, TABLES, tables, result.facts, result.effects)
+
+    run.carry_out(
+        key_without(settings, elsewhere, curves=sha256(path), tasks=tasks),
+        work,
+        lambda: (figure_files(attribute_figures(out)), summarise_heads(out)),
+    )
     print(out)
     return DONE
 

@@ -21,12 +21,25 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from bayes_icl.attribute.outputs import ATTRIBUTE_TABLES
-from bayes_icl.core.files import beside, file_name, read_table
+from bayes_icl.attribute.outputs import TABLES
+from bayes_icl.core.files import beside, file_name
 from bayes_icl.core.intervals import LEVEL_WORDS, Interval, t_interval
+from bayes_icl.core.schemas import read_beside
+from bayes_icl.mechanism.placebos import are_placebos
 from bayes_icl.writing import style
 from bayes_icl.writing.numbers import named_task
-from bayes_icl.writing.style import BLUE, GREEN, INK, MINUS, PINK, VERMILION, ZERO, number_words, styled, titled
+from bayes_icl.writing.style import (
+    BLUE,
+    GREEN,
+    INK,
+    MINUS,
+    PINK,
+    VERMILION,
+    ZERO,
+    number_words,
+    styled,
+    titled,
+)
 
 Facts = Mapping[str, Mapping[str, Any]]
 
@@ -213,7 +226,7 @@ def ablation_figure(ablation: pd.DataFrame, facts: Facts, way: str, *, most: int
     tasks, sets = [task for task in facts if task in set(ablation.task)], []
     for task in tasks:
         own = ablation[ablation.task == task]
-        is_top, is_placebo = own["set"] == "top", own["set"].str.startswith("placebo")
+        is_top, is_placebo = own["set"] == "top", are_placebos(own["set"])
         single = own[~is_top & ~is_placebo & (own["set"] != "none")]
         single = single.loc[single.lost.abs().nlargest(most).index].sort_values("lost", ascending=False)
         sets.append((own[is_top], own[is_placebo], single))
@@ -385,7 +398,7 @@ def _head_words(row: Any) -> str:
 
 def attribute_figures(out: Path) -> dict[str, Figure]:
     """The figures by name, all of them from the effects file and the tables beside it."""
-    table, ablation, repair = (read_table(beside(out, f"{name}.csv")) for name in ATTRIBUTE_TABLES)
+    table, ablation, repair = read_beside(out, TABLES).values()
     table["accumulation"] = table.accumulation.fillna("")
     facts = json.loads(beside(out, "json").read_text())
     drawn = {"share_map": share_map_figure(table, facts), "cumulative": cumulative_figure(table, facts)}

@@ -9,12 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from bayes_icl.attribute.outputs import ATTRIBUTE_TABLES
+from bayes_icl.attribute.outputs import TABLES
 from bayes_icl.attribute.shrinkage import LEAST_SHARE
 from bayes_icl.attribute.tables import heads_table
-from bayes_icl.core.files import beside, read_table
+from bayes_icl.core.files import beside
 from bayes_icl.core.intervals import Interval
-from bayes_icl.mechanism.placebos import placebo_rank
+from bayes_icl.core.schemas import read_beside
+from bayes_icl.mechanism.placebos import are_placebos, placebo_rank
 from bayes_icl.models.prompts import OFTEN
 from bayes_icl.writing.blocks import Heading, Tabled, Text, to_terminal
 from bayes_icl.writing.numbers import Quotes, code, plain, token_words
@@ -38,7 +39,7 @@ def summarise_heads(out: Path) -> str:
         The effects file; its tables stand beside it.
     """
     facts = json.loads(beside(out, "json").read_text())
-    tables = [read_table(beside(out, f"{name}.csv")) for name in ATTRIBUTE_TABLES]
+    tables = list(read_beside(out, TABLES).values())
     blocks: list[Heading | Text | Tabled] = []
     for task, own in facts.items():
         sentences = head_sentences(own, *(table[table.task == task] for table in tables))
@@ -147,7 +148,7 @@ def _taken_away(facts: Mapping[str, Any], ablation: pd.DataFrame, repair: pd.Dat
     for way in TAKEN:
         q, own = quotes.under("taken", way), ablation[ablation.way == way]
         top, clean = (own[own.set == name].iloc[0] for name in ("top", "none"))
-        mended, placebo = repair[repair.way == way].iloc[0], own[own.set.str.startswith("placebo ")]
+        mended, placebo = repair[repair.way == way].iloc[0], own[are_placebos(own.set)]
         norms = {
             "placebo_norm_least": placebo.norm.min(),
             "placebo_norm_most": placebo.norm.max(),
@@ -179,7 +180,7 @@ def lost_with_placebos(facts: Mapping[str, Any], ablation: pd.DataFrame, way: st
     """How many placebo sets of one task lose as much as its top heads, and what they lose on average."""
     q, own = quotes.under("taken", way), ablation[ablation.way == way]
     beyond, n_sets = placebo_rank(own, way, facts["delta_measured"]["mean"])
-    mean = q.number("placebo_mean", own[own.set.str.startswith("placebo ")].lost.mean())
+    mean = q.number("placebo_mean", own[are_placebos(own.set)].lost.mean())
     sets = f"{q.count('placebos_beyond', beyond)} of {q.count('placebos', n_sets)} placebo sets"
     return f"{sets} lose as much; they lose {mean} on average"
 

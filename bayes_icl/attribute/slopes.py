@@ -6,6 +6,7 @@ add up to delta, as their effects add up to L."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,13 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from bayes_icl.attribute.accumulation import Accumulation, accumulations
-from bayes_icl.attribute.outputs import HEAD_COLUMNS
+from bayes_icl.attribute.outputs import HEADS
 from bayes_icl.attribute.shrinkage import pool_heads, stands_out
 from bayes_icl.core.errors import StatedError
-from bayes_icl.core.intervals import Interval, t_interval
+from bayes_icl.core.intervals import Interval, flat, t_interval
 from bayes_icl.core.parallel import one_a_core, run_jobs
 from bayes_icl.curves import Curves
-from bayes_icl.hypotheses.hypothesis import HYPOTHESES
+from bayes_icl.hypotheses.law import HYPOTHESES
 from bayes_icl.inference.importance import sample_fast
 from bayes_icl.inference.noise import Statistics, summarise, variances
 from bayes_icl.inference.posterior import Posterior
@@ -104,37 +105,63 @@ def head_table(
         `delta_weights` are taken as known. The slopes of a task add up to the posterior mean of delta, which is the row
         "all". Beside it, free of any law, `rise`: the effect at the last shot less that at n_min, nats. Heads have
         besides: `pooled`, `false_sign`, `stands_out` (`pool_heads`), `accumulation`, `delta`, `c` (`accumulation`)
-        and `attention` at the last shot.
-        `slope_examples`, `top`, `lost` and `lost_held` are `attribute`'s to fill in.
+        and `attention` at the last shot. `slope_examples`, `top`, `lost` and `lost_held` are empty here.
 
     Raises
     ------
     StatedError
         A task's log_odds cannot be fitted.
     """
-    tables: list[pd.DataFrame] = []
+    tables, curves = zip(*(slope_table(effects.sel(task=task), str(task), n_min, seed) for task in effects.task.values))
+    return join_columns(tables, accumulation_columns(curves, seed=seed, workers=workers, progress=progress))
+
+
+def accumulation_columns(
+    curves: Sequence[Sequence[Curves]], *, seed: int = 0, workers: int = 1, progress: bool = False
+) -> list[pd.DataFrame]:
+    """How each head grows with examples: columns of heads.csv, a table a task with a row a head.
+
+    Parameters
+    ----------
+    curves
+        By task, of its heads.
+    workers
+        Processes; 0 takes one a core, 4 at most.
+    """
     jobs: list[tuple[list[Curves], int]] = []
-    places: list[tuple[int, int]] = []  # table and first row of each job
-    for i, task in enumerate(effects.task.values):
-        table, curves = slope_table(effects.sel(task=task), str(task), n_min, seed)
-        tables.append(table)
-        starts = range(0, len(curves), BATCH)
-        jobs += [(curves[start : start + BATCH], seed) for start in starts]
-        places += [(i, start) for start in starts]
-    found: list[dict[int, Accumulation]] = [{} for _ in tables]
+    tasks: list[int] = []  # of each job
+    for i, heads in enumerate(curves):
+        for start in range(0, len(heads), BATCH):
+            jobs.append((list(heads[start : start + BATCH]), seed))
+            tasks.append(i)
+    by_job: dict[int, list[Accumulation]] = {}
     workers = min(workers or one_a_core(), max(len(jobs), 1))
     bar = tqdm(total=sum(len(job[0]) for job in jobs), unit="head", disable=not progress, dynamic_ncols=True)
     with run_jobs(workers) as run, bar:
         for j, results in run(accumulations, jobs):
-            i, start = places[j]
-            found[i].update({start + k: one for k, one in enumerate(results)})
+            by_job[j] = results
             bar.update(len(results))
-    for table, own in zip(tables, found):
-        for row, one in own.items():
-            table.loc[row, "accumulation"] = one.kind
-            table.loc[row, ["delta", "delta_low", "delta_high"]] = list(one.delta)
-            table.loc[row, ["c", "c_low", "c_high"]] = list(one.c)
-    return pd.concat(tables, ignore_index=True)
+    rows: list[list[dict[str, Any]]] = [[] for _ in curves]
+    for j, i in enumerate(tasks):
+        rows[i] += [{"accumulation": one.kind, **flat({"delta": one.delta, "c": one.c})} for one in by_job[j]]
+    return [pd.DataFrame(own) for own in rows]
+
+
+def join_columns(tables: Sequence[pd.DataFrame], *columns: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """heads.csv: the rows of all tasks, with the columns that each step finds.
+
+    Parameters
+    ----------
+    tables
+        By task, as `slope_table` gives them: heads first.
+    columns
+        From each step a table a task, its index the row of the task's table; or none at all. What is in none is NaN.
+    """
+    wide = []
+    for table, *more in zip(tables, *(own for own in columns if own)):
+        wide.append(pd.concat([table, *(own.reindex(table.index) for own in more)], axis=1))
+    heads = pd.concat([table.reindex(columns=HEADS.names) for table in wide], ignore_index=True)
+    return heads.assign(accumulation=heads.accumulation.fillna(""), top=heads.top.eq(True))
 
 
 def slope_table(effects: xr.Dataset, task: str, n_min: int, seed: int) -> tuple[pd.DataFrame, list[Curves]]:
@@ -171,7 +198,7 @@ def slope_table(effects: xr.Dataset, task: str, n_min: int, seed: int) -> tuple[
     ]
     components = np.concatenate([heads.reshape(-1, *log_odds.shape), mlps, np.stack([*rest, log_odds])])
 
-    table = pd.DataFrame(rows).reindex(columns=HEAD_COLUMNS)
+    table = pd.DataFrame(rows)
     table["task"], table["n_min"] = task, n_min
     slopes = (np.diff(components, axis=2) @ weights).T
     total = np.diff(log_odds, axis=1) @ weights
@@ -190,13 +217,11 @@ def slope_table(effects: xr.Dataset, task: str, n_min: int, seed: int) -> tuple[
     pooled = pool_heads(slope[:n], errors, len(slopes) - 1, by_noise=True)
     for name in ("mean", "low", "high", "false_sign"):
         column = {"mean": "pooled", "false_sign": name}.get(name, f"pooled_{name}")
-        table.loc[: n - 1, column] = getattr(pooled, name)
+        table[column] = pd.Series(getattr(pooled, name))  # NaN in the rows after those of heads
     table["stands_out"] = np.append(stands_out(pooled, delta), np.zeros(len(table) - n, bool))
-    table["accumulation"] = ""
     if "attention" in effects:
         seen = effects.attention.isel(shot=-1).mean("seq").transpose("layer", "head").values
-        table.loc[: n - 1, "attention"] = seen.ravel()
-    table["top"] = False
+        table["attention"] = pd.Series(seen.ravel().astype(float))
     return table, [whole._replace(log_odds=head) for head in components[:n]]
 
 

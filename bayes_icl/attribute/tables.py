@@ -9,10 +9,13 @@ import pandas as pd
 
 from bayes_icl.core.files import file_name
 from bayes_icl.core.intervals import LEVEL_WORDS, Interval
-from bayes_icl.mechanism.placebos import placebo_rank
+from bayes_icl.mechanism.placebos import are_placebos, placebo_rank
 from bayes_icl.writing import columns
 from bayes_icl.writing.numbers import named_task, token_label
-from bayes_icl.writing.tables import SEVERAL, PaperTable
+from bayes_icl.writing.tables import (
+    SEVERAL,
+    PaperTable,
+)
 
 
 def heads_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most: int = SEVERAL) -> PaperTable:
@@ -64,7 +67,7 @@ def ablation_table(ablation: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTab
     """
     rows = []
     for (task, way), own in ablation.groupby(["task", "way"], sort=False):
-        here, placebo = facts[task]["delta_measured"]["mean"], own[own["set"].str.startswith("placebo ")].lost
+        here, placebo = facts[task]["delta_measured"]["mean"], own[are_placebos(own["set"])].lost
         beyond, n_sets = placebo_rank(own, way, here)
         row = own[own["set"] == "top"].iloc[0].to_dict()
         spread = {"placebo_mean": placebo.mean(), "placebo_least": placebo.min(), "placebo_most": placebo.max()}

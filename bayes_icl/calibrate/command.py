@@ -15,7 +15,7 @@ from bayes_icl.core.errors import DONE, FAILED, MOST, StatedError, check_least, 
 from bayes_icl.core.files import to_json
 from bayes_icl.core.outputs import Output
 from bayes_icl.core.provenance import now, provenance
-from bayes_icl.hypotheses.hypothesis import HYPOTHESES
+from bayes_icl.hypotheses.law import HYPOTHESES
 from bayes_icl.writing.style import figure_files
 
 

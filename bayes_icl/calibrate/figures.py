@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from bayes_icl.calibrate.outcomes import Bounds
-from bayes_icl.core.files import read_table
+from bayes_icl.calibrate.outputs import TABLES
 from bayes_icl.core.intervals import LEVEL, LEVEL_WORDS
 from bayes_icl.writing.style import COLUMN, FAINT, INK, colour_of, new_figure, styled, titled
 
@@ -121,7 +121,7 @@ def confusion_figure(confusion: pd.DataFrame) -> Figure:
 def calibration_figures(folder: Path) -> dict[str, Figure]:
     """The figures by name, all of them from the tables in a folder."""
     ranks, tests, recovery, confusion = (
-        read_table(folder / f"{name}.csv") for name in ("ranks", "rank_tests", "recovery", "confusion")
+        TABLES[name].read(folder / f"{name}.csv") for name in ("ranks", "rank_tests", "recovery", "confusion")
     )
     return {
         "ranks": ranks_figure(ranks, tests),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bayes_icl.hypotheses.hypothesis import HYPOTHESES
+from bayes_icl.hypotheses.law import HYPOTHESES
 
 LEAST = {"n_seqs": 32, "n_shots": 10, "sims": 50, "confusion_sims": 2, "coverage_sims": 30}  # settings
 

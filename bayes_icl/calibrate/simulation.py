@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bayes_icl.curves import Curves
-from bayes_icl.hypotheses.hypothesis import Hypothesis, Prior
+from bayes_icl.hypotheses.law import Hypothesis, Prior
 from bayes_icl.inference.noise import summarise
 
 # Level and walk sd, nats: a new query at each shot, evidence of its own in each example, both.
@@ -42,8 +42,14 @@ def simulate(
 
     Parameters
     ----------
+    hypothesis
+        The true law.
     params
         All that the hypothesis samples, nats.
+    n_seqs, n_shots
+        Size of the curves.
+    rng
+        Where all randomness comes from.
     evidence
         For `observer`: the ideal observer's updates, shape (seq, shot), nats.
 

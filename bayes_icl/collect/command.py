@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 import xarray as xr
@@ -13,18 +13,18 @@ from rich.table import Table
 
 from bayes_icl.collect.reading import collect_curves, wanted_readouts
 from bayes_icl.collect.settings import CollectSettings
-from bayes_icl.core.checkpoints import Checkpoint
 from bayes_icl.core.errors import DONE, check_least
 from bayes_icl.core.files import sha256, to_netcdf
 from bayes_icl.core.outputs import Output
-from bayes_icl.core.provenance import key_of, provenance, resume_key, to_attribute
+from bayes_icl.core.provenance import key_of
+from bayes_icl.core.run import Run
 from bayes_icl.models.loading import load_model
+from bayes_icl.models.model import Model
 from bayes_icl.tasks.loading import FILES, load_tasks
 
 
 def main(settings: CollectSettings) -> int:
     """Run the command: the only place here that touches the disk."""
-    started = datetime.now(UTC)
     check_least(settings, n_shots=1, n_seqs=1, seed=0, batch_size=0)
     files = [Path(spec) for spec in settings.tasks if Path(spec).suffix.lower() in FILES]
     output = Output.file(settings.out, "collect", inputs=files)
@@ -32,35 +32,30 @@ def main(settings: CollectSettings) -> int:
     for task in tasks:
         task.episode(settings.n_shots, settings.seed, 0)  # too few examples: say so before a model is loaded
     wanted_readouts(tasks, settings.readouts)
-    with output.held(force=settings.force):
-        model = load_model(settings.model, settings.device)
-        identity = model.provenance()
-        # What decides the numbers; a file with the same key holds the same curves.
-        decides = ("n_shots", "n_seqs", "seed", "readouts", "batch_size")
-        chosen = asdict(settings)
-        decisive = {**{k: chosen[k] for k in decides}, "tasks": [asdict(t) for t in tasks], "model": identity}
-        key = key_of({**decisive, "files": [sha256(file) for file in files]})
-        if output.holds(key, "with other settings", force=settings.force):
-            print(f"nothing to do: {settings.out} was made with these settings", file=sys.stderr)
-            print(settings.out)
-            return DONE
-        parts = Checkpoint(settings.out.with_name(settings.out.name + ".part"), resume_key(key, settings, identity))
-        dataset = collect_curves(
-            model,
-            tasks,
-            n_shots=settings.n_shots,
-            n_seqs=settings.n_seqs,
-            seed=settings.seed,
-            readouts=settings.readouts,
-            batch_size=settings.batch_size,
-            parts=parts,
-            progress=True,
-        )
-        dataset.attrs["key"] = key
-        dataset.attrs["provenance"] = to_attribute(provenance(settings, started=started, model=identity, inputs=files))
-        output.write({output.main: to_netcdf(dataset)}, key)
-        parts.drop()
-    _print_summary(dataset)
+    run = Run(settings, output, files, others="with other settings")
+    # What decides the numbers; a file with the same key holds the same curves.
+    decides = ("n_shots", "n_seqs", "seed", "readouts", "batch_size")
+    chosen = {name: value for name, value in asdict(settings).items() if name in decides}
+    made: list[xr.Dataset] = []
+
+    @functools.cache
+    def model() -> Model:
+        return load_model(settings.model, settings.device)
+
+    def key() -> str:
+        decisive = {**chosen, "tasks": [asdict(task) for task in tasks], "model": model().provenance()}
+        return key_of({**decisive, "files": [sha256(file) for file in files]})
+
+    def work(key: str) -> dict[str, bytes]:
+        identity = model().provenance()
+        parts = run.checkpoint(key, identity)
+        dataset = collect_curves(model(), tasks, **chosen, parts=parts, progress=True)
+        dataset.attrs |= run.attributes(key, identity)
+        made.append(dataset)
+        return {output.main: to_netcdf(dataset)}
+
+    if run.carry_out(key, work):
+        _print_summary(made[0])
     print(settings.out)
     return DONE
 

@@ -46,6 +46,8 @@ def curves_by_sequence(
     ----------
     dataset
         The curves; what they lack of query, answer, foil, correct and query_seen is left out of the words.
+    task
+        Name of the task.
     readouts
         Those that a menu offers, the first drawn at once; all that the task has if None.
     laws

@@ -9,7 +9,7 @@ import xarray as xr
 from bayes_icl.core.errors import StatedError, unknown
 from bayes_icl.curves import READOUTS, Curves, readouts_of, select
 from bayes_icl.fit.settings import NOISES, FitSettings
-from bayes_icl.hypotheses.hypothesis import HYPOTHESES, Hypothesis
+from bayes_icl.hypotheses.law import HYPOTHESES, Hypothesis
 from bayes_icl.inference.scores import PRIOR_WIDTHS
 
 HEAVY = 6  # complexity from which a law is fitted to headlines only, and not sampled where weighting fails

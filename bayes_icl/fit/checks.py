@@ -55,6 +55,8 @@ def quadratic_contrast(curves: Curves, *, robust: bool = False) -> tuple[float, 
 
     Parameters
     ----------
+    curves
+        One task under one readout.
     robust
         Median and Wilcoxon's signed-rank test instead, which a few odd sequences do not sway.
     """

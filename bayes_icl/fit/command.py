@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +12,20 @@ import numpy as np
 import pandas as pd
 
 from bayes_icl.core.errors import DONE, REFUSED, StatedError, check_least
-from bayes_icl.core.files import inference_to_netcdf, sha256, to_csv, to_json, within
+from bayes_icl.core.files import inference_to_netcdf, sha256, to_json, within
 from bayes_icl.core.outputs import Output
-from bayes_icl.core.provenance import key_of, now, provenance, to_attribute
+from bayes_icl.core.provenance import key_of, now, to_attribute
+from bayes_icl.core.run import Run
 from bayes_icl.curves import newest_curves, read_curves
 from bayes_icl.fit.cases import Case, plan_cases
-from bayes_icl.fit.checks import CHECK_COLUMNS as CHECKS
 from bayes_icl.fit.checks import frequentist_checks
 from bayes_icl.fit.figures import fit_figures
 from bayes_icl.fit.fitting import Fits, check_names, fit_curves, judge_cases
-from bayes_icl.fit.outputs import comparison_table, fit_file, sensitivity_table
+from bayes_icl.fit.outputs import CHECKS, TABLES, comparison_table, fit_file, sensitivity_table
 from bayes_icl.fit.pooling import pool_deltas
 from bayes_icl.fit.sentences import summarise_verdicts
 from bayes_icl.fit.settings import FitSettings
-from bayes_icl.hypotheses.hypothesis import load_hypotheses
+from bayes_icl.hypotheses.law import load_hypotheses
 from bayes_icl.inference.noise import summarise
 from bayes_icl.inference.survival import too_little
 from bayes_icl.writing.style import figure_files
@@ -35,7 +33,6 @@ from bayes_icl.writing.style import figure_files
 
 def main(settings: FitSettings) -> int:
     """Run the command: the only place here that touches the disk."""
-    started = datetime.now(UTC)
     _check_numbers(settings)
     path = settings.curves or newest_curves()
     dataset = read_curves(path)
@@ -58,21 +55,18 @@ def main(settings: FitSettings) -> int:
     drawn = Output(settings.figures or Path("figures") / path.stem, "fit", flag="--figures", inputs=inputs)
     if within(drawn.folder, out):
         raise StatedError(f"--figures {drawn.folder} lies within --out {out}, where fits stand alone: give another")
-    drawn.check(force=settings.force, beside=["summary.txt"])  # now, not after the fits
     output = Output(out, "fit", alone=".", inputs=inputs)
-    with output.held(force=settings.force):
-        if output.holds(key, "from other curves or settings", force=settings.force):
-            print(f"{out} was made from these curves with these settings; drawn and printed again", file=sys.stderr)
-        else:
-            record = {"key": key, **provenance(settings, started=started, inputs=inputs)}
-            output.write(_fit(cases, names, settings, record), key)
-        verdicts = json.loads((out / "verdict.json").read_text(encoding="utf-8"))
-        files = figure_files(fit_figures(dataset, out))
-        files["summary.txt"] = (summary := summarise_verdicts(dataset, out, verdicts)).encode()
-    with drawn.held(force=settings.force):
-        drawn.write(files, of=out)
-    print(summary, file=sys.stderr)
-    print(drawn.folder)
+    run = Run(settings, output, inputs, drawn)
+
+    def work(key: str) -> dict[str, bytes]:
+        return _fit(cases, names, settings, {"key": key, **run.record()})
+
+    def show() -> tuple[dict[str, bytes], str]:
+        verdicts.update(json.loads((out / "verdict.json").read_text(encoding="utf-8")))
+        return figure_files(fit_figures(dataset, out)), summarise_verdicts(dataset, out, verdicts)
+
+    verdicts: dict[str, Any] = {}
+    run.carry_out(key, work, show)
     print(out)
     return REFUSED if any(verdict["verdict"] == "refused" for verdict in verdicts.values()) else DONE
 
@@ -120,12 +114,12 @@ def _fit(cases: Sequence[Case], names: list[str], settings: FitSettings, record:
         if case.headline
     ]
     tables = {
-        "comparison.csv": comparison_table([score for own in base for score in own]),
-        "sensitivity.csv": sensitivity_table(verdicts),
-        "engines.csv": fits.agreement,
-        "checks.csv": pd.concat(checks or [pd.DataFrame(columns=[*CHECKS, "task", "readout", "n_min"])]),
+        "comparison": comparison_table([score for own in base for score in own]),
+        "sensitivity": sensitivity_table(verdicts),
+        "engines": fits.agreement,
+        "checks": pd.concat(checks or [CHECKS.frame([])]),
     }
-    files |= {name: to_csv(table) for name, table in tables.items()}
+    files |= {f"{name}.csv": TABLES[name].to_csv(table) for name, table in tables.items()}
     if settings.pool:
         files["pooled.json"] = to_json(_pool(fitted, fits, verdicts))
     return files | {"verdict.json": to_json(verdicts), "provenance.json": to_json(record)}

@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from bayes_icl.core.files import file_name, read_table
+from bayes_icl.core.files import file_name
 from bayes_icl.core.intervals import LEVEL, LEVEL_WORDS, TAILS, t_interval
 from bayes_icl.curves import Curves, select
-from bayes_icl.fit.outputs import fit_file
-from bayes_icl.hypotheses.hypothesis import HYPOTHESES, label_of
+from bayes_icl.fit.outputs import COMPARISON, SENSITIVITY, fit_file
+from bayes_icl.hypotheses.law import HYPOTHESES, label_of
 from bayes_icl.inference.survival import SLACK_NATS
 from bayes_icl.writing.style import (
     COLUMN,
@@ -269,7 +269,7 @@ def fit_figures(dataset: xr.Dataset, out: Path) -> dict[str, Figure]:
     }
     fitted = {task: own for task, own in inferences.items() if own}
     drawn = {f"curves_{task}": curves_figure(shown[task], own) for task, own in fitted.items()}
-    table = read_table(out / "comparison.csv")
+    table = COMPARISON.read(out / "comparison.csv")
     # Those of the headlines; there may be no law among them that gets a panel.
     if scored := [c for c in shown.values() if len(rows_of(table, c))]:
         drawn["comparison"] = comparison_figure(table, scored)
@@ -279,7 +279,7 @@ def fit_figures(dataset: xr.Dataset, out: Path) -> dict[str, Figure]:
         if additive:
             drawn["delta"] = delta_figure(additive, verdicts, _pooled(out))
     if any(len(verdict["others"]) for verdict in verdicts.values()):
-        drawn["sensitivity"] = sensitivity_figure(read_table(out / "sensitivity.csv"))
+        drawn["sensitivity"] = sensitivity_figure(SENSITIVITY.read(out / "sensitivity.csv"))
     return {file_name(name): figure for name, figure in drawn.items()}
 
 

@@ -53,7 +53,11 @@ def pool_deltas(means: Mapping[str, float], sds: Mapping[str, float], *, draws: 
     Parameters
     ----------
     means, sds
-        Posterior mean and sd of each task's delta.
+        Posterior mean and sd of each task's delta, nats per example.
+    draws
+        How many are returned.
+    seed
+        Of the draws.
 
     Raises
     ------

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from bayes_icl.core.files import read_table
 from bayes_icl.core.intervals import Interval
 from bayes_icl.curves import null_controls
+from bayes_icl.fit.outputs import CHECKS, COMPARISON, ENGINES
 from bayes_icl.fit.tables import POOLED, checks_table, comparison_tables
 from bayes_icl.writing.blocks import Heading, Tabled, Text, to_terminal
 from bayes_icl.writing.numbers import Quotes, code, listed
@@ -20,7 +20,7 @@ from bayes_icl.writing.numbers import Quotes, code, listed
 
 def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]) -> str:
     """Text for people: the verdict on each task first, then delta, then the hypotheses."""
-    scores = read_table(out / "comparison.csv")
+    scores = COMPARISON.read(out / "comparison.csv")
     blocks: list[Heading | Text | Tabled] = [Text(left_out_sentences(verdicts))]
     for task, headline in verdicts.items():
         first, *others = (verdict_line(verdict, headline) for verdict in (headline, *headline["others"]))
@@ -31,11 +31,11 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
         lines = [first, *(f"    {line}" for line in below), *others, *(f"  {line}" for line in beside)]
         blocks += [Heading(task, ""), Text(lines), *map(Tabled, comparison_tables({task: headline}, scores))]
     if len(scores):
-        checks = read_table(out / "checks.csv")
+        checks = CHECKS.read(out / "checks.csv")
         unanswered = checks[checks.estimate.isna()].itertuples()
         blocks += [Heading("checks", ""), Tabled(checks_table(checks))]
         blocks.append(Text([f"{row.task}: no {row.check}: {row.note}" for row in unanswered]))
-        lines = engines_agree(read_table(out / "engines.csv"), scores)
+        lines = engines_agree(ENGINES.read(out / "engines.csv"), scores)
         if (out / "pooled.json").exists():
             lines += pooled_sentences(json.loads((out / "pooled.json").read_text()))
         blocks += [Heading("engines and pooling", ""), Text(lines)]

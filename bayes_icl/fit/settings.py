@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bayes_icl.hypotheses.hypothesis import HYPOTHESES
+from bayes_icl.hypotheses.law import HYPOTHESES
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,11 @@ import pandas as pd
 
 from bayes_icl.core.files import file_name
 from bayes_icl.core.intervals import LEVEL_WORDS
-from bayes_icl.hypotheses.hypothesis import label_of
+from bayes_icl.hypotheses.law import label_of
 from bayes_icl.writing import columns
-from bayes_icl.writing.tables import PaperTable
+from bayes_icl.writing.tables import (
+    PaperTable,
+)
 
 
 def verdict_table(verdicts: Mapping[str, dict], comparison: pd.DataFrame, checks: pd.DataFrame) -> PaperTable:

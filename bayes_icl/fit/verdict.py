@@ -14,7 +14,7 @@ from typing import Any
 
 from bayes_icl.curves import Curves
 from bayes_icl.fit.checks import quadratic_contrast
-from bayes_icl.hypotheses.hypothesis import HYPOTHESES
+from bayes_icl.hypotheses.law import HYPOTHESES
 from bayes_icl.inference.scores import Score
 from bayes_icl.inference.survival import (
     JUDGED_BY,

@@ -1,7 +1,7 @@
 """The rival laws of the mean log-odds, and how a law of your own is registered."""
 
 from bayes_icl.hypotheses import laws  # noqa: F401  (registers them)
-from bayes_icl.hypotheses.hypothesis import (
+from bayes_icl.hypotheses.law import (
     HYPOTHESES,
     Hypothesis,
     LogNormal,

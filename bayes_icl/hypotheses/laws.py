@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from bayes_icl.hypotheses.hypothesis import LEAST_RATIO, LogNormal, Prior, Uniform, hypothesis
+from bayes_icl.hypotheses.kinds import BySequence, Free, Smooth, Step
+from bayes_icl.hypotheses.law import LEAST_RATIO, LogNormal, Prior, Uniform, hypothesis
 
 
 @hypothesis(
     "constant",
     complexity=0,
-    has_gain=False,
+    kind=Smooth(has_gain=False),
     reference="null",
     predicts="no change on average; single sequences may drift either way",
 )
@@ -95,7 +96,7 @@ def pooling(xp: Any, n: Any, c: Any) -> Any:
 @hypothesis(
     "changepoint",
     complexity=3,
-    latent_step=True,
+    kind=Step(),
     priors={"tau": Uniform(0.0, 1.0), "spread": LogNormal(log(0.1), 1.0)},
     meanings={
         "tau": "where sequences jump on average, as a share of the way from n_min to n_max",
@@ -130,7 +131,7 @@ def _log_sum(xp: Any, *terms: Any) -> Any:
 @hypothesis(
     "lapse",
     complexity=4,
-    in_nats=True,
+    kind=Smooth(in_nats=True),
     priors={
         "slope": Prior("HalfNormal", (1.0,), scaled=True),
         "floor_until": Prior("Normal", (10.0, 20.0)),
@@ -159,6 +160,8 @@ def lapse_from_scaling_law(rho: float, p1: float, p2: float, k: float) -> dict[s
 
     Parameters
     ----------
+    rho
+        Prior probability of the task shown.
     p1, p2
         Probability of an example under the task shown, and under the other; p1 > p2.
     k
@@ -186,7 +189,7 @@ FLOOR = "-log P(correct) that is left after any number of examples, by the shape
 @hypothesis(
     "nll_power",
     complexity=4,
-    in_nats=True,
+    kind=Smooth(in_nats=True),
     priors={"C": LogNormal(log(3), 1.0), "alpha": LogNormal(log(0.7), 0.7), "K": FLOOR_PRIOR},
     meanings={"C": "-log P(correct) to be gained before the first example, nats", "alpha": "exponent", "K": FLOOR},
     reference="power law of -log P (Anil et al. 2024, many-shot; baseline of Arora et al. 2024)",
@@ -200,7 +203,7 @@ def nll_power(xp: Any, n: Any, C: Any, alpha: Any, K: Any) -> Any:
 @hypothesis(
     "nll_bounded",
     complexity=5,
-    in_nats=True,
+    kind=Smooth(in_nats=True),
     priors={
         "C": LogNormal(log(3), 1.0),
         "n_c": LogNormal(log(5), 1.0),
@@ -224,7 +227,7 @@ def nll_bounded(xp: Any, n: Any, C: Any, n_c: Any, alpha: Any, K: Any) -> Any:
 @hypothesis(
     "nll_logistic",
     complexity=5,
-    in_nats=True,
+    kind=Smooth(in_nats=True),
     priors={
         "H": LogNormal(log(3), 1.0),
         "n_0": LogNormal(log(8), 1.0),
@@ -250,7 +253,7 @@ def nll_logistic(xp: Any, n: Any, H: Any, n_0: Any, kappa: Any, K: Any) -> Any:
 @hypothesis(
     "scaling_law",
     complexity=6,
-    in_nats=True,
+    kind=Smooth(in_nats=True),
     priors={
         "slope": Prior("HalfNormal", (1.0,), scaled=True),
         "ceiling_from": Prior("Normal", (10.0, 20.0)),
@@ -291,10 +294,16 @@ def scaling_log_odds(xp: Any, n: Any, log_prior: Sequence[Any], log_odds: Sequen
 
     Parameters
     ----------
+    xp
+        `numpy` or `pytensor.tensor`.
+    n
+        Numbers of examples.
     log_prior
         log rho_m of each task, up to a constant.
     log_odds
         Of an example under each task, log P_m / (1 - P_m).
+    k
+        Efficiency K of Arora et al.
     """
     log_p = [-_softplus(xp, -x) for x in log_odds]
     belief = [rho + k * n * p for rho, p in zip(log_prior, log_p)]
@@ -323,7 +332,7 @@ def scaling_matrix(variant: str, diagonal: np.ndarray, off: np.ndarray) -> np.nd
 @hypothesis(
     "observer",
     complexity=1,
-    by_sequence=True,
+    kind=BySequence(),
     reference="the task's ideal observer: the evidence in each example of each sequence, as the curves file has it",
     predicts="sequences with more evidence rise more; gain / (mean evidence in all) = 1 is an ideal observer",
 )
@@ -338,8 +347,7 @@ def observer(xp: Any, stats: Any) -> Any:
 @hypothesis(
     "freeform",
     complexity=9,
-    ceiling=True,
-    has_gain=False,
+    kind=Free(),
     priors={"shape": Prior("Normal", (0.0, 2.5), length="update")},
     meanings={"shape": "the mean updates, sine-transformed, in units of the curves' scale"},
     reference="one mean per shot",

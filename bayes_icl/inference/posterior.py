@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bayes_icl.core.intervals import Interval, mean_and_interval
-from bayes_icl.hypotheses.hypothesis import Hypothesis
+from bayes_icl.hypotheses.law import Hypothesis
 from bayes_icl.inference.noise import Statistics
 
 R_HAT_MOST, ESS_LEAST, PARETO_K_MOST = 1.01, 400, 0.7

@@ -25,7 +25,7 @@ from scipy.special import expit, logsumexp
 
 from bayes_icl.core.intervals import TAILS, Interval, mean_and_interval
 from bayes_icl.curves import Curves
-from bayes_icl.hypotheses.hypothesis import Hypothesis
+from bayes_icl.hypotheses.law import Hypothesis
 from bayes_icl.inference.importance import sample_fast, sample_together
 from bayes_icl.inference.noise import Statistics, log_likelihood, summarise
 from bayes_icl.inference.posterior import PARETO_K_MOST, Posterior
@@ -137,6 +137,10 @@ def score_curves(
 
     Parameters
     ----------
+    hypothesis
+        The law.
+    curves
+        One task under one readout.
     engine
         What fits; exact refits are the fast engine's whenever it can be relied on.
     future

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from bayes_icl.hypotheses.hypothesis import Hypothesis, Prior
+from bayes_icl.hypotheses.law import Hypothesis, Prior
 from bayes_icl.inference.noise import LOG_2PI, Statistics, total_log_likelihood, trace, variances
 
 BLOCK = 2**17  # numbers in the largest array of a likelihood that goes by sequence: what a core's cache holds
@@ -67,6 +67,8 @@ class Space:
 
         Parameters
         ----------
+        z
+            Points of the space that is sampled.
         mirror
             Continue it smoothly where a standard deviation is below 0, for an optimiser; otherwise it is -inf there.
         """
@@ -79,8 +81,7 @@ class Space:
         if self.hypothesis.ceiling:
             return collapsed_log_likelihood(self.hypothesis, self.stats, params)
         n_draws = params["level"].shape[-2]
-        per_draw = len(self.stats.x) if self.hypothesis.by_sequence or self.hypothesis.student else 1
-        per_draw = self.stats.x.size if self.hypothesis.latent_step else per_draw
+        per_draw = max(self.hypothesis.kind.terms(self.stats), len(self.stats.x) if self.hypothesis.student else 1)
         step = max(1, BLOCK // per_draw)
         if step >= n_draws:
             return total_log_likelihood(np, self.hypothesis, self.stats, params)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bayes_icl.curves import Curves
-from bayes_icl.hypotheses.hypothesis import HYPOTHESES
+from bayes_icl.hypotheses.law import HYPOTHESES
 from bayes_icl.inference.posterior import PARETO_K_MOST
 from bayes_icl.inference.scores import Score
 
@@ -46,6 +46,8 @@ def survivors(scores: Sequence[Score], values: str) -> tuple[list[str], dict[str
 
     Parameters
     ----------
+    scores
+        One a hypothesis, of the same curves.
     values
         Which pointwise score: ``elpd_logo`` or ``elpd_lfo``.
     """
@@ -80,8 +82,10 @@ def doubt_of(score: Score) -> str | None:
 
 
 def in_nats(difference: float, se: float) -> str:
+    """A difference without its sign, and its standard error, in words."""
     return f"{abs(difference):.1f} (SE {se:.1f}) nats"
 
 
 def counted(n: int, what: str) -> str:
+    """A number of things, in words."""
     return f"{n} {what}" + ("" if n == 1 else "s")

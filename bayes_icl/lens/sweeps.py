@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -127,8 +128,8 @@ def base_run(anatomy: Anatomy, tokens: Int[np.ndarray, " pos"], first: int, edit
     return Base(tokens, first, edits, residual, keys, values, logits)
 
 
-class Written(NamedTuple):
-    """What rows write along a direction, nats; as in `effects.Parts`.
+class ComponentEffects(NamedTuple):
+    """What rows write along a direction, nats; as in `DirectEffects`.
 
     Attributes
     ----------
@@ -142,7 +143,7 @@ class Written(NamedTuple):
     mlp: Tensor
 
 
-class Swept(NamedTuple):
+class SweepResult(NamedTuple):
     """Some rows of a sweep.
 
     Attributes
@@ -159,12 +160,12 @@ class Swept(NamedTuple):
 
     rows: list[int]
     logits: Tensor
-    written: Written | None
+    written: ComponentEffects | None
     stream: Tensor | None
 
 
-class Watched(NamedTuple):
-    """What to measure of rows at one position, along the direction of the run without edits (`effects.Parts`).
+class EffectProbe(NamedTuple):
+    """What to measure of rows at one position, along the direction of the run without edits (`DirectEffects`).
 
     Attributes
     ----------
@@ -191,10 +192,10 @@ def sweep(
     rows: Sequence[Row],
     read: Sequence[int],
     *,
-    watched: Watched | None = None,
+    watched: EffectProbe | None = None,
     stream: tuple[int, int] | None = None,
     at_once: int = TOKENS_AT_ONCE,
-) -> Iterator[Swept]:
+) -> Iterator[SweepResult]:
     """Run every row.
 
     Parameters
@@ -216,125 +217,139 @@ def sweep(
     for start in range(0, len(order), n):
         some = order[start : start + n]
         with torch.inference_mode():
-            found = _run(anatomy, base, [rows[i] for i in some], read, watched, stream)
-        yield Swept(some, *found)  # out of inference mode, which is not the caller's
+            one = _Pass(anatomy, base, [rows[i] for i in some], watched, stream)
+            logits = one.run(read)
+        yield SweepResult(some, logits, one.written, one.kept)  # out of inference mode, which is not the caller's
 
 
-def _run(
-    anatomy: Anatomy,
-    base: Base,
-    rows: Sequence[Row],
-    read: Sequence[int],
-    watched: Watched | None,
-    stream: tuple[int, int] | None,
-) -> tuple[Tensor, Written | None, Tensor | None]:
-    """One pass over rows in the order of their layers."""
-    begin, n_layers = rows[0].layer, anatomy.n_layers
-    width, device = base.residual[0].shape[1], anatomy.unembedding.device
-    here = torch.arange(base.first, base.first + width, device=device)
-    blocked_rows = [i for i, row in enumerate(rows) if row.blocked is not None]
-    written = None
-    if watched:
-        written = Written(watched.head.repeat(len(rows), 1, 1), watched.mlp.repeat(len(rows), 1))
+class _Pass:
+    """One pass over rows in the order of their layers.
 
-    def joining(layer: int) -> Any:
+    Attributes
+    ----------
+    written
+        What rows write, if it is watched.
+    kept
+        The residual stream asked for, shape (row, d_model).
+    """
+
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        base: Base,
+        rows: Sequence[Row],
+        watched: EffectProbe | None,
+        stream: tuple[int, int] | None,
+    ) -> None:
+        self._anatomy, self._base, self._rows = anatomy, base, rows
+        self._watched, self._stream = watched, stream
+        self._begin, self._width = rows[0].layer, base.residual[0].shape[1]
+        self._device = anatomy.unembedding.device
+        self._here = torch.arange(base.first, base.first + self._width, device=self._device)
+        self._blocked = [i for i, row in enumerate(rows) if row.blocked is not None]
+        self.written: ComponentEffects | None = None
+        if watched:
+            self.written = ComponentEffects(watched.head.repeat(len(rows), 1, 1), watched.mlp.repeat(len(rows), 1))
+        self.kept = base.residual[stream[0]][:, stream[1]].repeat(len(rows), 1) if stream else None
+
+    def run(self, read: Sequence[int]) -> Tensor:
+        """Logits at some positions, shape (row, read, vocab)."""
+        anatomy, base, rows, begin = self._anatomy, self._base, self._rows, self._begin
+        with contextlib.ExitStack() as stack:
+            if begin:
+                stack.enter_context(starting_at(anatomy, begin, base.residual[0]))
+            modules = [*anatomy.blocks, anatomy.final_norm.module]
+            for layer in sorted({row.layer for row in rows}):
+                join = partial(self._join, layer)
+                stack.enter_context(modules[layer].register_forward_pre_hook(join, with_kwargs=True))
+            if self._stream and self._stream[0] >= begin:  # after those that join there
+                keep = modules[self._stream[0]].register_forward_pre_hook(self._keep_stream, with_kwargs=True)
+                stack.enter_context(keep)
+            for layer in range(begin, anatomy.n_layers):
+                if self._watched or layer in base.edits or any(layer in row.heads for row in rows):
+                    edit_heads = partial(self._edit_heads, layer)
+                    stack.enter_context(anatomy.outs[layer].register_forward_pre_hook(edit_heads))
+                if self._watched or any(layer in row.mlps for row in rows):
+                    edit_mlp = partial(self._edit_mlp, layer)
+                    stack.enter_context(anatomy.mlp_output(layer).register_forward_hook(edit_mlp))
+            stack.enter_context(unembedding(anatomy, read))
+            stack.enter_context(attention_through(anatomy, self._attend))
+            logits = anatomy.hf(
+                input_ids=torch.from_numpy(base.tokens[base.first :])[None].to(self._device),
+                position_ids=self._here[None],
+                use_cache=False,
+            ).logits
+        return logits[0].view(len(rows), len(read), -1)
+
+    def _join(self, layer: int, _: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Rows of this layer join those that run already."""
-        own = [row for row in rows if row.layer == layer]
+        joining = [row for row in self._rows if row.layer == layer]
+        name = None if args else next(iter(kwargs))
+        x = args[0] if args else kwargs[name]
+        added = self._base.residual[layer].repeat(len(joining), 1, 1)
+        for i, row in enumerate(joining):
+            for position, vector in row.patch.items():
+                added[i, position] = vector.to(self._device)
+        x = added if layer == self._begin else torch.cat([x, added])
+        return ((x, *args[1:]), kwargs) if args else (args, kwargs | {name: x})
 
-        def hook(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-            name = None if args else next(iter(kwargs))
-            x = args[0] if args else kwargs[name]
-            added = base.residual[layer].repeat(len(own), 1, 1)
-            for i, row in enumerate(own):
-                for position, vector in row.patch.items():
-                    added[i, position] = vector.to(device)
-            x = added if layer == begin else torch.cat([x, added])
-            return ((x, *args[1:]), kwargs) if args else (args, kwargs | {name: x})
-
-        return hook
-
-    kept = base.residual[stream[0]][:, stream[1]].repeat(len(rows), 1) if stream else None
-
-    def keep_stream(_: nn.Module, args: tuple, kwargs: dict) -> None:
+    def _keep_stream(self, _: nn.Module, args: tuple, kwargs: dict) -> None:
         x = args[0] if args else next(iter(kwargs.values()))
-        if stream and kept is not None:
-            kept[: len(x)] = x[:, stream[1]]
+        if self._stream and self.kept is not None:
+            self.kept[: len(x)] = x[:, self._stream[1]]
 
-    def edit_heads(layer: int) -> Any:
-        def hook(_: nn.Module, args: tuple) -> tuple:
-            z = args[0].clone()
-            by_head = z.view(len(z), width, anatomy.n_heads, -1)
-            if layer in base.edits:
-                heads, values = base.edits[layer]
-                put(by_head, heads, values[:, base.first :].to(device))
-            for i, row in enumerate(rows[: len(z)]):
-                if layer in row.heads:
-                    heads, values = row.heads[layer]
-                    values = values.to(device)
-                    if row.at is not None:
-                        values = torch.where(torch.from_numpy(row.at).to(device)[:, None, None], values, torch.nan)
-                    put(by_head[i : i + 1], heads, values[None])
-            if watched and written:
-                seen = watched.seen[layer]
-                effect = ((by_head[:, watched.position] - anatomy.value_bias[layer]) * seen).sum(-1)
-                written.head[: len(z), layer] = effect
-            return (z, *args[1:])
+    def _edit_heads(self, layer: int, _: nn.Module, args: tuple) -> tuple:
+        """Heads of rows are replaced, and watched."""
+        base = self._base
+        z = args[0].clone()
+        by_head = z.view(len(z), self._width, self._anatomy.n_heads, -1)
+        if layer in base.edits:
+            heads, values = base.edits[layer]
+            put(by_head, heads, values[:, base.first :].to(self._device))
+        for i, row in enumerate(self._rows[: len(z)]):
+            if layer in row.heads:
+                heads, values = row.heads[layer]
+                values = values.to(self._device)
+                if row.at is not None:
+                    values = torch.where(torch.from_numpy(row.at).to(self._device)[:, None, None], values, torch.nan)
+                put(by_head[i : i + 1], heads, values[None])
+        if self._watched and self.written:
+            seen = self._watched.seen[layer]
+            effect = ((by_head[:, self._watched.position] - self._anatomy.value_bias[layer]) * seen).sum(-1)
+            self.written.head[: len(z), layer] = effect
+        return (z, *args[1:])
 
-        return hook
+    def _edit_mlp(self, layer: int, _: nn.Module, args: tuple, y: Tensor) -> Tensor:
+        """MLPs of rows are replaced, and watched."""
+        multiplier = self._anatomy.multiplier
+        flat = y.reshape(-1, self._width, y.shape[-1]).clone()  # OPT's MLP has one axis for rows and positions
+        for i, row in enumerate(self._rows[: len(flat)]):
+            if layer in row.mlps:
+                at = slice(None) if row.at is None else torch.from_numpy(np.flatnonzero(row.at)).to(self._device)
+                flat[i, at] = row.mlps[layer].to(self._device)[at] / multiplier
+        if self._watched and self.written:
+            effect = (flat[:, self._watched.position] * multiplier * self._watched.direction).sum(-1)
+            self.written.mlp[: len(flat), layer] = effect
+        return flat.view(y.shape)
 
-    def edit_mlp(layer: int) -> Any:
-        def hook(_: nn.Module, args: tuple, y: Tensor) -> Tensor:
-            flat = y.reshape(-1, width, y.shape[-1]).clone()  # OPT's MLP has one axis for rows and positions
-            for i, row in enumerate(rows[: len(flat)]):
-                if layer in row.mlps:
-                    at = slice(None) if row.at is None else torch.from_numpy(np.flatnonzero(row.at)).to(device)
-                    flat[i, at] = row.mlps[layer].to(device)[at] / anatomy.multiplier
-            if watched and written:
-                own = (flat[:, watched.position] * anatomy.multiplier * watched.direction).sum(-1)
-                written.mlp[: len(flat), layer] = own
-            return flat.view(y.shape)
-
-        return hook
-
-    def attend(one: Attention) -> Tensor | None:
-        active = len(one.query)
-        blocked = [i for i in blocked_rows if i < active and one.layer < rows[i].until]
+    def _attend(self, one: Attention) -> Tensor | None:
+        """Attention over the plain run's keys before the first position, and without what is blocked."""
+        base, active = self._base, len(one.query)
+        blocked = [i for i in self._blocked if i < active and one.layer < self._rows[i].until]
         if not base.first and not blocked:
             return None
         scores = one.scores(one.query, one.key)
         if base.first:
             scores = torch.cat([one.scores(one.query, base.keys[one.layer]), scores], -1)
-        seen = torch.arange(base.first + width, device=device)
-        allowed = seen <= here[:, None]
+        seen = torch.arange(base.first + self._width, device=self._device)
+        allowed = seen <= self._here[:, None]
         if one.window:
-            allowed &= seen > here[:, None] - one.window
+            allowed &= seen > self._here[:, None] - one.window
         allowed = allowed.repeat(active if blocked else 1, 1, 1, 1)
         for i in blocked:
-            mask = rows[i].blocked
+            mask = self._rows[i].blocked
             assert mask is not None
-            allowed[i, 0] &= ~mask.to(device)
+            allowed[i, 0] &= ~mask.to(self._device)
         weights = masked(scores, allowed).softmax(-1)
         out = weighed(weights[..., base.first :], one.value)
         return out + weighed(weights[..., : base.first], base.values[one.layer]) if base.first else out
-
-    with contextlib.ExitStack() as stack:
-        if begin:
-            stack.enter_context(starting_at(anatomy, begin, base.residual[0]))
-        modules = [*anatomy.blocks, anatomy.final_norm.module]
-        for layer in sorted({row.layer for row in rows}):
-            stack.enter_context(modules[layer].register_forward_pre_hook(joining(layer), with_kwargs=True))
-        if stream and stream[0] >= begin:  # after those that join there
-            stack.enter_context(modules[stream[0]].register_forward_pre_hook(keep_stream, with_kwargs=True))
-        for layer in range(begin, n_layers):
-            if watched or layer in base.edits or any(layer in row.heads for row in rows):
-                stack.enter_context(anatomy.outs[layer].register_forward_pre_hook(edit_heads(layer)))
-            if watched or any(layer in row.mlps for row in rows):
-                stack.enter_context(anatomy.mlp_output(layer).register_forward_hook(edit_mlp(layer)))
-        stack.enter_context(unembedding(anatomy, read))
-        stack.enter_context(attention_through(anatomy, attend))
-        logits = anatomy.hf(
-            input_ids=torch.from_numpy(base.tokens[base.first :])[None].to(device),
-            position_ids=here[None],
-            use_cache=False,
-        ).logits
-    return logits[0].view(len(rows), len(read), -1), written, kept

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from bayes_icl.core.errors import StatedError
@@ -74,84 +75,118 @@ def watch(
         The model's attention or its logits are not of the kind that adds up.
     """
     ids = pad(tokens).to(anatomy.unembedding.device)
-    batch, width = ids.shape
-    at = torch.from_numpy(np.asarray(positions)).to(ids.device)
-    n_read = at.shape[1]
-    rows = torch.arange(batch, device=ids.device)[:, None]
-    stream = Stream()
-    kept: dict[str, Any] = {}
-
-    def read(x: Any) -> Tensor:
-        """The rows read of a (batch, pos, ...) tensor, flattened."""
-        x = x[0] if isinstance(x, tuple) else x
-        return x.reshape(batch, width, -1)[rows, at].flatten(0, 1)  # OPT's MLP has one axis for both
-
-    def into(hook: Any) -> Any:
-        """A hook that takes the module's first argument, however it was given."""
-        return lambda _, args, kwargs: hook(args[0] if args else next(iter(kwargs.values())))
-
-    def keep_z(layer: int) -> Any:
-        def hook(x: Tensor) -> None:
-            stream.z.append(read(x).view(batch * n_read, anatomy.n_heads, -1))
-            if on_z:
-                on_z(layer, x.view(batch, width, anatomy.n_heads, -1))
-
-        return hook
-
-    def keep_scale(norm: Norm) -> Any:
-        return lambda _, args, y: stream.attention_scale.append(norm.scale(read(args[0]), read(y)).float())
-
-    def keep_logits(_: Any, args: tuple, y: Tensor) -> None:
-        kept["raw"] = y
-
-    def gather(_: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """The unembedding sees the rows read only: (batch, pos, d_model) becomes (1, row, d_model)."""
-        hidden, *rest = args
-        stream.normed = read(hidden)
-        return (stream.normed[None], *rest), kwargs
-
-    def keep_attention(one: Attention) -> None:
-        chosen = one.query[rows, :, at].transpose(1, 2)  # (batch, head, read, d_head)
-        if one.mask is None:
-            own = (torch.arange(width, device=ids.device) <= at[..., None])[:, None]
-        else:
-            own = one.mask.expand(batch, -1, -1, -1)[rows, :, at].transpose(1, 2)[..., : one.key.shape[2]]
-        stream.pattern.append(masked(one.scores(chosen, one.key), own).softmax(-1))
-        stream.values.append(one.value)
-
+    hooks = _Hooks(anatomy, ids, torch.from_numpy(np.asarray(positions)).to(ids.device), on_z)
     with contextlib.ExitStack() as stack:
-        for layer, block in enumerate(anatomy.blocks):
-            keep = into(lambda x: stream.residual.append(read(x)))
-            stack.enter_context(block.register_forward_pre_hook(keep, with_kwargs=True))
-            stack.enter_context(anatomy.outs[layer].register_forward_pre_hook(into(keep_z(layer)), with_kwargs=True))
-            if norm := anatomy.after_attention[layer]:
-                stack.enter_context(norm.module.register_forward_hook(keep_scale(norm)))
-            else:
-                stream.attention_scale.append(None)
-            written = anatomy.mlp_output(layer)
-            keep_mlp = lambda _, args, y: stream.mlp.append(read(y) * anatomy.multiplier)  # noqa: E731
-            stack.enter_context(written.register_forward_hook(keep_mlp))
-        keep = into(lambda x: stream.residual.append(read(x)))
-        stack.enter_context(anatomy.final_norm.module.register_forward_pre_hook(keep, with_kwargs=True))
-        stack.enter_context(anatomy.unembed.register_forward_pre_hook(gather, with_kwargs=True))
-        stack.enter_context(anatomy.unembed.register_forward_hook(keep_logits))
+        hooks.enter(stack)
         stack.enter_context(torch.inference_mode())
-        stack.enter_context(attention_through(anatomy, keep_attention))
+        stack.enter_context(attention_through(anatomy, hooks.keep_attention))
         logits = anatomy.hf(input_ids=ids, use_cache=False).logits[0]
+    stream, name = hooks.stream, type(anatomy.hf).__name__
     if len(stream.pattern) != anatomy.n_layers:
         raise StatedError(
-            f"the attention of {type(anatomy.hf).__name__} does not run through transformers' attention interface: "
-            "this model can be collected and fitted, not attributed"
+            f"the attention of {name} does not run through transformers' attention interface: this model can be "
+            "collected and fitted, not attributed"
         )
-    raw = kept["raw"][0]
-    if not torch.isfinite(logits).all():
-        raise StatedError(f"{type(anatomy.hf).__name__} gives logits that are not finite: nothing can be attributed")
-    size = float((raw**2).sum(dtype=torch.float64))
-    stream.scale = float((raw * logits).sum(dtype=torch.float64)) / size if size else 1.0
-    if not torch.allclose(stream.scale * raw, logits, rtol=EXACT, atol=EXACT * float(logits.abs().max())):
-        raise StatedError(
-            f"{type(anatomy.hf).__name__} changes its logits after the unembedding (a soft-cap?): what heads write "
-            "does not add up to its log-odds; this model can be collected and fitted, not attributed"
-        )
+    stream.scale = _scale_of(hooks.raw[0], logits, name)
     stream.logits = logits
     return stream
+
+
+def _scale_of(raw: Float[Tensor, "row vocab"], logits: Float[Tensor, "row vocab"], name: str) -> float:
+    """What the model multiplies its unembedding's logits with.
+
+    Raises
+    ------
+    StatedError
+        The logits are not finite, or not a multiple of those.
+    """
+    if not torch.isfinite(logits).all():
+        raise StatedError(f"{name} gives logits that are not finite: nothing can be attributed")
+    size = float((raw**2).sum(dtype=torch.float64))
+    scale = float((raw * logits).sum(dtype=torch.float64)) / size if size else 1.0
+    if not torch.allclose(scale * raw, logits, rtol=EXACT, atol=EXACT * float(logits.abs().max())):
+        raise StatedError(
+            f"{name} changes its logits after the unembedding (a soft-cap?): what heads write does not add up to its "
+            "log-odds; this model can be collected and fitted, not attributed"
+        )
+    return scale
+
+
+class _Hooks:
+    """Hooks of one pass, which put what was written at the positions read into a stream.
+
+    Attributes
+    ----------
+    stream
+        What was written so far.
+    raw
+        What the unembedding gives, shape (1, row, vocab).
+    """
+
+    def __init__(
+        self, anatomy: Anatomy, ids: Int[Tensor, "batch pos"], positions: Int[Tensor, "batch read"], on_z: Any
+    ) -> None:
+        self._anatomy, self._at, self._on_z = anatomy, positions, on_z
+        self._batch, self._width = ids.shape
+        self._rows = torch.arange(self._batch, device=ids.device)[:, None]
+        self.stream = Stream()
+        self.raw = torch.empty(0)
+
+    def enter(self, stack: contextlib.ExitStack) -> None:
+        """Register all hooks but that of attention."""
+        anatomy, stream = self._anatomy, self.stream
+        keep_residual = _first(lambda x: stream.residual.append(self._read(x)))
+        for layer, block in enumerate(anatomy.blocks):
+            stack.enter_context(block.register_forward_pre_hook(keep_residual, with_kwargs=True))
+            keep_z = _first(partial(self._keep_z, layer))
+            stack.enter_context(anatomy.outs[layer].register_forward_pre_hook(keep_z, with_kwargs=True))
+            if norm := anatomy.after_attention[layer]:
+                stack.enter_context(norm.module.register_forward_hook(self._keep_scale(norm)))
+            else:
+                stream.attention_scale.append(None)
+            keep_mlp = lambda _, args, y: stream.mlp.append(self._read(y) * anatomy.multiplier)  # noqa: E731
+            stack.enter_context(anatomy.mlp_output(layer).register_forward_hook(keep_mlp))
+        stack.enter_context(anatomy.final_norm.module.register_forward_pre_hook(keep_residual, with_kwargs=True))
+        stack.enter_context(anatomy.unembed.register_forward_pre_hook(self._gather, with_kwargs=True))
+        stack.enter_context(anatomy.unembed.register_forward_hook(self._keep_raw))
+
+    def keep_attention(self, one: Attention) -> None:
+        """The rows of a layer's pattern at the positions read, and its values."""
+        rows, at = self._rows, self._at
+        chosen = one.query[rows, :, at].transpose(1, 2)  # (batch, head, read, d_head)
+        if one.mask is None:
+            own = (torch.arange(self._width, device=at.device) <= at[..., None])[:, None]
+        else:
+            own = one.mask.expand(self._batch, -1, -1, -1)[rows, :, at].transpose(1, 2)[..., : one.key.shape[2]]
+        self.stream.pattern.append(masked(one.scores(chosen, one.key), own).softmax(-1))
+        self.stream.values.append(one.value)
+
+    def _read(self, x: Any) -> Tensor:
+        """The rows read of a (batch, pos, ...) tensor, flattened."""
+        x = x[0] if isinstance(x, tuple) else x
+        # OPT's MLP has one axis for both.
+        return x.reshape(self._batch, self._width, -1)[self._rows, self._at].flatten(0, 1)
+
+    def _keep_z(self, layer: int, x: Tensor) -> None:
+        n_heads = self._anatomy.n_heads
+        self.stream.z.append(self._read(x).view(self._at.numel(), n_heads, -1))
+        if self._on_z:
+            self._on_z(layer, x.view(self._batch, self._width, n_heads, -1))
+
+    def _keep_scale(self, norm: Norm) -> Any:
+        scales = self.stream.attention_scale
+        return lambda _, args, y: scales.append(norm.scale(self._read(args[0]), self._read(y)).float())
+
+    def _gather(self, _: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """The unembedding sees the rows read only: (batch, pos, d_model) becomes (1, row, d_model)."""
+        hidden, *rest = args
+        self.stream.normed = self._read(hidden)
+        return (self.stream.normed[None], *rest), kwargs
+
+    def _keep_raw(self, _: Any, args: tuple, y: Tensor) -> None:
+        self.raw = y
+
+
+def _first(hook: Any) -> Any:
+    """A hook that takes the module's first argument, however it was given."""
+    return lambda _, args, kwargs: hook(args[0] if args else next(iter(kwargs.values())))

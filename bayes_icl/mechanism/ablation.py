@@ -7,9 +7,10 @@ gone, and what it writes in all of them at that shot is not. Both act at every t
 where a direct effect is of the answer's position alone. Ablating to zero would change the norm of the residual stream
 besides.
 
-`StandIns` serve the experiments on one number of examples, where the question is the task itself. A mean over episodes
-of the task holds the task (it is what a task vector is made of), so the reference there are the same episodes with
-their answers permuted among the examples, which show the form and no rule.
+Both are means over the task's own episodes (`mean_outputs.TASK_MEANS`). The experiments on one number of examples,
+where the question is the task itself, take `AblationValues` instead (`ablation_values.REFERENCE_KINDS`): a mean over
+episodes of the task holds the task (it is what a task vector is made of), so the reference there are the same episodes
+with their answers permuted among the examples, which show the form and no rule.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from jaxtyping import Float
 
 from bayes_icl.core.errors import StatedError
 from bayes_icl.lens.edits import Edits, blocks_kept, heads_replaced, starting_at
-from bayes_icl.mechanism.direct_effects import Parts, direct_effects, token_log_odds
+from bayes_icl.mechanism.direct_effects import DirectEffects, direct_effects, token_log_odds
 from bayes_icl.mechanism.episodes import Episode
 from bayes_icl.mechanism.head_names import Heads, by_layer
-from bayes_icl.mechanism.mean_outputs import WAYS, MeanOutputs
+from bayes_icl.mechanism.mean_outputs import TASK_MEANS, MeanOutputs
 from bayes_icl.models.model import Model
 from bayes_icl.models.prompts import Prompt
 from bayes_icl.models.readouts import EpisodeReading, Vocabulary
@@ -73,7 +74,7 @@ def ablate_episode(
     means: MeanOutputs,
     vocabulary: Vocabulary,
     *,
-    ways: Sequence[str] = WAYS,
+    ways: Sequence[str] = TASK_MEANS,
     apart: Collection[str] = (),
 ) -> dict[str, dict[str, Any]]:
     """An episode read again without each set of heads.
@@ -118,7 +119,7 @@ def ablate_episode(
     return found
 
 
-def _taken(model: Model, episode: Episode, clean: Parts, edits: Edits) -> np.ndarray:
+def _taken(model: Model, episode: Episode, clean: DirectEffects, edits: Edits) -> np.ndarray:
     """Direct effect of some heads in the clean run less that of what stands in for them, shape (shot,)."""
     total = np.zeros(len(episode.target.positions))
     for layer, (heads, values) in edits.items():
@@ -136,13 +137,15 @@ def ablated_effects(
     way: str = "mean",
     *,
     along: torch.Tensor | None = None,
-) -> Parts:
+) -> DirectEffects:
     """Direct effects on an episode with some heads mean-ablated; `along` as in `effects.direct_effects`."""
     with heads_replaced(model.anatomy, edits_of(heads, means, episode.seq, way)):
         return direct_effects(model.anatomy, [episode], by_source=False, along=along)
 
 
-def loss_apart(clean: Parts, ablated: Parts, heads: Heads, taken: Float[np.ndarray, " shot"]) -> dict[str, np.ndarray]:
+def loss_apart(
+    clean: DirectEffects, ablated: DirectEffects, heads: Heads, taken: Float[np.ndarray, " shot"]
+) -> dict[str, np.ndarray]:
     """What becomes of the direct effect that goes with some heads, shape (shot,), nats.
 
     lost = taken - other_heads - mlps - norm: what the other heads and the MLPs write more than before, along the clean

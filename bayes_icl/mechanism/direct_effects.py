@@ -11,12 +11,12 @@ belongs to none of them. Against a foil f the log-odds are logit(t) - logit(f), 
 effect splits over the tokens that it attends to, attention * (value . W_O d): by contraction, so that nothing of shape
 (head, position, d_model) is built.
 
-Direct effect is not importance: what a head tells later components is not in it (see `ablate`).
+Direct effect is not importance: what a head tells later components is not in it (see `ablation`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,7 +63,7 @@ VARIABLES = {
 }
 
 
-class Parts(NamedTuple):
+class DirectEffects(NamedTuple):
     """Effects of one pass, nats; rows are (episode, shot).
 
     Attributes
@@ -108,7 +108,7 @@ def direct_effects(
     by_source: bool = True,
     on_z: Any = None,
     along: Float[Tensor, "row d_model"] | None = None,
-) -> Parts:
+) -> DirectEffects:
     """Run some episodes and take the log-odds apart.
 
     Parameters
@@ -118,8 +118,8 @@ def direct_effects(
     on_z
         As in `stream.watch`.
     along
-        Take effects along the direction of another run (`Parts.direction`), so that what differs is what was written;
-        they do not add up to this run's log-odds then.
+        Take effects along the direction of another run (`DirectEffects.direction`), so that what differs is what was
+        written; they do not add up to this run's log-odds then.
     """
     positions = np.stack([e.target.positions for e in episodes])
     stream = watch(anatomy, [e.prompt.tokens for e in episodes], positions, on_z=on_z)
@@ -129,7 +129,7 @@ def direct_effects(
 
 def _take_apart(
     anatomy: Anatomy, stream: Stream, episodes: Sequence[Episode], by_source: bool, along: Tensor | None
-) -> Parts:
+) -> DirectEffects:
     batch, n_read = len(episodes), len(episodes[0].target.positions)
     device = stream.logits.device
     correct = torch.from_numpy(np.concatenate([e.target.correct for e in episodes])).to(device)
@@ -180,7 +180,7 @@ def _take_apart(
     by_place = stack(splits).cpu().numpy() if splits else None
     attention = stack(masses).cpu().numpy() if masses else None
     more = (norm_, gap_, direction, all_seen)
-    return Parts(head_, by_place, attention, mlp_, embedding_, bias_, entropy_, log_odds_, error_, *more)
+    return DirectEffects(head_, by_place, attention, mlp_, embedding_, bias_, entropy_, log_odds_, error_, *more)
 
 
 def token_log_odds(
@@ -301,13 +301,8 @@ def attribute_task(
     anatomy = model.anatomy
     n_seqs, n_shots = len(episodes), len(episodes[0].target.positions)
     shape = (n_seqs, n_shots, anatomy.n_layers, anatomy.n_heads)
-    arrays: dict[str, np.ndarray] = {"effect": np.zeros(shape, np.float32), "attention": np.zeros(shape, np.float32)}
-    arrays |= {name: np.zeros(shape[:2]) for name in ("embedding", "bias", "entropy", "log_odds", "error")}
-    arrays["mlp"] = np.zeros(shape[:3])
-    squares = np.zeros(shape[2:])
-    if by_source:
-        arrays["effect_by_source"] = np.full((*shape, n_shots + 1), np.nan, np.float32)
-        by_role = np.zeros((2, *shape[1:], n_shots + 1, len(ROLES)))
+    arrays = _empty_arrays(shape, by_source)
+    squares, by_role = np.zeros(shape[2:]), np.zeros((2, *shape[1:], n_shots + 1, len(ROLES)))
     worst = 0.0
     for first in range(0, n_seqs, batch_size):
         some = episodes[first : first + batch_size]
@@ -316,7 +311,7 @@ def attribute_task(
         at = slice(first, first + len(some))
         for name, x in (("effect", parts.head), ("mlp", parts.mlp)):
             arrays[name][at] = x.reshape(len(some), n_shots, *x.shape[1:])
-        for name in ("embedding", "bias", "entropy", "log_odds", "error"):
+        for name in SCALARS:
             arrays[name][at] = getattr(parts, name).reshape(len(some), n_shots)
         squares += (parts.norm**2).sum(0)
         if parts.by_place is not None and parts.attention is not None:
@@ -327,28 +322,10 @@ def attribute_task(
             by_role += np.stack([split.sum(0), mass.sum(0)])
         if on_batch:
             on_batch(len(some))
-    if not by_source:
-        del arrays["attention"]
-    dims = {2: ("seq", "shot"), 3: ("seq", "shot", "layer"), 4: ("seq", "shot", "layer", "head")}
-    variables: dict[str, Any] = {k: (dims[x.ndim], x) for k, x in arrays.items() if k != "effect_by_source"}
-    variables["rest"] = (("seq", "shot"), arrays["embedding"] + arrays["bias"] - arrays["entropy"])
-    variables["norm"] = (("layer", "head"), np.sqrt(squares / (n_seqs * n_shots)))
-    coords: dict[str, Any] = {
-        "seq": [e.seq for e in episodes],
-        "shot": curves.shot.values,
-        "layer": np.arange(anatomy.n_layers),
-        "head": np.arange(anatomy.n_heads),
-    }
-    if by_source:
-        variables["effect_by_source"] = (("seq", "shot", "layer", "head", "source"), arrays["effect_by_source"])
-        for name, x in zip(("effect_by_role", "attention_by_role"), by_role / n_seqs):
-            variables[name] = (("shot", "layer", "head", "source", "role"), x.astype(np.float32))
-        coords |= {"source": ["sink", *map(str, range(1, n_shots)), "query"], "role": list(ROLES)}
-    whole = curves.log_odds.sel(task=task, readout=readout).transpose("seq", "shot").values
-    variables["curve"] = (("seq", "shot"), whole.astype(np.float64))
-    dataset = xr.Dataset(variables, coords).expand_dims(task=[task])
-    read = -1 if episodes[0].token is None else episodes[0].token
-    dataset = dataset.assign_coords(token=("task", [read]), token_text=("task", [token_text(model, episodes)]))
+    arrays["norm"] = np.sqrt(squares / (n_seqs * n_shots))
+    roles = dict(zip(("effect_by_role", "attention_by_role"), by_role / n_seqs)) if by_source else {}
+    dataset = _effects_dataset(curves, task, episodes, readout, arrays, roles)
+    dataset = dataset.assign_coords(token_text=("task", [token_text(model, episodes)]))
     for name in map(str, dataset):
         dataset[name].attrs["description"] = VARIABLES[name]
         if name not in ("attention", "attention_by_role", "norm"):
@@ -357,6 +334,66 @@ def attribute_task(
     dataset.attrs["completeness"] = float(_relative(arrays["error"], arrays["log_odds"]).max())
     dataset.attrs["split"] = worst
     return dataset
+
+
+SCALARS = ("embedding", "bias", "entropy", "log_odds", "error")  # one number a sequence and shot
+
+
+def _empty_arrays(shape: tuple[int, int, int, int], by_source: bool) -> dict[str, np.ndarray]:
+    """Arrays of the effects format, to be filled; shape (seq, shot, layer, head)."""
+    arrays: dict[str, np.ndarray] = {"effect": np.zeros(shape, np.float32)}
+    if by_source:
+        arrays["attention"] = np.zeros(shape, np.float32)
+        arrays["effect_by_source"] = np.full((*shape, shape[1] + 1), np.nan, np.float32)
+    arrays |= {name: np.zeros(shape[:2]) for name in SCALARS}
+    return arrays | {"mlp": np.zeros(shape[:3])}
+
+
+def _effects_dataset(
+    curves: xr.Dataset,
+    task: str,
+    episodes: Sequence[Episode],
+    readout: str,
+    arrays: Mapping[str, np.ndarray],
+    roles: Mapping[str, np.ndarray],
+) -> xr.Dataset:
+    """Arrays of one task in the effects format, with the whole answer's curve.
+
+    Parameters
+    ----------
+    arrays
+        Of the shapes (seq, shot, ...), or (layer, head) for the norm.
+    roles
+        Of shape (shot, layer, head, source, role); none without sources.
+    """
+    dims = {
+        "norm": ("layer", "head"),
+        "mlp": ("seq", "shot", "layer"),
+        "effect": ("seq", "shot", "layer", "head"),
+        "attention": ("seq", "shot", "layer", "head"),
+        "effect_by_source": ("seq", "shot", "layer", "head", "source"),
+    }
+    variables: dict[str, Any] = {
+        k: (dims.get(k, ("seq", "shot")), x) for k, x in arrays.items() if k not in ("effect_by_source", "norm")
+    }
+    variables["rest"] = (("seq", "shot"), arrays["embedding"] + arrays["bias"] - arrays["entropy"])
+    variables["norm"] = (dims["norm"], arrays["norm"])
+    _, n_shots, n_layers, n_heads = arrays["effect"].shape
+    coords: dict[str, Any] = {
+        "seq": [e.seq for e in episodes],
+        "shot": curves.shot.values,
+        "layer": np.arange(n_layers),
+        "head": np.arange(n_heads),
+    }
+    if roles:
+        variables["effect_by_source"] = (dims["effect_by_source"], arrays["effect_by_source"])
+        for name, x in roles.items():
+            variables[name] = (("shot", "layer", "head", "source", "role"), x.astype(np.float32))
+        coords |= {"source": ["sink", *map(str, range(1, n_shots)), "query"], "role": list(ROLES)}
+    whole = curves.log_odds.sel(task=task, readout=readout).transpose("seq", "shot").values
+    variables["curve"] = (("seq", "shot"), whole.astype(np.float64))
+    read = -1 if episodes[0].token is None else episodes[0].token
+    return xr.Dataset(variables, coords).expand_dims(task=[task]).assign_coords(token=("task", [read]))
 
 
 def _by_example(x: np.ndarray, batch: int, n_shots: int) -> np.ndarray:
@@ -380,7 +417,7 @@ def _relative(error: np.ndarray, log_odds: np.ndarray) -> np.ndarray:
     return np.abs(error) / np.maximum(1.0, np.abs(log_odds))
 
 
-def _check_complete(parts: Parts, episodes: Sequence[Episode], task: str, n_shots: int) -> None:
+def _check_complete(parts: DirectEffects, episodes: Sequence[Episode], task: str, n_shots: int) -> None:
     relative = _relative(parts.error, parts.log_odds)
     worst = int(np.argmax(np.where(np.isfinite(relative), relative, np.inf)))
     if relative[worst] <= COMPLETE:
@@ -394,7 +431,7 @@ def _check_complete(parts: Parts, episodes: Sequence[Episode], task: str, n_shot
     )
 
 
-def _check_split(split: np.ndarray, parts: Parts, episodes: Sequence[Episode], task: str) -> float:
+def _check_split(split: np.ndarray, parts: DirectEffects, episodes: Sequence[Episode], task: str) -> float:
     """The largest error of a head's split over sources, relative to what they add in all."""
     head = parts.head.reshape(split.shape[:4])
     size = np.nansum(np.abs(split), axis=(-1, -2))

@@ -14,8 +14,13 @@ from bayes_icl.lens.anatomy import Anatomy
 from bayes_icl.mechanism.episodes import Episode
 from bayes_icl.models.prompts import Places
 
-WAYS = ("mean", "held")
-"""Ablations: a head's mean output over episodes at the same shot and place, or over shots as well."""
+TASK_MEANS = ("mean", "held")
+"""Ablation values of `attribute`: a head's mean output over the task's own episodes, at the same shot and place
+(``mean``) or over shots as well (``held``).
+
+Both hold the task, and one of them what grows with examples. They are not the ``mean`` of
+`ablation_values.REFERENCE_KINDS`, which is over reference episodes that show no rule.
+"""
 
 
 class MeanOutputs:
@@ -118,5 +123,5 @@ class MeanOutputs:
         return held if way == "held" else torch.where(counts > 0, self.sums[layer][groups] / counts.clamp(min=1), held)
 
     def at(self, seq: int, layer: int, heads: Sequence[int], way: str = "mean") -> Float[Tensor, "1 pos chosen d_head"]:
-        """Mean outputs of some heads where a sequence's tokens stand; `way` is one of `WAYS`."""
+        """Mean outputs of some heads where a sequence's tokens stand; `way` is one of `TASK_MEANS`."""
         return self.rows(seq, layer, way).unflatten(1, (-1, self._d_head))[None, :, list(heads)]

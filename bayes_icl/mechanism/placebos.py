@@ -18,6 +18,21 @@ MATCHED = 0.1  # a placebo set's sum of norms may be off by this share
 TRIES = 200  # at another placebo set that differs from all before
 
 
+def placebo_name(number: int) -> str:
+    """A placebo set's name in tables and files; sets are counted from 1."""
+    return f"placebo {number}"
+
+
+def is_placebo(name: object) -> bool:
+    """Whether a set of heads is a placebo set, by its name."""
+    return str(name).startswith("placebo ")
+
+
+def are_placebos(names: pd.Series) -> pd.Series:
+    """`is_placebo` of a column of names."""
+    return names.astype(str).str.startswith("placebo ")
+
+
 def placebo_sets(
     norms: Float[np.ndarray, "layer head"],
     chosen: Sequence[Head],
@@ -80,5 +95,5 @@ def placebo_rank(ablation: pd.DataFrame, way: str, delta: float) -> tuple[int, i
     """
     own = ablation[ablation.way == way]
     lost = own.lost * (1.0 if delta >= 0 else -1.0)
-    placebo = lost[own["set"].str.startswith("placebo ")]
+    placebo = lost[are_placebos(own["set"])]
     return int((placebo >= lost[own["set"] == "top"].iloc[0]).sum()), len(placebo)

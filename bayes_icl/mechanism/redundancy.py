@@ -19,20 +19,18 @@ from torch import Tensor
 from bayes_icl.core.intervals import TAILS
 from bayes_icl.lens.anatomy import Anatomy
 from bayes_icl.lens.edits import Edits, heads_replaced
-from bayes_icl.lens.sweeps import Row, Watched, base_run, sweep
+from bayes_icl.lens.sweeps import EffectProbe, Row, base_run, sweep
+from bayes_icl.mechanism.ablation_values import places_ablated
 from bayes_icl.mechanism.direct_effects import direct_effects
 from bayes_icl.mechanism.episodes import Episode
+from bayes_icl.mechanism.halves import chosen_on
 from bayes_icl.mechanism.head_names import Heads, by_layer
-from bayes_icl.mechanism.stand_ins import places_ablated
+from bayes_icl.mechanism.thresholds import BACKUP_ALPHA, BACKUP_LEAST
 from bayes_icl.mechanism.transfer import log_odds_of
 from bayes_icl.models.prompts import ROLES
 
-ALPHA = 0.05  # chance that a round names any head though none is a backup
 
-MATERIAL = 0.05  # a backup's growth is at least this share of what the rule adds
-
-
-class Singles(NamedTuple):
+class SingleAblations(NamedTuple):
     """Heads ablated one by one, each of shape (layer, head), nats; NaN for what was not ablated, or gone already.
 
     lost = taken - other_heads - mlps - norm, along the direction of the run before.
@@ -69,13 +67,13 @@ def ablate_each(
     edits: Edits | None = None,
     heads: Heads | None = None,
     everywhere: bool = False,
-) -> Singles:
+) -> SingleAblations:
     """Ablate heads of a cut episode, each alone.
 
     Parameters
     ----------
     z
-        What stands in for heads (`ablate.StandIns`).
+        What stands in for heads (`AblationValues`).
     edits
         Heads that are gone in all these runs.
     heads
@@ -100,7 +98,7 @@ def ablate_each(
     base = base_run(anatomy, episode.prompt.tokens, first, edits)
     rows = [Row(layer, heads={layer: ([head], z[layer, first:, [head]])}) for layer, head in chosen]
     head, mlp = (torch.from_numpy(x[0]).to(base.logits.device) for x in (before.head, before.mlp))
-    watched = Watched(last - first, before.direction[0], [seen[0] for seen in before.seen], head, mlp)
+    watched = EffectProbe(last - first, before.direction[0], [seen[0] for seen in before.seen], head, mlp)
     found = np.full((5, *shape), np.nan)
     clean_head, clean_mlp = before.head[0].astype(float), before.mlp[0]
     for some in sweep(anatomy, base, rows, [last - first], watched=watched):
@@ -116,12 +114,12 @@ def ablate_each(
     assert before.attention is not None
     n_examples = int(episode.places.shot.max())
     attention = before.attention[0][..., 1 : 1 + n_examples * len(ROLES)].sum(-1)
-    return Singles(found[0], found[1], found[2], found[3], found[4], direct, attention)
+    return SingleAblations(found[0], found[1], found[2], found[3], found[4], direct, attention)
 
 
-def stack(singles: Sequence[Singles]) -> Singles:
+def stack(singles: Sequence[SingleAblations]) -> SingleAblations:
     """Episodes put together: each of shape (pair, layer, head)."""
-    return Singles(*(np.stack(parts) for parts in zip(*singles)))
+    return SingleAblations(*(np.stack(parts) for parts in zip(*singles)))
 
 
 class Backup(NamedTuple):
@@ -160,15 +158,15 @@ def name_backups(
     """
     from statsmodels.stats.multitest import multipletests
 
-    growth = (after - before)[::2]
-    goal = MATERIAL * rule[::2].mean()
+    growth = chosen_on(after - before)
+    goal = BACKUP_LEAST * chosen_on(rule).mean()
     candidates = np.argwhere(~np.isnan(growth).any(0))
     if len(growth) < 2 or not len(candidates) or not goal > 0:
         return []
     own = growth[:, candidates[:, 0], candidates[:, 1]]
     with np.errstate(divide="ignore", invalid="ignore"):
         p = np.nan_to_num(ttest_1samp(own, 0.0, alternative="greater").pvalue, nan=1.0)
-    sure, corrected, *_ = multipletests(p, ALPHA, method="holm")
+    sure, corrected, *_ = multipletests(p, BACKUP_ALPHA, method="holm")
     mean = own.mean(0)
     order = [i for i in np.argsort(-mean, kind="stable") if sure[i] and mean[i] >= goal]
     return [Backup((int(candidates[i][0]), int(candidates[i][1])), float(corrected[i])) for i in order[:most]]
@@ -181,7 +179,7 @@ def counts_ablated(n_heads: int) -> list[int]:
 
 def orders(lost: Float[np.ndarray, "pair layer head"], n_random: int, seed: int) -> dict[str, list[tuple[int, int]]]:
     """Orders in which to ablate all heads: the most costly first, by every other pair, and at random."""
-    mean = lost[::2].mean(0)
+    mean = chosen_on(lost).mean(0)
     heads = [(int(i), int(j)) for i, j in np.ndindex(*mean.shape)]
     found = {"best first": sorted(heads, key=lambda head: -mean[head])}
     for i in range(n_random):

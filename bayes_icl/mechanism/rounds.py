@@ -17,21 +17,19 @@ from bayes_icl.core.intervals import TAILS, flat, t_interval
 from bayes_icl.lens.anatomy import Anatomy
 from bayes_icl.lens.edits import Edits, outputs_of
 from bayes_icl.lens.sweeps import base_run
+from bayes_icl.mechanism.ablation_values import AblationValues, edits_from, places_ablated
+from bayes_icl.mechanism.halves import MEASURING, chosen_on, measured_on
 from bayes_icl.mechanism.head_names import Heads, name_of
-from bayes_icl.mechanism.redundancy import Backup, Singles, ablate_each, stack
-from bayes_icl.mechanism.stand_ins import StandIns, edits_from, places_ablated
+from bayes_icl.mechanism.redundancy import Backup, SingleAblations, ablate_each, stack
+from bayes_icl.mechanism.thresholds import RULE_LEAST
 from bayes_icl.mechanism.transfer import Pair, log_odds_of, matched, patched, reaching
-
-RULE_LEAST = 0.5  # nats that the rule must add, or there is nothing to carry and nothing to explain
-
-LEFT_LEAST = 0.25  # share of them that must be left, or it cannot be told who takes over
 
 
 def carried(
     anatomy: Anatomy,
     pairs: Sequence[Pair],
     heads: Heads,
-    stand_ins: StandIns | None,
+    values: AblationValues | None,
     kind: str,
     *,
     where: str = "everywhere",
@@ -50,7 +48,7 @@ def carried(
     found: dict[str, list] = {name: [] for name in names}
     for pair in pairs:
         at = matched(pair, position)
-        edits = edits_of_pair(pair, heads, stand_ins, kind, where)
+        edits = edits_of_pair(pair, heads, values, kind, where)
         a = base_run(anatomy, pair.a.prompt.tokens, min(p for p, _ in at), edits)
         b = base_run(anatomy, pair.b.prompt.tokens, min(q for _, q in at))
         log_odds, first = patched(anatomy, a, b, at, pair.tokens)
@@ -62,11 +60,13 @@ def carried(
     return {name: np.array(x) for name, x in found.items()}
 
 
-def edits_of_pair(pair: Pair, heads: Heads, stand_ins: StandIns | None, kind: str, where: str = "everywhere") -> Edits:
+def edits_of_pair(
+    pair: Pair, heads: Heads, values: AblationValues | None, kind: str, where: str = "everywhere"
+) -> Edits:
     """Edits that ablate some heads of A; none without heads."""
-    if not heads or stand_ins is None:
+    if not heads or values is None:
         return {}
-    return edits_from(heads, stand_ins.of(pair.a.seq, kind)[0], places_ablated(pair.a, where))
+    return edits_from(heads, values.of(pair.a.seq, kind)[0], places_ablated(pair.a, where))
 
 
 def has_rule(rule: Float[np.ndarray, " pair"]) -> bool:
@@ -122,10 +122,10 @@ def describe(
     shift = row["transfer_layer"] - before.point
     row |= dict(zip(("shift", "shift_low", "shift_high"), (float(shift), *(np.asarray(ends) + 0 * shift).tolist())))
     row["shift_reached"] = len(moves) / len(before.draws)
-    peak = int(found["own"][::2].mean(0).argmax())
-    row["peak_point"], row["peak_first"] = peak, float(found["own_first"][1::2, peak].mean())
+    peak = int(chosen_on(found["own"]).mean(0).argmax())
+    row["peak_point"], row["peak_first"] = peak, float(measured_on(found["own_first"])[:, peak].mean())
     numbers_ = {
-        "peak": found["own"][1::2, peak],
+        "peak": measured_on(found["own"])[:, peak],
         "a_own": found["a"],
         "b_own": found["b"],
         "gain": found["a"] - found["b"],
@@ -138,7 +138,7 @@ def describe(
 def norms_taken(
     anatomy: Anatomy,
     pairs: Sequence[Pair],
-    stand_ins: StandIns,
+    values: AblationValues,
     kinds: Sequence[str],
     places: Mapping[str, Any],
     on_pair: Any = None,
@@ -161,7 +161,7 @@ def norms_taken(
         for place, where in places.items():
             count[place] += int(where(pair.a).sum())
         for kind in kinds:
-            gone = z - stand_ins.of(pair.a.seq, kind)[0].to(z.device)
+            gone = z - values.of(pair.a.seq, kind)[0].to(z.device)
             for layer in range(anatomy.n_layers):
                 x, gram = gone[layer].transpose(0, 1), anatomy.gram[layer]
                 squares = ((x @ gram) * x).sum(-1).double().cpu().numpy()  # (head, pos)
@@ -175,7 +175,7 @@ def norms_taken(
 def singles_of(
     anatomy: Anatomy,
     pairs: Sequence[Pair],
-    stand_ins: StandIns,
+    values: AblationValues,
     kind: str,
     gone: Heads,
     *,
@@ -183,12 +183,12 @@ def singles_of(
     heads: Heads | None = None,
     everywhere: bool = False,
     on_pair: Any = None,
-) -> Singles:
+) -> SingleAblations:
     """Heads ablated one by one in every A, those in `gone` being ablated as `where` says."""
     found = []
     for pair in pairs:
-        z = stand_ins.of(pair.a.seq, kind)[0]
-        edits = edits_of_pair(pair, gone, stand_ins, kind, where)
+        z = values.of(pair.a.seq, kind)[0]
+        edits = edits_of_pair(pair, gone, values, kind, where)
         found.append(ablate_each(anatomy, pair.a, z, edits=edits, heads=heads, everywhere=everywhere))
         if on_pair:
             on_pair()
@@ -197,10 +197,10 @@ def singles_of(
 
 def backup_rows(
     named: Sequence[Backup],
-    before: Singles,
-    after: Singles,
-    placebo: Singles | None,
-    others: tuple[Singles, Singles] | None,
+    before: SingleAblations,
+    after: SingleAblations,
+    placebo: SingleAblations | None,
+    others: tuple[SingleAblations, SingleAblations] | None,
     gone: Heads,
 ) -> list[dict[str, Any]]:
     """Rows of the table of heads named on the even pairs, measured on the odd ones.
@@ -222,7 +222,7 @@ def backup_rows(
     rows = []
     lowest = min(layer for layer, _ in gone)
     for head, p in named:
-        at = (slice(1, None, 2), *head)
+        at = (MEASURING, *head)
         growth = after.lost[at] - before.lost[at]
         rises = {
             f"{name}_rise": getattr(after, name)[at] - getattr(before, name)[at] for name in ("direct", "attention")

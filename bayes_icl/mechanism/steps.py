@@ -20,13 +20,15 @@ from bayes_icl.lens.attention import Attention, attention_through, masked
 from bayes_icl.lens.edits import unembedding
 from bayes_icl.lens.sweeps import Row, base_run, sweep
 from bayes_icl.mechanism.episodes import Episode
+from bayes_icl.mechanism.halves import chosen_on
+from bayes_icl.mechanism.thresholds import ATTENDING_LEAST
 from bayes_icl.mechanism.transfer import ANSWER, QUERY, Pair, log_odds_of
 from bayes_icl.models.readouts import SetLogits, Vocabulary
 
 ROLES_OF_HEADS = ("bring", "bring_other", "to_answers", "to_before", "to_queries", "to_sink")
 
 
-def ways(episode: Episode) -> dict[str, Bool[np.ndarray, "pos pos"]]:
+def attention_edges(episode: Episode) -> dict[str, Bool[np.ndarray, "pos pos"]]:
     """Which token attends to which (row to column), for each role that attention can play in a cut episode.
 
     bring
@@ -62,8 +64,8 @@ def answers_of(episode: Episode) -> Bool[np.ndarray, " pos"]:
 
 
 def attention_by_role(anatomy: Anatomy, episode: Episode) -> dict[str, Float[np.ndarray, "layer head"]]:
-    """Attention mass of every head by role, mean over the tokens from which the role looks (`ways`)."""
-    return _attention(anatomy, episode.prompt.tokens, {name: ways(episode)[name] for name in ROLES_OF_HEADS})
+    """Attention mass of every head by role, mean over the tokens from which the role looks (`attention_edges`)."""
+    return _attention(anatomy, episode.prompt.tokens, {name: attention_edges(episode)[name] for name in ROLES_OF_HEADS})
 
 
 def induction_scores(anatomy: Anatomy, seed: int = 0, length: int = 64) -> dict[str, Float[np.ndarray, "layer head"]]:
@@ -138,10 +140,10 @@ def shut_ways(anatomy: Anatomy, episode: Episode) -> dict[str, float]:
 
 
 def _edges(episode: Episode) -> dict[str, Bool[np.ndarray, "pos pos"]]:
-    """`ways`, and all at once from the query on."""
+    """`attention_edges`, and all at once from the query on."""
     shot = episode.places.shot
     examples = (shot >= 0) & (shot < shot.max())
-    return {**ways(episode), "all": (shot == shot.max())[:, None] & examples[None]}
+    return {**attention_edges(episode), "all": (shot == shot.max())[:, None] & examples[None]}
 
 
 def _log_odds(logits: Tensor, episode: Episode) -> Float[np.ndarray, " row"]:
@@ -236,7 +238,7 @@ def ablate_mlps(
     Parameters
     ----------
     mlps
-        What stands in for them (`ablate.StandIns`).
+        What stands in for them (`AblationValues`).
     point
         Where A's residual stream is put into B, for the readout ``transfer``: what B's own answer loses.
     """
@@ -292,9 +294,9 @@ def attending(
 
     For ``bring`` it must be more than to the query of the example before.
     """
-    mass = masses[role][::2].mean(0)
+    mass = chosen_on(masses[role]).mean(0)
     if role == "bring":
-        mass = np.where(mass > masses["bring_other"][::2].mean(0), mass, 0.0)
+        mass = np.where(mass > chosen_on(masses["bring_other"]).mean(0), mass, 0.0)
     order = np.argsort(-mass, axis=None, kind="stable")[:most]
     heads = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, mass.shape))]
-    return [head for head in heads if mass[head] > 0.1]
+    return [head for head in heads if mass[head] > ATTENDING_LEAST]

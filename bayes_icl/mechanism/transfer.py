@@ -24,6 +24,7 @@ from bayes_icl.lens.anatomy import Anatomy
 from bayes_icl.lens.sweeps import Base, Row, sweep
 from bayes_icl.mechanism.direct_effects import token_log_odds
 from bayes_icl.mechanism.episodes import Episode, Target, recorded_episodes
+from bayes_icl.mechanism.thresholds import PAIRS_LEAST
 from bayes_icl.models.model import Model
 from bayes_icl.models.prompts import ROLES, Places
 
@@ -181,10 +182,10 @@ def pairs_of(
                 b = cut(other, shot, token)
                 pairs.append(Pair(a, _among_permuted(a, b, n_examples, seed) if shot else b))
                 break
-    if len(pairs) < 4:
+    if len(pairs) < PAIRS_LEAST:
         raise StatedError(
             f"task {task!r}: {len(pairs)} of {len(episodes)} sequences find another with another answer and a query "
-            "that they do not show; at least 4 are needed: collect more sequences"
+            f"that they do not show; at least {PAIRS_LEAST} are needed: collect more sequences"
         )
     return pairs
 
@@ -261,7 +262,7 @@ def log_odds_of(logits: Float[Tensor, "row vocab"], tokens: Sequence[int]) -> Fl
     return torch.stack(columns, -1).cpu().numpy()
 
 
-class Reached(NamedTuple):
+class TransferLayer(NamedTuple):
     """Where a mean curve over points reaches its goal.
 
     Attributes
@@ -290,7 +291,7 @@ def reaching(
     *,
     seed: int = 0,
     n_resamples: int = 2000,
-) -> Reached:
+) -> TransferLayer:
     """The first point at which the mean over pairs comes half of the way from `without` to `full`.
 
     Pairs are resampled together with what they have without patch and in full. A task that A does not know better than
@@ -303,7 +304,7 @@ def reaching(
     found = np.array(first[1:])
     some = found[~np.isnan(found)]
     low, high = np.quantile(some, TAILS, method="inverted_cdf") if len(some) else (np.nan, np.nan)
-    return Reached(float(first[0]), float(low), float(high), len(some) / n_resamples, found)
+    return TransferLayer(float(first[0]), float(low), float(high), len(some) / n_resamples, found)
 
 
 def _first(

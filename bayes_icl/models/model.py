@@ -2,7 +2,8 @@
 
 A model is a transformers module with its tokenizer. `Model.bridge` wraps the same module in a raw TransformerBridge
 of TransformerLens 4 (hook names in this project are TransformerLens's), never in compatibility mode, which would
-rewrite the user's weights. The bridge forces eager attention, so it is built only when something asks for it."""
+rewrite the user's weights. The bridge forces eager attention, so it is built only when something asks for it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +11,6 @@ import contextlib
 import copy
 import functools
 import hashlib
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from torch import Tensor
 from bayes_icl.core.errors import StatedError
 from bayes_icl.lens.anatomy import Anatomy, pad
 from bayes_icl.lens.locating import anatomy_of
+from bayes_icl.models.identity import hash_weights
 from bayes_icl.models.prompts import Branches, first_token
 
 if TYPE_CHECKING:
@@ -119,6 +120,10 @@ class Model:
 
         Parameters
         ----------
+        bridge
+            As `boot_transformers` returns it.
+        name
+            The model's name in files; that of the bridge's configuration if None.
         tokenizer
             TransformerLens makes the tokenizer of a bridge add a BOS, whether the model was trained with one or not. By
             default the original is loaded again from where it came; give it here if it came from nowhere on disk.
@@ -214,7 +219,7 @@ class Model:
         """What identifies the model in a file: hashes of weights and tokenizer, BOS policy, dtype, device."""
         return {
             "model": self.name,
-            "weights_sha256": _hash_weights(self.hf),
+            "weights_sha256": hash_weights(self.hf),
             "tokenizer_sha256": hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
             "bos": first_token(self.tokenizer)[1],
             "dtype": str(self.hf.dtype).removeprefix("torch."),
@@ -241,14 +246,19 @@ class Model:
 
         Parameters
         ----------
-        tokens, branches
-            One entry an episode.
-        positions, branch_positions
-            Per episode, the positions (indices of branch tokens) to read.
+        tokens
+            Of each episode.
+        positions
+            Of each episode, those to read.
+        branches
+            Of each episode.
+        branch_positions
+            Of each episode, the branch tokens to read, by index.
 
         Returns
         -------
-        Logits in float32, episode after episode, in the order of the positions given.
+        own, of_branches
+            Logits in float32, episode after episode, in the order of the positions given.
         """
         with torch.inference_mode():
             if not any(len(wanted) for wanted in branch_positions):
@@ -436,21 +446,6 @@ class Model:
             yield
         finally:
             handle.remove()
-
-
-def _hash_weights(hf: PreTrainedModel) -> str:
-    """SHA-256 over the parameters, whatever their names and order; the same for any file they came from."""
-    parameters = dict(hf.named_parameters())
-    digests = []
-    for name, parameter in parameters.items():
-        # A bridge renames modules and adds split copies of a joint query-key-value projection.
-        joint = re.sub(r"\.[qkv]\._original_component\.", ".qkv._original_component.", name)
-        if joint != name and joint in parameters:
-            continue
-        digest = hashlib.sha256(str(tuple(parameter.shape)).encode())
-        digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        digests.append(digest.hexdigest())
-    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
 def _plain_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

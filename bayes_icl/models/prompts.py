@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 # Tokens that separate documents in the training data of models whose tokenizer adds no BOS.
 DOCUMENT_SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "<|begin_of_text|>")
 
-Path = tuple[int, ...]
-"""Tokens of a continuation, terminator included."""
+TokenPath = tuple[int, ...]  # tokens of a continuation, terminator included
 
 
 @dataclass(frozen=True)
@@ -95,15 +94,15 @@ class Prompt:
     tokens: Int[np.ndarray, " pos"]
     answer_start: Int[np.ndarray, " shot"]
     answer_stop: Int[np.ndarray, " shot"]
-    foils: tuple[Path, ...]
-    labels: tuple[tuple[Path, ...], ...]
+    foils: tuple[TokenPath, ...]
+    labels: tuple[tuple[TokenPath, ...], ...]
     branches: Branches
-    rows: tuple[dict[Path, tuple[bool, int]], ...]
+    rows: tuple[dict[TokenPath, tuple[bool, int]], ...]
     query_start: Int[np.ndarray, " shot"]
     query_stop: Int[np.ndarray, " shot"]
     digits: tuple[tuple[int, ...], ...] = ()
 
-    def answer(self, shot: int) -> Path:
+    def answer(self, shot: int) -> TokenPath:
         """Tokens of the true answer, terminator included."""
         return tuple(self.tokens[self.answer_start[shot] : self.answer_stop[shot]].tolist())
 
@@ -129,6 +128,10 @@ def example_parts(template: str, example: Example, answer: str | None = None) ->
 
     Parameters
     ----------
+    template
+        How an example is written, as in `Task`.
+    example
+        Its query and answer.
     answer
         Written in place of the example's own, for foils and labels.
     """
@@ -151,6 +154,12 @@ def encode_episode(
 
     Parameters
     ----------
+    task
+        Whose template and form the episode has.
+    examples
+        In order.
+    tokenizer
+        The model's own.
     branch
         Lay out the branches for foils and labels too.
 
@@ -184,8 +193,8 @@ def encode_episode(
     tokens = np.concatenate([np.array([] if bos is None else [bos], dtype=np.int64), tokens])
     starts, stops, query = starts + offset, stops + offset, query + offset
 
-    foils: list[Path] = []
-    labels: list[tuple[Path, ...]] = []
+    foils: list[TokenPath] = []
+    labels: list[tuple[TokenPath, ...]] = []
     for shot, example in enumerate(examples):
         own = tuple(tokens[starts[shot] : stops[shot]].tolist())
         # Alternatives are tokenised within their own example; the true answer, treated likewise, must come out as in
@@ -378,7 +387,9 @@ def _covering(spans: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int
     return np.stack([first, after], axis=1)
 
 
-def _alternative(task: Task, example: Example, answer: str, after: str, tokenizer: PreTrainedTokenizerBase) -> Path:
+def _alternative(
+    task: Task, example: Example, answer: str, after: str, tokenizer: PreTrainedTokenizerBase
+) -> TokenPath:
     """Tokens of another answer to an example, terminator included; `after` is the text that follows."""
     before, other, terminator = example_parts(task.template, example, answer)
     # A newline in front stands for the example before it, so that nothing is tokenised as the start of a text.
@@ -389,8 +400,8 @@ def _alternative(task: Task, example: Example, answer: str, after: str, tokenize
 
 
 def _lay_out(
-    tokens: np.ndarray, starts: np.ndarray, stops: np.ndarray, alternatives: Sequence[Sequence[Path]]
-) -> tuple[Branches, tuple[dict[Path, tuple[bool, int]], ...]]:
+    tokens: np.ndarray, starts: np.ndarray, stops: np.ndarray, alternatives: Sequence[Sequence[TokenPath]]
+) -> tuple[Branches, tuple[dict[TokenPath, tuple[bool, int]], ...]]:
     """Lay the alternatives of every shot out as trees that grow from the episode, sharing every common prefix."""
     branch: list[tuple[int, int, int, int]] = []
     rows = []

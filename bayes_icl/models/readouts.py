@@ -42,7 +42,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayes_icl.core.errors import StatedError
-from bayes_icl.models.prompts import Path, Prompt
+from bayes_icl.models.prompts import Prompt, TokenPath
 from bayes_icl.tasks.task import Task
 
 
@@ -90,6 +90,8 @@ class SetLogits:
 
         Parameters
         ----------
+        logits
+            Rows that the questions point at.
         chunk
             Questions answered at once, which bounds the memory: chunk * vocabulary * 4 bytes.
 
@@ -132,6 +134,12 @@ class EpisodeReading:
     ----------
     task
         None for an episode of which no more is known than its tokens; then `complement` is all there is.
+    prompt
+        The encoded episode.
+    readouts
+        Names of those wanted.
+    vocabulary
+        What the tokens are.
 
     Attributes
     ----------
@@ -166,7 +174,7 @@ class EpisodeReading:
                         "the template, or collect --readouts complement"
                     )
 
-    def _paths(self, shot: int) -> list[Path]:
+    def _paths(self, shot: int) -> list[TokenPath]:
         paths = [self._prompt.answer(shot)]
         if "foil" in self.readouts:
             paths.append(self._prompt.foils[shot])
@@ -209,7 +217,7 @@ class EpisodeReading:
             values |= self._read_number(own, self._prompt.digits[shot], correct, ask)
         return {name: values[name] for name in self.readouts}, ask.greedy(own)
 
-    def _read_number(self, own: Path, digits: Sequence[int], correct: float, ask: _Answers) -> dict[str, Buckets]:
+    def _read_number(self, own: TokenPath, digits: Sequence[int], correct: float, ask: _Answers) -> dict[str, Buckets]:
         texts = self._vocabulary.texts
         first, last = digits[0], digits[-1]
         form = self._vocabulary.digits_like(own[first])
@@ -238,32 +246,32 @@ class _Answers:
         self,
         questions: SetLogits,
         row: dict[tuple[bool, int], int],
-        rows: dict[Path, tuple[bool, int]],
+        rows: dict[TokenPath, tuple[bool, int]],
         answered: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
     ) -> None:
         self._questions, self._row, self._rows, self._answered = questions, row, rows, answered
 
-    def _number(self, prefix: Path, tokens: Iterable[int]) -> int:
+    def _number(self, prefix: TokenPath, tokens: Iterable[int]) -> int:
         return self._questions.ask(self._row[self._rows[prefix]], tokens)
 
-    def step(self, prefix: Path, tokens: Iterable[int], *, inside: bool = True) -> float:
+    def step(self, prefix: TokenPath, tokens: Iterable[int], *, inside: bool = True) -> float:
         """log P(the next token after `prefix` is one of `tokens`), or is none of them."""
         number = self._number(prefix, tokens)
         return 0.0 if self._answered is None else float(self._answered[0 if inside else 1][number])
 
-    def path(self, path: Path) -> float:
+    def path(self, path: TokenPath) -> float:
         """log P(path): the sum of its steps."""
         return sum(self.step(path[:j], [path[j]]) for j in range(len(path)))
 
-    def leaving(self, paths: Sequence[Path]) -> float:
+    def leaving(self, paths: Sequence[TokenPath]) -> float:
         """log P(the text is none of `paths`): the sum over the inner nodes of their tree of the ways to leave it."""
-        children: dict[Path, set[int]] = {}
+        children: dict[TokenPath, set[int]] = {}
         for path in paths:
             for j in range(len(path)):
                 children.setdefault(path[:j], set()).add(path[j])
         return _add(*(self.path(node) + self.step(node, tokens, inside=False) for node, tokens in children.items()))
 
-    def greedy(self, path: Path) -> bool:
+    def greedy(self, path: TokenPath) -> bool:
         """Whether the likeliest token is the path's own at every step."""
         numbers = [self._number(path[:j], [path[j]]) for j in range(len(path))]
         return self._answered is not None and bool(self._answered[2][numbers].all())

@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "command": ["main"],
         "figures": ["patch_figures"],
-        "patching": ["Patched", "patch_curves"],
+        "patching": ["PatchResult", "patch_curves"],
         "settings": ["PatchSettings"],
     },
 )

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 import xarray as xr
 
-from bayes_icl.core.checkpoints import Checkpoint
 from bayes_icl.core.errors import DONE, StatedError, check_least, unknown
-from bayes_icl.core.files import effects_files, names_beside, sha256
+from bayes_icl.core.files import sha256
 from bayes_icl.core.outputs import Output
-from bayes_icl.core.provenance import key_of, provenance, resume_key, to_attribute
+from bayes_icl.core.run import Run, key_without
+from bayes_icl.core.schemas import effects_files, names_beside
 from bayes_icl.curves import newest_curves, read_curves, readouts_of
 from bayes_icl.mechanism.recorded import check_same_model, recorded_model
+from bayes_icl.mechanism.thresholds import PAIRS_LEAST
 from bayes_icl.models.loading import load_model
-from bayes_icl.patch.experiments import PAIRS_LEAST
 from bayes_icl.patch.figures import patch_figures
-from bayes_icl.patch.outputs import PATCH_TABLES
+from bayes_icl.patch.outputs import TABLES
 from bayes_icl.patch.patching import patch_curves
 from bayes_icl.patch.sentences import summarise_patch
 from bayes_icl.patch.settings import PatchSettings
@@ -28,7 +25,6 @@ from bayes_icl.writing.style import figure_files
 
 def main(settings: PatchSettings) -> int:
     """Run the command: the only place here that touches the disk."""
-    started = datetime.now(UTC)
     path = settings.curves or newest_curves()
     dataset = read_curves(path)
     tasks = _check(settings, dataset)
@@ -36,28 +32,23 @@ def main(settings: PatchSettings) -> int:
     inputs = [path, *([settings.ranks] if settings.ranks else [])]
     drawn = Output(settings.figures or Path("figures") / f"{path.stem}-patch", "patch", flag="--figures", inputs=inputs)
     output = Output.file(out, "patch", inputs=inputs)
-    elsewhere = ("curves", "model", "tasks", "device", "ranks", "out", "figures", "force")
-    decisive = {k: v for k, v in asdict(settings).items() if k not in elsewhere}
-    key = key_of(decisive | {"inputs": [sha256(file) for file in inputs], "tasks": tasks})
-    drawn.check(force=settings.force, beside=["summary.txt"])
-    with output.held(force=settings.force, beside=names_beside(out, PATCH_TABLES)):
-        if output.holds(key, "from other curves or settings", force=settings.force):
-            print(f"{out} was made from these curves with these settings; drawn and printed again", file=sys.stderr)
-        else:
-            model = load_model(recorded_model(dataset, settings.model), settings.device)
-            identity = model.provenance()
-            check_same_model(dataset, identity)
-            parts = Checkpoint(out.with_name(out.name + ".part"), resume_key(key, settings, identity))
-            result = patch_curves(model, dataset, tasks, settings, parts=parts, progress=True)
-            record = provenance(settings, started=started, model=identity, inputs=inputs)
-            result.effects.attrs |= {"key": key, "provenance": to_attribute(record)}
-            output.write(effects_files(out, result.tables, result.facts, result.effects), key)
-            parts.drop()
-        files = figure_files(patch_figures(out)) | {"summary.txt": (summary := summarise_patch(out)).encode()}
-    with drawn.held(force=settings.force):
-        drawn.write(files, of=out)
-    print(summary, file=sys.stderr)
-    print(drawn.folder)
+    elsewhere = ("curves", "model", "tasks", "device", "ranks")
+    run = Run(settings, output, inputs, drawn, names_beside(out, TABLES))
+
+    def work(key: str) -> dict[str, bytes]:
+        model = load_model(recorded_model(dataset, settings.model), settings.device)
+        identity = model.provenance()
+        check_same_model(dataset, identity)
+        parts = run.checkpoint(key, identity)
+        result = patch_curves(model, dataset, tasks, settings, parts=parts, progress=True)
+        result.effects.attrs |= run.attributes(key, identity)
+        return effects_files(out, TABLES, result.tables, result.facts, result.effects)
+
+    run.carry_out(
+        key_without(settings, elsewhere, inputs=[sha256(file) for file in inputs], tasks=tasks),
+        work,
+        lambda: (figure_files(patch_figures(out)), summarise_patch(out)),
+    )
     print(out)
     return DONE
 

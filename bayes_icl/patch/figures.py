@@ -19,8 +19,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from bayes_icl.core.files import beside, file_name, read_table
+from bayes_icl.core.files import beside, file_name
 from bayes_icl.core.intervals import LEVEL_WORDS, Interval
+from bayes_icl.core.schemas import read_beside
+from bayes_icl.mechanism.placebos import are_placebos
 from bayes_icl.patch.drawing import (
     GREY,
     KINDS,
@@ -34,7 +36,7 @@ from bayes_icl.patch.drawing import (
     round_words,
     unique,
 )
-from bayes_icl.patch.outputs import PATCH_TABLES
+from bayes_icl.patch.outputs import TABLES
 from bayes_icl.patch.step_figures import backups_figure, mlps_figure, repair_figure, roles_figure, steps_figure
 from bayes_icl.writing import style
 from bayes_icl.writing.style import INK, VERMILION, ZERO, number_words, styled, titled
@@ -131,7 +133,7 @@ def rounds_figure(rounds: pd.DataFrame) -> Figure:
         for kind, offset in zip(kinds, np.linspace(-0.2, 0.2, len(kinds)) if len(kinds) > 1 else [0.0]):
             colour, marker = KINDS[kind]
             ablated = own[(own.kind == kind) & (own["set"] == "ablated")].sort_values("round")
-            placebo = own[(own.kind == kind) & own["set"].str.startswith("placebo")]
+            placebo = own[(own.kind == kind) & are_placebos(own["set"])]
             x, look = ablated["round"] + offset, {"color": colour, "marker": marker, "ms": 3.5}
             for ax, column in ((above, "transfer_layer"), (below, "a_own")):
                 ax.plot(placebo["round"] + offset + 0.08, placebo[column], "o", color=GREY, ms=2, zorder=2)
@@ -223,7 +225,7 @@ def redundancy_figure(
 
 def patch_figures(out: Path) -> dict[str, Figure]:
     """The figures by name, all of them from the tables beside the effects file."""
-    table = {name: read_table(beside(out, f"{name}.csv")) for name in PATCH_TABLES}
+    table = read_beside(out, TABLES)
     facts = json.loads(beside(out, "json").read_text())
     rules = {task: own["rule_measured"] for task, own in facts.items() if own["taught"]}
     drawn_of = {name: next(iter(facts.values()))[name] for name in ("kind", "position")}

@@ -9,8 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from bayes_icl.core.files import beside, read_table
+from bayes_icl.core.files import beside
 from bayes_icl.core.intervals import TAIL
+from bayes_icl.core.schemas import read_beside
+from bayes_icl.patch.outputs import TABLES
 from bayes_icl.patch.steps import STEPS
 from bayes_icl.patch.tables import costly_table, rounds_table, steps_table
 from bayes_icl.writing.blocks import Heading, Tabled, Text, to_terminal
@@ -30,8 +32,7 @@ def summarise_patch(out: Path) -> str:
         The effects file of `patch`; its tables stand beside it.
     """
     facts = json.loads(beside(out, "json").read_text())
-    names = ("rounds", "backups", "halves", "heads", "steps")
-    tables = {name: read_table(beside(out, f"{name}.csv")) for name in names}
+    tables = read_beside(out, TABLES)
     blocks: list[Heading | Text | Tabled] = []
     for task, own in facts.items():
         parts = {name: table[table.task == task] for name, table in tables.items()}

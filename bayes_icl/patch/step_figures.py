@@ -13,10 +13,20 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from bayes_icl.core.intervals import LEVEL_WORDS, Interval
+from bayes_icl.mechanism.thresholds import STEP_LEAST
 from bayes_icl.patch.drawing import GREY, KINDS, label_points, line, round_colour, unique
-from bayes_icl.patch.steps import MATERIAL
 from bayes_icl.writing import style
-from bayes_icl.writing.style import BLUE, GREEN, INK, PINK, VERMILION, ZERO, number_words, styled, titled
+from bayes_icl.writing.style import (
+    BLUE,
+    GREEN,
+    INK,
+    PINK,
+    VERMILION,
+    ZERO,
+    number_words,
+    styled,
+    titled,
+)
 
 OTHERS = {"same y, other x": (PINK, "^")}  # of steps
 
@@ -206,7 +216,7 @@ def steps_figure(steps: pd.DataFrame) -> Figure:
     figure, axes = style.panels(len(tasks), heights, 0.75)
     for ax, task in zip(axes.flat, tasks):
         ax.axvline(0, color=INK, lw=0.6, zorder=0)
-        ax.axvline(MATERIAL, color=INK, lw=0.6, ls=style.DASHES, zorder=0)
+        ax.axvline(STEP_LEAST, color=INK, lw=0.6, ls=style.DASHES, zorder=0)
         for y, row in places[task]:
             colour, marker = (KINDS | OTHERS).get(row.kind, (INK, "o"))
             ax.plot([row.share_low, row.share_high], [y, y], color=colour, lw=1, zorder=2)
@@ -219,7 +229,7 @@ def steps_figure(steps: pd.DataFrame) -> Figure:
         kind: {"color": colour, "marker": marker, "ms": 3.2, "lw": 1} for kind, (colour, marker) in marks.items()
     }
     styles["open: decides nothing"] = {"color": INK, "marker": "o", "mfc": "w", "ms": 3.2, "lw": 1}
-    styles[f"material: {MATERIAL}"] = {"color": INK, "lw": 0.6, "ls": style.DASHES}
+    styles[f"material: {STEP_LEAST}"] = {"color": INK, "lw": 0.6, "ls": style.DASHES}
     style.legend(figure, styles, ncols=len(styles) if len(tasks) > 1 else 3, columnspacing=1.2)
     return titled(figure, "", f"share of what the rule adds, both in nats (bars: {LEVEL_WORDS})")
 

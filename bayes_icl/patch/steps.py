@@ -10,8 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from bayes_icl.core.intervals import flat, t_interval
-
-MATERIAL = 0.1  # share of what the rule adds below which a way is not needed
+from bayes_icl.mechanism.thresholds import STEP_LEAST
 
 STEPS = {
     1: "heads bring x to y",
@@ -45,9 +44,9 @@ def judge(steps: pd.DataFrame) -> dict[int, str]:
     for step in STEPS:
         own = steps[steps.step == step]
         ways_, heads = (own[own.decides == what] for what in ("way", "heads"))
-        hold = (ways_.share_low >= MATERIAL) & (ways_.beyond_low > 0)
-        told = (heads.share_low >= MATERIAL) & (heads.n_as_much == 0) & (heads.n_controls > 0)
-        if len(ways_) and (ways_.share_high < MATERIAL).all():
+        hold = (ways_.share_low >= STEP_LEAST) & (ways_.beyond_low > 0)
+        told = (heads.share_low >= STEP_LEAST) & (heads.n_as_much == 0) & (heads.n_controls > 0)
+        if len(ways_) and (ways_.share_high < STEP_LEAST).all():
             verdicts[step] = "rejected"
         elif len(ways_) and hold.all() and (step == 2 or (len(heads) and told.all())):
             verdicts[step] = "supported"

@@ -9,8 +9,12 @@ import pandas as pd
 
 from bayes_icl.core.files import file_name
 from bayes_icl.core.intervals import LEVEL_WORDS
+from bayes_icl.mechanism.placebos import is_placebo
 from bayes_icl.writing import columns
-from bayes_icl.writing.tables import SEVERAL, PaperTable
+from bayes_icl.writing.tables import (
+    SEVERAL,
+    PaperTable,
+)
 
 
 def rounds_table(rounds: pd.DataFrame) -> PaperTable:
@@ -43,9 +47,7 @@ def rounds_table(rounds: pd.DataFrame) -> PaperTable:
 
 
 def _ablated(row: Any) -> str:
-    return columns.one_line(
-        row.set if str(row.set).startswith("placebo") else row.layers_text if row.n_heads else "nothing"
-    )
+    return columns.one_line(row.set if is_placebo(row.set) else row.layers_text if row.n_heads else "nothing")
 
 
 def backups_table(backups: pd.DataFrame) -> PaperTable:

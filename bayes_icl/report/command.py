@@ -14,10 +14,11 @@ from bayes_icl.core.outputs import Output
 from bayes_icl.core.provenance import provenance
 from bayes_icl.curves import newest_curves, read_curves
 from bayes_icl.report.claims import claims
-from bayes_icl.report.outputs import STAGES, gather
+from bayes_icl.report.outputs import gather
 from bayes_icl.report.page import render, sentences_latex
 from bayes_icl.report.sections import compose, draw, open_with
 from bayes_icl.report.settings import ReportSettings
+from bayes_icl.report.stages import STAGES
 from bayes_icl.writing.numbers import Quotes, latex_macros
 from bayes_icl.writing.stage import Found
 from bayes_icl.writing.style import figure_files
@@ -51,7 +52,7 @@ def main(settings: ReportSettings) -> int:
         with drawn.held(force=settings.force):
             drawn.write(figures, of=out)
     for missing in found.missing.values():
-        print(f"not in the report: {STAGES[missing.stage]} ({missing.why}); {missing.command}", file=sys.stderr)
+        print(f"not in the report: {STAGES[missing.stage].title} ({missing.why}); {missing.command}", file=sys.stderr)
     print(beside)
     print(out)
     return DONE
@@ -61,14 +62,8 @@ def _compose(
     path: Path, settings: ReportSettings, out: Path, started: datetime
 ) -> tuple[Found, dict[str, bytes], dict[str, bytes]]:
     """What was found, the page and what belongs to it, and the figures; files by name as seen from the page."""
-    found = gather(
-        path,
-        read_curves(path),
-        fits=settings.fits,
-        effects=settings.effects,
-        patch=settings.patch,
-        calibration=settings.calibration,
-    )
+    named = {stage.flag: getattr(settings, stage.flag, None) for stage in STAGES.values() if stage.flag}
+    found = gather(path, read_curves(path), named)
     quotes = Quotes()
     figures = draw(found)
     heads, patched, facts = found.tables.get("attribute", {}), found.tables.get("patch"), found.facts

@@ -12,17 +12,12 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from bayes_icl.attribute.settings import AttributeSettings
-from bayes_icl.calibrate.settings import CalibrateSettings
-from bayes_icl.collect.settings import CollectSettings
 from bayes_icl.core.intervals import LEVEL_WORDS
 from bayes_icl.core.provenance import command_of
 from bayes_icl.curves import null_controls
-from bayes_icl.fit.settings import FitSettings
-from bayes_icl.patch.settings import PatchSettings
 from bayes_icl.report.claims import Claim
-from bayes_icl.report.outputs import STAGES
 from bayes_icl.report.sections import Opening
+from bayes_icl.report.stages import STAGES
 from bayes_icl.writing.blocks import Section
 from bayes_icl.writing.interactive import STYLE, library
 from bayes_icl.writing.numbers import Quotes, escape_latex, to_html, to_latex
@@ -68,7 +63,7 @@ def render(
         explorer_style=Markup(STYLE),
         library=Markup(library()) if interactive else "",
         commands=commands_of(found),
-        stages=STAGES,
+        stages={name: stage.title for name, stage in STAGES.items()},
         record=record,
         generator=GENERATOR,
         level=LEVEL_WORDS.replace(" ", "\u00a0"),
@@ -105,17 +100,10 @@ def _image(figure: Figure) -> Image:
 
 def commands_of(found: Found) -> dict[str, str]:
     """By stage, the command that makes its output again."""
-    defaults: dict[str, object] = {
-        "collect": CollectSettings(),
-        "fit": FitSettings(),
-        "attribute": AttributeSettings(),
-        "patch": PatchSettings(),
-        "calibrate": CalibrateSettings(),
-    }
     return {
-        stage: command_of(stage, found.records[stage].get("settings", {}), default)
-        for stage, default in defaults.items()
-        if found.records.get(stage)
+        stage.name: command_of(stage.name, record.get("settings", {}), stage.settings())
+        for stage in STAGES.values()
+        if (record := found.records.get(stage.name))
     }
 
 

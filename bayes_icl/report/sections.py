@@ -7,17 +7,9 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from bayes_icl.attribute.figures import attribute_figures
-from bayes_icl.attribute.section import heads_section
-from bayes_icl.calibrate.figures import calibration_figures
-from bayes_icl.calibrate.section import calibration_section
 from bayes_icl.calibrate.sentences import calibration_differs
-from bayes_icl.fit.figures import fit_figures
-from bayes_icl.fit.section import fit_sections, refused_section
-from bayes_icl.patch.figures import patch_figures
-from bayes_icl.patch.section import patch_section
 from bayes_icl.report.claims import answer
-from bayes_icl.report.curves_section import curves_section
+from bayes_icl.report.stages import STAGES
 from bayes_icl.writing.blocks import Section
 from bayes_icl.writing.numbers import Quotes
 from bayes_icl.writing.stage import Found
@@ -25,17 +17,12 @@ from bayes_icl.writing.stage import Found
 
 def draw(found: Found) -> dict[str, Figure]:
     """The figures of all stages, by name."""
-    drawn: dict[str, Figure] = {}
-    if "fit" in found.folder:
-        drawn |= fit_figures(found.curves, found.folder["fit"])
-    if "attribute" in found.folder:
-        drawn |= {f"heads_{name}": figure for name, figure in attribute_figures(found.folder["attribute"]).items()}
-    if "patch" in found.folder:
-        drawn |= {f"patch_{name}": figure for name, figure in patch_figures(found.folder["patch"]).items()}
-    if "calibrate" in found.folder:
-        own = calibration_figures(found.folder["calibrate"])
-        drawn |= {f"calibration_{name}": figure for name, figure in own.items()}
-    return drawn
+    return {
+        name: figure
+        for stage in STAGES.values()
+        if stage.name in found.folder
+        for name, figure in stage.figures(found).items()
+    }
 
 
 class Opening(NamedTuple):
@@ -72,16 +59,8 @@ def open_with(found: Found, quotes: Quotes) -> Opening:
 
 def compose(found: Found, figures: Mapping[str, Figure], quotes: Quotes) -> list[Section]:
     """The sections of the page, in order; a stage that was not run has one that says how to run it."""
-    verdicts, *others = fit_sections(found, quotes)
-    sections = [
-        verdicts,
-        curves_section(found, quotes),
-        *others,
-        calibration_section(found, quotes),
-        heads_section(found, quotes),
-        patch_section(found, quotes),
-        refused_section(found, quotes),
-    ]
+    placed = [own for stage in STAGES.values() for own in stage.sections(found, quotes)]
+    sections = [section for _, section in sorted(placed, key=lambda own: own[0])]
     return [
         section._replace(blocks=[b for b in section.blocks if b.kind != "figure" or b.name in figures])
         for section in sections

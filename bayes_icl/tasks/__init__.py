@@ -4,4 +4,4 @@ from bayes_icl.tasks.builtin import BUILT_IN
 from bayes_icl.tasks.loading import FILES, load_tasks, task_of_examples
 from bayes_icl.tasks.task import Example, Task
 
-__all__ = ["BUILT_IN", "Example", "FILES", "Task", "load_tasks", "task_of_examples"]
+__all__ = ["BUILT_IN", "FILES", "Example", "Task", "load_tasks", "task_of_examples"]

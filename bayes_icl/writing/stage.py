@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 import xarray as xr
+from matplotlib.figure import Figure
 
 from bayes_icl.core.errors import shown
+from bayes_icl.core.schemas import Table
 from bayes_icl.models.names import title_of
+from bayes_icl.writing.blocks import Section
+from bayes_icl.writing.numbers import Quotes
 
 
 class Missing(NamedTuple):
@@ -72,3 +77,43 @@ class Found:
     def settings(self, stage: str) -> dict[str, Any]:
         """Those that a stage was run with; empty where it was not."""
         return self.records.get(stage, {}).get("settings", {})
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as the report reads it: where it writes, what is read of that, and what is made of it.
+
+    Attributes
+    ----------
+    name
+        Its command, and its key in `Found`.
+    title
+        What the report has of it, in words.
+    settings
+        The command's dataclass.
+    sections
+        Sections of the page, each with its place: those of low numbers come first.
+    figures
+        Figures by name, from what was read.
+    flag
+        The report's setting that names the output; empty if there is none.
+    place
+        From a curves file to where the output stands by default: a folder, or a netCDF file with tables beside it.
+    tables
+        Those that are read, by name.
+    facts
+        The JSON with facts by task, and the keys that each task needs.
+    gather
+        Finds the output in a way of its own, in place of the five fields above.
+    """
+
+    name: str
+    title: str
+    settings: Callable[[], Any]
+    sections: Callable[[Found, Quotes], Sequence[tuple[int, Section]]]
+    figures: Callable[[Found], Mapping[str, Figure]] = lambda found: {}
+    flag: str = ""
+    place: Callable[[Path], Path] | None = None
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    facts: tuple[str, frozenset[str]] = ("json", frozenset())
+    gather: Callable[[Found, Path | None], None] | None = None

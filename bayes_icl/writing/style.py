@@ -22,7 +22,7 @@ from scipy.optimize import isotonic_regression
 
 from bayes_icl.core.files import replacing
 from bayes_icl.curves import Curves
-from bayes_icl.hypotheses.hypothesis import HYPOTHESES, LAWS_MODULE
+from bayes_icl.hypotheses.law import HYPOTHESES, LAWS_MODULE
 
 COLUMN = 3.5  # inches: a column of a two-column paper
 

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,8 @@ from bayes_icl import fit
 from bayes_icl.core.errors import StatedError, exit_stating
 from bayes_icl.core.files import read_table
 from bayes_icl.curves import Curves, read_curves, write_netcdf
-from bayes_icl.fit import Case, FitSettings, fit_curves, fit_file, fitting, judge_cases, main, plan_cases
-from bayes_icl.fit import figures as fit_figures
-from bayes_icl.hypotheses import HYPOTHESES, LogNormal, hypothesis
-from bayes_icl.hypotheses import hypothesis as hypotheses_hypothesis
+from bayes_icl.fit import Case, FitSettings, fit_curves, fit_file, judge_cases, main, plan_cases
+from bayes_icl.hypotheses import HYPOTHESES, LogNormal, hypothesis, law
 from bayes_icl.inference import importance as inference_importance
 from bayes_icl.inference import posterior as inference_posterior
 from bayes_icl.inference.nuts import SamplerSettings
@@ -107,42 +104,6 @@ def ended(settings: FitSettings) -> int:
     return stopped.value.code
 
 
-# --------------------------------------------------------------------------------------------- help
-
-HEAVY = """
-import sys, runpy
-{first}
-sys.argv = ["fit", "--help"]
-try:
-    runpy.run_module("bayes_icl.fit", run_name="__main__")
-except SystemExit:
-    pass
-print("IMPORTED", *sorted({{"torch", "pymc", "arviz", "nutpie", "pandas", "xarray", "matplotlib"}} & set(sys.modules)))
-"""
-
-
-@pytest.mark.parametrize(("first", "expected"), [("", []), ("import arviz", ["arviz"])], ids=["help", "control"])
-def test_help_imports_nothing_heavy(first: str, expected: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-c", HEAVY.format(first=first)], capture_output=True, text=True, check=True)
-    imported = done.stdout.splitlines()[-1].split()
-    assert imported[0] == "IMPORTED"
-    assert set(expected) <= set(imported[1:])
-    assert expected or not imported[1:]
-    assert "--hypotheses" in done.stdout and "--n-min" in done.stdout
-
-
-def test_help_takes_less_than_a_second(tmp_path: Path) -> None:
-    """The best of three, since other programs share the machine."""
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = run("--help", cwd=tmp_path)
-        seconds.append(time.perf_counter() - start)
-        assert done.returncode == 0
-        assert "Fit the hypotheses to a curves file" in done.stdout
-    assert min(seconds) < 1
-
-
 # --------------------------------------------------------------------------------------------- stated errors
 
 
@@ -211,7 +172,7 @@ def test_the_shell_sees_the_same(tmp_path: Path) -> None:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take half the time of a run and more."""
-    monkeypatch.setattr(fit_figures, "fit_figures", lambda *_: {})
+    monkeypatch.setattr("bayes_icl.fit.command.fit_figures", lambda *_: {})
 
 
 @pytest.fixture
@@ -224,7 +185,7 @@ def fits_made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls.append(len(cases))
         return real(cases, *arguments, **named)
 
-    monkeypatch.setattr(fitting, "fit_curves", counted)
+    monkeypatch.setattr("bayes_icl.fit.command.fit_curves", counted)
     return calls
 
 
@@ -349,7 +310,7 @@ def test_nothing_is_fitted_again_unless_it_must(
     out = csv.parent / "out"
     before = snapshot(out)
     drawn: list[Any] = []
-    monkeypatch.setattr(fit_figures, "fit_figures", lambda *arguments: drawn.append(arguments) or {})
+    monkeypatch.setattr("bayes_icl.fit.command.fit_figures", lambda *arguments: drawn.append(arguments) or {})
     capsys.readouterr()
     assert ended(settings_for(csv)) == first
     assert "was made from these curves" in capsys.readouterr().err
@@ -378,7 +339,7 @@ def test_a_run_stopped_while_it_fits_leaves_what_there_was(
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(inference_importance, "sample_fast", stop)
+    monkeypatch.setattr("bayes_icl.fit.fitting.sample_fast", stop)
     assert ended(settings_for(csv, seed=1, force=True)) == 130
     assert snapshot(csv.parent / "out") == before
     assert ended(settings_for(csv, out=csv.parent / "new")) == 130
@@ -701,7 +662,7 @@ def theirs(xp, n, half):
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test registers is gone after it."""
     before = dict(HYPOTHESES)
-    monkeypatch.setattr(hypotheses_hypothesis, "_LOADED", {})
+    monkeypatch.setattr(law, "_LOADED", {})
     yield
     HYPOTHESES.clear()
     HYPOTHESES.update(before)
@@ -839,7 +800,7 @@ def test_what_the_fast_engine_cannot_fit_nuts_scores(monkeypatch: pytest.MonkeyP
         fitted = real(hypothesis, *arguments, **named)
         return dataclasses.replace(fitted, k_hat=0.9, ess=100.0) if hypothesis.name == "power" else fitted
 
-    monkeypatch.setattr(inference_importance, "sample_fast", spoilt)
+    monkeypatch.setattr("bayes_icl.fit.fitting.sample_fast", spoilt)
     cases = [Case(curves, headline=True)]
     sampler = SamplerSettings(**SHORT)
     fast = fit_curves(cases, THREE, engine="auto", sampler=sampler, workers=1)

@@ -19,10 +19,10 @@ from scipy.special import expit, logit
 from simulate import prior_draws
 
 from bayes_icl.core.errors import StatedError
+from bayes_icl.core.parallel import run_jobs
 from bayes_icl.curves import Curves
-from bayes_icl.hypotheses import HYPOTHESES, LogNormal, Prior, Uniform, hypothesis, load_hypotheses
-from bayes_icl.hypotheses import hypothesis as hypotheses_hypothesis
-from bayes_icl.hypotheses.hypothesis import DOF_PRIOR, SHARED_PRIORS
+from bayes_icl.hypotheses import HYPOTHESES, LogNormal, Prior, Uniform, hypothesis, law, load_hypotheses
+from bayes_icl.hypotheses.law import DOF_PRIOR, SHARED_PRIORS
 from bayes_icl.hypotheses.laws import lapse_from_scaling_law, scaling_log_odds, scaling_matrix
 from bayes_icl.inference.noise import Statistics, summarise
 
@@ -540,7 +540,7 @@ def test_widened_priors(name: str) -> None:
 
 
 def test_registering_makes_a_hypothesis_and_never_replaces_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bayes_icl.hypotheses.hypothesis.HYPOTHESES", known := dict(HYPOTHESES))
+    monkeypatch.setattr("bayes_icl.hypotheses.law.HYPOTHESES", known := dict(HYPOTHESES))
 
     @hypothesis(
         "root", complexity=2, priors={"s": LogNormal(0, 1)}, meanings={"s": "shift"}, reference="me", predicts="x"
@@ -572,9 +572,9 @@ def square_root(xp, n, s):
 @pytest.fixture
 def registry() -> Iterator[dict[str, Any]]:
     """What a file registers is taken back after the test."""
-    before, loaded = dict(HYPOTHESES), dict(hypotheses_hypothesis._LOADED)
+    before, loaded = dict(HYPOTHESES), dict(law._LOADED)
     yield HYPOTHESES
-    for table, old in ((HYPOTHESES, before), (hypotheses_hypothesis._LOADED, loaded)):
+    for table, old in ((HYPOTHESES, before), (law._LOADED, loaded)):
         table.clear()
         table.update(old)  # type: ignore[arg-type]
 
@@ -696,17 +696,17 @@ def test_no_law_is_another_one_under_a_second_name() -> None:
 # --------------------------------------------------------------------------------------------- other processes
 
 
-def test_hypotheses_travel_by_name_where_they_are_registered(registry: dict[str, Any]) -> None:
-    """A user's curve is in no module that another process could import."""
-    import pickle
-
+def test_laws_travel_with_their_curves(registry: dict[str, Any]) -> None:
+    """A law that a notebook registers is in no module that another process could import."""
     exec(GOOD, {"__name__": "my_laws"})
-    for name in ("additive", "square_root"):
-        for h in (registry[name], registry[name].varied(student=True, prior_width=2.0)):
-            assert pickle.loads(pickle.dumps(h)) == h
-    stranger = dataclasses.replace(registry["square_root"], complexity=7)
-    with pytest.raises(Exception, match="square_root"):  # the control: one that is not registered has no name to go by
-        pickle.loads(pickle.dumps(stranger))
+    n = np.arange(1.0, 5.0)
+    with run_jobs(2) as run:
+        for name in ("additive", "square_root"):
+            h = registry[name].varied(student=True, prior_width=2.0)
+            one = {parameter: np.ones((1, 1)) for parameter in h.priors}
+            for _, (back, curve) in run(lambda h, one: (h, h.curve(np, n, **one)), [(h, one)] * 2):
+                np.testing.assert_array_equal(curve, h.curve(np, n, **one))
+                assert back.all_priors == h.all_priors and (back == h or name == "square_root")
 
 
 @pytest.mark.parametrize(

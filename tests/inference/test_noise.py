@@ -22,7 +22,7 @@ from simulate import prior_draws, simulate_curves, with_evidence
 
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses import HYPOTHESES, Hypothesis
-from bayes_icl.hypotheses.hypothesis import LEAST_TOTAL
+from bayes_icl.hypotheses.kinds import LEAST_TOTAL
 from bayes_icl.inference import noise as inference_noise
 from bayes_icl.inference.noise import JITTER, Statistics, summarise
 

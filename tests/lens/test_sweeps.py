@@ -20,8 +20,8 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, GraniteConfig, Granite
 
 from bayes_icl.core.errors import StatedError
 from bayes_icl.lens.edits import Edits, heads_replaced, outputs_of
-from bayes_icl.lens.sweeps import Base, Row, Watched, base_run, sweep
-from bayes_icl.mechanism.direct_effects import Parts, direct_effects
+from bayes_icl.lens.sweeps import Base, EffectProbe, Row, base_run, sweep
+from bayes_icl.mechanism.direct_effects import DirectEffects, direct_effects
 from bayes_icl.mechanism.episodes import Episode, Target
 from bayes_icl.models import Model
 from bayes_icl.models.prompts import Branches, Prompt
@@ -377,7 +377,7 @@ def episode_of(tokens: np.ndarray) -> Episode:
     return Episode(0, prompt, (empty, empty, empty), Target(at, np.array([5]), None))  # type: ignore[arg-type]
 
 
-def parts_along(model: Model, episode: Episode, clean: Parts | None = None) -> Parts:
+def parts_along(model: Model, episode: Episode, clean: DirectEffects | None = None) -> DirectEffects:
     along = None if clean is None else clean.direction
     return direct_effects(model.anatomy, [episode], by_source=False, along=along)
 
@@ -401,7 +401,7 @@ def test_what_rows_write_is_their_direct_effect(model_of: Callable[[str], Model]
     base = base_run(anatomy, episode.prompt.tokens, first)
     seen = [x[0] for x in clean.seen]
     head_, mlp_ = torch.from_numpy(clean.head[0]), torch.from_numpy(clean.mlp[0])
-    watched = Watched(width - 1, clean.direction[0], seen, head_, mlp_)
+    watched = EffectProbe(width - 1, clean.direction[0], seen, head_, mlp_)
     ratios: list[float] = []
     for at_once in (8192, 3 * width):
         for some in sweep(anatomy, base, rows, [width - 1], watched=watched, at_once=at_once):
@@ -474,7 +474,7 @@ def test_watching_changes_no_logits(model_of: Callable[[str], Model]) -> None:
     clean = parts_along(model, episode)
     base = base_run(model.anatomy, episode.prompt.tokens, 23)
     seen = [x[0] for x in clean.seen]
-    watched = Watched(3, clean.direction[0], seen, torch.from_numpy(clean.head[0]), torch.from_numpy(clean.mlp[0]))
+    watched = EffectProbe(3, clean.direction[0], seen, torch.from_numpy(clean.head[0]), torch.from_numpy(clean.mlp[0]))
     rows = [Row(1, {2: normal(64)}), Row(0, heads=heads_of([0], 17)), Row(0, mlps=mlps_of([1], 17))]
     assert torch.equal(swept(model, base, rows, watched=watched, stream=(1, 3)), swept(model, base, rows))
 

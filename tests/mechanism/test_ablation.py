@@ -21,7 +21,7 @@ from bayes_icl.mechanism.ablation import ablate_episode, ablated_effects, edits_
 from bayes_icl.mechanism.direct_effects import attribute_task, direct_effects
 from bayes_icl.mechanism.episodes import Episode, recorded_episodes
 from bayes_icl.mechanism.head_names import Heads
-from bayes_icl.mechanism.mean_outputs import WAYS, MeanOutputs
+from bayes_icl.mechanism.mean_outputs import TASK_MEANS, MeanOutputs
 from bayes_icl.models import Model
 from bayes_icl.models.readouts import Vocabulary
 from bayes_icl.tasks import load_tasks
@@ -211,7 +211,7 @@ def test_an_ablated_head_says_nothing_of_its_episode(
     assert (ablated[0][1][:, 0] - clean[0][1][:, 0]).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", TASK_MEANS)
 @pytest.mark.parametrize("readout", ["complement", "foil"])
 @pytest.mark.parametrize("name", KINDS)
 def test_a_loss_is_taken_apart(

@@ -21,13 +21,12 @@ from scipy.stats import t as student
 from bayes_icl.collect import collect_curves
 from bayes_icl.lens.edits import Edits, heads_replaced
 from bayes_icl.lens.sweeps import Row
+from bayes_icl.mechanism.ablation_values import AblationValues, edits_from
 from bayes_icl.mechanism.direct_effects import direct_effects
 from bayes_icl.mechanism.episodes import Episode
 from bayes_icl.mechanism.head_names import Heads, by_layer
 from bayes_icl.mechanism.redundancy import (
-    ALPHA,
-    MATERIAL,
-    Singles,
+    SingleAblations,
     ablate_each,
     ablate_sets,
     counts_ablated,
@@ -36,7 +35,7 @@ from bayes_icl.mechanism.redundancy import (
     orders,
     stack,
 )
-from bayes_icl.mechanism.stand_ins import StandIns, edits_from
+from bayes_icl.mechanism.thresholds import BACKUP_ALPHA, BACKUP_LEAST
 from bayes_icl.mechanism.transfer import pairs_of, permuted
 from bayes_icl.models import Model
 from bayes_icl.tasks import load_tasks
@@ -64,7 +63,7 @@ def runs(model_of: Callable[[str], Model], curves: xr.Dataset) -> list[Episode]:
 
 def given_in(model: Model, runs: list[Episode], kind: str = "mean") -> torch.Tensor:
     """What stands in for the first run's heads, shape (layer, pos, head, d_head)."""
-    return StandIns(model.anatomy, runs, [permuted(run, N, 0) for run in runs]).of(runs[0].seq, kind)[0]
+    return AblationValues(model.anatomy, runs, [permuted(run, N, 0) for run in runs]).of(runs[0].seq, kind)[0]
 
 
 def everywhere(run: Episode) -> np.ndarray:
@@ -105,7 +104,7 @@ def test_each_head_is_a_run_of_its_own_without_it(
         clean = direct_effects(model.anatomy, [run])
         whole = direct_effects(model.anatomy, [run], along=along)
     for layer, head in ALL:
-        own = Singles(*(float(x[layer, head]) for x in found))  # type: ignore[arg-type]
+        own = SingleAblations(*(float(x[layer, head]) for x in found))  # type: ignore[arg-type]
         assert own.direct == pytest.approx(float(whole.head[0, layer, head]), abs=1e-5)
         if (layer, head) in gone:
             assert np.isnan([own.lost, own.taken, own.other_heads, own.mlps, own.norm]).all()
@@ -348,8 +347,8 @@ def test_a_growth_that_does_not_matter_names_nobody(quickly: None) -> None:
     before, after = noise(1)
     after[:, 1, 1] += 1.0
     mean = growths(before, after)[0][1, 1]
-    assert name_backups(before, after, np.full(24, 0.999 * mean / MATERIAL))
-    assert not name_backups(before, after, np.full(24, 1.001 * mean / MATERIAL))
+    assert name_backups(before, after, np.full(24, 0.999 * mean / BACKUP_LEAST))
+    assert not name_backups(before, after, np.full(24, 1.001 * mean / BACKUP_LEAST))
     assert not name_backups(before, after, np.zeros(24)) and not name_backups(before, after, np.full(24, -1.0))
     assert not name_backups(before[:2], after[:2], np.ones(2))  # one pair to choose on
     assert not name_backups(before, after - 3, np.full(24, 1.0))  # costs less than before
@@ -372,8 +371,8 @@ def test_backups_are_those_of_the_definition(seed: int, planted: float) -> None:
         other[1::2] = 50.0
         assert name_backups(before, odd, other) == found
     mean, p = growths(before, after)
-    sure = holm(p.ravel()).reshape(p.shape) <= ALPHA
-    expected = np.argwhere(sure & (mean >= MATERIAL * rule[::2].mean()))
+    sure = holm(p.ravel()).reshape(p.shape) <= BACKUP_ALPHA
+    expected = np.argwhere(sure & (mean >= BACKUP_LEAST * rule[::2].mean()))
     assert {one.head for one in found} == {tuple(head) for head in expected.tolist()}
     means = [mean[one.head] for one in found]
     assert means == sorted(means, reverse=True)
@@ -381,7 +380,7 @@ def test_backups_are_those_of_the_definition(seed: int, planted: float) -> None:
 
 def test_noise_names_a_head_in_one_simulation_of_twenty(quickly: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """400 simulations of 30 heads: no more than 99.9 % of draws at 5 % have; without the correction, most do."""
-    n_sims, bound = 400, int(binom.ppf(0.999, 400, ALPHA))
+    n_sims, bound = 400, int(binom.ppf(0.999, 400, BACKUP_ALPHA))
     rule = np.full(24, 1e-9)  # so that any growth is large enough
     named = sum(bool(name_backups(*noise(seed), rule)) for seed in range(n_sims))
     assert 0 < named <= bound < 0.1 * n_sims

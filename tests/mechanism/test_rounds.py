@@ -21,11 +21,11 @@ from bayes_icl.collect import collect_curves
 from bayes_icl.core.errors import StatedError
 from bayes_icl.lens.edits import heads_replaced
 from bayes_icl.lens.sweeps import Row, base_run
+from bayes_icl.mechanism.ablation_values import REFERENCE_KINDS, AblationValues, edits_from, places_ablated
 from bayes_icl.mechanism.episodes import Episode
 from bayes_icl.mechanism.head_names import Heads, heads_named, name_of
-from bayes_icl.mechanism.redundancy import Backup, Singles, ablate_each
+from bayes_icl.mechanism.redundancy import Backup, SingleAblations, ablate_each
 from bayes_icl.mechanism.rounds import (
-    RULE_LEAST,
     backup_rows,
     carried,
     describe,
@@ -34,7 +34,7 @@ from bayes_icl.mechanism.rounds import (
     norms_taken,
     singles_of,
 )
-from bayes_icl.mechanism.stand_ins import KINDS, StandIns, edits_from, places_ablated
+from bayes_icl.mechanism.thresholds import RULE_LEAST
 from bayes_icl.mechanism.transfer import Pair, matched, pairs_of, permuted
 from bayes_icl.models import Model
 from bayes_icl.models.prompts import ROLES
@@ -62,10 +62,10 @@ def pairs_at(model_of: Callable[[str], Model], curves: xr.Dataset) -> Callable[[
     )
 
 
-def stand_ins(model: Model, pairs: Sequence[Pair], shuffled: bool = True) -> tuple[StandIns, list[Episode]]:
+def ablation_values(model: Model, pairs: Sequence[Pair], shuffled: bool = True) -> tuple[AblationValues, list[Episode]]:
     runs = [pair.a for pair in pairs]
     references = [permuted(run, N, 0) for run in runs] if shuffled else runs[1:] + runs[:1]
-    return StandIns(model.anatomy, runs, references), references
+    return AblationValues(model.anatomy, runs, references), references
 
 
 # ------------------------------------------------------------------------------------------------- what stands in
@@ -89,12 +89,12 @@ def places_of(episode: Episode) -> list[tuple[int, int, int]]:
 
 @pytest.mark.parametrize(("shuffled", "n_runs"), [(True, SEQS), (True, 1), (False, SEQS)])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_stand_ins_are_zero_a_mean_over_references_or_one_of_them(
+def test_ablation_values_are_zero_a_mean_over_references_or_one_of_them(
     model_of: Callable[[str], Model], pairs_at: Callable[[str], list[Pair]], name: str, shuffled: bool, n_runs: int
 ) -> None:
     """At the same shot, role and distance from the answer; over shots where no reference has that shot's place."""
     model, pairs = model_of(name), pairs_at("last")[:n_runs]
-    found, references = stand_ins(model, pairs, shuffled)
+    found, references = ablation_values(model, pairs, shuffled)
     by_place: dict[tuple[int, int, int], list[torch.Tensor]] = defaultdict(list)
     over_shots: dict[tuple[bool, int, int], list[torch.Tensor]] = defaultdict(list)
     theirs = []  # (pos, layer, heads and MLP in one)
@@ -108,7 +108,7 @@ def test_stand_ins_are_zero_a_mean_over_references_or_one_of_them(
     fallen_back = alone = 0
     for pair, reference, own in zip(pairs, references, theirs):
         n, seq = len(pair.a.prompt.tokens), pair.a.seq
-        given = {kind: [x.flatten(2) for x in found.of(seq, kind)] for kind in KINDS}
+        given = {kind: [x.flatten(2) for x in found.of(seq, kind)] for kind in REFERENCE_KINDS}
         given_ = {kind: torch.cat(x, -1).transpose(0, 1) for kind, x in given.items()}
         assert all(x.shape == (n, 2, 128) for x in given_.values())
         assert not given_["zero"].any()
@@ -132,7 +132,7 @@ def test_shuffled_references_say_nothing_of_the_query_that_is_not_said_anyway(
 ) -> None:
     """The mean is the same for all runs at the last position, which stands at the same place in all."""
     model, pairs = model_of("llama"), pairs_at("last")
-    found, _ = stand_ins(model, pairs)
+    found, _ = ablation_values(model, pairs)
     last = [found.of(pair.a.seq, "mean")[0][:, -1] for pair in pairs]
     assert all(torch.equal(x, last[0]) for x in last)
     resampled = [found.of(pair.a.seq, "resample")[0][:, -1] for pair in pairs]
@@ -145,7 +145,7 @@ def test_heads_are_replaced_at_their_places_only(
 ) -> None:
     """Elsewhere they hand on what they do in that run."""
     model, pairs = model_of("llama"), pairs_at("last")
-    found, _ = stand_ins(model, pairs)
+    found, _ = ablation_values(model, pairs)
     for pair in pairs[:3]:
         run = pair.a
         at = places_ablated(run, where)
@@ -179,7 +179,7 @@ def test_a_heads_own_output_put_in_its_place_is_stated(
 ) -> None:
     """It would pass for an ablation without effect; so would one whose places are not in the prompt."""
     model, pairs = model_of("llama"), pairs_at("last")
-    itself = StandIns(model.anatomy, [pairs[0].a], [pairs[0].a])
+    itself = AblationValues(model.anatomy, [pairs[0].a], [pairs[0].a])
     for kind in ("mean", "resample"):
         with pytest.raises(StatedError, match="nothing would be ablated"):
             carried(model.anatomy, pairs[:1], HEADS, itself, kind)
@@ -255,7 +255,7 @@ def test_what_is_carried_is_that_of_hooked_runs(
 ) -> None:
     """A without some heads, its stream at every point put into B: two plain runs with hooks."""
     model, pairs = model_of(name), pairs_at(position)
-    given, _ = stand_ins(model, pairs)
+    given, _ = ablation_values(model, pairs)
     seen: list[int] = []
     found = carried(
         model.anatomy, pairs, HEADS, given, kind, where=where, position=position, on_pair=lambda: seen.append(1)
@@ -296,7 +296,7 @@ def test_the_norm_taken_is_that_of_what_goes(
 ) -> None:
     """Written out through the projection, over tokens of a place and runs."""
     model, pairs = model_of("llama"), pairs_at("last")
-    given, _ = stand_ins(model, pairs)
+    given, _ = ablation_values(model, pairs)
     places = {where: functools.partial(places_ablated, where=where) for where in ("everywhere", "answer", "last")}
     found = norms_taken(model.anatomy, pairs, given, ("mean", "zero"), places)
     assert set(found) == {f"{kind} {where}" for kind in ("mean", "zero") for where in places}
@@ -318,9 +318,9 @@ def test_heads_alone_are_those_of_each_run(
     model_of: Callable[[str], Model], pairs_at: Callable[[str], list[Pair]]
 ) -> None:
     model, pairs = model_of("llama"), pairs_at("last")
-    given, _ = stand_ins(model, pairs)
+    given, _ = ablation_values(model, pairs)
     found = singles_of(model.anatomy, pairs, given, "mean", [(0, 1)], where="answer")
-    assert isinstance(found, Singles) and all(x.shape == (len(pairs), 2, 4) for x in found)
+    assert isinstance(found, SingleAblations) and all(x.shape == (len(pairs), 2, 4) for x in found)
     z = given.of(pairs[2].a.seq, "mean")[0]
     edits = edits_from([(0, 1)], z, places_ablated(pairs[2].a, "answer"))
     for x, y in zip(found, ablate_each(model.anatomy, pairs[2].a, z, edits=edits)):
@@ -437,11 +437,11 @@ def test_a_rule_is_half_a_nat_for_sure() -> None:
 # ------------------------------------------------------------------------------------------------- who takes over
 
 
-def singles_so(n: int, shape: tuple[int, int], rng: np.random.Generator) -> Singles:
-    return Singles(*(0.1 * rng.normal(size=(n, *shape)) for _ in Singles._fields))
+def singles_so(n: int, shape: tuple[int, int], rng: np.random.Generator) -> SingleAblations:
+    return SingleAblations(*(0.1 * rng.normal(size=(n, *shape)) for _ in SingleAblations._fields))
 
 
-def grown(singles: Singles, head: tuple[int, int], rng: np.random.Generator, **by: float) -> Singles:
+def grown(singles: SingleAblations, head: tuple[int, int], rng: np.random.Generator, **by: float) -> SingleAblations:
     """With some numbers of a head larger, more or less."""
     more = {name: getattr(singles, name).copy() for name in by}
     for name, amount in by.items():

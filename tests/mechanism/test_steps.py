@@ -19,8 +19,8 @@ from scipy.stats import binom
 from scipy.stats import t as student
 
 from bayes_icl.collect import collect_curves
+from bayes_icl.mechanism.ablation_values import AblationValues
 from bayes_icl.mechanism.episodes import Episode
-from bayes_icl.mechanism.stand_ins import StandIns
 from bayes_icl.mechanism.steps import (
     KNOCKOUTS,
     ROLES_OF_HEADS,
@@ -29,16 +29,17 @@ from bayes_icl.mechanism.steps import (
     answers_of,
     attending,
     attention_by_role,
+    attention_edges,
     form_of,
     induction_scores,
     read_token,
     shut_ways,
-    ways,
 )
+from bayes_icl.mechanism.thresholds import STEP_LEAST
 from bayes_icl.mechanism.transfer import Pair, cut, pairs_of, permuted
 from bayes_icl.models import Model
 from bayes_icl.models.readouts import Vocabulary
-from bayes_icl.patch.steps import MATERIAL, STEPS, experiment_row, judge
+from bayes_icl.patch.steps import STEPS, experiment_row, judge
 from bayes_icl.tasks import Example, load_tasks
 
 N = 3
@@ -97,7 +98,7 @@ def test_ways_of_a_small_prompt_by_hand(tiny: Model) -> None:
         "to_queries": {(last, j) for n in range(3) for j in queries[n]},
         "to_sink": {(last, 0)},
     }
-    found = ways(run)
+    found = attention_edges(run)
     assert list(found) == list(expected) == list(ROLES_OF_HEADS)
     for name, edges in found.items():
         assert edges.shape == (19, 19) and set(map(tuple, np.argwhere(edges).tolist())) == expected[name], name
@@ -112,7 +113,7 @@ def test_an_answer_begins_with_the_token_that_is_read(tiny: Model) -> None:
         run = spelled_out(task, examples, tiny, 2, token)
         assert str(tiny.tokenizer.decode(run.prompt.tokens[1:].tolist())) == "(47, 47)\n(8, 8)\n(13," + " " * token
         last = len(run.prompt.tokens) - 1
-        found = ways(run)
+        found = attention_edges(run)
         second = (13, 14, 15, 16)[token:]  # " 8)" and the line's end
         assert np.flatnonzero(found["to_answers"][last]).tolist() == [*answers, *second]
         assert np.flatnonzero(found["to_before"][last]).tolist() == [before, 12 + token]
@@ -125,14 +126,14 @@ def test_before_an_answer_may_stand_its_query(tiny: Model) -> None:
     """Without a separator, the token before an answer is the query's last."""
     run = spelled_out(class_task(), [Example("1a", "x"), Example("2k", "y"), Example("3b", "x")], tiny, 2, 0)
     assert str(tiny.tokenizer.decode(run.prompt.tokens[1:].tolist())) == "1ax\n2ky\n3b"
-    assert np.argwhere(ways(run)["to_before"]).tolist() == [[10, 2], [10, 6]]
-    assert np.argwhere(ways(run)["to_queries"]).tolist() == [[10, j] for j in (1, 2, 5, 6)]
+    assert np.argwhere(attention_edges(run)["to_before"]).tolist() == [[10, 2], [10, 6]]
+    assert np.argwhere(attention_edges(run)["to_queries"]).tolist() == [[10, j] for j in (1, 2, 5, 6)]
 
 
 @pytest.mark.parametrize("task", ["past_tense", "copy", "mapping"])
 def test_ways_go_back_and_do_not_meet(pairs_on: Callable[[str], list[Pair]], task: str) -> None:
     for pair in pairs_on(task):
-        found = ways(pair.a)
+        found = attention_edges(pair.a)
         total = np.zeros_like(found["bring"], dtype=int)
         for name, edges in found.items():
             row, column = np.nonzero(edges)
@@ -140,11 +141,11 @@ def test_ways_go_back_and_do_not_meet(pairs_on: Callable[[str], list[Pair]], tas
             total += edges
         assert total.max() == 1
         assert (answers_of(pair.a) == found["bring"].any(1)).all()
-        assert not ways(pair.b)["bring"].any()  # a bare query has no examples
+        assert not attention_edges(pair.b)["bring"].any()  # a bare query has no examples
         # The same examples whatever is asked: those rows of a prompt are those of a longer one.
         shorter = cut(pair.a, N - 1, len(pair.a.prompt.tokens) - int(pair.a.prompt.answer_start[N]))
         n = len(shorter.prompt.tokens)
-        assert (ways(shorter)["bring"] == found["bring"][:n, :n]).all()
+        assert (attention_edges(shorter)["bring"] == found["bring"][:n, :n]).all()
 
 
 @pytest.mark.parametrize("task", ["past_tense", "mapping"])
@@ -157,7 +158,7 @@ def test_attention_by_role_is_that_of_an_eager_run(
     for pair in pairs_on(task)[:2]:
         found, pattern = attention_by_role(model.anatomy, pair.a), patterns(model, pair.a.prompt.tokens)
         assert list(found) == list(ROLES_OF_HEADS)
-        for role, edges in ways(pair.a).items():
+        for role, edges in attention_edges(pair.a).items():
             rows = np.flatnonzero(edges.any(1))
             expected = np.mean([pattern[..., i, edges[i]].sum(-1) for i in rows], axis=0)
             np.testing.assert_allclose(found[role], expected, atol=1e-5)
@@ -204,7 +205,7 @@ def test_a_way_shut_is_an_eager_run_with_a_mask(
         assert set(found) == {"clean", *KNOCKOUTS}
         plain = odds_by_hand(forward(model, run.prompt.tokens)[-1], correct)
         assert found["clean"] == pytest.approx(plain, abs=3e-5)
-        edges = ways(run)
+        edges = attention_edges(run)
         edges["all"] = (shot == N)[:, None] & ((shot >= 0) & (shot < N))[None]
         for way in KNOCKOUTS:
             with eager(model), adding(model, edges[way]):
@@ -382,11 +383,11 @@ def test_ablated_mlps_are_hooked_runs(
     """A layer at a time and together, by place and readout."""
     model, pairs = model_of(name), pairs_on(task)
     runs = [pair.a for pair in pairs]
-    stand_ins = StandIns(model.anatomy, runs, [permuted(run, N, 0) for run in runs])
+    ablation_values = AblationValues(model.anatomy, runs, [permuted(run, N, 0) for run in runs])
     pair, point = pairs[1], 2
     form = form_for(model, task, pair, curves)
     assert (form.ahead is not None and len(form.ahead) == 1) == (task == "copy")
-    mlps = stand_ins.of(pair.a.seq, "mean")[1]
+    mlps = ablation_values.of(pair.a.seq, "mean")[1]
     found = ablate_mlps(model.anatomy, pair, mlps, form, point)
     names = {"past_tense": [], "mapping": ["format", "rule"], "copy": ["format", "rule", "parity"]}[task]
     assert set(found) == {
@@ -466,7 +467,7 @@ FILLED: list[Row] = [(step, what, 0.3, 0.5, 0.2, 20, 0) for step in (2, 3) for w
     [
         ([WAY, TOLD], "supported"),
         ([WAY, TOLD, TOLD], "supported"),
-        ([(1, "way", MATERIAL, 0.5, 0.01, 1, 0), (1, "heads", MATERIAL, 0.5, -0.1, 20, 0)], "supported"),
+        ([(1, "way", STEP_LEAST, 0.5, 0.01, 1, 0), (1, "heads", STEP_LEAST, 0.5, -0.1, 20, 0)], "supported"),
         ([WAY], "not seen"),  # no heads that go it
         ([TOLD], "not seen"),
         ([WAY, (1, "heads", 0.09, 0.5, 0.1, 20, 0)], "not seen"),  # may be less than a tenth

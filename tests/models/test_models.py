@@ -35,7 +35,7 @@ from bayes_icl.collect import collect_curves
 from bayes_icl.core.errors import StatedError
 from bayes_icl.core.files import sha256
 from bayes_icl.models import Model, load_model, loading, names
-from bayes_icl.models import model as models_model
+from bayes_icl.models.identity import hash_weights
 from bayes_icl.models.names import Wheel
 from bayes_icl.models.prompts import Branches, Prompt, encode_episode
 from bayes_icl.tasks import load_tasks
@@ -491,7 +491,7 @@ def test_a_converted_model_that_was_altered_is_made_again(
     hf, _ = loading._dequantised(tmp_path / "model.gguf")
     said = capsys.readouterr().err
     assert "was changed or damaged since it was made, and is made again" in said and said.count("\n") == 1
-    assert models_model._hash_weights(hf) == models_model._hash_weights(tiny.hf)
+    assert hash_weights(hf) == hash_weights(tiny.hf)
     loading._dequantised(tmp_path / "model.gguf")
     assert capsys.readouterr().err == ""  # the control
 
@@ -514,6 +514,6 @@ def test_one_of_an_earlier_version_that_was_cut_short_is_made_again(
     hf, _ = loading._dequantised(tmp_path / "model.gguf")
     said = capsys.readouterr().err
     assert "was changed or damaged since it was made, and is made again" in said and said.count("\n") == 1
-    assert models_model._hash_weights(hf) == models_model._hash_weights(tiny.hf)
+    assert hash_weights(hf) == hash_weights(tiny.hf)
     loading._dequantised(tmp_path / "model.gguf")
     assert capsys.readouterr().err == ""  # the control: it has its hashes now

@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bayes_icl.core.errors import StatedError
 from bayes_icl.models import Model
-from bayes_icl.models.prompts import Path, Prompt, encode_episode
+from bayes_icl.models.prompts import Prompt, TokenPath, encode_episode
 from bayes_icl.models.readouts import EpisodeReading, SetLogits, Vocabulary
 from bayes_icl.tasks import Example, Task, load_tasks
 
@@ -41,7 +41,7 @@ def next_log_p(model: Model, tokens: list[int]) -> np.ndarray:
         return model.hf(input_ids=torch.tensor([tokens])).logits[0, -1].double().log_softmax(-1).numpy()
 
 
-def log_p_path(model: Model, prefix: list[int], path: Path) -> float:
+def log_p_path(model: Model, prefix: list[int], path: TokenPath) -> float:
     """Brute-force teacher forcing: one forward a token."""
     return sum(next_log_p(model, [*prefix, *path[:j]])[path[j]] for j in range(len(path)))
 

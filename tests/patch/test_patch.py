@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +32,15 @@ from handmade import (
     random_model,
 )
 
-from bayes_icl import redundancy, rounds, steps
 from bayes_icl.collect import CollectSettings, collect_curves
 from bayes_icl.collect import main as collect_main
 from bayes_icl.core.errors import StatedError, exit_stating
 from bayes_icl.curves import read_curves, write_netcdf
-from bayes_icl.mechanism import rounds as mechanism_rounds
 from bayes_icl.mechanism.head_names import name_of
 from bayes_icl.mechanism.steps import OTHER_QUERY
 from bayes_icl.models import Model
-from bayes_icl.patch import Patched, main, patch_curves
-from bayes_icl.patch.outputs import DESCRIBED, PATCH_TABLES
+from bayes_icl.patch import PatchResult, experiment, main, patch_curves, redundancy, step_experiments
+from bayes_icl.patch.outputs import DESCRIBED, TABLES
 from bayes_icl.patch.settings import PatchSettings
 from bayes_icl.tasks import load_tasks
 
@@ -62,18 +57,18 @@ def built_curves(tiny: Model) -> xr.Dataset:
 
 
 @pytest.fixture(scope="module")
-def built(tiny: Model, built_curves: xr.Dataset) -> Patched:
+def built(tiny: Model, built_curves: xr.Dataset) -> PatchResult:
     """All experiments on the model that moves a task, and has one backup head."""
     return patch_curves(backup_model(tiny), built_curves, ["mapping"], PatchSettings(**BUILT))
 
 
-def ablated(found: Patched, task: str = "mapping") -> pd.DataFrame:
+def ablated(found: PatchResult, task: str = "mapping") -> pd.DataFrame:
     """The table of rounds, by round and kind, placebos left out."""
     own = found.tables["rounds"]
     return own[(own.task == task) & (own.set == "ablated")].set_index(["round", "kind"])
 
 
-def test_the_built_transfer_layers_are_found(built: Patched) -> None:
+def test_the_built_transfer_layers_are_found(built: PatchResult) -> None:
     """And the answer layer; with the heads just before gone it is the backup's, and without that one there is none."""
     table = ablated(built)
     for kind in KINDS:
@@ -99,7 +94,7 @@ def test_the_built_transfer_layers_are_found(built: Patched) -> None:
     assert facts_["gain"]["mean"] == pytest.approx(FULL_ANSWER, abs=0.8)
 
 
-def test_the_first_round_ablates_the_layers_just_before(built: Patched) -> None:
+def test_the_first_round_ablates_the_layers_just_before(built: PatchResult) -> None:
     layer = [(MOVER[0], head) for head in range(HEADS)]
     expected = {0: [], 1: layer, 2: [*layer, BACKUP]}
     for (number, _), row in ablated(built).iterrows():
@@ -112,7 +107,7 @@ def test_the_first_round_ablates_the_layers_just_before(built: Patched) -> None:
     assert heads.dropna().to_dict() == {name_of(head): 1.0 for head in layer} | {name_of(BACKUP): 2.0}
 
 
-def test_the_backup_is_found_and_no_other_head(built: Patched) -> None:
+def test_the_backup_is_found_and_no_other_head(built: PatchResult) -> None:
     """Its ablation costs nothing before and everything after; it attends to examples then, so it is active."""
     (row,) = built.tables["backups"].itertuples()
     assert (row.layer, row.head, row.component, row.round) == (*BACKUP, name_of(BACKUP), 1)
@@ -123,7 +118,7 @@ def test_the_backup_is_found_and_no_other_head(built: Patched) -> None:
     assert row.attention_rise_low > 0.4 and row.direct_rise_low < 0 < row.direct_rise_high
 
 
-def test_placebo_sets_do_not_move_the_transfer(built: Patched) -> None:
+def test_placebo_sets_do_not_move_the_transfer(built: PatchResult) -> None:
     """Where the model gives its answer still: some sets have the head that fetches the query."""
     table = built.tables["rounds"]
     placebos = table[table.set.str.startswith("placebo")]
@@ -136,7 +131,7 @@ def test_placebo_sets_do_not_move_the_transfer(built: Patched) -> None:
     assert any(placebos.transfer_layer == TRANSFER)
 
 
-def test_the_steps_of_the_built_model_are_its_own(built: Patched) -> None:
+def test_the_steps_of_the_built_model_are_its_own(built: PatchResult) -> None:
     """Attention to own queries and to earlier answers is needed, and its controls are not; evidence is formed there."""
     table = built.tables["steps"]
     shut = table[table.kind == "attention shut"].set_index("what").share
@@ -171,7 +166,7 @@ def test_the_steps_of_the_built_model_are_its_own(built: Patched) -> None:
     assert mlps["transfer", "answers", FORMED] > 0.6 * FULL_ANSWER and abs(mlps["transfer", "last", ANSWERED]) < 0.1
 
 
-def test_the_heads_of_the_built_model_are_told_apart(built: Patched) -> None:
+def test_the_heads_of_the_built_model_are_told_apart(built: PatchResult) -> None:
     heads = built.tables["heads"].set_index("component")
     assert len(heads) == TASK_LAYERS * HEADS
     assert heads.bring.idxmax() == name_of(BRING) and heads.bring[name_of(BRING)] > 0.95
@@ -185,7 +180,7 @@ def test_the_heads_of_the_built_model_are_told_apart(built: Patched) -> None:
     assert heads.to_answers[name_of(MOVER)] == pytest.approx(2 / 3, abs=0.1)
 
 
-def test_redundancy_counts_heads(built: Patched) -> None:
+def test_redundancy_counts_heads(built: PatchResult) -> None:
     """Fetching is needed most: one head of 32 takes all; at random, more."""
     table = built.tables["redundancy"]
     assert set(table.order) == {"best first", "random 1", "random 2"}
@@ -345,7 +340,7 @@ def finished(curves: Path) -> Path:
 
 
 def tables(out: Path) -> dict[str, pd.DataFrame]:
-    return {name: pd.read_csv(out.with_name(f"{out.stem}.{name}.csv")) for name in PATCH_TABLES}
+    return {name: pd.read_csv(out.with_name(f"{out.stem}.{name}.csv")) for name in TABLES}
 
 
 def facts(out: Path) -> dict[str, Any]:
@@ -354,7 +349,7 @@ def facts(out: Path) -> dict[str, Any]:
 
 def assert_same(out: Path, other: Path) -> None:
     """Every number, bit for bit."""
-    for name in PATCH_TABLES:
+    for name in TABLES:
         one, two = (path.with_name(f"{path.stem}.{name}.csv").read_bytes() for path in (out, other))
         assert one == two, name
     assert facts(out) == facts(other)
@@ -362,7 +357,7 @@ def assert_same(out: Path, other: Path) -> None:
         xr.testing.assert_equal(one.load(), two.load())
 
 
-def test_tables_have_their_columns(finished: Path, built: Patched) -> None:
+def test_tables_have_their_columns(finished: Path, built: PatchResult) -> None:
     found = tables(finished)
     for name, columns in COLUMNS.items():
         assert set(columns.split()) <= set(found[name]), name
@@ -466,7 +461,7 @@ def test_the_effects_file_keeps_its_format(finished: Path, curves: Path) -> None
 def test_files_and_figures_of_a_run(finished: Path) -> None:
     assert {path.name for path in finished.parent.iterdir()} == {
         *("p.nc", "p.json", "figures", ".p.nc.json"),
-        *(f"p.{name}.csv" for name in PATCH_TABLES),
+        *(f"p.{name}.csv" for name in TABLES),
     }
     names = ["rounds", "redundancy", "repair", "steps", "mlps"]  # no backup heads were looked for
     names += [f"{kind}_{task}" for kind in ("transfer", "roles") for task in ("category", "copy")]
@@ -486,11 +481,12 @@ def test_files_and_figures_of_a_run(finished: Path) -> None:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures have tests of their own."""
-    monkeypatch.setattr("bayes_icl.patch.figures.patch_figures", lambda *_: {})
+    monkeypatch.setattr("bayes_icl.patch.command.patch_figures", lambda *_: {})
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "call"), [(rounds, "carried", 3), (redundancy, "ablate_sets", 6), (steps, "ablate_mlps", 30)]
+    ("module", "name", "call"),
+    [(experiment, "carried", 3), (redundancy, "ablate_sets", 6), (step_experiments, "ablate_mlps", 30)],
 )
 def test_a_killed_run_goes_on_where_it_stopped(
     curves: Path,
@@ -515,8 +511,8 @@ def test_a_killed_run_goes_on_where_it_stopped(
 
     monkeypatch.setattr(module, name, dying)
     norms: list[int] = []
-    real_norms = mechanism_rounds.norms_taken
-    monkeypatch.setattr(mechanism_rounds, "norms_taken", lambda *args: (norms.append(1), real_norms(*args))[1])
+    real_norms = experiment.norms_taken
+    monkeypatch.setattr(experiment, "norms_taken", lambda *args: (norms.append(1), real_norms(*args))[1])
     with pytest.raises(KeyboardInterrupt):
         main(settings)
     assert not out.exists() and out.with_name("p.nc.part").is_file() and not list(tmp_path.glob("*.csv"))
@@ -532,7 +528,7 @@ def test_damaged_parts_of_a_run_are_made_again(
     out = tmp_path / "p.nc"
     settings = PatchSettings(curves=curves, out=out, figures=tmp_path / "figures", **LITTLE)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("bayes_icl.outputs.Output.write", killed)
+        patch.setattr("bayes_icl.core.outputs.Output.write", killed)
         main(settings)
     parts = out.with_name("p.nc.part")
     content = bytearray(parts.read_bytes())
@@ -555,7 +551,7 @@ def test_a_finished_run_is_drawn_again_and_others_are_kept(
 ) -> None:
     settings = PatchSettings(curves=curves, out=finished, figures=tmp_path / "f", **LITTLE)
     before = finished.read_bytes()
-    monkeypatch.setattr("bayes_icl.models.loading.load_model", killed)  # not needed for that
+    monkeypatch.setattr("bayes_icl.patch.command.load_model", killed)  # not needed for that
     assert main(settings) == 0
     said = capsys.readouterr()
     assert "drawn and printed again" in said.err and said.out.split()[-1] == str(finished)
@@ -586,13 +582,13 @@ def test_another_run_replaces_it_by_force_and_a_missing_table_is_made_again(
 
 
 def test_what_is_drawn_without_steps_and_with_a_backup(
-    built: Patched, tiny: Model, built_curves: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    built: PatchResult, tiny: Model, built_curves: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command on the built model, which is no file."""
     path = tmp_path / "built.nc"
     record = json.dumps({"settings": {"model": "built"}})
     write_netcdf(built_curves.assign_attrs(provenance=record), path)
-    monkeypatch.setattr("bayes_icl.models.loading.load_model", lambda *_: backup_model(tiny))
+    monkeypatch.setattr("bayes_icl.patch.command.load_model", lambda *_: backup_model(tiny))
     settings = PatchSettings(
         curves=path, tasks=("mapping",), out=tmp_path / "p.nc", figures=tmp_path / "f", **BUILT, steps=False
     )
@@ -665,7 +661,7 @@ def test_curves_of_another_model_are_stated(curves: Path, tmp_path: Path, tiny: 
         patch_curves(random_model("llama", tiny), dataset, ["copy"], PatchSettings(**LITTLE))
 
 
-def test_heads_are_ranked_by_a_table(built: Patched, tiny: Model, built_curves: xr.Dataset, tmp_path: Path) -> None:
+def test_heads_are_ranked_by_a_table(built: PatchResult, tiny: Model, built_curves: xr.Dataset, tmp_path: Path) -> None:
     """That of another run; its rows of the task, where it has them."""
     table = built.tables["heads"]
     settings = PatchSettings(**BUILT | dict(ablate=("top2",), rank_by="to_answers", steps=False, rounds=1, placebos=1))
@@ -678,15 +674,6 @@ def test_heads_are_ranked_by_a_table(built: Patched, tiny: Model, built_curves: 
         assert ablated(found)["heads"][1, "mean"].split() == expected and name_of(MOVER) in expected
     with pytest.raises(StatedError, match="did you mean to_answers"):
         patch_curves(backup_model(tiny), built_curves, ["mapping"], dataclasses.replace(one, rank_by="to_answer"))
-
-
-def test_help_is_quick() -> None:
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "bayes_icl.patch", "--help"], capture_output=True, text=True
-    )
-    assert done.returncode == 0 and "--ablate-at" in done.stdout and time.perf_counter() - start < 20
-    assert not {"torch", "pymc", "arviz"} & {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
 
 
 # ------------------------------------------------------------------------------------------------- a real model

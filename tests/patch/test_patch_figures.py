@@ -549,7 +549,7 @@ def test_steps_have_every_experiment_under_its_verdict(figures: dict[str, Figure
             assert (point.get_color(), point.get_marker()) == drawing.KINDS[row.kind]
             assert drawn(ax, [row.share_low, row.share_high], [point.get_ydata()[0]] * 2)
         across = [line[0, 0] for line in lines(ax) if len(line) == 2 and np.ptp(line[:, 0]) == 0]
-        assert across == [0, step_figures.MATERIAL]
+        assert across == [0, step_figures.STEP_LEAST]
 
 
 def test_steps_without_an_ablation_have_a_colour_of_their_own() -> None:

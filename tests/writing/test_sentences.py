@@ -13,7 +13,7 @@ import xarray as xr
 from simulate import simulate_curves
 
 from bayes_icl.fit.checks import frequentist_checks
-from bayes_icl.fit.outputs import COMPARISON_COLUMNS
+from bayes_icl.fit.outputs import COMPARISON
 from bayes_icl.fit.sentences import summarise_verdicts
 from bayes_icl.fit.verdict import Verdict
 
@@ -42,14 +42,20 @@ def row(hypothesis: str, **own: Any) -> dict[str, Any]:
         "nrmse": 0.123,
         "nrmse_ahead": 0.234,
         "coverage_ahead": 0.94,
+        "refits": 0,
+        "divergences": 0,
     }
     words = {"task": "rising", "readout": "complement", "n_min": 1, "engine": "fast", "hypothesis": hypothesis}
     alive = {"survivor": False, "survivor_lfo": False}
-    return dict.fromkeys(COMPARISON_COLUMNS, np.nan) | words | numbers | alive | own
+    return dict.fromkeys(COMPARISON.names, np.nan) | words | numbers | alive | own
 
 
 ENGINES = {
     "task": ["rising", "rising"],
+    "mean_fast": [1.0, 1.0],
+    "mean_nuts": [1.0, 1.0],
+    "sd_fast": [0.1, 0.1],
+    "sd_nuts": [0.1, 0.1],
     "hypothesis": ["additive", "power"],
     "parameter": ["delta", "a"],
     "shift": [0.011, -0.022],
@@ -177,7 +183,7 @@ def test_a_long_note_stays_indented(folder: Folder) -> None:
 
 def test_what_was_refused_without_a_fit_needs_no_tables(tmp_path: Path) -> None:
     refused = verdict(verdict="refused", reasons=["no variation"], named=None, delta=None)
-    (tmp_path / "comparison.csv").write_text("task,readout,n_min,hypothesis\n")
+    (tmp_path / "comparison.csv").write_bytes(COMPARISON.to_csv(COMPARISON.frame([])))
     text = summarise_verdicts(dataset(), tmp_path, {"rising": {**refused, "others": []}})
     assert "REFUSED" in text and "no variation" in text
     assert "delta" not in text and "named" not in text and "engines" not in text

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from bayes_icl.attribute import tables as attribute_tables
-from bayes_icl.attribute.outputs import HEAD_COLUMNS as HEADS
+from bayes_icl.attribute.outputs import HEADS
 from bayes_icl.calibrate import tables as calibrate_tables
 from bayes_icl.fit import tables as fit_tables
-from bayes_icl.fit.outputs import COMPARISON_COLUMNS as COMPARISON
+from bayes_icl.fit.outputs import COMPARISON
 from bayes_icl.patch import tables as patch_tables
 from bayes_icl.writing.columns import Column, interval, number, p_value, text
 from bayes_icl.writing.tables import PaperTable, table_files
@@ -104,8 +104,8 @@ def verdict(**changed: Any) -> dict[str, Any]:
 
 
 def comparison(task: str = "past_tense") -> pd.DataFrame:
-    table = pd.DataFrame(index=range(3), columns=COMPARISON)
-    numbers = [name for name in COMPARISON if name not in ("task", "readout", "hypothesis", "engine", "faults")]
+    table = pd.DataFrame(index=range(3), columns=COMPARISON.names)
+    numbers = [name for name in COMPARISON.names if name not in ("task", "readout", "hypothesis", "engine", "faults")]
     table[numbers] = np.linspace(0.1, 9, table[numbers].size).reshape(3, -1)
     table = table.astype(dict.fromkeys(numbers, float))
     table["task"], table["readout"], table["n_min"], table["engine"] = task, "complement", 1, "fast"
@@ -296,7 +296,7 @@ def test_verdicts_join_the_three_files() -> None:
 def test_verdicts_stand_without_any_fit() -> None:
     table = fit_tables.verdict_table({"t": verdict(delta=None, named=None)}, pd.DataFrame(), pd.DataFrame())
     assert [cell for cell in table.cells()[0] if cell not in ("", "\u2013")] == ["t", "rejected", "nll_power, pooling"]
-    assert fit_tables.comparison_tables({"t": verdict()}, pd.DataFrame(columns=COMPARISON)) == []
+    assert fit_tables.comparison_tables({"t": verdict()}, pd.DataFrame(columns=COMPARISON.names)) == []
 
 
 def test_hypotheses_come_best_first_under_the_headline_alone() -> None:
@@ -308,7 +308,7 @@ def test_hypotheses_come_best_first_under_the_headline_alone() -> None:
     assert [row[5] for row in cells] == ["both", "\u2013", "\u2013"]
     assert cells[1][3] == "\u2013"
     assert table.name == "comparison_past_tense"
-    assert (table.frame.n_min == 1).all() and list(table.frame.columns) == COMPARISON
+    assert (table.frame.n_min == 1).all() and list(table.frame.columns) == COMPARISON.names
 
 
 def test_other_tables_of_fit() -> None:
@@ -331,12 +331,14 @@ def test_other_tables_of_fit() -> None:
 
 def heads_of_attribute(task: str) -> pd.DataFrame:
     slopes = np.array([0.03, -0.05, 0.01, 0.001])
-    table = pd.DataFrame(index=range(5), columns=HEADS)
+    table = pd.DataFrame(index=range(5), columns=HEADS.names)
     table["task"], table["kind"] = task, ["head"] * 4 + ["all"]
     table["component"], table["layer"], table["head"] = ["L0H0", "L0H1", "L1H0", "L1H1", "all"], [0, 0, 1, 1, None], 0
     for name, x in triples({"slope": (slopes, slopes - 0.01, slopes + 0.01)}).items():
         table.loc[:3, name] = x
-    numbers = [name for name in HEADS if name not in ("task", "component", "kind", "accumulation", "stands_out", "top")]
+    numbers = [
+        name for name in HEADS.names if name not in ("task", "component", "kind", "accumulation", "stands_out", "top")
+    ]
     table = table.astype(dict.fromkeys(numbers, float))
     table["share"] = table.slope / 0.1
     table["stands_out"], table["top"] = [True, False, False, False, False], [False, False, False, True, False]

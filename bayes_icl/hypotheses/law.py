@@ -14,6 +14,7 @@ import numpy as np
 
 from bayes_icl.core.errors import StatedError
 from bayes_icl.core.inputs import run_python
+from bayes_icl.hypotheses.kinds import BySequence, Free, Kind, Smooth, Step
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,6 @@ SHARED_PRIORS = {
 # Degrees of freedom of a whole sequence, where the noise is heavy-tailed.
 DOF_PRIOR = Prior("LogNormal", (log(8), 1.0))
 
-# A total update below this, nats, is none: shares of it would be shares of rounding errors.
-LEAST_TOTAL = 1e-6
-
 # A log ratio of probabilities below this is none; it may be small, at log-odds far from 0.
 LEAST_RATIO = 1e-12
 
@@ -94,25 +92,14 @@ class Hypothesis:
     name
         As in files and on the command line.
     curve
-        ``curve(xp, n, **parameters)``: the law up to origin and, but for a law `in_nats`, scale. For `latent_step`, the
-        log weight of a step at a share n of the way from n_min to n_max; for a `ceiling` and a law
-        `by_sequence`, ``curve(xp, statistics, ...)``: the updates themselves.
+        ``curve(xp, n, **parameters)``; what it returns is said by its kind.
     complexity
         Among hypotheses that predict equally well the one with the least is named, of equals the best. From 6 on a law
         is fitted to headlines only, and NUTS does not step in for it (`fit.HEAVY`).
     priors
         Of its own parameters; every one needs its meaning and unit in `meanings`.
-    has_gain
-        False where there is no mean update: `constant`, whose random gains of mean zero act along its line, and a
-        `ceiling`.
-    in_nats
-        The curve has its own size: the total update follows from its parameters and is not sampled.
-    latent_step
-        Each sequence jumps once, at an update of its own.
-    by_sequence
-        Every sequence has a curve of its own, known beforehand: `observer`.
-    ceiling
-        Not a rival but the best any law could do; left out of the survivors.
+    kind
+        `Smooth`, `Step`, `BySequence` or `Free` (see `kinds`).
     reference, predicts
         Where it comes from, and what would tell it from the others.
     student
@@ -128,11 +115,7 @@ class Hypothesis:
     predicts: str
     priors: Mapping[str, Prior] = field(default_factory=dict)
     meanings: Mapping[str, str] = field(default_factory=dict)
-    has_gain: bool = True
-    in_nats: bool = False
-    latent_step: bool = False
-    by_sequence: bool = False
-    ceiling: bool = False
+    kind: Kind = Smooth()
     student: bool = False
     prior_width: float = 1.0
 
@@ -140,12 +123,30 @@ class Hypothesis:
         """The same law with heavy-tailed noise, or wider or narrower priors."""
         return replace(self, student=student, prior_width=prior_width)
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """By name where it is registered: a user's function is in no module that another process could import."""
-        own = HYPOTHESES.get(self.name)
-        if own is not None and own.varied(student=self.student, prior_width=self.prior_width) == self:
-            return _registered, (self.name, self.student, self.prior_width)
-        return super().__reduce_ex__(protocol)
+    @property
+    def has_gain(self) -> bool:
+        """Whether there is a mean update."""
+        return self.kind.has_gain
+
+    @property
+    def in_nats(self) -> bool:
+        """Whether the total update follows from the law's own parameters."""
+        return self.kind.in_nats
+
+    @property
+    def latent_step(self) -> bool:
+        """Whether each sequence jumps once, at an update of its own."""
+        return isinstance(self.kind, Step)
+
+    @property
+    def by_sequence(self) -> bool:
+        """Whether every sequence has a curve of its own."""
+        return isinstance(self.kind, BySequence)
+
+    @property
+    def ceiling(self) -> bool:
+        """Whether it is not a rival but the best any law could do, left out of the survivors."""
+        return isinstance(self.kind, Free)
 
     @property
     def all_priors(self) -> dict[str, Prior]:
@@ -164,6 +165,10 @@ class Hypothesis:
 
         Parameters
         ----------
+        xp
+            `numpy` or `pytensor.tensor`.
+        stats
+            `noise.Statistics`, or the same names as tensors.
         params
             All parameters; on numpy with a leading axis of draws, shape (draw, 1) or (draw, length).
 
@@ -175,22 +180,7 @@ class Hypothesis:
             Shape (..., 1) on numpy; 0 where there is no mean update.
         """
         theta = {name: params[name] for name in self.priors}
-        if self.ceiling:
-            # Random gains along a line: along the free curve itself there would be several modes.
-            line = xp.ones_like(stats.eigenvalues) / stats.eigenvalues.shape[0]
-            return self.curve(xp, stats, **theta), line, 0.0
-        if self.by_sequence:
-            f = self.curve(xp, stats, **theta)
-            return None, f, params["gain"]
-        g = self.curve(xp, stats.shots, **theta)
-        end = self.curve(xp, xp.stack([stats.shots[0], stats.n_max]), **theta)
-        total = end[..., 1:] - end[..., :1]
-        if self.in_nats:
-            mean = g[..., 1:] - g[..., :-1]
-            return mean, mean / xp.where(xp.abs(total) < LEAST_TOTAL, LEAST_TOTAL, total), total
-        f = (g[..., 1:] - g[..., :-1]) / total
-        gain = params["gain"] if self.has_gain else 0.0
-        return gain * f, f, gain
+        return self.kind.updates(self.curve, xp, stats, theta, params.get("gain"))
 
     def step_log_weights(self, xp: Any, stats: Any, params: Mapping[str, Any]) -> Any:
         """For `latent_step`: log probability of a step at each update and after the last, shape (..., update + 1)."""
@@ -215,12 +205,19 @@ RESERVED = (
 )
 
 
-def _registered(name: str, student: bool, prior_width: float) -> Hypothesis:
-    return HYPOTHESES[name].varied(student=student, prior_width=prior_width)
+def hypothesis(
+    name: str, complexity: int, *, in_nats: bool = False, **fields: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a curve as a hypothesis.
 
-
-def hypothesis(name: str, complexity: int, **fields: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a curve as a hypothesis; the fields are those of `Hypothesis`.
+    Parameters
+    ----------
+    name, complexity
+        As in `Hypothesis`.
+    in_nats
+        Whether the curve has its own size, nats: short for ``kind=Smooth(in_nats=True)``.
+    **fields
+        Other fields of `Hypothesis`.
 
     Raises
     ------
@@ -237,7 +234,8 @@ def hypothesis(name: str, complexity: int, **fields: Any) -> Callable[[Callable[
                 raise ValueError(f"hypothesis {name!r}: no parameter can be called {parameter!r}: rename it")
         if name in HYPOTHESES:
             raise ValueError(f"a hypothesis called {name!r} is registered already")
-        HYPOTHESES[name] = Hypothesis(name, curve, complexity, **fields)
+        own: dict[str, Any] = {"kind": Smooth(in_nats=True)} if in_nats else {}
+        HYPOTHESES[name] = Hypothesis(name, curve, complexity, **own, **fields)
         return curve
 
     return register
@@ -276,19 +274,4 @@ def load_hypotheses(path: Path) -> list[str]:
 
 _LOADED: dict[Path, list[str]] = {}
 
-LAWS_MODULE = "bayes_icl.hypotheses.laws"  # of the laws that every process knows
-
-
-def users_laws() -> tuple[Callable[..., None], list[dict[str, Any]], dict[Path, list[str]]]:
-    """What makes another process know the laws that were registered in this one: a function and its arguments.
-
-    Their fields, not themselves: a `Hypothesis` is sent by its name, which a new process does not know yet.
-    """
-    own = [dict(vars(law)) for law in HYPOTHESES.values() if getattr(law.curve, "__module__", None) != LAWS_MODULE]
-    return _adopt, own, _LOADED
-
-
-def _adopt(laws: list[dict[str, Any]], loaded: dict[Path, list[str]]) -> None:
-    for fields in laws:
-        HYPOTHESES[fields["name"]] = Hypothesis(**fields)
-    _LOADED.update(loaded)  # their files need not run again
+LAWS_MODULE = "bayes_icl.hypotheses.laws"  # of the laws that come with the package

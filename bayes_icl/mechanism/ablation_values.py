@@ -15,11 +15,15 @@ from bayes_icl.mechanism.head_names import Heads, by_layer
 from bayes_icl.mechanism.mean_outputs import MeanOutputs
 from bayes_icl.models.prompts import ROLES
 
-KINDS = ("zero", "mean", "resample")
-"""What stands in for a head: nothing, its mean output over reference episodes at the same place, or one of theirs."""
+REFERENCE_KINDS = ("zero", "mean", "resample")
+"""Ablation values of `patch`: nothing, a head's mean output over reference episodes at a place, or one of theirs.
+
+``mean`` is over *reference* episodes (answers permuted, unless asked otherwise), which show no rule. It is not the
+``mean`` of `mean_outputs.TASK_MEANS`, which is over the task's own episodes and holds the task.
+"""
 
 
-class StandIns:
+class AblationValues:
     """What heads and MLPs put out in reference episodes, where the tokens of given episodes stand.
 
     A place is a shot, a role and a distance from the answer, as in `MeanOutputs`.
@@ -49,7 +53,7 @@ class StandIns:
     def of(
         self, seq: int, kind: str
     ) -> tuple[Float[torch.Tensor, "layer pos head d_head"], Float[torch.Tensor, "layer pos d_model"]]:
-        """Stand-ins for all heads and all MLPs of an episode; `kind` is one of `KINDS`."""
+        """Ablation values of all heads and all MLPs of an episode; `kind` is one of `REFERENCE_KINDS`."""
         anatomy = self._anatomy
         layers, n_heads = range(anatomy.n_layers), anatomy.n_heads
         if kind == "zero":
@@ -69,7 +73,7 @@ class StandIns:
 
 
 def edits_from(heads: Heads, z: Float[torch.Tensor, "layer pos head d_head"], at: Bool[np.ndarray, " pos"]) -> Edits:
-    """Edits that put what `StandIns.of` gives in the place of some heads, at some positions."""
+    """Edits that put what `AblationValues.of` gives in the place of some heads, at some positions."""
     edits = {}
     for layer, own in by_layer(heads).items():
         values = z[layer][:, own].clone()

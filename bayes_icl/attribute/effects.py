@@ -1,0 +1,148 @@
+"""First step: the direct effects of every task, with the mean outputs that its heads are ablated to."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from tqdm import tqdm
+
+from bayes_icl.core.checkpoints import Checkpoint
+from bayes_icl.core.errors import StatedError
+from bayes_icl.core.files import to_netcdf
+from bayes_icl.mechanism.direct_effects import attribute_task
+from bayes_icl.mechanism.episodes import Episode, recorded_episodes
+from bayes_icl.mechanism.mean_outputs import MeanOutputs
+from bayes_icl.mechanism.recorded import SAME, check_same_numbers
+from bayes_icl.models.model import Model
+from bayes_icl.models.prompts import differing
+
+
+@dataclass(frozen=True)
+class TaskEffects:
+    """Direct effects on one task.
+
+    Attributes
+    ----------
+    effects
+        The effects format.
+    episodes
+        The sequences of the task, as they were run.
+    means
+        Mean outputs of heads over them; None where nothing is to be ablated.
+    completeness, split
+        The largest errors of what adds up to the log-odds, and of a head's split over sources, both relative.
+    """
+
+    effects: xr.Dataset
+    episodes: list[Episode]
+    means: MeanOutputs | None
+    completeness: float
+    split: float
+
+    def facts(self) -> dict[str, Any]:
+        """How far parts add up, and how many sequences have which token before the one read."""
+        facts: dict[str, Any] = {"completeness": self.completeness, "split": self.split}
+        if (number := self.episodes[0].token) is not None:
+            facts["token_differs"] = differing([e.prompt for e in self.episodes], number)
+        return facts
+
+
+def measure_effects(
+    model: Model,
+    curves: xr.Dataset,
+    tasks: Sequence[str],
+    *,
+    readout: str,
+    token: int | None,
+    by_source: bool,
+    with_means: bool,
+    batch_size: int,
+    parts: Checkpoint | None,
+    progress: bool,
+) -> dict[str, TaskEffects]:
+    """Direct effects of each task; `with_means` takes the mean outputs of heads in the same passes.
+
+    Raises
+    ------
+    StatedError
+        The curves lack what is needed, the model is another, or the parts do not add up.
+    """
+    of_task = {task: recorded_episodes(model, curves, task, readout=readout, token=token) for task in tasks}
+    again = {task: check_same_numbers(model, curves, task, of_task[task][0]) for task in tasks}
+    measured = {}
+    n_seqs = curves.sizes["seq"]
+    with tqdm(total=len(tasks) * n_seqs, unit="seq", disable=not progress, dynamic_ncols=True) as bar:
+        for task, episodes in of_task.items():
+            bar.set_description(f"{task}: effects")
+            means = MeanOutputs(model.anatomy, episodes) if with_means else None
+            effects = _kept_effects(parts, task, means)
+            if effects is None:
+                effects = attribute_task(
+                    model, curves, task, readout=readout, by_source=by_source, batch_size=batch_size,
+                    on_batch=bar.update, means=means, episodes=episodes,
+                )  # fmt: skip
+                if parts:
+                    effects = _keep_effects(parts, task, effects, means)
+            else:
+                bar.update(n_seqs)
+            _check_token(effects, again[task])
+            worst, split = effects.attrs.pop("completeness"), effects.attrs.pop("split")
+            measured[task] = TaskEffects(effects, episodes, means, worst, split)
+    return measured
+
+
+def joined(measured: Mapping[str, TaskEffects], n_min: int) -> xr.Dataset:
+    """The tasks' effects in one dataset."""
+    each = [one.effects for one in measured.values()]
+    effects = xr.concat(
+        each, dim="task", combine_attrs="no_conflicts", join="outer", data_vars="minimal", coords="minimal"
+    )
+    worst = {name: max(getattr(one, name) for one in measured.values()) for name in ("completeness", "split")}
+    effects.attrs |= {**worst, "n_min": n_min}
+    return effects
+
+
+def _check_token(effects: xr.Dataset, again: Float[np.ndarray, " shot"] | None) -> None:
+    """The token attributed must be one of the answer's: as read again in one sequence, and likelier than all of it."""
+    if again is None:
+        return
+    own = effects.isel(task=0)
+    log_odds = own.log_odds.transpose("seq", "shot").values
+    gap = np.abs(log_odds[0] - again).max()
+    if effects.attrs["readout"] == "complement":  # P(answer) is at most P(one token of it | those before)
+        gap = max(gap, float((own.curve.transpose("seq", "shot").values - log_odds).max()))
+    if not gap <= SAME:
+        raise StatedError(
+            f"the token attributed is not the one that the curves have: task {own.task.item()!r} is off by {gap:.2g} "
+            "nats; please report it, with the model"
+        )
+
+
+def _kept_effects(parts: Checkpoint | None, task: str, means: MeanOutputs | None) -> xr.Dataset | None:
+    """A task's effects from an unfinished run, if they are finished; its mean outputs go into `means`."""
+    if not parts or (kept := parts.get(f"effects/{task}")) is None:
+        return None
+    if means is not None:
+        if (sums := parts.get(f"sums/{task}")) is None:
+            return None
+        means.restore(np.load(io.BytesIO(sums), allow_pickle=False))
+    # Without its encoding, whose width of text would cut other tasks' names.
+    return xr.load_dataset(io.BytesIO(kept), engine="h5netcdf").drop_encoding()
+
+
+def _keep_effects(parts: Checkpoint, task: str, effects: xr.Dataset, means: MeanOutputs | None) -> xr.Dataset:
+    """Keep a finished task; what a later run would find there."""
+    if means is not None:
+        buffer = io.BytesIO()
+        np.save(buffer, means.sums.numpy())
+        parts.put(f"sums/{task}", buffer.getvalue())
+    parts.put(f"effects/{task}", to_netcdf(effects))
+    found = _kept_effects(parts, task, means)
+    assert found is not None
+    return found

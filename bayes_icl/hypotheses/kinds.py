@@ -1,0 +1,88 @@
+"""Kinds of law: one curve for all sequences, a step in each, a curve of each sequence's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# A total update below this, nats, is none: shares of it would be shares of rounding errors.
+LEAST_TOTAL = 1e-6
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """One mean curve for all sequences: ``curve(xp, n, **parameters)``, up to origin and scale.
+
+    Attributes
+    ----------
+    has_gain
+        False where there is no mean update: `constant`, whose random gains of mean zero act along its line.
+    in_nats
+        The curve has its own size: the total update follows from its parameters and is not sampled.
+    """
+
+    has_gain: bool = True
+    in_nats: bool = False
+
+    def updates(self, curve: Any, xp: Any, stats: Any, theta: Mapping[str, Any], gain: Any) -> tuple[Any, Any, Any]:
+        """Mean updates and their shares, each of shape (..., update), and the total, nats."""
+        g = curve(xp, stats.shots, **theta)
+        end = curve(xp, xp.stack([stats.shots[0], stats.n_max]), **theta)
+        total = end[..., 1:] - end[..., :1]
+        if self.in_nats:
+            mean = g[..., 1:] - g[..., :-1]
+            return mean, mean / xp.where(xp.abs(total) < LEAST_TOTAL, LEAST_TOTAL, total), total
+        f = (g[..., 1:] - g[..., :-1]) / total
+        gain = gain if self.has_gain else 0.0
+        return gain * f, f, gain
+
+    def terms(self, stats: Any) -> int:
+        """Log densities to sum for one draw under normal noise."""
+        return 1
+
+
+@dataclass(frozen=True)
+class Step(Smooth):
+    """Each sequence jumps once: `curve` is the log weight of a step at a share n of the way from n_min to n_max."""
+
+    def terms(self, stats: Any) -> int:
+        """One for each sequence and place of the step."""
+        return int(stats.x.size)
+
+
+@dataclass(frozen=True)
+class BySequence:
+    """Each sequence has a curve of its own, known beforehand: ``curve(xp, statistics, **parameters)``, its updates."""
+
+    has_gain: bool = True
+    in_nats: bool = False
+
+    def updates(self, curve: Any, xp: Any, stats: Any, theta: Mapping[str, Any], gain: Any) -> tuple[Any, Any, Any]:
+        """No mean updates, which are gain times f; f of shape (seq, update); the total, nats."""
+        return None, curve(xp, stats, **theta), gain
+
+    def terms(self, stats: Any) -> int:
+        """One for each sequence."""
+        return len(stats.x)
+
+
+@dataclass(frozen=True)
+class Free:
+    """A ceiling, not a rival: ``curve(xp, statistics, **parameters)`` is a free mean at every update, nats."""
+
+    has_gain: bool = False
+    in_nats: bool = False
+
+    def updates(self, curve: Any, xp: Any, stats: Any, theta: Mapping[str, Any], gain: Any) -> tuple[Any, Any, Any]:
+        """Mean updates of shape (..., update); those of a line, along which random gains act; no total."""
+        # Along the free curve itself random gains would have several modes.
+        line = xp.ones_like(stats.eigenvalues) / stats.eigenvalues.shape[0]
+        return curve(xp, stats, **theta), line, 0.0
+
+    def terms(self, stats: Any) -> int:
+        """The means are integrated out."""
+        return 1
+
+
+Kind = Smooth | BySequence | Free
