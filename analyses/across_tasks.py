@@ -56,7 +56,8 @@ OPENING = f"""# All tasks side by side
 
 *Written by `analyses/across_tasks.py` (`make across`) from its output: {{model}}, {{n_tasks}} tasks, {{n_seqs}}
 sequences of {{n_shots}} examples. Brackets hold {LEVEL_WORDS} intervals: of delta the highest-density interval of its
-posterior under `additive`, which counts curvature as noise; of jumps, L(1) - L(0), the t-interval over sequences.*{{left_out}}
+posterior under `additive`, which counts curvature as noise; of jumps, L(1) - L(0), the t-interval over
+sequences.*{{left_out}}
 
 {{first}}
 

@@ -20,8 +20,8 @@ from bayes_icl.writing.numbers import listed, point_of
 OPENING = """# Claim 1: the layer where a task forms, and heads that take over
 
 *Written by `analyses/claim1.py` (`make claim1`) from its output; SmolLM2-135M-Instruct, {n_pairs} pairs of sequences,
-{n_examples} examples. Brackets hold {level} intervals: of layers by bootstrap over pairs ("never": more than {tail:g} % of the
-resamples do not get there), of everything else t-intervals over pairs.*
+{n_examples} examples. Brackets hold {level} intervals: of layers by bootstrap over pairs ("never": more than {tail:g} %
+of the resamples do not get there), of everything else t-intervals over pairs.*
 
 The post patches the residual stream of a run with examples (A) into one without (B) and finds the layer where the task
 is formed; it ablates the heads just before that layer, finds the task formed two layers later, and so on: 12, 14, 16.

@@ -17,9 +17,8 @@ from bayes_icl.core.intervals import Interval
 from bayes_icl.core.schemas import read_beside
 from bayes_icl.mechanism.placebos import are_placebos, placebo_rank
 from bayes_icl.models.prompts import OFTEN
-from bayes_icl.writing.blocks import Heading, Tabled, Text
+from bayes_icl.writing.blocks import Heading, Tabled, Text, to_terminal
 from bayes_icl.writing.numbers import Quotes, code, plain, token_words
-from bayes_icl.writing.terminal import to_terminal
 
 MOSTLY = 0.5  # attention on examples from which a head is said to attend to them
 

@@ -55,10 +55,7 @@ def ranks_figure(ranks: pd.DataFrame, tests: pd.DataFrame) -> Figure:
 def recovery_figure(coverage: pd.DataFrame) -> Figure:
     """Share of 95 % intervals that hold the truth, with binomial 95 % intervals; a row a hypothesis, noise, parameter.
 
-    Parameters
-    ----------
-    coverage
-        recovery.csv of `calibrate`.
+    `coverage` is recovery.csv.
     """
     from statsmodels.stats.proportion import proportion_confint
 
@@ -91,10 +88,7 @@ def recovery_figure(coverage: pd.DataFrame) -> Figure:
 def confusion_figure(confusion: pd.DataFrame) -> Figure:
     """The kind of law named, and the verdict, by true law: shares of simulations over three kinds of noise.
 
-    Parameters
-    ----------
-    confusion
-        confusion.csv of `calibrate`.
+    `confusion` is confusion.csv.
     """
     own = confusion[~confusion.averaged]
     sizes = sorted(own.n_seqs.unique(), reverse=True)

@@ -214,10 +214,7 @@ def delta_figure(
 def sensitivity_figure(table: pd.DataFrame) -> Figure:
     """The verdict on every task (rows) under every setting (columns), with the law that is named.
 
-    Parameters
-    ----------
-    table
-        sensitivity.csv.
+    `table` is sensitivity.csv.
     """
     headline = table[table.headline].set_index("task")
 

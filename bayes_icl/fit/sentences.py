@@ -14,9 +14,8 @@ from bayes_icl.core.intervals import Interval
 from bayes_icl.curves import null_controls
 from bayes_icl.fit.outputs import CHECKS, COMPARISON, ENGINES
 from bayes_icl.fit.tables import POOLED, checks_table, comparison_tables
-from bayes_icl.writing.blocks import Heading, Tabled, Text
+from bayes_icl.writing.blocks import Heading, Tabled, Text, to_terminal
 from bayes_icl.writing.numbers import Quotes, code, listed
-from bayes_icl.writing.terminal import to_terminal
 
 
 def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]) -> str:

@@ -115,10 +115,7 @@ def rounds_figure(rounds: pd.DataFrame) -> Figure:
 
     Grey dots: placebo sets; dashed: B, the bare query. What is never transferred is an open marker in a row of its own.
 
-    Parameters
-    ----------
-    rounds
-        rounds.csv.
+    `rounds` is rounds.csv.
     """
     tasks, kinds = unique(rounds.task), [kind for kind in KINDS if kind in set(rounds.kind)]
     rows, columns = -(-len(tasks) // 2), min(len(tasks), 2)

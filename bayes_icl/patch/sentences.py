@@ -15,9 +15,8 @@ from bayes_icl.core.schemas import read_beside
 from bayes_icl.patch.outputs import TABLES
 from bayes_icl.patch.steps import STEPS
 from bayes_icl.patch.tables import costly_table, rounds_table, steps_table
-from bayes_icl.writing.blocks import Heading, Tabled, Text
+from bayes_icl.writing.blocks import Heading, Tabled, Text, to_terminal
 from bayes_icl.writing.numbers import Quotes, code, listed, plain, point_of, token_words
-from bayes_icl.writing.terminal import to_terminal
 
 PLACES = {"last": "the last position", "query": "the last token of the query", "separator": "the separator"}
 

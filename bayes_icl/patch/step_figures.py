@@ -197,10 +197,7 @@ def roles_figure(heads: pd.DataFrame, task: str, most: int = 12) -> Figure:
 def steps_figure(steps: pd.DataFrame) -> Figure:
     """The experiments behind each step of the account, as shares of what the rule adds, a panel a task.
 
-    Parameters
-    ----------
-    steps
-        steps.csv.
+    `steps` is steps.csv.
     """
     steps = steps.assign(kind=steps.kind.fillna("").replace("", "no ablation"), decides=steps.decides.fillna(""))
     tasks, kinds = unique(steps.task), unique(steps.kind)
@@ -241,10 +238,7 @@ def steps_figure(steps: pd.DataFrame) -> Figure:
 def mlps_figure(mlps: pd.DataFrame) -> Figure:
     """What is lost with the MLP of each layer, by the place where it is ablated; a row a task, a column a readout.
 
-    Parameters
-    ----------
-    mlps
-        mlps.csv.
+    `mlps` is mlps.csv.
     """
     tasks, readouts = unique(mlps.task), unique(mlps.readout)
     width = style.COLUMN if len(readouts) == 1 else 2 * style.COLUMN
