@@ -53,7 +53,7 @@ analyses: $(READY)  ## claims 1 to 3 and all tasks side by side, with the minute
 	$(RUN) analyses/all.py
 	$(RUN) -m bayes_icl.report --curves data/curves/claims.nc
 
-docs: $(READY)  ## the documentation site, docs/_build/html: 20 seconds
+docs: $(READY)  ## the documentation site, docs/_build/html: 40 seconds
 	rm -rf docs/_build docs/api
 	$(RUN) -m sphinx -E -W --keep-going -q docs docs/_build/html
 
@@ -63,10 +63,12 @@ kills: $(READY)  ## kill every command ten times, let it go on, compare: benchma
 test: $(READY)  ## all tests, those on the real model too: a process a core, 4 at most
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-lint: $(READY)  ## ruff and mypy
+lint: $(READY)  ## ruff, mypy, the arrows between packages that must never be, docstrings
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	.venv/bin/lint-imports --no-logo
+	$(RUN) -m numpydoc lint $$(git ls-files 'bayes_icl/*.py')
 
 bench: $(READY)  ## what every command and the demo cost, beside the plain way
 	$(RUN) benchmarks/demo.py
@@ -77,4 +79,4 @@ bench: $(READY)  ## what every command and the demo cost, beside the plain way
 	$(RUN) benchmarks/report.py
 
 clean:  ## remove .venv and caches, not data or figures
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis

@@ -25,14 +25,17 @@ from scipy import stats
 from bayes_icl import collect, fit
 from bayes_icl.core.errors import StatedError
 from bayes_icl.core.files import read_table, replacing
-from bayes_icl.core.intervals import flat, t_interval
+from bayes_icl.core.intervals import LEVEL_WORDS, TAILS, UNKNOWN_INTERVAL, Interval, flat, t_interval
 from bayes_icl.curves import Curves, read_curves, readouts_of, select
 from bayes_icl.fit.verdict import AT_BOUND
 from bayes_icl.hypotheses import HYPOTHESES
 from bayes_icl.inference.survival import SLACK_NATS, SLACK_SE
 from bayes_icl.tasks import BUILT_IN, load_tasks
+from bayes_icl.writing import columns
+from bayes_icl.writing.columns import Column
 from bayes_icl.writing.numbers import listed
 from bayes_icl.writing.style import COLUMN, FAINT, INK, STYLE, colour_of, save_figures
+from bayes_icl.writing.tables import PaperTable
 
 CURVES, FITS = ROOT / "data/curves/across_tasks.nc", ROOT / "data/fits/across_tasks"
 FIGURES, PAGE = ROOT / "figures/across_tasks", ROOT / "docs/across_tasks.md"
@@ -52,8 +55,8 @@ PICTURE = "delta by task with the law named, and the jump at the first example"
 OPENING = f"""# All tasks side by side
 
 *Written by `analyses/across_tasks.py` (`make across`) from its output: {{model}}, {{n_tasks}} tasks, {{n_seqs}}
-sequences of {{n_shots}} examples. Brackets hold 95 % intervals: of delta the highest-density interval of its posterior
-under `additive`, which counts curvature as noise; of jumps, L(1) - L(0), the t-interval over sequences.*{{left_out}}
+sequences of {{n_shots}} examples. Brackets hold {LEVEL_WORDS} intervals: of delta the highest-density interval of its
+posterior under `additive`, which counts curvature as noise; of jumps, L(1) - L(0), the t-interval over sequences.*{{left_out}}
 
 {{first}}
 
@@ -117,7 +120,9 @@ def table(curves: Path = CURVES, fits: Path = FITS) -> pd.DataFrame:
         curves_of = {name: select(dataset, task, name) for name in readouts_of(dataset, task) if name in READ}
         whole = curves_of["complement"]
         rule: dict[str, Any] = next((one for one in verdict["others"] if one["readout"] == "rule"), {})
-        jumps = {name: interval(update(curves_of[name], 1)) if name in curves_of else NONE for name in READ}
+        jumps = {
+            name: t_interval(update(curves_of[name], 1)) if name in curves_of else UNKNOWN_INTERVAL for name in READ
+        }
         rows.append(
             {
                 "task": task,
@@ -129,9 +134,9 @@ def table(curves: Path = CURVES, fits: Path = FITS) -> pd.DataFrame:
                 **found(scores, task, verdict),
                 **{renamed(name): value for name, value in found(scores, task, rule).items()},
                 **flat({f"jump_{name}": numbers for name, numbers in jumps.items()}),
-                **flat({"first_over_second": interval(update(whole, 1) - update(whole, 2))}),
+                **flat({"first_over_second": t_interval(update(whole, 1) - update(whole, 2))}),
                 "rise_rule": rise(curves_of["rule"]) if "rule" in curves_of else math.nan,
-                **flat({"delta_pooled": pooled.get("deltas", {}).get(task, NONE)}),
+                **flat({"delta_pooled": pooled.get("deltas", {}).get(task, UNKNOWN_INTERVAL)}),
             }
         )
     return pd.DataFrame(rows).sort_values("delta", ascending=False, na_position="last", ignore_index=True)
@@ -163,7 +168,7 @@ def found(scores: pd.DataFrame, task: str, verdict: Mapping[str, Any]) -> dict[s
         The power law's exponent, and the update per example under `additive`, with intervals.
     """
     numbers: dict[str, Any] = {name: math.nan for name in ("behind", "behind_se", "lead")}
-    numbers |= {"survivors": "", "as_simple": "", **flat({"a": NONE})}
+    numbers |= {"survivors": "", "as_simple": "", **flat({"a": UNKNOWN_INTERVAL})}
     named = (verdict["named"] if verdict.get("verdict", "refused") != "refused" else "") or ""
     if named:
         at = (scores.task == task) & (scores.readout == verdict["readout"]) & (scores.n_min == verdict["n_min"])
@@ -182,12 +187,9 @@ def found(scores: pd.DataFrame, task: str, verdict: Mapping[str, Any]) -> dict[s
     return {"verdict": verdict.get("verdict", ""), "named": named, **numbers, **flat({"delta": delta_of(verdict)})}
 
 
-NONE = (math.nan,) * 3
-
-
-def delta_of(verdict: Mapping[str, Any]) -> tuple[float, ...]:
+def delta_of(verdict: Mapping[str, Any]) -> Interval:
     """Delta with its interval, nats per example; NaN where there is none."""
-    return tuple(verdict["delta"].values()) if verdict.get("delta") else NONE
+    return Interval(*verdict["delta"].values()) if verdict.get("delta") else UNKNOWN_INTERVAL
 
 
 def update(curves: Curves, n: int) -> np.ndarray:
@@ -199,11 +201,6 @@ def update(curves: Curves, n: int) -> np.ndarray:
 def rise(curves: Curves) -> float:
     """L at the last n less L(0), the mean over sequences, nats."""
     return float((curves.log_odds[:, -1] - curves.log_odds[:, 0]).mean())
-
-
-def interval(x: np.ndarray) -> tuple[float, ...]:
-    """A mean over sequences with its t-interval."""
-    return tuple(float(number) for number in t_interval(x))
 
 
 def is_null(curves: Curves) -> bool:
@@ -230,7 +227,7 @@ def together(x: Iterable[float], y: Iterable[float], seed: int = 0) -> dict[str,
         (stats.rankdata(a),), lambda own, axis: correlation(np.moveaxis(own, axis, -1), ranks),
         permutation_type="pairings", n_resamples=RESAMPLES, rng=rng, vectorized=True,
     )  # fmt: skip
-    low, high = np.nanquantile(resampled, [0.025, 0.975])
+    low, high = np.nanquantile(resampled, TAILS)
     return {"rho": float(test.statistic), "low": float(low), "high": float(high), "p": float(test.pvalue), "n": len(a)}
 
 
@@ -370,7 +367,7 @@ def size_answer(rows: pd.DataFrame, pooled: Mapping[str, Any]) -> str:
     )
     if "mu" not in pooled:
         return f"{text}. It was not pooled ({pooled.get('refused', 'the fit was made without --pool')})."
-    mu, tau, new = ("{:.3f} [{:.3f}, {:.3f}]".format(*pooled[name]) for name in ("mu", "tau", "new_task"))
+    mu, tau, new = (f"{Interval(*pooled[name]):.3f}" for name in ("mu", "tau", "new_task"))
     without = called(rows[~rows.task.isin(pooled["deltas"])])
     return (
         f"{text}. Pooled over {len(pooled['deltas'])} of {len(rows)} tasks"
@@ -457,47 +454,47 @@ def refused_answer(rows: pd.DataFrame) -> str:
     return f"*Which tasks could not be judged?* {f'Refused: {chr(59).join(parts)}' if parts else 'All could'}."
 
 
-def shown(row: Any, column: str, form: str = ".2f") -> str:
-    """A number with its interval; "-" where there is none."""
-    return "-" if math.isnan(getattr(row, column)) else ranged(row, column, form)
+def estimate(heading: str, column: str, form: str = ".2f") -> Column:
+    """A column of numbers with their intervals; "-" where there is none."""
+    return Column(heading, lambda row: "-" if math.isnan(getattr(row, column)) else ranged(row, column, form))
 
 
-def law_cells(name: str, row: Any, suffix: str) -> list[str]:
-    """A task's row in the table of one readout's laws."""
-    behind, se = (getattr(row, f"behind{end}{suffix}") for end in ("", "_se"))
-    return [
-        *(name, shown(row, f"delta{suffix}", ".3f"), getattr(row, f"verdict{suffix}"), starred(row, suffix)),
-        "-" if math.isnan(behind) else f"{behind:.1f} ({se:.1f})",
-        getattr(row, f"survivors{suffix}").replace(" ", ", ") or "-",
-    ]
+def law_table(rows: pd.DataFrame, suffix: str, title: str) -> PaperTable:
+    """The laws under one readout, a row a task."""
+
+    def behind(row: Any) -> str:
+        nats, se = (getattr(row, f"behind{end}{suffix}") for end in ("", "_se"))
+        return "-" if math.isnan(nats) else f"{nats:.1f} ({se:.1f})"
+
+    shown = (
+        columns.text("task", "called"),
+        estimate("delta", f"delta{suffix}", ".3f"),
+        columns.text("verdict", f"verdict{suffix}"),
+        Column("law named", lambda row: starred(row, suffix)),
+        Column("nats behind the best (SE)", behind),
+        Column("survive both scores", lambda row: getattr(row, f"survivors{suffix}").replace(" ", ", ") or "-"),
+    )
+    return PaperTable(f"laws{suffix}", title, "", "", rows.assign(called=called(rows)), shown)
 
 
-def jump_cells(name: str, row: Any) -> list[str]:
-    """A task's row in the table of jumps."""
-    return [name, row.form, *(shown(row, f"jump_{readout}") for readout in READ), shown(row, "first_over_second")]
-
-
-def written(headings: Iterable[str], cells: Iterable[list[str]]) -> str:
-    """A table in Markdown."""
-    lines = [list(headings), *cells]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], ["---"] * len(lines[0]), *lines[1:]]) + "\n"
+def jump_table(rows: pd.DataFrame) -> PaperTable:
+    """The jumps at the first example, a row a task."""
+    shown = (
+        columns.text("task", "called"),
+        columns.text("answers", "form"),
+        *(estimate(f"jump, {name}", f"jump_{name}") for name in READ),
+        estimate("first less second example, complement", "first_over_second"),
+    )
+    ordered = rows.sort_values("form", key=lambda form: form.map([*MEANING, "free"].index), kind="stable")
+    return PaperTable("jumps", "The first example, L(1) - L(0)", "", "", ordered.assign(called=called(ordered)), shown)
 
 
 def tables(rows: pd.DataFrame) -> str:
     """The page's tables: laws under `complement`, laws under `rule`, jumps."""
-    headings = ("task", "delta", "verdict", "law named", "nats behind the best (SE)", "survive both scores")
-    parts = []
     titles = {"": "The whole answer (`complement`)", "_rule": "Among answers of the right form (`rule`)"}
-    for suffix, title in titles.items():
-        own = rows[rows[f"verdict{suffix}"] != ""]
-        if len(own):
-            lines = (law_cells(name, row, suffix) for name, row in zip(called(own), own.itertuples()))
-            parts.append(f"## {title}\n\n{written(headings, lines)}")
-    jumps = rows.sort_values("form", key=lambda form: form.map([*MEANING, "free"].index), kind="stable")
-    lines = (jump_cells(name, row) for name, row in zip(called(jumps), jumps.itertuples()))
-    of_jumps = ("task", "answers", *(f"jump, {name}" for name in READ), "first less second example, complement")
-    parts.append(f"## The first example, L(1) - L(0)\n\n{written(of_jumps, lines)}")
-    return "\n".join(parts)
+    laws = [law_table(rows[rows[f"verdict{suffix}"] != ""], suffix, title) for suffix, title in titles.items()]
+    made = [*(table for table in laws if len(table.frame)), jump_table(rows)]
+    return "\n".join(f"## {table.title}\n\n{table.to_markdown()}" for table in made)
 
 
 def page(curves: Path = CURVES, fits: Path = FITS) -> str:
@@ -554,7 +551,7 @@ def plot_deltas(rows: pd.DataFrame, ax: Axes, pooled: Mapping[str, Any]) -> Axes
             ax.plot(pooled[name][1:], [y, y], color=INK, lw=lw, solid_capstyle="butt")
         ax.plot(pooled["mu"][0], y, "|", color=INK, ms=8, mew=1.5)
     ax.axvline(0, color=INK, lw=0.6, ls=":")
-    ax.set_xlabel("delta (nats per example; bars: 95 %)")
+    ax.set_xlabel(f"delta (nats per example; bars: {LEVEL_WORDS})")
     laws = list(dict.fromkeys(name for name in rows.named if name))
     marks = [Line2D([], [], marker=shape_of(law), ms=5, lw=1.4, color=colour_of(law)) for law in laws]
     labels = laws

@@ -11,14 +11,16 @@ from typing import Any
 import pandas as pd
 from claims import FIGURES, PATCHED, ROOT, TASKS, facts, of_task, patch_all, ranged, tables, three
 
+from bayes_icl.core.intervals import LEVEL_WORDS, TAIL, Interval
 from bayes_icl.mechanism.placebos import are_placebos
 from bayes_icl.patch.sentences import came_across
+from bayes_icl.patch.tables import rounds_table
 from bayes_icl.writing.numbers import listed, point_of
 
 OPENING = """# Claim 1: the layer where a task forms, and heads that take over
 
 *Written by `analyses/claim1.py` (`make claim1`) from its output; SmolLM2-135M-Instruct, {n_pairs} pairs of sequences,
-{n_examples} examples. Brackets hold 95 % intervals: of layers by bootstrap over pairs ("never": more than 2.5 % of the
+{n_examples} examples. Brackets hold {level} intervals: of layers by bootstrap over pairs ("never": more than {tail:g} % of the
 resamples do not get there), of everything else t-intervals over pairs.*
 
 The post patches the residual stream of a run with examples (A) into one without (B) and finds the layer where the task
@@ -184,7 +186,9 @@ class Found:
     def page(self) -> str:
         """The page."""
         own = self.facts[TASKS[0]]
-        lines = [OPENING.format(n_pairs=own["n_pairs"], n_examples=own["n_examples"], answers=self.answers())]
+        sizes = {name: own[name] for name in ("n_pairs", "n_examples")}
+        lines = [OPENING.format(**sizes, level=LEVEL_WORDS, tail=100 * TAIL, answers=self.answers())]
+        rounds = rounds_table(self.tables["rounds"])
         folder = f"../{FIGURES.relative_to(ROOT)}"
         figure = lambda name, text: f"![{text}]({folder}/{name}.png)\n"  # noqa: E731
         for task in TASKS:
@@ -198,8 +202,9 @@ class Found:
         lines += [
             "## Rounds",
             "",
-            *self.round_lines(),
+            rounds.caption,
             "",
+            rounds.to_markdown(),
             figure("rounds", "transfer layer and A's log-odds by round"),
         ]
         lines += ["## Heads that take over", "", self.backups_paragraph(), ""]
@@ -220,21 +225,6 @@ class Found:
             figure("repair", "direct effect that goes and what is lost"),
         ]
         return "\n".join(lines)
-
-    def round_lines(self) -> list[str]:
-        """The rounds as a Markdown table."""
-        lines = [
-            "| task | round | ablated | stand-in | A, nats | rule left | half of its lead | half of the lead it had |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
-        for row in self.ablated[self.ablated.n_heads > 0].itertuples():
-            whole = self.row(row.task, 0).rule
-            cells = (
-                *(row.task, row.round, row.layers_text, row.kind, ranged(row, "a_own"), f"{row.rule / whole:.0%}"),
-                *(point_of(row, name) for name in ("transfer_layer", "transfer_layer_kept")),
-            )
-            lines.append(f"| {' | '.join(map(str, cells))} |")
-        return lines
 
     def backups_paragraph(self) -> str:
         """Of the backup heads."""
@@ -296,7 +286,7 @@ def shifted(row: Any) -> str:
     """By how many points it is later than without ablation."""
     if pd.isna(row.shift):
         return "nothing: it comes across " + at(row)
-    return f"{row.shift:+.0f} [{row.shift_low:+.0f}, {row.shift_high:+.0f}]"
+    return f"{Interval.of(row, 'shift'):+.0f}"
 
 
 def share(row: pd.Series) -> str:
@@ -304,7 +294,7 @@ def share(row: pd.Series) -> str:
     if pd.isna(row.share):
         return f"never ({row.left_without_heads:.2f} nats are left without any head)"
     number = row.share * row.n_heads_all
-    return f"with {row.share:.1%} [{row.share_low:.1%}, {row.share_high:.1%}] of all heads ({number:.1f})"
+    return f"with {Interval.of(row, 'share'):.1%} of all heads ({number:.1f})"
 
 
 def sentence(parts: list[str], *, upper: bool = True) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 
 import pandas as pd
-from claims import CURVES, ROOT, TASKS, collect_all, three
+from claims import CURVES, ROOT, TASKS, collect_all, ranged, three
 
 from bayes_icl import attribute, fit
 from bayes_icl.attribute import outputs as attribute_outputs
-from bayes_icl.attribute.sentences import TAKEN
-from bayes_icl.core.files import beside, read_table
+from bayes_icl.attribute.sentences import MOSTLY, TAKEN
+from bayes_icl.core.files import beside
+from bayes_icl.core.intervals import LEVEL_WORDS
 from bayes_icl.mechanism.placebos import are_placebos, placebo_rank
 from bayes_icl.writing.numbers import listed, token_label
 
@@ -23,7 +24,7 @@ FIGURES = ROOT / "figures/claim2"
 OPENING = """# Claim 2: constant updates, written by heads that attend to examples
 
 *Written by `analyses/claim2.py` (`make claim2`) from its output; SmolLM2-135M-Instruct, {n_seqs} sequences of {n_shots}
-examples, n >= {n_min}. Brackets hold 95 % intervals: of delta those of its posterior under `additive`, which
+examples, n >= {n_min}. Brackets hold {level} intervals: of delta those of its posterior under `additive`, which
 counts curvature as noise; of everything else t-intervals over sequences.*
 
 The post says that log P(correct)/P(incorrect) gains a constant with every example, and that heads which attend from
@@ -73,7 +74,7 @@ class Found:
         self.verdicts = json.loads((FITS / "verdict.json").read_text())
         self.facts = json.loads(beside(EFFECTS, "json").read_text())
         self.heads, self.ablation, self.repair = (
-            read_table(beside(EFFECTS, f"{name}.csv")) for name in attribute_outputs.ATTRIBUTE_TABLES
+            table.read(beside(EFFECTS, f"{name}.csv")) for name, table in attribute_outputs.TABLES.items()
         )
 
     def further(self, task: str) -> tuple[str, dict, str, dict]:
@@ -126,7 +127,7 @@ class Found:
         attending, taken = [], []
         for task in TASKS:
             facts, own = self.facts[task], self.heads[(self.heads.task == task) & (self.heads.kind == "head")]
-            mostly = own.slope[own.attention > 0.5].sum()
+            mostly = own.slope[own.attention > MOSTLY].sum()
             attending.append(
                 f"{mostly:.3f} on {task} (by any head from examples {three(facts['slope_examples'])}, from "
                 f"{self.query(task)} {three(facts['slope_query'])} nats per example; {self.most_from(task)})"
@@ -191,10 +192,9 @@ class Found:
         lead = first.iloc[0]
         return (
             f"Effects of the six heads of the largest slope against n. Their accumulation: {kinds} (linear is n delta, "
-            f"averaging A n/(n + c)). The largest, {lead.component}, writes {lead.slope:.4f} [{lead.slope_low:.4f}, "
-            f"{lead.slope_high:.4f}] nats per example, {'for' if lead.share > 0 else 'against'} the update, and has "
-            f"{lead.attention:.0%} of its attention on examples at the "
-            "last shot."
+            f"averaging A n/(n + c)). The largest, {lead.component}, writes "
+            f"{ranged(lead, 'slope', '.4f')} nats per example, {'for' if lead.share > 0 else 'against'} the update, "
+            f"and has {lead.attention:.0%} of its attention on examples at the last shot."
         )
 
     def sources_paragraph(self, task: str) -> str:
@@ -212,10 +212,7 @@ class Found:
         parts = []
         for task in TASKS:
             top, placebo, beside_placebos = self.lost(task, way)
-            lost, direct, predicted = (
-                f"{top[name]:.3f} [{top[f'{name}_low']:.3f}, {top[f'{name}_high']:.3f}]"
-                for name in ("lost", "direct", "predicted")
-            )
+            lost, direct, predicted = (ranged(top, name, ".3f") for name in ("lost", "direct", "predicted"))
             own = self.ablation[(self.ablation.task == task) & (self.ablation.way == way)]
             single = own[own.set.isin(self.facts[task]["top"])]
             largest = single.loc[single.lost.abs().idxmax()] if len(single) else None
@@ -257,6 +254,7 @@ class Found:
             n_seqs=n_seqs,
             n_shots=n_shots,
             n_min=n_min,
+            level=LEVEL_WORDS,
             answers=self.answers(),
             tokens=tokens,
             completeness=completeness,

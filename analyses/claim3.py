@@ -9,15 +9,17 @@ from __future__ import annotations
 import pandas as pd
 from claims import FIGURES, PATCHED, ROOT, TASKS, at_answers, facts, patch_all, ranged, tables
 
+from bayes_icl.core.intervals import LEVEL_WORDS
 from bayes_icl.mechanism.thresholds import STEP_LEAST
+from bayes_icl.patch.sentences import steps_sentences
 from bayes_icl.patch.step_experiments import SETS_OF_FEW
 from bayes_icl.patch.steps import STEPS
-from bayes_icl.writing.numbers import listed, point_of
+from bayes_icl.writing.numbers import Quotes, listed, plain, point_of
 
 OPENING = """# Claim 3: three steps
 
 *Written by `analyses/claim3.py` (`make claim3`) from its output; SmolLM2-135M-Instruct, {n_pairs} pairs of sequences,
-{n_examples} examples. Brackets hold 95 % t-intervals over pairs. Losses are shares of what the rule adds to the
+{n_examples} examples. Brackets hold {level} t-intervals over pairs. Losses are shares of what the rule adds to the
 log-odds: A less the same run with its answers permuted among the examples. More than 100 % means that the form of
 answers goes as well.*
 
@@ -43,14 +45,7 @@ class Found:
 
     def answers(self) -> str:
         """The steps and their verdicts."""
-        lines = []
-        for step, words in STEPS.items():
-            by_verdict: dict[str, list[str]] = {}
-            for task in TASKS:
-                by_verdict.setdefault(self.facts[task]["steps"][str(step)], []).append(task)
-            found = "; ".join(f"{verdict} on {listed(tasks)}" for verdict, tasks in by_verdict.items())
-            lines.append(f"{step}. *{words}*: {found}.")
-        return "\n".join(lines)
+        return "\n".join(f"- {plain(sentence)}" for sentence in steps_sentences(self.facts, Quotes()))
 
     def steps_paragraph(self, task: str) -> str:
         """What each experiment takes."""
@@ -125,7 +120,7 @@ class Found:
         lines = [
             OPENING.format(
                 n_pairs=own["n_pairs"], n_examples=own["n_examples"], n_sets=SETS_OF_FEW, material=STEP_LEAST,
-                answers=self.answers(),
+                level=LEVEL_WORDS, answers=self.answers(),
             )
         ]  # fmt: skip
         folder = f"../{FIGURES.relative_to(ROOT)}"

@@ -9,7 +9,9 @@ from typing import Any
 import pandas as pd
 
 from bayes_icl import collect, patch
-from bayes_icl.core.files import beside, read_table
+from bayes_icl.core.files import beside
+from bayes_icl.core.intervals import Interval
+from bayes_icl.core.schemas import read_beside
 from bayes_icl.patch import outputs as patch_outputs
 
 ROOT = Path(__file__).parent.parent
@@ -63,7 +65,7 @@ def of_task(task: str) -> Path:
 
 def tables(path: Path) -> dict[str, pd.DataFrame]:
     """Tables beside a patch file."""
-    return {name: read_table(beside(path, f"{name}.csv")) for name in patch_outputs.PATCH_TABLES}
+    return read_beside(path, patch_outputs.TABLES)
 
 
 def facts(path: Path) -> dict[str, dict[str, Any]]:
@@ -73,11 +75,9 @@ def facts(path: Path) -> dict[str, dict[str, Any]]:
 
 def three(x: dict) -> str:
     """A mean with its interval."""
-    mean, low, high = x.values()
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{Interval(*x.values()):.3f}"
 
 
 def ranged(row: Any, name: str, form: str = ".2f") -> str:
     """The same from a table's columns."""
-    mean, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
-    return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
+    return f"{Interval.of(row, name):{form}}"

@@ -1,5 +1,6 @@
 """Settings of the documentation site: ``sphinx-build -W --keep-going docs docs/_build/html``."""
 
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -20,8 +21,8 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "numpydoc",
 ]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
@@ -38,10 +39,7 @@ autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 add_module_names = False
 maximum_signature_line_length = 88
-napoleon_google_docstring = False
-napoleon_use_param = False  # several names may share an explanation
-napoleon_attr_annotations = False
-napoleon_custom_sections = [("Attributes", "params_style")]  # else fields of a NamedTuple are listed twice
+numpydoc_show_class_members = False  # autodoc lists them
 
 html_theme = "furo"
 html_title = "bayes_icl"
@@ -55,7 +53,7 @@ class Generated(SphinxDirective):
     """Markdown that a function of `generated` makes: ``{generated} help collect``."""
 
     required_arguments = 1
-    optional_arguments = 1
+    optional_arguments = 2
 
     def run(self) -> list[nodes.Node]:
         """Its nodes."""
@@ -65,8 +63,9 @@ class Generated(SphinxDirective):
 
 
 def _skip(app: Any, what: str, name: str, obj: object, skip: bool, options: Any) -> bool | None:
-    """Leave out what Python itself adds to a NamedTuple: "Alias for field number 0"."""
-    return True if type(obj).__name__ == "_tuplegetter" else None
+    """Leave out what Python adds to a NamedTuple ("Alias for field number 0"), and functions of other packages."""
+    others = inspect.isfunction(obj) and not obj.__module__.startswith("bayes_icl")
+    return True if others or type(obj).__name__ == "_tuplegetter" else None
 
 
 def _shapes(
@@ -79,42 +78,15 @@ def _shapes(
     return plain[0], plain[1]
 
 
-_PLAIN = ("attribute", "data", "property")
-_own: dict[str, tuple[list[str], str]] = {}
-
-
-def _before(app: Any, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
-    """Keep from napoleon a "Returns" that is a sentence: it would take each line for a type."""
-    lines[:] = [re.sub(r"(`[\w.]+`)(?=\w)", r"\1\\ ", line) for line in lines]  # `Task`s
-    text = "\n".join(lines) + "\n"
-    found = re.search(r"^Returns\n-+\n((?:\S.*\n)+)(?=\n|\Z)", text, flags=re.MULTILINE)
-    _own[name] = (list(lines), found[1] if found else "")
-    if found:
-        lines[:] = text.replace(found[0], "").split("\n")
-
-
-def _after(app: Any, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
-    """Put the sentence back; and the text of an attribute, of which napoleon takes what precedes a colon for a type."""
-    own, sentence = _own.pop(name, ([], ""))
-    if own and what in _PLAIN:
-        lines[:] = own
-    elif sentence:
-        lines += ["", ":returns: " + " ".join(sentence.split())]
-
-
 def _within_package(app: Any, env: Any, node: Any, inner: Any) -> Any:
-    """`noise.Statistics` in a docstring is `bayes_icl.noise.Statistics`."""
-    if node.get("refdomain") != "py" or node["reftarget"].startswith("bayes_icl."):
+    """`noise.Statistics` in a docstring is `bayes_icl.inference.noise.Statistics`, if that is the only such end."""
+    if node.get("refdomain") != "py" or not node["reftarget"]:
         return None
-    target = "bayes_icl." + node["reftarget"]
     python = env.domains["py"]
-    return python.resolve_xref(env, node["refdoc"], app.builder, "obj", target, node, inner)
-
-
-def _home(app: Any, module: str, name: str) -> str | None:
-    """An alias of a tuple stands in its own module, not among Python's own, where viewcode looks for it."""
-    value = getattr(sys.modules.get(module), name, None)
-    return module if getattr(value, "__module__", "") == "builtins" else None
+    ends = [name for name in python.objects if name.endswith("." + node["reftarget"])]
+    if len(ends) != 1:
+        return None
+    return python.resolve_xref(env, node["refdoc"], app.builder, "obj", ends[0], node, inner)
 
 
 def setup(app: Any) -> None:
@@ -122,7 +94,4 @@ def setup(app: Any) -> None:
     app.add_directive("generated", Generated)
     app.connect("autodoc-skip-member", _skip)
     app.connect("autodoc-process-signature", _shapes)
-    app.connect("autodoc-process-docstring", _before, priority=100)
-    app.connect("autodoc-process-docstring", _after, priority=900)
-    app.connect("viewcode-follow-imported", _home)
     app.connect("missing-reference", _within_package)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 import os
@@ -133,3 +134,20 @@ def help(command: str) -> str:
     lines = ran.stdout.strip().split("\n")
     lines = [line if line.startswith(("╭", "│", "╰")) else textwrap.fill(line, 100) for line in lines]
     return "```\n" + "\n".join(lines) + "\n```\n"
+
+
+def table(stage: str, name: str) -> str:
+    """A table that a stage writes: what a row is, and every column."""
+    schema = importlib.import_module(f"bayes_icl.{stage}.outputs").TABLES[name]
+    return f"{schema.about}\n\n{schema.to_markdown()}"
+
+
+def formerly() -> str:
+    """Columns that had another name."""
+    rows = []
+    for stage in ("fit", "attribute", "patch", "calibrate"):
+        for schema in importlib.import_module(f"bayes_icl.{stage}.outputs").TABLES.values():
+            rows += [
+                [_code(old), _code(new), f"`{schema.name}.csv` of `{stage}`"] for old, new in schema.formerly().items()
+            ]
+    return _table(["before", "now", "in"], rows)

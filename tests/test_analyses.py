@@ -663,7 +663,7 @@ def test_sentences_of_claim_3_follow_the_tables(claims_of: Callable) -> None:
         return facts
 
     said = differing(before, claims_of("claim3", {"claims.json": judged}))
-    assert "not asked on copy" in said and "Step 2, not asked: " in said
+    assert "not asked on `copy`" in said and "Step 2, not asked: " in said
     steps = claims_of("claim3", {"claims.steps.csv": lambda t: at(t, 4.321, "share", task="past_tense", step=1)})
     assert "4.32 [" in differing(before, steps) and "4.32 [" not in before
     mlps = claims_of("claim3", {"claims.mlps.csv": lambda t: at(t, 88.0, "lost", task="copy", layer=7, place="last")})

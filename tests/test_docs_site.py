@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import importlib.util
@@ -16,13 +17,14 @@ import pytest
 import xarray as xr
 
 from bayes_icl.hypotheses import HYPOTHESES
+from bayes_icl.hypotheses.law import LAWS_MODULE
 from bayes_icl.models import Model
 from bayes_icl.tasks import BUILT_IN, load_tasks
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in DOCS.glob("*.md")}
-GENERATED = re.compile(r"```\{generated\} (\w+) ?(\w*)\n```")
+GENERATED = re.compile(r"```\{generated\} (\w+)((?: \w+)*)\n```")
 COMMANDS = ("collect", "fit", "attribute", "patch", "calibrate", "report")
 
 spec = importlib.util.spec_from_file_location("generated", DOCS / "generated.py")
@@ -32,10 +34,11 @@ sys.modules["generated"] = generated
 spec.loader.exec_module(generated)
 
 
-def _tree() -> list[str]:
-    """Modules in the order of ARCHITECTURE.md."""
-    block = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").split("```")[1]
-    return re.findall(r"^  ([a-z_]+)\.py", block, flags=re.MULTILINE)
+def _modules() -> set[str]:
+    """Packages and modules by their full names, those that run a command aside."""
+    files = [path.relative_to(ROOT).with_suffix("").parts for path in (ROOT / "bayes_icl").rglob("*.py")]
+    names = {".".join(parts[:-1] if parts[-1] == "__init__" else parts) for parts in files}
+    return {name for name in names if not name.endswith("__main__")} - {"bayes_icl"}
 
 
 def _toctrees() -> set[str]:
@@ -52,21 +55,36 @@ def test_every_page_is_in_a_toctree() -> None:
     assert _toctrees() == set(PAGES) - {"index"}
 
 
-def test_every_module_is_in_the_reference_in_the_order_of_the_data() -> None:
-    groups = [re.findall(r"^   bayes_icl\.(\w+)$", part, re.MULTILINE) for part in PAGES["api"].split("## ")[1:]]
-    listed = [name for group in groups for name in group]
-    assert sorted(listed) == sorted(_tree())
-    for group in groups:
-        assert group == sorted(group, key=_tree().index)
+def test_every_package_is_in_the_reference() -> None:
+    """Each with its modules, which the reference finds by itself."""
+    groups = [re.findall(r"^   (bayes_icl[.\w]+)$", part, re.MULTILINE) for part in PAGES["api"].split("## ")[1:]]
+    assert sorted(name for group in groups for name in group) == sorted(n for n in _modules() if n.count(".") == 1)
+    assert PAGES["api"].count(":recursive:") == len(groups)
+
+
+def test_names_of_the_code_on_pages_exist() -> None:
+    """Each is the one end of a full name, as the site's links need it."""
+    full = set(_modules())
+    for name in _modules():
+        source = ROOT / (name.replace(".", "/") + ".py")
+        tree = ast.parse(source.read_text(encoding="utf-8")) if source.exists() else ast.Module([], [])
+        for node in tree.body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                full.add(f"{name}.{node.name}")
+                inner = [one for one in getattr(node, "body", []) if isinstance(one, ast.FunctionDef)]
+                full |= {f"{name}.{node.name}.{one.name}" for one in inner if isinstance(node, ast.ClassDef)}
+    for page, text in PAGES.items():
+        for target in re.findall(r"\{py:obj\}`(?:[^`<]*<)?([^`>]+)>?`", text):
+            assert len([name for name in full if name.endswith("." + target)]) == 1, (page, target)
 
 
 def test_what_pages_generate_exists() -> None:
     wanted = [found for page in PAGES.values() for found in GENERATED.findall(page)]
     assert len(wanted) == sum(page.count("{generated}") for page in PAGES.values()) > 5
-    assert {command for name, command in wanted if name == "help"} == set(COMMANDS)
-    for name, command in wanted:
+    assert {given.strip() for name, given in wanted if name == "help"} == set(COMMANDS)
+    for name, given in wanted:
         if name != "help":
-            assert getattr(generated, name)(*([command] if command else [])).strip()
+            assert getattr(generated, name)(*given.split()).strip()
 
 
 def test_tables_hold_every_task_and_setting() -> None:
@@ -81,7 +99,7 @@ def test_tables_hold_every_task_and_setting() -> None:
 def test_tables_hold_every_hypothesis_and_parameter() -> None:
     table, each = generated.hypotheses(), generated.predictions()
     for name, law in HYPOTHESES.items():
-        if law.curve.__module__ != "bayes_icl.hypotheses":  # of another test
+        if law.curve.__module__ != LAWS_MODULE:  # of another test
             continue
         own = each.split(f"(hypothesis-{name.replace('_', '-')})=\n")[1].split("\n(hypothesis-")[0]
         assert f"[`{name}`]" in table and law.reference in own and law.predicts in own
@@ -135,50 +153,30 @@ def test_help_names_every_setting(command: str) -> None:
         assert f"--{one.name.replace('_', '-')}" in text
 
 
-def _columns() -> dict[str, list[str]]:
-    """Columns of the tables that the code or a committed file names, by the section of the page that explains them."""
-    from bayes_icl.attribute import outputs as attribute_outputs
-    from bayes_icl.fit import checks as fit_checks
-    from bayes_icl.fit import outputs as fit_outputs
-    from bayes_icl.patch import outputs as patch_outputs
-
-    calibration = [
-        column
-        for path in (ROOT / "figures/calibration").glob("*.csv")
-        if path.stem != "ranks"  # which has the parameters of every law
-        for column in path.read_text(encoding="utf-8").splitlines()[0].split(",")
-    ]
-    return {
-        "Fits": [*fit_outputs.COMPARISON_COLUMNS, *fit_checks.CHECK_COLUMNS],
-        "Effects": [
-            *attribute_outputs.HEAD_COLUMNS,
-            *attribute_outputs.ABLATION_COLUMNS,
-            *attribute_outputs.REPAIR_COLUMNS,
-        ],
-        "Patching": [column for own in patch_outputs.PATCH_COLUMNS.values() for column in own],
-        "Calibration": calibration,
-    }
+SCHEMAS = {stage: importlib.import_module(f"bayes_icl.{stage}.outputs").TABLES for stage in
+           ("fit", "attribute", "patch", "calibrate")}  # fmt: skip
 
 
-def _unexplained(section: str, columns: list[str]) -> set[str]:
-    own = PAGES["files"].split(f"\n## {section}\n")[1].split("\n## ")[0]
-    known = set(re.findall(r"`([^`\s]+)`", own))
-    return {c for c in columns if not {c, re.sub("_(low|high|reached)$", "", c)} & known}
+@pytest.mark.parametrize("stage", SCHEMAS)
+def test_every_table_is_on_the_page_of_files(stage: str) -> None:
+    for name, schema in SCHEMAS[stage].items():
+        assert f"```{{generated}} table {stage} {name}\n" in PAGES["files"]
+        text = generated.table(stage, name)
+        for column in schema.columns:
+            assert column.meaning and f"`{column.written or column.name}{column.ends[0]}`" in text
 
 
-@pytest.mark.parametrize("section", ["Fits", "Effects", "Patching", "Calibration"])
-def test_every_column_is_explained(section: str) -> None:
-    columns = _columns()[section]
-    assert columns and not _unexplained(section, columns)
-    assert _unexplained(section, ["no_such_column"])  # it would show
-
-
-def test_tables_of_a_run_are_explained() -> None:
-    """Of runs that stand on this disk, where there are any: all their columns."""
-    for section, folder in (("Patching", "data/patch"), ("Effects", "data/effects")):
+def test_tables_that_are_there_are_as_their_schema_says() -> None:
+    """The committed calibration; and of runs that stand on this disk, where there are any."""
+    read = 0
+    for folder in ("calibration", "calibration_32x32"):
+        for name, schema in SCHEMAS["calibrate"].items():
+            assert len(schema.read(ROOT / "figures" / folder / f"{name}.csv"))
+            read += 1
+    for stage, folder in (("patch", "data/patch"), ("attribute", "data/effects")):
         for path in (ROOT / folder).glob("*.csv"):
-            header = path.read_text(encoding="utf-8").split("\n", 1)[0].split(",")
-            assert not _unexplained(section, header), path.name
+            SCHEMAS[stage][path.name.split(".")[-2]].read(path)
+    assert read
 
 
 def test_the_demo_is_what_make_runs() -> None:
@@ -204,7 +202,7 @@ def test_links_and_images_of_pages_exist() -> None:
         targets += re.findall(r"^(?:```\{figure\}|```\{literalinclude\}|:file:) (\S+)$", shown, re.MULTILINE)
         for target in targets:
             if target.startswith("api/"):
-                assert target.removeprefix("api/bayes_icl.").removesuffix(".rst") in _tree(), (name, target)
+                assert target.removeprefix("api/").removesuffix(".rst") in _modules(), (name, target)
             else:
                 assert (DOCS / target).exists(), (name, target)
 

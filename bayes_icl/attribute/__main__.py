@@ -3,4 +3,5 @@
 from bayes_icl.attribute.settings import AttributeSettings
 from bayes_icl.core.commands import run
 
-run("attribute", AttributeSettings)
+if __name__ == "__main__":
+    run("attribute", AttributeSettings)

@@ -101,10 +101,10 @@ def without_fits(curves: Curves) -> Accumulation | None:
     """That of a head whose effect does not vary, or not enough to be fitted; None for all others."""
     updates = np.diff(curves.log_odds, axis=1)
     if not updates.any():
-        return Accumulation("none", (0.0, 0.0, 0.0), UNKNOWN_INTERVAL)
+        return Accumulation("none", Interval(0.0, 0.0, 0.0), UNKNOWN_INTERVAL)
     levelled = curves._replace(log_odds=curves.log_odds - curves.log_odds.mean(1, keepdims=True))
     if too_little(levelled) or not np.median(curves.log_odds.std(1)) > 0:
-        return Accumulation("undecided", (float(updates.mean()), np.nan, np.nan), UNKNOWN_INTERVAL)
+        return Accumulation("undecided", Interval(float(updates.mean()), np.nan, np.nan), UNKNOWN_INTERVAL)
     return None
 
 

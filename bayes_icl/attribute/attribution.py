@@ -11,7 +11,7 @@ import xarray as xr
 
 from bayes_icl.attribute.effects import joined, measure_effects
 from bayes_icl.attribute.intervention import Intervention, intervene
-from bayes_icl.attribute.outputs import ABLATION_COLUMNS, REPAIR_COLUMNS
+from bayes_icl.attribute.outputs import ABLATION, REPAIR
 from bayes_icl.attribute.slopes import accumulation_columns, join_columns, slope_table
 from bayes_icl.attribute.update import update_of
 from bayes_icl.core.checkpoints import Checkpoint
@@ -113,6 +113,6 @@ def attribute_curves(
     if ablated := [one.log_odds for one in each if one.log_odds is not None]:
         effects["ablated_log_odds"] = xr.concat(ablated, dim="task", join="outer")
         effects["ablated_log_odds"].attrs = {"description": VARIABLES["ablated_log_odds"], "units": "nats"}
-    ablation = pd.DataFrame([row for one in each for row in one.ablation], columns=ABLATION_COLUMNS)
-    repair = pd.DataFrame([row for one in each for row in one.repair], columns=REPAIR_COLUMNS)
+    ablation = pd.DataFrame([row for one in each for row in one.ablation], columns=ABLATION.names)
+    repair = pd.DataFrame([row for one in each for row in one.repair], columns=REPAIR.names)
     return Attribution(effects, heads, ablation, repair, facts)

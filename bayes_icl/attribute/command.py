@@ -8,13 +8,14 @@ import xarray as xr
 
 from bayes_icl.attribute.attribution import attribute_curves
 from bayes_icl.attribute.figures import attribute_figures
-from bayes_icl.attribute.outputs import ATTRIBUTE_TABLES
+from bayes_icl.attribute.outputs import TABLES
 from bayes_icl.attribute.sentences import summarise_heads
 from bayes_icl.attribute.settings import AttributeSettings
 from bayes_icl.core.errors import DONE, StatedError, check_least, unknown
-from bayes_icl.core.files import effects_files, names_beside, sha256
+from bayes_icl.core.files import sha256
 from bayes_icl.core.outputs import Output
 from bayes_icl.core.run import Run, key_without
+from bayes_icl.core.schemas import effects_files, names_beside
 from bayes_icl.curves import newest_curves, read_curves, readouts_of
 from bayes_icl.mechanism.recorded import check_same_model, recorded_model
 from bayes_icl.models.loading import load_model
@@ -34,7 +35,7 @@ def main(settings: AttributeSettings) -> int:
     )
     output = Output.file(out, "attribute", inputs=[path])
     elsewhere = ("curves", "model", "tasks", "batch_size", "device", "workers")
-    run = Run(settings, output, [path], drawn, names_beside(out, ATTRIBUTE_TABLES))
+    run = Run(settings, output, [path], drawn, names_beside(out, TABLES))
 
     def work(key: str) -> dict[str, bytes]:
         model = load_model(recorded_model(dataset, settings.model), settings.device)
@@ -57,8 +58,8 @@ def main(settings: AttributeSettings) -> int:
             progress=True,
         )
         result.effects.attrs |= run.attributes(key, identity)
-        tables = {name: getattr(result, name) for name in ATTRIBUTE_TABLES}
-        return effects_files(out, tables, result.facts, result.effects)
+        tables = {name: getattr(result, name) for name in TABLES}
+        return effects_files(out, TABLES, tables, result.facts, result.effects)
 
     run.carry_out(
         key_without(settings, elsewhere, curves=sha256(path), tasks=tasks),

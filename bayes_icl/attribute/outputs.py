@@ -1,24 +1,68 @@
-"""What `attribute` leaves: names and columns of its tables."""
+"""What `attribute` leaves: its tables."""
 
 from __future__ import annotations
 
-HEAD_COLUMNS = [
-    *("task", "component", "kind", "layer", "head", "n_min"),
-    *("slope", "slope_low", "slope_high", "share", "share_low", "share_high", "rise", "rise_low", "rise_high"),
-    *("pooled", "pooled_low", "pooled_high", "false_sign", "stands_out"),
-    *("delta", "delta_low", "delta_high", "accumulation", "c", "c_low", "c_high", "attention", "slope_examples"),
-    *("top", "lost", "lost_low", "lost_high", "lost_held", "lost_held_low", "lost_held_high"),
-]
+from bayes_icl.core.schemas import INTERVAL, Column, Table, columns
 
-ATTRIBUTE_TABLES = ("heads", "ablation", "repair")
+HEADS = Table(
+    "heads",
+    "A row for each component. The heads come first, then MLPs, embedding, biases and entropy, last their sum.",
+    (
+        Column("task", "which", "text"),
+        *columns("component kind", "which; `kind` is head, mlp, rest or all", "text"),
+        *columns("layer head", "of a head or an MLP"),
+        Column("n_min", "the first shot that counts", "count"),
+        *columns(
+            "slope share",
+            "part of delta, nats per example, and as a share of it; the rows add up to the last",
+            ends=INTERVAL,
+        ),
+        Column("rise", "effect at the last shot less that at n_min", ends=INTERVAL),
+        Column("pooled", "slope drawn towards the other heads'", ends=INTERVAL),
+        Column("false_sign", "chance that the sign of the pooled slope is wrong"),
+        Column(
+            "stands_out",
+            "more than 95 % of the posterior, pooled over heads, lies beyond 5 % of delta on one side",
+            "flag",
+        ),
+        Column("delta", "of the head's own fit: update under `additive`", ends=INTERVAL),
+        Column("accumulation", "how the head's effect grows: none, linear, averaging, other, undecided", "text"),
+        Column("c", "of the head's own fit: c of `pooling`, examples", ends=INTERVAL),
+        Column("attention", "attention mass on the examples, at the last shot"),
+        Column("slope_examples", "part of the slope written from earlier examples"),
+        Column("top", "among those ablated", "flag"),
+        Column("lost", "what goes when it alone is mean-ablated, shot by shot", ends=INTERVAL),
+        Column("lost_held", "what goes when it alone is mean-ablated over shots", ends=INTERVAL),
+    ),
+)
 
-NUMBERS = ("delta", "lost", "delta_curve", "lost_curve", "direct", "predicted")
+ABLATION = Table(
+    "ablation",
+    "A row for each set of heads ablated.",
+    (
+        Column("task", "which", "text"),
+        Column("way", "mean (shot by shot) or held (over shots too)", "text"),
+        Column("set", "none, top, placebo 1, ..., or one head", "text"),
+        Column("heads", "those of the set", "text"),
+        Column("n_heads", "how many", "count"),
+        Column("norm", "of what is ablated"),
+        Column("n_seqs", "sequences that were measured", "count"),
+        *columns("delta lost", "delta fitted again without them; slope that is lost", ends=INTERVAL),
+        *columns("delta_curve lost_curve", "the same of the whole answer", ends=INTERVAL),
+        *columns("direct predicted", "slope that the heads write; of what is ablated", ends=INTERVAL),
+    ),
+)
 
-ABLATION_COLUMNS = [
-    *("task", "way", "set", "heads", "n_heads", "norm", "n_seqs"),
-    *(f"{name}{end}" for name in NUMBERS for end in ("", "_low", "_high")),
-]
+REPAIR = Table(
+    "repair",
+    "A row for each task and way of ablation: from what goes with the top heads to what is lost.",
+    (
+        Column("task", "which", "text"),
+        Column("way", "as in ablation.csv", "text"),
+        Column("predicted", "direct effects that go", ends=INTERVAL),
+        *columns("other_heads mlps norm", "what other heads, MLPs, the norm and rivals change", ends=INTERVAL),
+        Column("lost", "what is lost", ends=INTERVAL),
+    ),
+)
 
-REPAIRED = ("predicted", "other_heads", "mlps", "norm", "lost")
-
-REPAIR_COLUMNS = ["task", "way", *(f"{name}{end}" for name in REPAIRED for end in ("", "_low", "_high"))]
+TABLES = {table.name: table for table in (HEADS, ABLATION, REPAIR)}

@@ -12,7 +12,7 @@ from bayes_icl.core.provenance import command_of
 from bayes_icl.writing.blocks import Explorer, Heading, Section, Shown, Tabled, Text, id_of
 from bayes_icl.writing.head_map import head_map
 from bayes_icl.writing.interactive import as_html
-from bayes_icl.writing.numbers import Quotes, token_label
+from bayes_icl.writing.numbers import Quotes, named_task
 from bayes_icl.writing.stage import Found, Missing
 
 
@@ -33,7 +33,7 @@ def heads_section(found: Found, quotes: Quotes) -> Section:
     for task, fact in facts.items():
         of_task, taken, repaired = (table[table.task == task] for table in (heads, ablation, repair))
         sentences = head_sentences(fact, of_task, taken, repaired, quotes.under(task, "heads"))
-        named = ", ".join(filter(None, [task, token_label(fact)]))
+        named = named_task(facts, task)
         blocks += [
             Heading(task, f"heads-{id_of(task)}"),
             Text([line.strip() for line in sentences], as_list=True),

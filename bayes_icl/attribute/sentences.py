@@ -1,20 +1,34 @@
-"""What attributions say, as sentences and as the terminal's tables."""
+"""What attributions say, as sentences: for the terminal, the report and its first screen."""
 
 from __future__ import annotations
 
-import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
 
+from bayes_icl.attribute.outputs import TABLES
 from bayes_icl.attribute.shrinkage import LEAST_SHARE
-from bayes_icl.core.files import beside, read_table
+from bayes_icl.attribute.tables import heads_table
+from bayes_icl.core.files import beside
+from bayes_icl.core.intervals import Interval
+from bayes_icl.core.schemas import read_beside
 from bayes_icl.mechanism.placebos import are_placebos, placebo_rank
 from bayes_icl.models.prompts import OFTEN
-from bayes_icl.writing.numbers import Quotes, plain, token_words
+from bayes_icl.writing.blocks import Heading, Tabled, Text
+from bayes_icl.writing.numbers import Quotes, code, plain, token_words
+from bayes_icl.writing.terminal import to_terminal
+
+MOSTLY = 0.5  # attention on examples from which a head is said to attend to them
+
+TAKEN = {
+    "held": "held at their mean over episodes and shots",
+    "mean": "at their mean over episodes, shot by shot",
+}
+
+UNCLEAR = "delta's interval has zero in it: there is no update to share out, and nothing is taken away"
 
 
 def summarise_heads(out: Path) -> str:
@@ -25,54 +39,44 @@ def summarise_heads(out: Path) -> str:
     out
         The effects file; its tables stand beside it.
     """
-    console = Console(file=io.StringIO(), markup=False, emoji=False, highlight=False, width=110)
     facts = json.loads(beside(out, "json").read_text())
-    heads, ablation, repair = (read_table(beside(out, f"{name}.csv")) for name in ("heads", "ablation", "repair"))
+    tables = list(read_beside(out, TABLES).values())
+    blocks: list[Heading | Text | Tabled] = []
     for task, own in facts.items():
-        console.rule(task, align="left")
-        for sentence in head_sentences(
-            own, heads[heads.task == task], ablation[ablation.task == task], repair[repair.task == task]
-        ):
-            console.print(sentence)
-        clear = not own["delta"]["hdi_low"] <= 0 <= own["delta"]["hdi_high"]
-        console.print(_head_table(heads[(heads.task == task) & (heads.kind == "head")], clear))
-    console.rule("completeness", align="left")
-    console.print(
-        f"heads + MLPs + rest = log-odds within {max(own['completeness'] for own in facts.values()):.1g} relative; "
-        f"sources = head within {max(own['split'] for own in facts.values()):.1g}"
-    )
-    return console.file.getvalue()  # type: ignore[attr-defined]
+        sentences = head_sentences(own, *(table[table.task == task] for table in tables))
+        blocks += [Heading(task, ""), Text(sentences), Tabled(heads_table(tables[0], facts, task))]
+    complete, split = (max(own[name] for own in facts.values()) for name in ("completeness", "split"))
+    words = f"heads + MLPs + rest = log-odds within {complete:.1g} relative; sources = head within {split:.1g}"
+    return to_terminal([*blocks, Heading("completeness", ""), Text([words])], width=110)
+
+
+def is_clear(facts: Mapping[str, Any]) -> bool:
+    """Whether delta's interval excludes 0, so that there is something to share out."""
+    return Interval(*facts["delta"].values()).excludes(0)
 
 
 def head_sentences(
-    facts: dict, heads: pd.DataFrame, ablation: pd.DataFrame, repair: pd.DataFrame, quotes: Quotes | None = None
+    facts: Mapping[str, Any],
+    heads: pd.DataFrame,
+    ablation: pd.DataFrame,
+    repair: pd.DataFrame,
+    quotes: Quotes | None = None,
 ) -> list[str]:
     """What was found on one task, from its part of the tables; shares are given where there is something to share.
 
-    With `quotes`, numbers are kept there and sentences hold their keys (`quotes`); without, they are plain text.
+    With `quotes`, numbers are kept there and sentences hold their keys (`Quotes`); without, they are plain text.
     """
     if quotes is None:
         return [plain(line) for line in head_sentences(facts, heads, ablation, repair, Quotes())]
-
-    q, delta = quotes.under(unit="nats/example"), facts["delta"]
-    clear = not delta["hdi_low"] <= 0 <= delta["hdi_high"]
-
-    def slopes(names: dict[str, str]) -> str:
-        return ", ".join(
-            f"{name} {q.three(f'slope_{key}', facts[f'slope_{key}'].values())}"
-            + (f" ({q.percent(f'share_{key}', facts[f'share_{key}'])})" if clear and f"share_{key}" in facts else "")
-            for key, name in names.items()
-        )
-
+    q = quotes.under(unit="nats/example")
     lines = [
         f"{facts['readout']}, {token_words(facts, q)}, n >= {q.count('n_min', facts['n_min'])}: delta "
-        f"{q.three('delta', delta.values())} nats/example under additive, "
+        f"{q.three('delta', facts['delta'].values())} nats/example under additive, "
         f"{q.three('delta_seqs', facts['delta_seqs'].values())} over sequences; of the whole answer, as "
         f"fit has it, {q.three('delta_curve', facts['delta_curve'].values())}",
-        "adding up to it: "
-        + slopes({"head": "heads", "mlp": "MLPs", "rest": "embedding, biases and entropy"})
-        + "; of the last, entropy of the other tokens "
-        + q.three("slope_entropy", facts["slope_entropy"].values()),
+        f"adding up to it: {_slope(facts, 'head', 'heads', q)}, {_slope(facts, 'mlp', 'MLPs', q)}, "
+        f"{_slope(facts, 'rest', 'embedding, biases and entropy', q)}; of the last, "
+        f"entropy of the other tokens {q.three('slope_entropy', facts['slope_entropy'].values())}",
     ]
     if facts.get("token_differs", 1) < OFTEN:
         lines.append(
@@ -80,59 +84,72 @@ def head_sentences(
             f"{q.percent('token_differs', facts['token_differs'])}: it tells of their form more than of the task"
         )
     if "further_example" in facts:
-        here = "the query and the answer so far" if facts["token"] else "the query"
-        names = {"examples": "earlier examples", "query": here, "sink": "the first token"}
-        by_role = ", ".join(
-            f"{name} {q.number(f'slope_by_role.{name}', x)}" for name, x in facts["slope_by_role"].items()
-        )
-        further = [
-            f"{q.three(f'further_example.{key}', x.values())} nats from n = {q.all_in(f'from.{key}', n)}"
-            for n, x in facts["further_example"].items()
-            for key in [n.replace(" ", "_")]
-        ]
-        lines += [
-            f"what heads write of it, by where they attend: {slopes(names)}; within examples: {by_role}",
-            f"a further example adds, by what all heads write from examples, {', '.join(further)}",
-        ]
-    if not clear:
-        return [*lines, "delta's interval has zero in it: there is no update to share out, and nothing is taken away"]
-    own = heads[heads.kind == "head"]
-    standing = own[own.stands_out.astype(bool)]
-    kinds = ", ".join(
-        f"{q.count(f'standing.{kind}', n)} {kind}" for kind, n in standing.accumulation.value_counts().items()
-    )
-    lines.append(
-        f"{q.count('standing', len(standing))} of {q.count('n_heads', len(own))} heads stand out (surely more "
-        f"than {q.count('least_share', 100 * LEAST_SHARE, 'g')} % of delta, for or against it)"
-        + (f": {kinds}" if kinds else "")
-    )
+        lines += _by_source(facts, q)
+    if not is_clear(facts):
+        return [*lines, UNCLEAR]
+    lines.append(standing_out(heads, q))
     if facts.get("note"):
         lines.append(q.all_in("note", facts["note"]))
-    return lines + (_ablation_sentences(facts, ablation, repair, q) if len(ablation) else [])
+    return lines + (_taken_away(facts, ablation, repair, q) if len(ablation) else [])
 
 
-TAKEN = {
-    "held": "held at their mean over episodes and shots",
-    "mean": "at their mean over episodes, shot by shot",
-}
+def _slope(facts: Mapping[str, Any], part: str, name: str, quotes: Quotes) -> str:
+    """What one part writes of delta, and its share where delta is clear."""
+    text = f"{name} {quotes.three(f'slope_{part}', facts[f'slope_{part}'].values())}"
+    share = f"share_{part}"
+    return f"{text} ({quotes.percent(share, facts[share])})" if share in facts and is_clear(facts) else text
 
 
-def _ablation_sentences(facts: dict, ablation: pd.DataFrame, repair: pd.DataFrame, quotes: Quotes) -> list[str]:
-    q, first, here = quotes.under("taken"), ablation[ablation.set == "top"].iloc[0], facts["delta_measured"]["mean"]
+def _by_source(facts: Mapping[str, Any], quotes: Quotes) -> list[str]:
+    """What heads write by the token they attend to, and what a further example adds by that."""
+    here = "the query and the answer so far" if facts["token"] else "the query"
+    names = {"examples": "earlier examples", "query": here, "sink": "the first token"}
+    sources = ", ".join(_slope(facts, part, name, quotes) for part, name in names.items())
+    by_role = facts["slope_by_role"].items()
+    roles = ", ".join(f"{name} {quotes.number(f'slope_by_role.{name}', x)}" for name, x in by_role)
+    further = [
+        f"{quotes.three(f'further_example.{key}', x.values())} nats from n = {quotes.all_in(f'from.{key}', n)}"
+        for n, x in facts["further_example"].items()
+        for key in [n.replace(" ", "_")]
+    ]
+    return [
+        f"what heads write of it, by where they attend: {sources}; within examples: {roles}",
+        f"a further example adds, by what all heads write from examples, {', '.join(further)}",
+    ]
+
+
+def standing_out(heads: pd.DataFrame, quotes: Quotes) -> str:
+    """How many heads of one task stand out, how their effects grow, for or against the update, and where they look."""
+    own = heads[heads.kind == "head"]
+    standing = own[own.stands_out.astype(bool)]
+    text = (
+        f"{quotes.count('standing', len(standing))} of {quotes.count('n_heads', len(own))} heads stand out (surely "
+        f"more than {quotes.count('least_share', 100 * LEAST_SHARE, 'g')} % of delta, for or against it)"
+    )
+    if not len(standing):
+        return text
+    counts = standing.accumulation.value_counts().items()
+    kinds = ", ".join(f"{quotes.count(f'standing.{kind}', n)} {kind}" for kind, n in counts)
+    return (
+        f"{text}: {kinds}; {quotes.count('standing_for', (standing.share > 0).sum())} for the update and "
+        f"{quotes.count('standing_against', (standing.share < 0).sum())} against it; "
+        f"{quotes.count('standing_attending', (standing.attention > MOSTLY).sum())} of them have most of their "
+        "attention on examples"
+    )
+
+
+def _taken_away(facts: Mapping[str, Any], ablation: pd.DataFrame, repair: pd.DataFrame, quotes: Quotes) -> list[str]:
+    """What goes with the top heads, in both ways of taking them away, and who makes up for it."""
+    q, first = quotes.under("taken"), ablation[ablation.set == "top"].iloc[0]
     lines = [
         f"taken away, of heads those that write most: {q.count('n_heads', first.n_heads)} ({first['heads']}), chosen "
         f"on every other sequence; on the other {q.count('n_seqs', first.n_seqs)}, of delta "
-        f"{q.number('delta_here', here)}, what they write is {q.columns(first, 'direct')}"
+        f"{q.number('delta_here', facts['delta_measured']['mean'])}, what they write is {q.columns(first, 'direct')}"
     ]
     for way in TAKEN:
         q, own = quotes.under("taken", way), ablation[ablation.way == way]
-        top, placebo = own[own.set == "top"].iloc[0], own[are_placebos(own.set)]
-        clean, mended = own[own.set == "none"].iloc[0], repair[repair.way == way].iloc[0]
-        moves = ", ".join(
-            f"{name} {q.columns(mended, part)}"
-            for part, name in (("other_heads", "other heads"), ("mlps", "MLPs"), ("norm", "norms and rivals"))
-        )
-        beyond, n_sets = placebo_rank(own, way, here)
+        top, clean = (own[own.set == name].iloc[0] for name in ("top", "none"))
+        mended, placebo = repair[repair.way == way].iloc[0], own[are_placebos(own.set)]
         norms = {
             "placebo_norm_least": placebo.norm.min(),
             "placebo_norm_most": placebo.norm.max(),
@@ -140,40 +157,51 @@ def _ablation_sentences(facts: dict, ablation: pd.DataFrame, repair: pd.DataFram
         }
         least, most, of_heads = (q.count(name, x, ".3g") for name, x in norms.items())
         lines += [
-            f"{TAKEN[way]}: {q.columns(top, 'lost')} is lost ({q.percent('share_lost', top.lost / here)}), "
-            f"where direct effects of {q.columns(top, 'predicted')} go; delta fitted again "
-            f"{q.columns(top, 'delta')}, from {q.number('delta_clean', clean.delta)}; of the whole "
+            f"{lost_with_top(facts, ablation, way, quotes)}, where direct effects of {q.columns(top, 'predicted')} go; "
+            f"delta fitted again {q.columns(top, 'delta')}, from {q.number('delta_clean', clean.delta)}; of the whole "
             f"answer (complement) {q.columns(top, 'lost_curve')} is lost",
-            f"    {q.count('placebos_beyond', beyond)} of {q.count('placebos', n_sets)} placebo sets lose as much; "
-            f"they lose {q.number('placebo_mean', placebo.lost.mean())} on average, "
+            f"    {lost_with_placebos(facts, ablation, way, quotes)}, "
             f"{q.number('placebo_least', placebo.lost.min())} to {q.number('placebo_most', placebo.lost.max())} "
             f"(norm {least} to {most}, that of the heads {of_heads})",
-            f"    from what goes to what is lost, by the change of {moves}",
+            f"    from what goes to what is lost, by the change of other heads {q.columns(mended, 'other_heads')}, "
+            f"MLPs {q.columns(mended, 'mlps')}, norms and rivals {q.columns(mended, 'norm')}",
         ]
     return lines
 
 
-def _head_table(heads: pd.DataFrame, shares: bool, most: int = 10) -> Table:
-    table = Table(box=None, pad_edge=False, title="heads of the largest slope", title_justify="left")
-    headings = ("head", "slope", "95 %", "share", "stands out", "accumulation", "attention", "lost if held")
-    for heading in headings:
-        left = heading in ("head", "stands out", "accumulation")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
-    shown = heads.slope.abs().rank(ascending=False) <= most
-    shown |= heads.top.astype(bool)
-    for row in heads[shown].sort_values("slope", key=abs, ascending=False).head(2 * most).itertuples():
-        low, high = row.lost_held_low, row.lost_held_high
-        alone = "" if row.lost_held != row.lost_held else f"{row.lost_held:.4f} [{low:.4f}, {high:.4f}]"
-        table.add_row(
-            f"{row.component}{'*' if row.top else ''}",
-            f"{row.slope:.4f}",
-            f"[{row.slope_low:.4f}, {row.slope_high:.4f}]".replace("[", "\\["),
-            f"{row.share:.0%}" if shares else "",
-            "yes" if row.stands_out else "",
-            str(row.accumulation),
-            "" if row.attention != row.attention else f"{row.attention:.2f}",
-            alone.replace("[", "\\["),
-        )
-    table.caption = "*: among those taken away; lost if held: this head alone"
-    table.caption_justify = "left"
-    return table
+def lost_with_top(facts: Mapping[str, Any], ablation: pd.DataFrame, way: str, quotes: Quotes) -> str:
+    """What of delta is lost with the top heads of one task."""
+    q = quotes.under("taken", way)
+    top = ablation[(ablation.way == way) & (ablation.set == "top")].iloc[0]
+    share = q.percent("share_lost", top.lost / facts["delta_measured"]["mean"])
+    return f"{TAKEN[way]}: {q.columns(top, 'lost')} is lost ({share})"
+
+
+def lost_with_placebos(facts: Mapping[str, Any], ablation: pd.DataFrame, way: str, quotes: Quotes) -> str:
+    """How many placebo sets of one task lose as much as its top heads, and what they lose on average."""
+    q, own = quotes.under("taken", way), ablation[ablation.way == way]
+    beyond, n_sets = placebo_rank(own, way, facts["delta_measured"]["mean"])
+    mean = q.number("placebo_mean", own[are_placebos(own.set)].lost.mean())
+    sets = f"{q.count('placebos_beyond', beyond)} of {q.count('placebos', n_sets)} placebo sets"
+    return f"{sets} lose as much; they lose {mean} on average"
+
+
+def writers_sentence(
+    task: str, facts: Mapping[str, Any], heads: pd.DataFrame, ablation: pd.DataFrame, quotes: Quotes
+) -> str:
+    """Whether heads that attend to examples write the update, in short; `heads` and `ablation` are of one task."""
+    q = quotes.under(unit="nats/example")
+    of = f"{q.three('delta', facts['delta'].values())} nats per example, {token_words(facts, q)}"
+    if not is_clear(facts):
+        return f"{code(task)} ({of}): {UNCLEAR}."
+    parts = [_slope(facts, "head", "what heads write of it is", q)]
+    if "slope_examples" in facts:
+        parts.append(_slope(facts, "examples", "from examples that they attend to", q))
+    sentences = [", ".join(parts), standing_out(heads, q)]
+    if len(ablation):
+        n_heads = q.under("taken").count("n_heads", ablation[ablation.set == "top"].n_heads.iloc[0])
+        lost = [
+            f"{lost_with_top(facts, ablation, way, q)}; {lost_with_placebos(facts, ablation, way, q)}" for way in TAKEN
+        ]
+        sentences.append(f"Of those that write most ({n_heads}), {'; '.join(lost)}")
+    return f"{code(task)} ({of}): {'. '.join(sentences)}."

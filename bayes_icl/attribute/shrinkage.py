@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float
 from scipy import stats as distributions
 from scipy.special import ndtr
 
+from bayes_icl.core.intervals import TAILS
+
 LEAST_SHARE, SURE = 0.05, 0.95  # a head stands out that surely writes more than this share of delta
 
 NULL_WEIGHT = 10.0  # of the Dirichlet prior on no effect; 1 on every other width, as in Stephens (2017)
@@ -107,7 +109,7 @@ def pool_heads(
     shrink = np.where(error > 0, sds**2 / total, 1.0)
     centres = (shrink * x[:, None, None]).reshape(len(x), -1)
     spreads = (np.sqrt(shrink) * error).reshape(len(x), -1)
-    low, high = (_quantile(p, shares, centres, spreads) for p in (0.025, 0.975))
+    low, high = (_quantile(p, shares, centres, spreads) for p in TAILS)
     pooled = Pooled((shares * centres).sum(1), low, high, np.empty(0), sds, weights, shares, centres, spreads)
     return replace(pooled, false_sign=np.minimum(pooled.not_above(0), 1 - pooled.below(0)))
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from bayes_icl.attribute.accumulation import Accumulation, accumulations
-from bayes_icl.attribute.outputs import HEAD_COLUMNS
+from bayes_icl.attribute.outputs import HEADS
 from bayes_icl.attribute.shrinkage import pool_heads, stands_out
 from bayes_icl.core.errors import StatedError
 from bayes_icl.core.intervals import Interval, flat, t_interval
@@ -160,7 +160,7 @@ def join_columns(tables: Sequence[pd.DataFrame], *columns: Sequence[pd.DataFrame
     wide = []
     for table, *more in zip(tables, *(own for own in columns if own)):
         wide.append(pd.concat([table, *(own.reindex(table.index) for own in more)], axis=1))
-    heads = pd.concat([table.reindex(columns=HEAD_COLUMNS) for table in wide], ignore_index=True)
+    heads = pd.concat([table.reindex(columns=HEADS.names) for table in wide], ignore_index=True)
     return heads.assign(accumulation=heads.accumulation.astype(object).fillna(""), top=heads.top.eq(True))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from bayes_icl.attribute.figures import attribute_figures
-from bayes_icl.attribute.outputs import ABLATION_COLUMNS, HEAD_COLUMNS, REPAIR_COLUMNS
+from bayes_icl.attribute.outputs import TABLES
 from bayes_icl.attribute.section import heads_section
 from bayes_icl.attribute.settings import AttributeSettings
 from bayes_icl.writing.blocks import Section
@@ -32,6 +32,6 @@ STAGE = Stage(
     _figures,
     flag="effects",
     place=lambda curves: Path("data/effects") / f"{curves.stem}.nc",
-    tables={"heads": HEAD_COLUMNS, "ablation": ABLATION_COLUMNS, "repair": REPAIR_COLUMNS},
+    tables=TABLES,
     facts=("json", frozenset({"n_min", "readout", "token", "delta", "slope_head", "share_head", "stands_out"})),
 )

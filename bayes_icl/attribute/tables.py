@@ -8,19 +8,13 @@ from typing import Any
 import pandas as pd
 
 from bayes_icl.core.files import file_name
+from bayes_icl.core.intervals import LEVEL_WORDS, Interval
 from bayes_icl.mechanism.placebos import are_placebos, placebo_rank
-from bayes_icl.writing.numbers import token_label
+from bayes_icl.writing import columns
+from bayes_icl.writing.numbers import named_task, token_label
 from bayes_icl.writing.tables import (
-    NOTHING,
     SEVERAL,
-    Column,
     PaperTable,
-    interval,
-    number,
-    number_cell,
-    one_line,
-    text,
-    yes,
 )
 
 
@@ -34,28 +28,30 @@ def heads_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most: 
     facts
         Its JSON: whether delta is clear of 0, so that there is something to share out.
     """
-    own, delta = heads[heads.task == task], facts[task]["delta"]
-    named = ", ".join(filter(None, [task, token_label(facts[task])]))
-    clear = not delta["hdi_low"] <= 0 <= delta["hdi_high"]
+    own = heads[heads.task == task]
+    named = named_task(facts, task)
+    clear = Interval(*facts[task]["delta"].values()).excludes(0)
     only = own[own.kind == "head"]
     shown = only[(only.slope.abs().rank(ascending=False) <= most) | only.top.astype(bool)]
     return PaperTable(
         f"heads_{file_name(task)}",
         f"Heads that write the update on {task}",
-        f"{named}: the heads of the largest slopes, nats per example, with 95 % intervals over sequences, and their "
-        "shares of delta; whether a head surely writes a material part of it, how its effect grows, its attention to "
-        "examples at the last shot, and what of delta is lost if this head alone is held at its mean. Asterisk: among "
-        "those taken away. The CSV has all components.",
+        f"{named}: the heads of the largest slopes, nats per example, with {LEVEL_WORDS} intervals over sequences, and "
+        "their shares of delta; whether a head surely writes a material part of it, how its effect grows, its "
+        "attention to examples at the last shot, and what of delta is lost if this head alone is held at its mean. "
+        "Asterisk: among those taken away. The CSV has all components.",
         "heads.csv",
         own,
         (
-            Column("head", lambda row: one_line(row.component) + ("*" if row.top else ""), number=False),
-            interval("slope", "slope", ".4f"),
-            *([interval("share", "share", ".0%")] if clear else []),
-            yes("stands out", "stands_out"),
-            text("accumulation", "accumulation"),
-            number("attention", "attention", ".2f"),
-            interval("lost if held", "lost_held", ".4f"),
+            columns.Column(
+                "head", lambda row: columns.one_line(row.component) + ("*" if row.top else ""), number=False
+            ),
+            columns.interval("slope", "slope", ".4f"),
+            *([columns.interval("share", "share", ".0%")] if clear else []),
+            columns.yes("stands out", "stands_out"),
+            columns.text("accumulation", "accumulation"),
+            columns.number("attention", "attention", ".2f"),
+            columns.interval("lost if held", "lost_held", ".4f"),
         ),
         shown.sort_values("slope", key=abs, ascending=False).head(2 * most),
     )
@@ -79,24 +75,24 @@ def ablation_table(ablation: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTab
     return PaperTable(
         "ablation",
         "The top heads taken away",
-        "What of delta (nats per example, 95 % intervals over the sequences that the heads were not chosen on) is lost "
-        "with the top heads at their mean, shot by shot (mean) or over shots too (held): beside it what they write "
-        "directly, what of that goes, delta fitted again, and placebo sets of other heads of the same number and norm: "
-        "how many lose as much, and what they lose, on average and from least to most. The CSV has every set."
-        + _tokens(facts),
+        f"What of delta (nats per example, {LEVEL_WORDS} intervals over the sequences that the heads were not chosen "
+        "on) is lost with the top heads at their mean, shot by shot (mean) or over shots too (held): beside it what "
+        "they write directly, what of that goes, delta fitted again, and placebo sets of other heads of the same "
+        "number and norm: how many lose as much, and what they lose, on average and from least to most. The CSV has "
+        "every set." + _tokens(facts),
         "ablation.csv",
         ablation,
         (
-            text("task", "task"),
-            text("way", "way"),
-            number("heads", "n_heads", ".0f"),
-            interval("they write", "direct"),
-            interval("of it goes", "predicted"),
-            interval("lost", "lost"),
-            number("share", "share", ".0%"),
-            interval("delta again", "delta"),
-            Column("placebos as much", lambda row: row.as_much),
-            Column("placebos lose", _placebos),
+            columns.text("task", "task"),
+            columns.text("way", "way"),
+            columns.number("heads", "n_heads", ".0f"),
+            columns.interval("they write", "direct"),
+            columns.interval("of it goes", "predicted"),
+            columns.interval("lost", "lost"),
+            columns.number("share", "share", ".0%"),
+            columns.interval("delta again", "delta"),
+            columns.Column("placebos as much", lambda row: row.as_much),
+            columns.Column("placebos lose", _placebos),
         ),
         pd.DataFrame(rows, columns=None if rows else [*ablation.columns, "share", "as_much"]),
     )
@@ -110,8 +106,8 @@ def _tokens(facts: Mapping[str, Any]) -> str:
 
 
 def _placebos(row: Any) -> str:
-    mean, least, most = (number_cell(x, ".3f") for x in (row.placebo_mean, row.placebo_least, row.placebo_most))
-    return NOTHING if mean == NOTHING else f"{mean} ({least} to {most})"
+    mean, least, most = (columns.number_cell(x, ".3f") for x in (row.placebo_mean, row.placebo_least, row.placebo_most))
+    return columns.NOTHING if mean == columns.NOTHING else f"{mean} ({least} to {most})"
 
 
 def repair_table(repair: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTable:
@@ -120,16 +116,16 @@ def repair_table(repair: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTable:
         "repair",
         "Who makes up for the top heads",
         "What goes with the top heads, less what other heads, MLPs, and the final norm and the other tokens make up "
-        "for, is what is lost of delta: nats per example, 95 % intervals over sequences." + _tokens(facts),
+        f"for, is what is lost of delta: nats per example, {LEVEL_WORDS} intervals over sequences." + _tokens(facts),
         "repair.csv",
         repair,
         (
-            text("task", "task"),
-            text("way", "way"),
-            interval("goes", "predicted"),
-            interval("other heads", "other_heads"),
-            interval("MLPs", "mlps"),
-            interval("norm, rivals", "norm"),
-            interval("lost", "lost"),
+            columns.text("task", "task"),
+            columns.text("way", "way"),
+            columns.interval("goes", "predicted"),
+            columns.interval("other heads", "other_heads"),
+            columns.interval("MLPs", "mlps"),
+            columns.interval("norm, rivals", "norm"),
+            columns.interval("lost", "lost"),
         ),
     )

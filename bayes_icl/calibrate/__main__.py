@@ -3,4 +3,5 @@
 from bayes_icl.calibrate.settings import CalibrateSettings
 from bayes_icl.core.commands import run
 
-run("calibrate", CalibrateSettings)
+if __name__ == "__main__":
+    run("calibrate", CalibrateSettings)

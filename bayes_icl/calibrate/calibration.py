@@ -1,4 +1,4 @@
-"""Simulated ranks, coverage and verdicts: can fits of this size be trusted?"""
+"""Simulated ranks, coverage and verdicts, which say whether fits of a size can be trusted."""
 
 from __future__ import annotations
 
@@ -34,9 +34,15 @@ def ranks(name: str, setting: str, seeds: Sequence[int], n_seqs: int, n_shots: i
 
     Parameters
     ----------
+    name
+        The law, which is the truth and is fitted.
     setting
         ``"sound"``; ``"student"`` (heavy-tailed noise); controls ``"shifted prior"`` (`SHIFTED` two prior sds higher
         than the fit expects) and ``"wrong noise"`` (fitted without a walk).
+    seeds
+        One simulation each.
+    n_seqs, n_shots
+        Size of the simulated curves.
     """
     hypothesis = HYPOTHESES[name].varied(student=setting == "student")
     fitted = without_walk(hypothesis) if setting == "wrong noise" else hypothesis
@@ -103,6 +109,14 @@ def confuse(
 
     Parameters
     ----------
+    name, noise
+        The true law, and its noise: one of `NOISES`.
+    seeds
+        One simulation each.
+    n_seqs, n_shots
+        Size of the simulated curves.
+    gain
+        True total update, nats.
     averaged
         The control: each curve is the log-odds of the mean probability of a tenth of the sequences, as if they had been
         averaged before the fit.
@@ -135,7 +149,7 @@ def confuse(
 
 
 def kind_of(name: str) -> str:
-    """constant, additive, change-point or curved."""
+    """Kind of a law: constant, additive, change-point or curved."""
     return KINDS.get(name, "curved") if name != "none" else "none"
 
 

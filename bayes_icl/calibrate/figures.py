@@ -9,8 +9,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from bayes_icl.core.files import read_table
-from bayes_icl.writing.style import COLUMN, FAINT, INK, colour_of, new_figure, styled
+from bayes_icl.calibrate.outcomes import Bounds
+from bayes_icl.calibrate.outputs import TABLES
+from bayes_icl.core.intervals import LEVEL, LEVEL_WORDS
+from bayes_icl.writing.style import COLUMN, FAINT, INK, colour_of, new_figure, styled, titled
 
 
 @styled
@@ -45,9 +47,8 @@ def ranks_figure(ranks: pd.DataFrame, tests: pd.DataFrame) -> Figure:
         ax.set_xticks([0, 0.5, 1])
     for ax in axes.flat[len(groups) :]:
         ax.axis("off")
-    figure.supxlabel("rank of the truth in its posterior, as a share of draws", fontsize=8)
-    figure.supylabel("cumulative share less uniform", fontsize=8)
-    return figure
+    across = "rank of the truth in its posterior, as a share of draws"
+    return titled(figure, "", across, "cumulative share less uniform")
 
 
 @styled
@@ -71,15 +72,18 @@ def recovery_figure(coverage: pd.DataFrame) -> Figure:
         own = held[held.hypothesis == name]
         for j, row in enumerate(own.itertuples()):
             at = y + 0.35 - 0.7 * (j + 0.5) / len(own)
-            low, high = proportion_confint(int(row.held), int(row.sims), method="wilson")
+            low, high = proportion_confint(int(row.held), int(row.sims), 1 - LEVEL, "wilson")
             heavy = row.parameter == "delta" or (name, row.parameter) == ("power", "a")
             ax.plot([low, high], [at, at], color=colour_of(name), lw=1.2 if heavy else 0.6)
             ax.plot(row.held / row.sims, at, "o" if heavy else ".", color=colour_of(name), ms=2.5)
-    ax.axvline(0.95, color=INK, lw=0.6)
-    ax.axvspan(0.92, 0.98, color=FAINT, alpha=0.3, lw=0)
+    ax.axvline(LEVEL, color=INK, lw=0.6)
+    ax.axvspan(Bounds().coverage_low, Bounds().coverage_high, color=FAINT, alpha=0.3, lw=0)
     ax.set_yticks(range(len(names)), names[::-1])
-    ax.set_xlim(0.8, 1.0)
-    ax.set_xlabel("share of 95 % intervals that hold the truth\n(heavy: delta and the power law\u2019s a; bars: 95 %)")
+    ax.set_xlim(LEVEL - 0.15, 1.0)
+    ax.set_xlabel(
+        f"share of {LEVEL_WORDS} intervals that hold the truth\n"
+        f"(heavy: delta and the power law\u2019s a; bars: {LEVEL_WORDS})"
+    )
     return figure
 
 
@@ -123,7 +127,7 @@ def confusion_figure(confusion: pd.DataFrame) -> Figure:
 def calibration_figures(folder: Path) -> dict[str, Figure]:
     """The figures by name, all of them from the tables in a folder."""
     ranks, tests, recovery, confusion = (
-        read_table(folder / f"{name}.csv") for name in ("ranks", "rank_tests", "recovery", "confusion")
+        TABLES[name].read(folder / f"{name}.csv") for name in ("ranks", "rank_tests", "recovery", "confusion")
     )
     return {
         "ranks": ranks_figure(ranks, tests),

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.stats import chisquare
 
 from bayes_icl.calibrate.settings import CalibrateSettings
+from bayes_icl.core.intervals import LEVEL, LEVEL_WORDS
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Bounds:
     sbc_p
         Smallest p-value of a chi-square test of ranks, times the number of tests (alarm in 1 % of sound runs).
     coverage_low, coverage_high
-        Of 95 % intervals of additive's delta and the power law's a (alarm in 0.5 % of sound runs each).
+        Of intervals of additive's delta and the power law's a (alarm in 0.5 % of sound runs each).
     right_kind
         Least share of simulations in which the kind of law named is the true one.
     additive_rejected
@@ -31,8 +32,8 @@ class Bounds:
     """
 
     sbc_p: float = 0.01
-    coverage_low: float = 0.92
-    coverage_high: float = 0.98
+    coverage_low: float = round(LEVEL - 0.03, 6)
+    coverage_high: float = round(LEVEL + 0.03, 6)
     right_kind: float = 0.98
     additive_rejected: float = 0.01
     control_p: float = 1e-6
@@ -80,7 +81,12 @@ def outcomes(tables: dict[str, pd.DataFrame], settings: CalibrateSettings, bound
             share = own.held.mean()
             holds = bounds.coverage_low <= share <= bounds.coverage_high
             bound = f"{bounds.coverage_low} to {bounds.coverage_high}"
-            check(f"95 % intervals of {name} {parameter} hold the truth ({len(own)} simulations)", share, bound, holds)
+            check(
+                f"{LEVEL_WORDS} intervals of {name} {parameter} hold the truth ({len(own)} simulations)",
+                share,
+                bound,
+                holds,
+            )
     confusion = tables["confusion"]
     full = confusion[(confusion.n_seqs == settings.n_seqs) & ~confusion.averaged]
     # Every truth and noise counts alike, however many simulations it has.

@@ -7,7 +7,81 @@ from typing import Any
 import pandas as pd
 
 from bayes_icl.calibrate.outcomes import rank_tests
-from bayes_icl.core.files import to_csv
+from bayes_icl.core.schemas import Column, Table, columns
+
+LAW = Column("hypothesis", "which law", "text")
+
+OUTCOMES = Table(
+    "outcomes",
+    "A row for each thing that was checked.",
+    (
+        Column("what", "was checked", "text"),
+        Column("value", "what was found"),
+        Column("bound", "set before", "text"),
+        Column("holds", "whether the value keeps the bound", "flag"),
+    ),
+)
+
+RANKS = Table(
+    "ranks",
+    "A row for each simulation.",
+    (
+        LAW,
+        Column("setting", "sound, student, or a control that must fail", "text"),
+        Column("faulty", "whether the fit says that it cannot be relied on", "flag"),
+    ),
+    {"[a-z][a-z_0-9]*": "posterior probability below the truth of every parameter"},
+)
+
+RANK_TESTS = Table(
+    "rank_tests",
+    "A row for each hypothesis, setting and parameter.",
+    (
+        LAW,
+        *columns("setting parameter", "which", "text"),
+        Column("sims", "simulations", "count"),
+        Column("p", "that ranks are uniform"),
+        Column("coverage_90", "share of ranks between 0.05 and 0.95"),
+    ),
+)
+
+RECOVERY = Table(
+    "recovery",
+    "A row for each hypothesis, noise and parameter.",
+    (
+        LAW,
+        *columns("noise parameter", "which", "text"),
+        Column("truth", "the value that was simulated"),
+        Column("mean", "mean of the posterior means"),
+        Column("width", "mean width of the 95 % intervals"),
+        Column("held", "share of the 95 % intervals that hold the truth"),
+        Column("sims", "simulations", "count"),
+    ),
+)
+
+CONFUSION = Table(
+    "confusion",
+    "A row for each simulation of a truth.",
+    (
+        *columns("truth kind", "the law that was simulated, and its kind", "text"),
+        Column("noise", "level, walk or both", "text"),
+        Column("n_seqs", "sequences", "count"),
+        Column("averaged", "whether it is the control whose probabilities were averaged before the fit", "flag"),
+        *columns("named named_kind", "the simplest law that survives, and its kind", "text"),
+        Column("verdict", "on `additive`", "text"),
+    ),
+)
+
+AVERAGING = Table(
+    "averaging",
+    "What averaging probabilities leaves of the log-odds of two coins.",
+    (
+        Column("n", "flips", "count"),
+        Column("ratio", "log-odds of the mean probability over the mean log-odds"),
+    ),
+)
+
+TABLES = {table.name: table for table in (OUTCOMES, RANKS, RANK_TESTS, RECOVERY, CONFUSION, AVERAGING)}
 
 
 def calibration_files(tables: dict[str, pd.DataFrame], checked: list[dict[str, Any]]) -> dict[str, bytes]:
@@ -18,11 +92,11 @@ def calibration_files(tables: dict[str, pd.DataFrame], checked: list[dict[str, A
         sims=("held", "size"),
     ).reset_index()  # fmt: skip
     written = {
-        "ranks.csv": tables["sbc"],
-        "rank_tests.csv": rank_tests(tables["sbc"]),
-        "recovery.csv": coverage,
-        "confusion.csv": tables["confusion"],
-        "averaging.csv": tables["averaging"],
-        "outcomes.csv": pd.DataFrame(checked),
+        "ranks": tables["sbc"],
+        "rank_tests": rank_tests(tables["sbc"]),
+        "recovery": coverage,
+        "confusion": tables["confusion"],
+        "averaging": tables["averaging"],
+        "outcomes": pd.DataFrame(checked),
     }
-    return {name: to_csv(table, float_format="%.6g") for name, table in written.items()}
+    return {f"{name}.csv": TABLES[name].to_csv(table, float_format="%.6g") for name, table in written.items()}

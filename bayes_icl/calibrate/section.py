@@ -6,6 +6,7 @@ from typing import Any
 
 from bayes_icl.calibrate.sentences import calibration_differs, calibration_sentences
 from bayes_icl.calibrate.tables import calibration_table
+from bayes_icl.core.intervals import LEVEL_WORDS
 from bayes_icl.writing.blocks import Section, Shown, Tabled, Text
 from bayes_icl.writing.numbers import Quotes
 from bayes_icl.writing.stage import Found
@@ -20,7 +21,7 @@ def calibration_section(found: Found, quotes: Quotes) -> Section:
             Text(calibration_sentences(outcomes, settings, differs, quotes)),
             Tabled(calibration_table(outcomes)),
             Shown("calibration_confusion", "Which kind of law is named and which verdict given, by the true law."),
-            Shown("calibration_recovery", "Share of 95 % intervals that hold the truth, by law and parameter."),
+            Shown("calibration_recovery", f"How many {LEVEL_WORDS} intervals hold the truth, by law and parameter."),
             Shown("calibration_ranks", "Ranks of true parameters in their posteriors, less uniform; red: controls."),
         ]
     if "calibrate" in found.missing:

@@ -42,8 +42,14 @@ def simulate(
 
     Parameters
     ----------
+    hypothesis
+        The true law.
     params
         All that the hypothesis samples, nats.
+    n_seqs, n_shots
+        Size of the curves.
+    rng
+        Where all randomness comes from.
     evidence
         For `observer`: the ideal observer's updates, shape (seq, shot), nats.
 

@@ -10,27 +10,26 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bayes_icl.calibrate.figures import calibration_figures
+from bayes_icl.calibrate.outputs import OUTCOMES
 from bayes_icl.calibrate.section import calibration_section
 from bayes_icl.calibrate.sentences import calibration_differs
 from bayes_icl.calibrate.settings import LEAST, CalibrateSettings
 from bayes_icl.core.errors import StatedError
-from bayes_icl.core.files import read_table
 from bayes_icl.core.outputs import problem_of
 from bayes_icl.core.provenance import read_record
 from bayes_icl.writing.blocks import Section
 from bayes_icl.writing.numbers import Quotes
 from bayes_icl.writing.stage import Found, Missing, Stage
 
-TABLES = ("outcomes", "ranks", "rank_tests", "recovery", "confusion")
+READ = ("outcomes", "ranks", "rank_tests", "recovery", "confusion")  # tables that the page is made from
 SETTINGS = {"n_seqs": int, "n_shots": int, "sims": int, "gain": int | float, "hypotheses": list}
 
 
 def _outcomes(folder: Path) -> pd.DataFrame | None:
     try:
-        table = read_table(folder / "outcomes.csv")
+        return OUTCOMES.read(folder / "outcomes.csv")
     except (OSError, ValueError):
         return None
-    return table if {"what", "value", "bound", "holds"} <= set(table) else None
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -70,7 +69,7 @@ def _gather(found: Found, named: Path | None) -> None:
     assert outcomes is not None
     found.folder["calibrate"], found.records["calibrate"] = folder, records[folder]
     found.tables["calibrate"] = {"outcomes": outcomes}
-    found.read += [folder / "provenance.json", *(folder / f"{name}.csv" for name in TABLES)]
+    found.read += [folder / "provenance.json", *(folder / f"{name}.csv" for name in READ)]
     if distance(folder)[1]:
         found.missing["calibrate"] = Missing("calibrate", "run for curves of another size", command)
 

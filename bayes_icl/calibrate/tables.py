@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bayes_icl.writing.tables import Column, PaperTable, number, text
+from bayes_icl.writing import columns
+from bayes_icl.writing.tables import PaperTable
 
 
 def calibration_table(outcomes: pd.DataFrame) -> PaperTable:
@@ -16,9 +17,9 @@ def calibration_table(outcomes: pd.DataFrame) -> PaperTable:
         "outcomes.csv",
         outcomes,
         (
-            text("check", "what"),
-            number("found", "value", ".3g"),
-            text("bound", "bound"),
-            Column("holds", lambda row: "yes" if row.holds in (True, "True") else "NO", number=False),
+            columns.text("check", "what"),
+            columns.number("found", "value", ".3g"),
+            columns.text("bound", "bound"),
+            columns.Column("holds", lambda row: "yes" if row.holds in (True, "True") else "NO", number=False),
         ),
     )

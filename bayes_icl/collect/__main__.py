@@ -3,4 +3,5 @@
 from bayes_icl.collect.settings import CollectSettings
 from bayes_icl.core.commands import run
 
-run("collect", CollectSettings)
+if __name__ == "__main__":
+    run("collect", CollectSettings)

@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from bayes_icl.core.errors import unknown
-from bayes_icl.core.intervals import t_interval
+from bayes_icl.core.intervals import LEVEL_WORDS, t_interval
 from bayes_icl.curves import readouts_of
 from bayes_icl.writing.interactive import (
     CHOSEN,
@@ -20,10 +20,12 @@ from bayes_icl.writing.interactive import (
     FAINT,
     GREY,
     NOTHING,
+    band,
     entry,
     escaped,
     intervals,
     layout,
+    line,
     menu,
     rgb,
     rounded,
@@ -38,12 +40,14 @@ def curves_by_sequence(
     laws: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
     n_min: int = 1,
 ) -> go.Figure:
-    """Log-odds against examples, a thin line a sequence, with the mean and its 95 % interval over sequences.
+    """Log-odds against examples, a thin line a sequence, with the mean and its interval over sequences.
 
     Parameters
     ----------
     dataset
         The curves; what they lack of query, answer, foil, correct and query_seen is left out of the words.
+    task
+        Name of the task.
     readouts
         Those that a menu offers, the first drawn at once; all that the task has if None.
     laws
@@ -68,72 +72,49 @@ def curves_by_sequence(
     shots = odds.shot.values.tolist()
     drawn = {name: _readout_arrays(odds.sel(readout=name).values) for name in shown}
     first = drawn[shown[0]]
-    figure = go.Figure(layout=layout(EXAMPLES, _odds_of(shown[0])))
-    figure.add_scatter(
-        x=[*shots, None] * odds.sizes["seq"],
-        y=first["lines"],
-        customdata=first["updates"],
-        text=_episode_words(dataset, task, odds.seq.values),
-        mode="lines",
-        line={"width": 0.8, "color": FAINT},
-        name=f"{odds.sizes['seq']} sequences",
-        hovertemplate="%{text}<br>n = %{x}: L %{y:.4f} nats<br>update L(n) \u2212 L(n\u22121): %{customdata}"
-        "<extra></extra>",
-    )
-    figure.add_scatter(
-        x=shots + shots[::-1],
-        y=first["band"],
-        fill="toself",
-        mode="lines",
-        line={"width": 0},
-        fillcolor="rgba(128,128,128,0.3)",
-        name="95 % of the mean",
-        hoverinfo="skip",
-    )
-    figure.add_scatter(
-        x=shots,
-        y=first["mean"],
-        customdata=first["ends"],
-        mode="lines+markers",
-        line={"width": 2, "color": GREY},
-        marker={"size": 5},
-        name="mean over sequences",
-        hovertemplate="mean, n = %{x}: %{y:.4f} %{customdata} nats<extra></extra>",
-    )
-    curves = {name: (list(map(float, x)), rounded(np.asarray(mean, float))) for name, (x, mean) in (laws or {}).items()}
-    for name, (x, mean) in curves.items():
-        figure.add_scatter(
-            x=x,
-            y=mean,
-            mode="lines",
-            line={"width": 2, "color": rgb(colour_of(name))},
-            name=escaped(name),
-            hovertemplate=f"{escaped(name)}, n = %{{x}}: %{{y:.4f}} nats<extra></extra>",
-        )
-    figure.add_scatter(
-        x=shots,
-        y=[],
-        mode="lines",
-        line={"width": 2.5, "color": CHOSEN_COLOUR},
-        name=CHOSEN,
-        showlegend=False,
-        hoverinfo="skip",
-    )
+    words = _episode_words(dataset, task, odds.seq.values)
+    fitted = {name: (list(map(float, x)), rounded(np.asarray(mean, float))) for name, (x, mean) in (laws or {}).items()}
+    update = "update L(n) \u2212 L(n\u22121): %{customdata}"
+    traces = [
+        line([*shots, None] * odds.sizes["seq"], first["lines"], FAINT, 0.8, f"{odds.sizes['seq']} sequences").update(
+            customdata=first["updates"],
+            text=words,
+            hovertemplate=f"%{{text}}<br>n = %{{x}}: L %{{y:.4f}} nats<br>{update}<extra></extra>",
+        ),
+        band(shots, first["band"], "rgba(128,128,128,0.3)", f"{LEVEL_WORDS} of the mean"),
+        line(shots, first["mean"], GREY, 2, "mean over sequences").update(
+            customdata=first["ends"],
+            mode="lines+markers",
+            marker={"size": 5},
+            hovertemplate="mean, n = %{x}: %{y:.4f} %{customdata} nats<extra></extra>",
+        ),
+        *(
+            line(x, mean, rgb(colour_of(name)), 2, escaped(name)).update(
+                hovertemplate=f"{escaped(name)}, n = %{{x}}: %{{y:.4f}} nats<extra></extra>"
+            )
+            for name, (x, mean) in fitted.items()
+        ),
+        line(shots, [], CHOSEN_COLOUR, 2.5, CHOSEN).update(showlegend=False, hoverinfo="skip"),
+    ]
+    figure = go.Figure(traces, layout=layout(EXAMPLES, _odds_of(shown[0])))
     if laws and n_min > shots[0]:
         figure.add_vline(x=n_min, line={"width": 1, "dash": "dot", "color": GREY})
     if len(shown) > 1:
-        gone: list[None] = []
-        entries = []
-        for name, own in drawn.items():
-            fitted = [mean if name == shown[0] else gone for _, mean in curves.values()]
-            changed = {
-                "y": [own["lines"], own["band"], own["mean"], *fitted, gone],
-                "customdata": [own["updates"], None, own["ends"], *(None for _ in curves), None],
-                "visible": [True, True, True, *(name == shown[0] for _ in curves), True],
-            }
-            entries.append(entry(name, changed, {"yaxis.title.text": _odds_of(name)}))
+        means = [mean for _, mean in fitted.values()]
+        entries = [_choice(name, own, means, laws_shown=name == shown[0]) for name, own in drawn.items()]
         figure.update_layout(updatemenus=[menu(entries, 0)])
     return figure
+
+
+def _choice(readout: str, arrays: dict[str, list], means: list[list], *, laws_shown: bool) -> dict[str, Any]:
+    """A readout of the menu: what it changes in all traces, in their order."""
+    gone: list[None] = []
+    changed = {
+        "y": [arrays["lines"], arrays["band"], arrays["mean"], *(mean if laws_shown else gone for mean in means), gone],
+        "customdata": [arrays["updates"], None, arrays["ends"], *(None for _ in means), None],
+        "visible": [True, True, True, *(laws_shown for _ in means), True],
+    }
+    return entry(readout, changed, {"yaxis.title.text": _odds_of(readout)})
 
 
 def _odds_of(readout: str) -> str:
@@ -143,8 +124,7 @@ def _odds_of(readout: str) -> str:
 def _readout_arrays(odds: Float[np.ndarray, "seq shot"]) -> dict[str, list]:
     """What is drawn of one readout, rounded, with a gap after every sequence."""
     updates = np.diff(odds, axis=1)
-    own = odds[np.isfinite(odds).all(1)]
-    mean, low, high = t_interval(own) if len(own) > 1 else (own.mean(0), *[np.full(odds.shape[1], np.nan)] * 2)
+    mean, low, high = t_interval(odds[np.isfinite(odds).all(1)])
     return {
         "lines": [x for line in odds for x in (*rounded(line), None)],
         "updates": [x for line in updates for x in (NOTHING, *rounded(line), None)],

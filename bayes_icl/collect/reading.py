@@ -54,7 +54,8 @@ def collect_curves(
 
     Returns
     -------
-    Dataset in the curves format (`bayes_icl.curves`).
+    xr.Dataset
+        In the curves format (`bayes_icl.curves`).
 
     Raises
     ------

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,16 +92,3 @@ def read_table(path: Path) -> pd.DataFrame:
     """A table that a command wrote, names as they are: a task may be called null, or 7."""
     names = dict.fromkeys(("task", "readout", "hypothesis", "named"), str)
     return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
-
-
-def names_beside(out: Path, tables: Sequence[str]) -> list[str]:
-    """Names of the files that belong to an effects file."""
-    return [beside(out, end).name for end in (*(f"{name}.csv" for name in tables), "json")]
-
-
-def effects_files(
-    out: Path, tables: Mapping[str, pd.DataFrame], facts: Mapping[str, Any], effects: xr.Dataset
-) -> dict[str, bytes]:
-    """An effects file and what belongs to it, by name."""
-    files = {beside(out, f"{name}.csv").name: to_csv(table) for name, table in tables.items()}
-    return files | {beside(out, "json").name: to_json(facts), out.name: to_netcdf(effects)}

@@ -39,6 +39,8 @@ def read_table_file(path: Path, needed: Sequence[str], optional: Sequence[str] =
 
     Parameters
     ----------
+    path
+        The file.
     needed, optional
         Columns. What the table has beside them is read too, and checked as strictly.
 

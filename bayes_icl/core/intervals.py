@@ -1,18 +1,62 @@
-"""Means with their intervals."""
+"""Means with their intervals, and the share that every interval holds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from scipy import stats as distributions
 
+LEVEL = 0.95  # share that an interval holds, everywhere: computations, tables, sentences, figures
+
+LEVEL_WORDS = f"{100 * LEVEL:g} %"
+
+TAIL = round((1 - LEVEL) / 2, 12)  # share below an equal-tailed interval, and above it
+
+TAILS = (TAIL, 1 - TAIL)
+
+
+class Interval(NamedTuple):
+    """A mean with its interval; all three NaN where they are not known, the ends where there is no interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, row: Any, mean: str, low: str = "", high: str = "") -> Interval:
+        """The interval of a table's row, whose columns are its keys or its attributes.
+
+        Parameters
+        ----------
+        mean, low, high
+            Columns; the ends are those with ``_low`` and ``_high`` if none are named.
+        """
+        columns = (mean, low or f"{mean}_low", high or f"{mean}_high")
+        return cls(*(row[name] if hasattr(row, "keys") else getattr(row, name) for name in columns))
+
+    def excludes(self, value: float) -> bool:
+        """Whether the value is surely another; False without an interval."""
+        return self.low > value or self.high < value
+
+    def words(self, write: Callable[[float], str]) -> str:
+        """Mean and ends, each as `write` writes it."""
+        mean, low, high = map(write, self)
+        return f"{mean} [{low}, {high}]"
+
+    def __format__(self, form: str) -> str:
+        """ "0.178 [0.148, 0.211]"."""
+        return self.words(lambda x: format(x, form))
+
+
+UNKNOWN_INTERVAL = Interval(np.nan, np.nan, np.nan)
+
 
 def mean_and_interval(
-    x: Float[np.ndarray, " draw"], log_weights: Float[np.ndarray, " draw"], share: float = 0.95
-) -> tuple[float, float, float]:
+    x: Float[np.ndarray, " draw"], log_weights: Float[np.ndarray, " draw"], share: float = LEVEL
+) -> Interval:
     """Weighted mean and the narrowest interval that holds `share` of the weight."""
     weights = np.exp(log_weights)
     mean = float(weights @ x / weights.sum())
@@ -21,16 +65,11 @@ def mean_and_interval(
     stop = np.searchsorted(below, below - weights[order] / weights.sum() + share - 1e-12)
     start = np.flatnonzero(stop < len(x))
     best = start[np.argmin(x[stop[start]] - x[start])]
-    return mean, float(x[best]), float(x[stop[best]])
+    return Interval(mean, float(x[best]), float(x[stop[best]]))
 
 
-Interval = tuple[float, float, float]  # mean, low, high
-
-UNKNOWN_INTERVAL: Interval = (np.nan, np.nan, np.nan)
-
-
-def t_interval(x: Float[np.ndarray, "seq ..."], level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over sequences, and its t-interval, 95 % if not said, each of shape (...); NaN with one sequence."""
+def t_interval(x: Float[np.ndarray, "seq ..."], level: float = LEVEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over sequences and its t-interval, each of shape (...); NaN with one sequence."""
     n = len(x)
     mean = x.mean(0)
     quantile = distributions.t.ppf((1 + level) / 2, n - 1) if n > 1 else np.nan

@@ -134,6 +134,8 @@ class Output:
             Hash of what decides the content.
         what
             How files of another key were made, for the message: "with other settings".
+        force
+            Whether what stands here is to be replaced.
 
         Raises
         ------
@@ -157,6 +159,8 @@ class Output:
         ----------
         files
             Content by name, as seen from the folder.
+        key
+            Hash of what decides the content.
         of
             The output that they show, where several runs of one command may write into the folder.
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing.connection
+import multiprocessing.resource_tracker
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
 
 from bayes_icl.core.errors import FAILED, StatedError
+from bayes_icl.core.home import spare_home
 
 Run = Callable[[Callable[..., Any], Sequence[tuple]], Iterator[tuple[int, Any]]]
 
@@ -29,7 +30,7 @@ def one_a_core() -> int:
 
 
 @contextmanager
-def run_jobs(workers: int, *prepare: Any) -> Iterator[Run]:
+def run_jobs(workers: int) -> Iterator[Run]:
     """``run(function, arguments of each job)`` yields (index of the job, result) as they come.
 
     With 1 worker everything happens in this process. BLAS has one thread in each: as many processes as cores already.
@@ -39,58 +40,48 @@ def run_jobs(workers: int, *prepare: Any) -> Iterator[Run]:
     ----------
     workers
         Processes, 1 or more.
-    prepare
-        A function and its arguments, called first in each worker process.
 
     Raises
     ------
     StatedError
         A worker ended before its work was done.
     """
-    from threadpoolctl import threadpool_limits
-
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        # A worker that runs its parent's script, which has no main guard, and so comes here again. The parent says so.
-        sys.exit(FAILED)
     if workers < 1:
         raise StatedError(f"workers must be 1 or more, got {workers}")
     if workers == 1:
+        from threadpoolctl import threadpool_limits
+
         with threadpool_limits(1, user_api="blas"):
             yield lambda function, jobs: ((j, function(*job)) for j, job in enumerate(jobs))
         return
 
-    import cloudpickle
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky import get_reusable_executor
 
-    context = multiprocessing.get_context("spawn")  # fork would copy the threads of torch and numba
-    started, others = context.Event(), set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start, initargs=(started, cloudpickle.dumps(prepare))
-    )
+    begun: list[Generator[tuple[int, Any], None, None]] = []
 
     def run(function: Callable[..., Any], jobs: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
+        settings = {"n_jobs": workers, "inner_max_num_threads": 1, "initializer": _start, "initargs": (os.getpid(),)}
         try:
-            with _interrupts_held():
-                futures = {executor.submit(_call, cloudpickle.dumps((function, job))): j for j, job in enumerate(jobs)}
-            for future in as_completed(futures):
-                yield futures[future], cloudpickle.loads(future.result())
+            with _interrupts_held(), parallel_config("loky", **settings):
+                # Jobs are few and long: one at a time, all known from the start, no array through a file.
+                parallel = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="all", max_nbytes=None)
+                begun.append(parallel(delayed(_numbered)(j, function, job) for j, job in enumerate(jobs)))
+            # A loop that ends early would close what is given to `yield from`, with a warning.
+            for result in begun[-1]:  # noqa: UP028
+                yield result
         except BrokenProcessPool:
-            if started.is_set():
-                why = "a worker process was killed, perhaps for want of memory: give fewer workers"
-            else:
-                why = (
-                    "worker processes did not start: a script that asks for more than one has to do its work under "
-                    '`if __name__ == "__main__":`; add that, or give workers=1'
-                )
+            why = "a worker process was killed, perhaps for want of memory: give fewer workers"
             raise StatedError(why) from None
 
-    with executor:
-        try:
-            yield run
-        except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
-            for process in set(multiprocessing.active_children()) - others:  # whose jobs may take minutes yet
-                process.terminate()
-            raise
+    try:
+        yield run
+    finally:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"(?s).*still being processed|.*but not used", module="joblib")
+            for results in begun:  # whose jobs may take minutes yet
+                results.close()
+        get_reusable_executor(reuse=True).shutdown()  # else they would wait for more, for minutes
 
 
 @contextmanager
@@ -99,6 +90,7 @@ def _interrupts_held() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    multiprocessing.resource_tracker.ensure_running()  # which would let interrupts through as it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -106,34 +98,23 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start(started: Any, prepare: bytes) -> None:
-    import cloudpickle
-    import numpy  # noqa: F401  (loads the BLAS whose threads are limited)
-    from threadpoolctl import threadpool_limits
-
-    from bayes_icl.core.home import spare_home
+def _start(parent: int) -> None:
+    """Make a worker process ready."""
+    from joblib.externals.loky import process_executor
 
     # An interrupt from the keyboard reaches all processes: the parent answers it, and ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    started.set()
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    process_executor._USE_PSUTIL = False  # else PyMC, which a later job loads, is taken for a leak of memory
     spare_home()
-    threadpool_limits(1, user_api="blas")
-    if given := cloudpickle.loads(prepare):
-        function, *arguments = given
-        function(*arguments)
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     """Leave no process behind when the parent is killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(FAILED)
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(FAILED)
 
 
-def _call(job: bytes) -> bytes:
-    import cloudpickle
-
-    function, arguments = cloudpickle.loads(job)
-    return cloudpickle.dumps(function(*arguments))
+def _numbered(j: int, function: Callable[..., Any], arguments: tuple) -> tuple[int, Any]:
+    return j, function(*arguments)

@@ -82,7 +82,8 @@ class Run:
 
         Returns
         -------
-        Whether the work was done.
+        bool
+            Whether the work was done.
 
         Raises
         ------

@@ -3,4 +3,5 @@
 from bayes_icl.core.commands import run
 from bayes_icl.fit.settings import FitSettings
 
-run("fit", FitSettings)
+if __name__ == "__main__":
+    run("fit", FitSettings)

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from scipy.stats import t as student
 from scipy.stats import wilcoxon
 
+from bayes_icl.core.intervals import TAILS
 from bayes_icl.curves import Curves
 
 CHECK_COLUMNS = ["check", "quantity", "estimate", "se", "low", "high", "p", "note"]
@@ -54,6 +55,8 @@ def quadratic_contrast(curves: Curves, *, robust: bool = False) -> tuple[float, 
 
     Parameters
     ----------
+    curves
+        One task under one readout.
     robust
         Median and Wilcoxon's signed-rank test instead, which a few odd sequences do not sway.
     """
@@ -139,7 +142,7 @@ def _mixed_model(curves: Curves) -> dict[str, Any]:
     if caught or not fit.converged:
         return _row(*name, note=str(caught[0].message) if caught else "did not converge")
     estimate, se = fit.fe_params[1] * noise / unit, fit.bse_fe[1] * noise / unit
-    half = student.ppf(0.975, n_seqs - 1) * se
+    half = student.ppf(TAILS[1], n_seqs - 1) * se
     return _row(*name, estimate, se, estimate - half, estimate + half, 2 * student.sf(abs(estimate) / se, n_seqs - 1))
 
 

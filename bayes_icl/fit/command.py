@@ -12,17 +12,16 @@ import numpy as np
 import pandas as pd
 
 from bayes_icl.core.errors import DONE, REFUSED, StatedError, check_least
-from bayes_icl.core.files import inference_to_netcdf, sha256, to_csv, to_json, within
+from bayes_icl.core.files import inference_to_netcdf, sha256, to_json, within
 from bayes_icl.core.outputs import Output
 from bayes_icl.core.provenance import key_of, now, to_attribute
 from bayes_icl.core.run import Run
 from bayes_icl.curves import newest_curves, read_curves
 from bayes_icl.fit.cases import Case, plan_cases
-from bayes_icl.fit.checks import CHECK_COLUMNS as CHECKS
 from bayes_icl.fit.checks import frequentist_checks
 from bayes_icl.fit.figures import fit_figures
 from bayes_icl.fit.fitting import Fits, check_names, fit_curves, judge_cases
-from bayes_icl.fit.outputs import comparison_table, fit_file, sensitivity_table
+from bayes_icl.fit.outputs import CHECKS, TABLES, comparison_table, fit_file, sensitivity_table
 from bayes_icl.fit.pooling import pool_deltas
 from bayes_icl.fit.sentences import summarise_verdicts
 from bayes_icl.fit.settings import FitSettings
@@ -115,12 +114,12 @@ def _fit(cases: Sequence[Case], names: list[str], settings: FitSettings, record:
         if case.headline
     ]
     tables = {
-        "comparison.csv": comparison_table([score for own in base for score in own]),
-        "sensitivity.csv": sensitivity_table(verdicts),
-        "engines.csv": fits.agreement,
-        "checks.csv": pd.concat(checks or [pd.DataFrame(columns=[*CHECKS, "task", "readout", "n_min"])]),
+        "comparison": comparison_table([score for own in base for score in own]),
+        "sensitivity": sensitivity_table(verdicts),
+        "engines": fits.agreement,
+        "checks": pd.concat(checks or [CHECKS.frame([])]),
     }
-    files |= {name: to_csv(table) for name, table in tables.items()}
+    files |= {f"{name}.csv": TABLES[name].to_csv(table) for name, table in tables.items()}
     if settings.pool:
         files["pooled.json"] = to_json(_pool(fitted, fits, verdicts))
     return files | {"verdict.json": to_json(verdicts), "provenance.json": to_json(record)}

@@ -12,16 +12,30 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from bayes_icl.core.files import file_name, read_table
+from bayes_icl.core.files import file_name
+from bayes_icl.core.intervals import LEVEL, LEVEL_WORDS, TAILS, t_interval
 from bayes_icl.curves import Curves, select
-from bayes_icl.fit.outputs import fit_file
+from bayes_icl.fit.outputs import COMPARISON, SENSITIVITY, fit_file
 from bayes_icl.hypotheses.law import HYPOTHESES, label_of
 from bayes_icl.inference.survival import SLACK_NATS
-from bayes_icl.writing.style import COLUMN, FAINT, INK, colour_of, new_figure, styled, title_of_curves, verdict_colour
+from bayes_icl.writing.style import (
+    COLUMN,
+    EXAMPLES,
+    FAINT,
+    INK,
+    ZERO,
+    colour_of,
+    hide_unused,
+    legend,
+    new_figure,
+    styled,
+    title_of_curves,
+    titled,
+    verdict_colour,
+)
 
 if TYPE_CHECKING:
     import arviz as az
@@ -39,12 +53,12 @@ def plot_curves(curves: Curves, inference: az.InferenceData, ax: Axes, *, name: 
     Parameters
     ----------
     inference
-        A fit of the hypothesis `name`: its mean curve gives the line, its replicates the band (95 % of new sequences).
+        A fit of the hypothesis `name`: its mean curve gives the line, its replicates the band, for new sequences.
     """
     colour = colour_of(name)
     ax.plot(curves.shots, curves.log_odds.T, color=FAINT, lw=0.3, alpha=0.5, zorder=1, rasterized=True)
     replicates = inference["posterior_predictive"]["log_odds"].stack(sample=("chain", "draw", "seq"))
-    low, high = np.quantile(replicates.values, [0.025, 0.975], axis=-1)
+    low, high = np.quantile(replicates.values, TAILS, axis=-1)
     ax.fill_between(curves.shots, low, high, color=colour, alpha=0.25, lw=0, zorder=2)
     mean = inference["posterior_predictive"]["mean_log_odds"].mean(("chain", "draw"))
     ax.plot(curves.shots, mean, color=colour, lw=1.4, zorder=3)
@@ -55,20 +69,18 @@ def plot_curves(curves: Curves, inference: az.InferenceData, ax: Axes, *, name: 
 
 
 def plot_updates(curves: Curves, inferences: Mapping[str, az.InferenceData], ax: Axes, *, named: str | None) -> Axes:
-    """Mean update L(n) - L(n-1) against n with 95 % intervals, and what `additive` and the named hypothesis predict."""
-    updates = np.diff(curves.log_odds, axis=1)
-    se = updates.std(0, ddof=1) / np.sqrt(len(updates))
-    n = curves.shots[1:]
-    ax.axhline(0, color=FAINT, lw=0.6, zorder=0)
-    ax.errorbar(n, updates.mean(0), 1.96 * se, fmt=".", color=INK, ms=3, lw=0.6, zorder=3, label="data, 95 % interval")
+    """Mean update L(n) - L(n-1) against n with t-intervals, and what `additive` and the named hypothesis predict."""
+    n, (mean, low, high) = curves.shots[1:], t_interval(np.diff(curves.log_odds, axis=1))
+    ax.axhline(0, **ZERO)
+    bars, label = [mean - low, high - mean], f"data, {LEVEL_WORDS} interval"
+    ax.errorbar(n, mean, bars, fmt=".", color=INK, ms=3, lw=0.6, zorder=3, label=label)
     if "additive" in inferences:
         delta = inferences["additive"]["posterior"]["delta"].values
-        low, high = np.quantile(delta, [0.025, 0.975])
-        ax.axhspan(low, high, color=colour_of("additive"), alpha=0.3, lw=0, zorder=1)
+        ax.axhspan(*np.quantile(delta, TAILS), color=colour_of("additive"), alpha=0.3, lw=0, zorder=1)
         ax.axhline(delta.mean(), color=colour_of("additive"), lw=1.2, zorder=2, label="additive: constant delta")
     if named and named in inferences and named not in ("additive", "constant"):
-        mean = inferences[named]["posterior_predictive"]["mean_log_odds"].mean(("chain", "draw"))
-        ax.plot(n, np.diff(mean), color=colour_of(named), lw=1.2, zorder=2, label=named)
+        fitted = inferences[named]["posterior_predictive"]["mean_log_odds"].mean(("chain", "draw"))
+        ax.plot(n, np.diff(fitted), color=colour_of(named), lw=1.2, zorder=2, label=named)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     bottom, top = ax.get_ylim()
     ax.set_ylim(bottom, top + 0.35 * (top - bottom))  # room for the legend above the data
@@ -77,11 +89,11 @@ def plot_updates(curves: Curves, inferences: Mapping[str, az.InferenceData], ax:
 
 
 def plot_delta(inference: az.InferenceData, ax: Axes, *, at: float, height: float = 0.75) -> Axes:
-    """The posterior density of delta under `additive` as a ridge at `at`, with its mean and 95 % interval."""
+    """The posterior density of delta under `additive` as a ridge at `at`, with its mean and interval."""
     import arviz as az
 
     delta = inference["posterior"]["delta"].values.ravel()
-    low, high = az.hdi(delta, hdi_prob=0.95)
+    low, high = az.hdi(delta, hdi_prob=LEVEL)
     grid, density = az.kde(delta)
     colour = colour_of("additive")
     ax.fill_between(grid, at, at + height * density / density.max(), color=colour, alpha=0.35, lw=0)
@@ -103,17 +115,10 @@ def plot_comparison(table: pd.DataFrame, ax: Axes) -> Axes:
         for column, se, offset, face in (("elpd_diff", "diff_se", 0.13, None), ("lfo_diff", "lfo_diff_se", -0.13, "w")):
             colour = colour_of(row.hypothesis)
             if np.isfinite(row[column]):
-                ax.errorbar(
-                    *(row[column], y + offset),
-                    xerr=2 * row[se],
-                    fmt="o",
-                    ms=3.5,
-                    lw=0.9,
-                    color=colour,
-                    markerfacecolor=face or colour,
-                )
+                look: dict[str, Any] = {"fmt": "o", "ms": 3.5, "lw": 0.9, "color": colour}
+                ax.errorbar(row[column], y + offset, xerr=2 * row[se], markerfacecolor=face or colour, **look)
     ax.axvspan(-SLACK_NATS, 0, color=FAINT, alpha=0.4, lw=0, zorder=0)
-    ax.axvline(0, color=FAINT, lw=0.6, zorder=0)
+    ax.axvline(0, **ZERO)
     ax.set_xscale("symlog", linthresh=10, linscale=0.7)
     ax.set_yticks(range(len(table)), [label_of(name) for name in table.hypothesis])
     for tick, survives in zip(ax.get_yticklabels(), table.survivor):
@@ -129,15 +134,9 @@ def curves_figure(curves: Curves, inferences: Mapping[str, az.InferenceData]) ->
     figure, axes = new_figure(rows, 2, 1.25 * rows + 0.6, sharex=True, sharey=True)
     for ax, name in zip(axes.flat, names):
         plot_curves(curves, inferences[name], ax, name=name)
-    for ax in axes.flat[len(names) :]:
-        ax.axis("off")
-        axes[max(rows - 2, 0), 1].tick_params(labelbottom=True)  # the lowest panel of its column
-    figure.suptitle(
-        title_of_curves(curves) + "\ndots: mean; grey: sequences; colour: fit, 95 % of sequences", fontsize=8
-    )
-    figure.supxlabel("examples shown, n", fontsize=8)
-    figure.supylabel("log-odds of the correct answer L(n) (nats)", fontsize=8)
-    return figure
+    hide_unused(axes, len(names))
+    title = f"{title_of_curves(curves)}\ndots: mean; grey: sequences; colour: fit, {LEVEL_WORDS} of sequences"
+    return titled(figure, title, EXAMPLES, "log-odds of the correct answer L(n) (nats)")
 
 
 @styled
@@ -148,10 +147,9 @@ def updates_figure(
     figure, axes = new_figure(len(tasks), 1, 1.5 * len(tasks) + 0.5, sharex=True)
     for ax, (task, (curves, inferences)) in zip(axes.flat, tasks.items()):
         plot_updates(curves, inferences, ax, named=verdicts[task]["named"])
-        ax.set_title(f"{title_of_curves(curves)}: additive {verdicts[task]['verdict']}", loc="left", pad=3)
-    figure.supxlabel("examples shown, n", fontsize=8)
-    figure.supylabel("update L(n) \u2212 L(n\u22121) (nats)", fontsize=8)
-    return figure
+        title = f"{title_of_curves(curves)}: additive {verdicts[task]['verdict']}"
+        ax.set_title(title, loc="left", pad=3, fontsize=7)
+    return titled(figure, "", EXAMPLES, "update L(n) \u2212 L(n\u22121) (nats)")
 
 
 def rows_of(table: pd.DataFrame, curves: Curves) -> pd.DataFrame:
@@ -169,10 +167,10 @@ def comparison_figure(table: pd.DataFrame, shown: Sequence[Curves]) -> Figure:
     for ax, curves, rows in zip(axes.flat, shown, own):
         plot_comparison(rows, ax)
         ax.set_title(title_of_curves(curves), loc="left", pad=3)
-    filled, hollow = (Line2D([], [], marker="o", ms=3.5, lw=0.9, color=INK, markerfacecolor=c) for c in (INK, "w"))
-    figure.legend([filled, hollow], ["sequence left out", "future left out"], loc="outside upper center", ncols=2)
-    figure.supxlabel("elpd below the best (nats), \u00b1 2 SE", fontsize=8)
-    return figure
+    faces = {"sequence left out": INK, "future left out": "w"}
+    look = {"marker": "o", "ms": 3.5, "lw": 0.9, "color": INK}
+    legend(figure, {words: look | {"markerfacecolor": face} for words, face in faces.items()}, ncols=2)
+    return titled(figure, "", "elpd below the best (nats), \u00b1 2 SE")
 
 
 @styled
@@ -207,9 +205,9 @@ def delta_figure(
     ax.set_ylim(-1.4 if pooled else -0.3, len(names))
     ax.set_xlabel("delta under additive (nats per example)")
     first = verdicts[names[0]]
-    title = f"{first['readout']}, n \u2265 {first['n_min']}; bars: 95 %" + ("; diamonds: pooled" if pooled else "")
-    figure.suptitle(title, fontsize=8)  # over the labels too: it may be wider than the axes
-    return figure
+    pooling = "; diamonds: pooled" if pooled else ""
+    # Over the labels too: it may be wider than the axes.
+    return titled(figure, f"{first['readout']}, n \u2265 {first['n_min']}; bars: {LEVEL_WORDS}{pooling}")
 
 
 @styled
@@ -246,8 +244,7 @@ def sensitivity_figure(table: pd.DataFrame) -> Figure:
     ax.set_xlim(-0.5, len(settings) - 0.5)
     ax.set_ylim(-0.5, len(tasks) - 0.5)
     ax.tick_params(length=0)
-    for side in ax.spines.values():
-        side.set_visible(False)
+    ax.spines[:].set_visible(False)
     ax.xaxis.tick_top()
     for tick, name in zip(ax.get_xticklabels(), settings):
         tick.set_fontweight("bold" if table.headline[table.setting == name].any() else "normal")
@@ -275,7 +272,7 @@ def fit_figures(dataset: xr.Dataset, out: Path) -> dict[str, Figure]:
     }
     fitted = {task: own for task, own in inferences.items() if own}
     drawn = {f"curves_{task}": curves_figure(shown[task], own) for task, own in fitted.items()}
-    table = read_table(out / "comparison.csv")
+    table = COMPARISON.read(out / "comparison.csv")
     # Those of the headlines; there may be no law among them that gets a panel.
     if scored := [c for c in shown.values() if len(rows_of(table, c))]:
         drawn["comparison"] = comparison_figure(table, scored)
@@ -285,7 +282,7 @@ def fit_figures(dataset: xr.Dataset, out: Path) -> dict[str, Figure]:
         if additive:
             drawn["delta"] = delta_figure(additive, verdicts, _pooled(out))
     if any(len(verdict["others"]) for verdict in verdicts.values()):
-        drawn["sensitivity"] = sensitivity_figure(read_table(out / "sensitivity.csv"))
+        drawn["sensitivity"] = sensitivity_figure(SENSITIVITY.read(out / "sensitivity.csv"))
     return {file_name(name): figure for name, figure in drawn.items()}
 
 

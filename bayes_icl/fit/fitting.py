@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from bayes_icl.fit.cases import HEAVY, Case
 from bayes_icl.fit.sentences import verdict_line
 from bayes_icl.fit.settings import ENGINES
 from bayes_icl.fit.verdict import judge, refuse
-from bayes_icl.hypotheses.law import HYPOTHESES, load_hypotheses, users_laws
+from bayes_icl.hypotheses.law import HYPOTHESES, Hypothesis, load_hypotheses
 from bayes_icl.inference.importance import sample_fast
 from bayes_icl.inference.noise import summarise
 from bayes_icl.inference.posterior import Posterior
@@ -53,6 +53,7 @@ class Fits:
 
 
 def check_names(names: Sequence[str]) -> None:
+    """State the first name that is of no registered law."""
     for name in names:
         if name not in HYPOTHESES:
             raise unknown("hypothesis", name, HYPOTHESES)
@@ -72,6 +73,10 @@ def fit_curves(
 
     Parameters
     ----------
+    cases
+        As `plan_cases` returns them, or your own.
+    hypotheses
+        Names of registered laws.
     engine
         As in `FitSettings`. Cases with other priors or noise than their headline are the fast engine's.
     sampler
@@ -79,8 +84,9 @@ def fit_curves(
     hypotheses_from
         File of hypotheses that an error in one of them names.
     workers
-        Processes; 0 takes one a core, 4 at most. A script that asks for more than 1 needs
-        ``if __name__ == "__main__":`` around what it does.
+        Processes; 0 takes one a core, 4 at most.
+    progress
+        Show a bar on stderr.
     """
     from bayes_icl.inference.nuts import SamplerSettings
 
@@ -89,10 +95,15 @@ def fit_curves(
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
     sampler = sampler or SamplerSettings()
+    own = dict.fromkeys(load_hypotheses(hypotheses_from), hypotheses_from) if hypotheses_from else {}
     workers = workers or one_a_core()
     scores: list[dict[str, Score]] = [{} for _ in cases]
     posteriors: dict[tuple[int, str], Posterior] = {}
     agreement: list[dict[str, Any]] = []
+
+    def show(i: int, name: str, posterior: Posterior) -> None:
+        # Of the law as it is registered here: a curve of the user's own came back from a worker as a copy.
+        posteriors[i, name] = replace(posterior, hypothesis=cases[i].hypothesis(name))
 
     def keep(i: int, fitted: dict[str, tuple[Score, Posterior | None]]) -> None:
         for name, (score, posterior) in fitted.items():
@@ -101,13 +112,13 @@ def fit_curves(
                 continue
             scores[i][name] = score
             if posterior is not None:
-                posteriors[i, name] = posterior
+                show(i, name, posterior)
 
     def fast_job(i: int) -> tuple:
-        return _fit_case, cases[i], [n for n in hypotheses if cases[i].fits(n)], sampler.seed, hypotheses_from
+        return _fit_case, cases[i], [cases[i].hypothesis(n) for n in hypotheses if cases[i].fits(n)], sampler.seed, own
 
     with (
-        run_jobs(workers, *users_laws()) as run,
+        run_jobs(workers) as run,
         tqdm(total=len(cases), unit="fit", disable=not progress, dynamic_ncols=True) as bar,
     ):
         # Headlines first: their verdicts can be told, and say what NUTS is wanted for.
@@ -140,7 +151,7 @@ def fit_curves(
 
         def nuts_job(name: str) -> tuple:
             scored, sampled = ([cases[i] for i in of] for of in (anew[name], shown[name]))
-            return _sample_hypothesis, name, scored, sampled, sampler, hypotheses_from
+            return _sample_hypothesis, (scored + sampled)[0].hypothesis(name), scored, sampled, sampler
 
         bar.total = len(first) + len(rest) + len(nuts)
         bar.set_description("other settings" + (f"; NUTS: {', '.join(nuts)}" if nuts else ""))
@@ -155,7 +166,7 @@ def fit_curves(
             for i, posterior in zip(shown[name], sampled):
                 agreement += _compare_engines(cases[i].curves, posteriors[i, name], posterior)
                 if not posterior.faults:
-                    posteriors[i, name] = posterior
+                    show(i, name, posterior)
     columns = ["task", "hypothesis", "parameter", "mean_fast", "mean_nuts", "sd_fast", "sd_nuts", "shift", "shift_se"]
     columns.append("sd_ratio")
     return Fits(
@@ -185,33 +196,33 @@ def _first_word(case: Case, fitted: dict[str, tuple[Score, Posterior | None]]) -
 
 
 def _fit_case(
-    case: Case, names: Sequence[str], seed: int, hypotheses_from: Path | None
+    case: Case, laws: Sequence[Hypothesis], seed: int, own: Mapping[str, Path]
 ) -> dict[str, tuple[Score, Posterior | None]]:
-    """All hypotheses on one case by the fast engine; posteriors too where it is a headline."""
-    users = load_hypotheses(hypotheses_from) if hypotheses_from else []
+    """All hypotheses on one case by the fast engine; posteriors too where it is a headline.
+
+    An error in one of the user's `own` names the file that it is from.
+    """
     fitted = {}
-    for name in names:
+    for law in laws:
         engine = partial(sample_fast, seed=seed)
         try:
-            score, posterior = score_curves(case.hypothesis(name), case.curves, engine, checks=case.base)
+            score, posterior = score_curves(law, case.curves, engine, checks=case.base)
         except Exception as error:
-            if name not in users:
+            if law.name not in own:
                 raise
-            raise StatedError(f"hypothesis {name!r} of {hypotheses_from}: {type(error).__name__}: {error}") from error
-        fitted[name] = score, posterior if case.headline else None
+            why = f"hypothesis {law.name!r} of {own[law.name]}: {type(error).__name__}: {error}"
+            raise StatedError(why) from error
+        fitted[law.name] = score, posterior if case.headline else None
     return fitted
 
 
 def _sample_hypothesis(
-    name: str, anew: Sequence[Case], shown: Sequence[Case], settings: SamplerSettings, hypotheses_from: Path | None
+    hypothesis: Hypothesis, anew: Sequence[Case], shown: Sequence[Case], settings: SamplerSettings
 ) -> tuple[list[tuple[Score, Posterior | None]], list[Posterior]]:
     """Compile a hypothesis; score some cases by NUTS, and only sample others."""
     from bayes_icl.inference.nuts import Sampler
 
-    if hypotheses_from:
-        load_hypotheses(hypotheses_from)
     cases = [*anew, *shown]
-    hypothesis = cases[0].hypothesis(name)
     longest = max(cases, key=lambda case: len(case.curves.shots)).curves
     sampler = Sampler(hypothesis, summarise(longest), settings)
     scored = []

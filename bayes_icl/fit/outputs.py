@@ -9,32 +9,96 @@ import numpy as np
 import pandas as pd
 
 from bayes_icl.core.files import file_name
-from bayes_icl.fit.checks import CHECK_COLUMNS
+from bayes_icl.core.schemas import INTERVAL, POSTERIOR, Column, Table, columns
 from bayes_icl.hypotheses.law import HYPOTHESES
 from bayes_icl.inference.scores import Score
 from bayes_icl.inference.survival import survivors
 
-COMPARISON_COLUMNS = [
-    *("task", "readout", "n_min", "hypothesis", "elpd_logo", "se", "elpd_diff", "diff_se", "survivor"),
-    *("elpd_lfo", "lfo_diff", "lfo_diff_se", "survivor_lfo"),
-    *("pareto_k_max", "refits", "rhat_max", "ess_bulk_min", "divergences", "engine", "k_hat", "faults"),
-    *("gap_to_freeform", "log_marginal", "nrmse", "nrmse_ahead", "coverage_ahead", "lag", "lag_low", "lag_high"),
-]
+CURVE = (
+    Column("task", "which curve", "text"),
+    Column("readout", "which curve", "text"),
+    Column("n_min", "which curve", "count"),
+)
 
-FIT_TABLES: dict[str, list[str]] = {
-    "comparison": COMPARISON_COLUMNS,
-    "sensitivity": [
-        *("task", "readout", "n_min", "priors", "noise", "verdict", "named", "seqs_needed", "headline"),
-        *("delta_mean", "delta_hdi_low", "delta_hdi_high"),
-    ],
-    "checks": [*CHECK_COLUMNS, "task"],
-    "engines": ["task", "hypothesis", "parameter", "shift", "shift_se", "sd_ratio"],
-}
-"""What is read of each table."""
+COMPARISON = Table(
+    "comparison",
+    "A row for each task, readout, n_min and hypothesis.",
+    (
+        *CURVE,
+        Column("hypothesis", "which law", "text"),
+        *columns("elpd_logo se", "log predictive density of sequences left out, summed, and its standard error"),
+        *columns(
+            "elpd_diff diff_se",
+            "its difference from the best rival, negative when worse, and the standard error of that over sequences",
+        ),
+        Column("survivor", "within max(4 nats, 2 standard errors) of the best", "flag"),
+        *columns("elpd_lfo lfo_diff lfo_diff_se", "the same for the second half of the shots, left out"),
+        Column("survivor_lfo", "the same for the second half of the shots, left out", "flag"),
+        Column("pareto_k_max", "largest Pareto k of a sequence that was not refitted"),
+        Column("refits", "sequences scored by an exact refit", "count"),
+        Column("rhat_max", "of NUTS"),
+        Column("ess_bulk_min", "of NUTS; of the fast engine its effective number of draws"),
+        Column("divergences", "of NUTS", "count"),
+        Column("engine", "fast or nuts", "text"),
+        Column("k_hat", "Pareto k of the fast engine's weights"),
+        Column("faults", "why the fit cannot be relied on; empty where it can", "text"),
+        Column("gap_to_freeform", "elpd_logo less that of the ceiling"),
+        Column("log_marginal", "log marginal likelihood; it hangs on the priors, and no verdict on it"),
+        *columns(
+            "nrmse nrmse_ahead",
+            "error of the mean probability over its mean, in the shots fitted and in those predicted from the first "
+            "half",
+        ),
+        Column("coverage_ahead", "share of the second half's values inside their 95 % predictive intervals"),
+        Column("lag", "lag-1 autocorrelation of the updates, and what 99 % of replicates have", ends=INTERVAL),
+    ),
+    {".*_(mean|hdi_low|hdi_high)": "mean and 95 % highest-density interval of every parameter"},
+)
+
+SENSITIVITY = Table(
+    "sensitivity",
+    "A row for each task and setting: how the verdict of verdict.json hangs on n_min, readout, priors and noise.",
+    (
+        *CURVE,
+        Column("priors", "stated, halved or doubled", "text"),
+        Column("noise", "normal or student", "text"),
+        Column("verdict", "on `additive`", "text"),
+        Column("named", "the simplest survivor; of equals the best", "text"),
+        Column("delta", "under `additive`, nats per example", ends=POSTERIOR),
+        Column("seqs_needed", "sequences to decide, when undecided"),
+        Column("headline", "whether this is the setting of the verdict", "flag"),
+    ),
+)
+
+CHECKS = Table(
+    "checks",
+    "A row for each check of a headline curve that knows of none of the models.",
+    (
+        *columns("check quantity", "which", "text"),
+        *columns("estimate se low high", "the quantity, its standard error and its 95 % interval"),
+        Column("p", "that the quantity is 0"),
+        Column("note", "why there is no answer", "text"),
+        *CURVE,
+    ),
+)
+
+ENGINES = Table(
+    "engines",
+    "A row for each parameter that both engines gave.",
+    (
+        *columns("task hypothesis parameter", "which", "text"),
+        *columns("mean_fast mean_nuts sd_fast sd_nuts", "posterior means and sds"),
+        Column("shift", "difference of the means in sds of NUTS"),
+        Column("shift_se", "its Monte Carlo error"),
+        Column("sd_ratio", "of the fast engine over NUTS"),
+    ),
+)
+
+TABLES = {table.name: table for table in (COMPARISON, SENSITIVITY, CHECKS, ENGINES)}
 
 
 def comparison_table(scores: Sequence[Score]) -> pd.DataFrame:
-    """One row per task, readout, n_min and hypothesis, with `COLUMNS`, then its parameters' means and intervals.
+    """One row per task, readout, n_min and hypothesis, with the columns of `COMPARISON`, then its parameters' means and intervals.
 
     Differences are to the best rival, negative when worse, nats; `gap_to_freeform` is to the ceiling.
     """
@@ -74,7 +138,7 @@ def comparison_table(scores: Sequence[Score]) -> pd.DataFrame:
                     },
                 }
             )
-    return pd.DataFrame(rows, columns=None if rows else COMPARISON_COLUMNS)
+    return COMPARISON.frame(rows)
 
 
 def _by_curve(scores: Sequence[Score]) -> list[list[Score]]:

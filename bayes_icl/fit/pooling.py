@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bayes_icl.core.errors import StatedError
+from bayes_icl.core.intervals import LEVEL
 
 _GRID = 2000
 
@@ -52,7 +53,11 @@ def pool_deltas(means: Mapping[str, float], sds: Mapping[str, float], *, draws: 
     Parameters
     ----------
     means, sds
-        Posterior mean and sd of each task's delta.
+        Posterior mean and sd of each task's delta, nats per example.
+    draws
+        How many are returned.
+    seed
+        Of the draws.
 
     Raises
     ------
@@ -113,8 +118,8 @@ def _mu_given(
 
 
 def _summary(draws: Float[np.ndarray, " draw"]) -> tuple[float, float, float]:
-    """Mean and the narrowest interval that holds 95 % of the draws."""
+    """Mean and the narrowest interval that holds `LEVEL` of the draws."""
     x = np.sort(draws)
-    held = int(np.floor(0.95 * len(x)))
+    held = int(np.floor(LEVEL * len(x)))
     first = int(np.argmin(x[held:] - x[: len(x) - held]))
     return float(x.mean()), float(x[first]), float(x[first + held])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from bayes_icl.core.intervals import LEVEL_WORDS
 from bayes_icl.fit.sentences import engines_agree, left_aside, pooled_sentences
 from bayes_icl.fit.tables import (
     checks_table,
@@ -25,14 +26,17 @@ def fit_sections(found: Found, quotes: Quotes) -> list[Section]:
     own, verdicts, q = found.tables["fit"], found.facts["fit"], quotes.under("fit")
     comparison = own["comparison"]
     delta: list[Any] = [
-        Shown("delta", "Delta under additive: posterior density, mean and 95 % interval, by task, with the verdict."),
+        Shown(
+            "delta",
+            f"Delta under additive: posterior density, mean and {LEVEL_WORDS} interval, by task, with the verdict.",
+        ),
         Shown("updates", "Mean update by number of examples, and what additive and the law that is named make of it."),
     ]
     pooled = found.folder["fit"] / "pooled.json"
     if pooled.exists():
         content = json.loads(pooled.read_text(encoding="utf-8"))
         # The lines of single tasks, which are indented, stand in the table.
-        lines = [line for line in pooled_sentences(content).splitlines() if not line.startswith(" ")]
+        lines = [line for line in pooled_sentences(content) if not line.startswith(" ")]
         delta.insert(1, Text([q.all_in(f"pooled.{i}", line) for i, line in enumerate(lines)], as_list=True))
         if "mu" in content:
             delta.insert(2, Tabled(pooled_table(content)))
@@ -44,7 +48,7 @@ def fit_sections(found: Found, quotes: Quotes) -> list[Section]:
         )
     ]
     compared += [Tabled(table, folded=True) for table in comparison_tables(verdicts, comparison)]
-    agree = engines_agree(own["engines"], comparison).splitlines()
+    agree = engines_agree(own["engines"], comparison)
     engines = [q.all_in(f"engines.{i}", line) for i, line in enumerate(agree)]
     sensitive: list[Any] = [
         Shown("sensitivity", "The verdict on every task under every setting, and the law that is named."),

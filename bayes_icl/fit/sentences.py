@@ -1,8 +1,7 @@
-"""What fits say, as sentences and as the terminal's tables."""
+"""What fits say, as sentences: for the terminal and the report."""
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,55 +9,38 @@ from typing import Any
 
 import pandas as pd
 import xarray as xr
-from rich.console import Console
-from rich.padding import Padding
-from rich.table import Table
 
-from bayes_icl.core.files import read_table
+from bayes_icl.core.intervals import Interval
 from bayes_icl.curves import null_controls
-from bayes_icl.hypotheses.law import label_of
+from bayes_icl.fit.outputs import CHECKS, COMPARISON, ENGINES
+from bayes_icl.fit.tables import POOLED, checks_table, comparison_tables
+from bayes_icl.writing.blocks import Heading, Tabled, Text
 from bayes_icl.writing.numbers import Quotes, code, listed
+from bayes_icl.writing.terminal import to_terminal
 
 
 def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]) -> str:
     """Text for people: the verdict on each task first, then delta, then the hypotheses."""
-    console = Console(file=io.StringIO(), markup=False, emoji=False, highlight=False, width=110)
-    scores = read_table(out / "comparison.csv")
-    fitted = len(scores) > 0
-    checks = read_table(out / "checks.csv") if fitted else scores
-    for sentence in left_out_sentences(verdicts):
-        console.print(sentence)
+    scores = COMPARISON.read(out / "comparison.csv")
+    blocks: list[Heading | Text | Tabled] = [Text(left_out_sentences(verdicts))]
     for task, headline in verdicts.items():
-        console.rule(task, align="left")
-        for verdict in (headline, *headline["others"]):
-            console.print(verdict_line(verdict, headline), style="bold" if verdict is headline else None)
-            if verdict is headline:
-                for reason in verdict["reasons"]:
-                    console.print(Padding(reason, (0, 0, 0, 4)))
-                for note in verdict["notes"]:
-                    console.print(Padding(f"note: {note}", (0, 0, 0, 4)))
-                if verdict["pulls"]:
-                    console.print(Padding(pulls_sentence(verdict), (0, 0, 0, 4)))
-        if headline["others"]:
-            console.print(f"  {agreement(headline)}", style="italic")
-        for sentence in readings(dataset, task, headline):
-            console.print(f"  {sentence}", style="italic")
-        if len(scores):
-            at = (scores.task == task) & (scores.readout == headline["readout"]) & (scores.n_min == headline["n_min"])
-            if at.any():
-                console.print(_score_table(scores[at]))
-        if len(checks) and (checks.task == task).any():
-            own = checks[checks.task == task]
-            console.print(_check_table(own[own.estimate.notna()]))
-            for row in own[own.estimate.isna()].itertuples():
-                console.print(Padding(f"no {row.check}: {row.note}", (0, 0, 0, 1)))
-    if fitted:
-        console.rule("engines and pooling", align="left")
-        console.print(engines_agree(read_table(out / "engines.csv"), scores))
+        first, *others = (verdict_line(verdict, headline) for verdict in (headline, *headline["others"]))
+        below = [*headline["reasons"], *(f"note: {note}" for note in headline["notes"])]
+        below += [pulls_sentence(headline)] if headline["pulls"] else []
+        beside = [agreement(headline)] if others else []
+        beside += readings(dataset, task, headline)
+        lines = [first, *(f"    {line}" for line in below), *others, *(f"  {line}" for line in beside)]
+        blocks += [Heading(task, ""), Text(lines), *map(Tabled, comparison_tables({task: headline}, scores))]
+    if len(scores):
+        checks = CHECKS.read(out / "checks.csv")
+        unanswered = checks[checks.estimate.isna()].itertuples()
+        blocks += [Heading("checks", ""), Tabled(checks_table(checks))]
+        blocks.append(Text([f"{row.task}: no {row.check}: {row.note}" for row in unanswered]))
+        lines = engines_agree(ENGINES.read(out / "engines.csv"), scores)
         if (out / "pooled.json").exists():
-            console.print(pooled_sentences(json.loads((out / "pooled.json").read_text())))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+            lines += pooled_sentences(json.loads((out / "pooled.json").read_text()))
+        blocks += [Heading("engines and pooling", ""), Text(lines)]
+    return to_terminal(blocks, width=110)
 
 
 def verdict_line(verdict: dict, headline: dict) -> str:
@@ -66,10 +48,11 @@ def verdict_line(verdict: dict, headline: dict) -> str:
     word = verdict["verdict"].upper() if verdict is headline else verdict["verdict"]
     rest = ""
     if (delta := verdict["delta"]) is not None:
-        rest = f"delta {delta['mean']:.3f} [{delta['hdi_low']:.3f}, {delta['hdi_high']:.3f}] nats/example"
+        rest = f"delta {Interval(*delta.values()):.3f} nats/example"
     if verdict["named"]:
         rest += f"   named: {verdict['named']}"
-    return f"{_setting(verdict, headline):18s} additive update: {word:10s} {rest}"
+    setting = next(iter(_differs(verdict, headline)), f"{verdict['readout']}, n >= {verdict['n_min']}")
+    return f"{setting:18s} additive update: {word:10s} {rest}"
 
 
 def left_out_sentences(verdicts: dict[str, dict]) -> list[str]:
@@ -81,13 +64,10 @@ def left_out_sentences(verdicts: dict[str, dict]) -> list[str]:
     return [f"not fitted: {name} on {', '.join(own)}: {why}" for (name, why), own in tasks.items()]
 
 
-def _setting(verdict: dict, headline: dict) -> str:
-    """What differs from the headline, in words; its readout and n_min themselves."""
-    if verdict["priors"] != "stated":
-        return f"priors {verdict['priors']}"
-    if verdict["noise"] != headline["noise"]:
-        return f"{verdict['noise']} noise"
-    return f"{verdict['readout']}, n >= {verdict['n_min']}"
+def _differs(verdict: Mapping[str, Any], headline: Mapping[str, Any]) -> list[str]:
+    """In what other than readout and n_min a setting is not the headline's."""
+    words = [f"priors {verdict['priors']}"] if verdict["priors"] != "stated" else []
+    return words + ([f"{verdict['noise']} noise"] if verdict["noise"] != headline["noise"] else [])
 
 
 def pulls_sentence(verdict: dict) -> str:
@@ -104,7 +84,7 @@ def agreement(headline: dict) -> str:
     return f"the verdict is the same in {len(same)} of {len(own)} other settings of {headline['readout']}"
 
 
-def engines_agree(engines: pd.DataFrame, scores: pd.DataFrame) -> str:
+def engines_agree(engines: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
     """How far the two engines agree, and where NUTS had to step in."""
     by_nuts = sorted(scores[scores.engine == "nuts"].hypothesis.unique())
     sentences = []
@@ -118,59 +98,17 @@ def engines_agree(engines: pd.DataFrame, scores: pd.DataFrame) -> str:
             f"{furthest.parameter}, {furthest.task}); sds at most {100 * abs(widest.sd_ratio - 1):.1f} % apart "
             f"({widest.hypothesis} {widest.parameter}, {widest.task})"
         )
-    sentences.append(f"scored by NUTS: {', '.join(by_nuts)}" if by_nuts else "all scores are the fast engine's")
-    return "\n".join(sentences)
+    return [*sentences, f"scored by NUTS: {', '.join(by_nuts)}" if by_nuts else "all scores are the fast engine's"]
 
 
-def pooled_sentences(pooled: dict) -> str:
-    """Delta over tasks."""
+def pooled_sentences(pooled: dict) -> list[str]:
+    """Delta over tasks; last, indented, that of each."""
     if "refused" in pooled:
-        return pooled["refused"]
-    named = {"mu": "mean over tasks like these", "tau": "sd over tasks", "new_task": "a further task"}
-    lines = [f"delta, {words}: {_interval(pooled[name])} nats/example" for name, words in named.items()]
+        return [pooled["refused"]]
+    lines = [f"delta, {words}: {Interval(*pooled[name]):.3f} nats/example" for name, words in POOLED.items()]
     if len(pooled["deltas"]) < 4:
         lines.append(f"with {len(pooled['deltas'])} tasks the sd over tasks follows its prior more than the data")
-    return "\n".join([*lines, *(f"  {task}: {_interval(delta)}" for task, delta in pooled["deltas"].items())])
-
-
-def _interval(x: list[float]) -> str:
-    return "{:.3f} [{:.3f}, {:.3f}]".format(*x)
-
-
-def _check_table(own: pd.DataFrame) -> Table:
-    """The frequentist checks of one curve that have an answer."""
-    table = Table(box=None)
-    for heading in ("check", "what", "estimate", "95 % interval", "p"):
-        table.add_column(heading, justify="left" if heading in ("check", "what") else "right")
-    for row in own.itertuples():
-        table.add_row(
-            row.check, row.quantity, f"{row.estimate:.4g}", f"[{row.low:.4g}, {row.high:.4g}]", f"{row.p:.2g}"
-        )
-    return table
-
-
-def _score_table(own: pd.DataFrame) -> Table:
-    """The hypotheses of one curve, best first: differences of both scores from the best, with their SE, nats."""
-    table = Table(box=None, collapse_padding=True)  # so that its twelve columns fit
-    headings = ("hypothesis", "left-out seq", "SE", "left-out future", "SE", "survives", "engine", "ESS", "k")
-    for heading in (*headings, "NRMSE", "ahead", "covers"):
-        table.add_column(heading, justify="left" if heading in ("hypothesis", "survives", "engine") else "right")
-
-    def number(x: float, digits: int = 1) -> str:
-        return "-" if x != x else f"{x:.{digits}f}"
-
-    for row in own.sort_values("elpd_diff", ascending=False).itertuples():
-        survives = {(True, True): "both", (True, False): "seq", (False, True): "future", (False, False): ""}
-        table.add_row(
-            label_of(row.hypothesis),
-            *(number(x) for x in (row.elpd_diff, row.diff_se, row.lfo_diff, row.lfo_diff_se)),
-            survives[bool(row.survivor), bool(row.survivor_lfo)],
-            row.engine,
-            *(number(row.ess_bulk_min, 0), number(row.pareto_k_max, 2)),
-            *(number(x, 3) if not x >= 10 else f"{x:.2g}" for x in (row.nrmse, row.nrmse_ahead)),
-            number(row.coverage_ahead, 2),
-        )
-    return table
+    return lines + [f"  {task}: {Interval(*delta):.3f}" for task, delta in pooled["deltas"].items()]
 
 
 def rule_beside(headline: dict) -> dict | None:
@@ -216,8 +154,7 @@ def verdict_sentence(task: str, verdict: Mapping[str, Any], quotes: Quotes) -> s
     if verdict["verdict"] == "refused":  # then neither delta nor the law named is to be relied on
         return sentence
     if (delta := verdict["delta"]) is not None and not any("delta =" in reason for reason in reasons):
-        numbers = (delta["mean"], delta["hdi_low"], delta["hdi_high"])
-        sentence += f" Delta under `additive` is {q.three('delta', numbers)} nats per example."
+        sentence += f" Delta under `additive` is {q.three('delta', delta.values())} nats per example."
     if verdict["named"]:
         sentence += f" The simplest law that survives is {code(verdict['named'])}."
     if verdict.get("seqs_needed") and not any("would decide" in reason for reason in reasons):
@@ -245,11 +182,8 @@ def left_aside(verdicts: Mapping[str, dict], quotes: Quotes) -> list[str]:
             if not words:
                 continue
             q = quotes.under(task, "refused", i)
-            setting = f"{verdict['readout']}, n \u2265 {q.count('n_min', verdict['n_min'])}"
-            if verdict["priors"] != "stated":
-                setting += f", priors {verdict['priors']}"
-            if verdict["noise"] != headline["noise"]:
-                setting += f", {verdict['noise']} noise"
+            n_min = f"n \u2265 {q.count('n_min', verdict['n_min'])}"
+            setting = ", ".join([verdict["readout"], n_min, *_differs(verdict, headline)])
             sentences += [f"{code(task)} ({setting}): {q.all_in(str(j), text)}." for j, text in enumerate(words)]
     return sentences
 

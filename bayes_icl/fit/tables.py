@@ -9,19 +9,11 @@ from typing import Any
 import pandas as pd
 
 from bayes_icl.core.files import file_name
+from bayes_icl.core.intervals import LEVEL_WORDS
 from bayes_icl.hypotheses.law import label_of
+from bayes_icl.writing import columns
 from bayes_icl.writing.tables import (
-    NOTHING,
-    Column,
     PaperTable,
-    interval,
-    missing,
-    number,
-    number_cell,
-    one_line,
-    p_value,
-    text,
-    yes,
 )
 
 
@@ -62,21 +54,25 @@ def verdict_table(verdicts: Mapping[str, dict], comparison: pd.DataFrame, checks
         "verdicts",
         "Verdicts",
         f"The additive update under the readout {words}: delta in nats per "
-        "example, mean and 95 % highest-density interval; how far additive is from the best hypothesis when a sequence "
-        "is left out, nats (SE); the quadratic contrast over sequences, nats, with its p; all hypotheses that survive, "
-        "the simplest of which is named.",
+        f"example, mean and {LEVEL_WORDS} highest-density interval; how far additive is from the best hypothesis when "
+        "a sequence is left out, nats (SE); the quadratic contrast over sequences, nats, with its p; all hypotheses "
+        "that survive, the simplest of which is named.",
         "verdict.json",
         pd.DataFrame(rows),
         (
-            text("task", "task"),
-            *((text("readout", "readout"), number("n from", "n_min", ".0f")) if len(settings) > 1 else ()),
-            text("additive", "verdict"),
-            interval("delta", "delta_mean", ends=("delta_hdi_low", "delta_hdi_high")),
-            text("law named", "named"),
-            Column("from best (SE)", _with_se("elpd_diff", "diff_se")),
-            interval("contrast", "contrast", ".2f"),
-            p_value("p", "p"),
-            text("survivors", "survivors"),
+            columns.text("task", "task"),
+            *(
+                (columns.text("readout", "readout"), columns.number("n from", "n_min", ".0f"))
+                if len(settings) > 1
+                else ()
+            ),
+            columns.text("additive", "verdict"),
+            columns.interval("delta", "delta_mean", ends=("delta_hdi_low", "delta_hdi_high")),
+            columns.text("law named", "named"),
+            columns.Column("from best (SE)", _with_se("elpd_diff", "diff_se")),
+            columns.interval("contrast", "contrast", ".2f"),
+            columns.p_value("p", "p"),
+            columns.text("survivors", "survivors"),
         ),
     )
 
@@ -95,7 +91,11 @@ def _row_where(table: pd.DataFrame, **values: Any) -> dict[str, Any]:
 def _with_se(name: str, se: str) -> Callable[[Any], str]:
     def cell(row: Any) -> str:
         value, error = getattr(row, name), getattr(row, se)
-        return NOTHING if missing(value) else f"{number_cell(value, '.1f')} ({number_cell(error, '.1f')})"
+        return (
+            columns.NOTHING
+            if columns.missing(value)
+            else f"{columns.number_cell(value, '.1f')} ({columns.number_cell(error, '.1f')})"
+        )
 
     return cell
 
@@ -117,22 +117,22 @@ def comparison_tables(verdicts: Mapping[str, dict], comparison: pd.DataFrame) ->
                 f"{task}, readout {verdict['readout']}, n \u2265 {verdict['n_min']}: differences from the best "
                 "hypothesis when a sequence, or the future half of all, is left out, nats; which of the two scores a "
                 "hypothesis survives; effective sample size and Pareto k; error of the fitted mean and of the mean "
-                "ahead, as shares of its range; how much of the future the 95 % intervals cover.",
+                f"ahead, as shares of its range; how much of the future the {LEVEL_WORDS} intervals cover.",
                 "comparison.csv",
                 own,
                 (
-                    Column("hypothesis", _hypothesis, number=False),
-                    number("left-out seq", "elpd_diff", ".1f"),
-                    number("SE", "diff_se", ".1f"),
-                    number("left-out future", "lfo_diff", ".1f"),
-                    number("SE", "lfo_diff_se", ".1f"),
-                    Column("survives", _survives, number=False),
-                    text("engine", "engine"),
-                    number("ESS", "ess_bulk_min", ".0f"),
-                    number("k", "pareto_k_max", ".2f"),
-                    number("NRMSE", "nrmse"),
-                    number("ahead", "nrmse_ahead"),
-                    number("covers", "coverage_ahead", ".2f"),
+                    columns.Column("hypothesis", _hypothesis, number=False),
+                    columns.number("left-out seq", "elpd_diff", ".1f"),
+                    columns.number("SE", "diff_se", ".1f"),
+                    columns.number("left-out future", "lfo_diff", ".1f"),
+                    columns.number("SE", "lfo_diff_se", ".1f"),
+                    columns.Column("survives", _survives, number=False),
+                    columns.text("engine", "engine"),
+                    columns.number("ESS", "ess_bulk_min", ".0f"),
+                    columns.number("k", "pareto_k_max", ".2f"),
+                    columns.number("NRMSE", "nrmse"),
+                    columns.number("ahead", "nrmse_ahead"),
+                    columns.number("covers", "coverage_ahead", ".2f"),
                 ),
             )
         )
@@ -140,11 +140,11 @@ def comparison_tables(verdicts: Mapping[str, dict], comparison: pd.DataFrame) ->
 
 
 def _hypothesis(row: Any) -> str:
-    return one_line(label_of(row.hypothesis))
+    return columns.one_line(label_of(row.hypothesis))
 
 
 def _survives(row: Any) -> str:
-    words = {(True, True): "both", (True, False): "seq", (False, True): "future", (False, False): NOTHING}
+    words = {(True, True): "both", (True, False): "seq", (False, True): "future", (False, False): columns.NOTHING}
     return words[bool(row.survivor), bool(row.survivor_lfo)]
 
 
@@ -153,21 +153,22 @@ def sensitivity_table(sensitivity: pd.DataFrame) -> PaperTable:
     return PaperTable(
         "sensitivity",
         "Verdicts under other settings",
-        "How the verdict on the additive update, the law named and delta (nats per example, 95 % highest-density "
-        "interval) hang on the readout, the first n, the priors and the noise; and how many sequences would decide.",
+        f"How the verdict on the additive update, the law named and delta (nats per example, {LEVEL_WORDS} "
+        "highest-density interval) hang on the readout, the first n, the priors and the noise; and how many sequences "
+        "would decide.",
         "sensitivity.csv",
         sensitivity,
         (
-            text("task", "task"),
-            text("readout", "readout"),
-            number("n from", "n_min", ".0f"),
-            text("priors", "priors"),
-            text("noise", "noise"),
-            text("additive", "verdict"),
-            text("law named", "named"),
-            interval("delta", "delta_mean", ends=("delta_hdi_low", "delta_hdi_high")),
-            number("seqs needed", "seqs_needed", ".0f"),
-            yes("headline", "headline"),
+            columns.text("task", "task"),
+            columns.text("readout", "readout"),
+            columns.number("n from", "n_min", ".0f"),
+            columns.text("priors", "priors"),
+            columns.text("noise", "noise"),
+            columns.text("additive", "verdict"),
+            columns.text("law named", "named"),
+            columns.interval("delta", "delta_mean", ends=("delta_hdi_low", "delta_hdi_high")),
+            columns.number("seqs needed", "seqs_needed", ".0f"),
+            columns.yes("headline", "headline"),
         ),
     )
 
@@ -177,15 +178,15 @@ def checks_table(checks: pd.DataFrame) -> PaperTable:
     return PaperTable(
         "checks",
         "Frequentist checks",
-        "Quick checks of the headline curves without a prior: estimate, 95 % interval and p.",
+        f"Quick checks of the headline curves without a prior: estimate, {LEVEL_WORDS} interval and p.",
         "checks.csv",
         checks,
         (
-            text("task", "task"),
-            text("check", "check"),
-            text("what", "quantity"),
-            interval("estimate", "estimate", ".4g", ends=("low", "high")),
-            p_value("p", "p"),
+            columns.text("task", "task"),
+            columns.text("check", "check"),
+            columns.text("what", "quantity"),
+            columns.interval("estimate", "estimate", ".4g", ends=("low", "high")),
+            columns.p_value("p", "p"),
         ),
         checks[checks.estimate.notna()] if len(checks) else checks,
     )
@@ -205,16 +206,16 @@ def engines_table(engines: pd.DataFrame) -> PaperTable:
         "engines.csv",
         engines,
         (
-            text("task", "task"),
-            text("hypothesis", "hypothesis"),
-            text("parameter", "parameter"),
-            number("mean, fast", "mean_fast", ".4g"),
-            number("mean, NUTS", "mean_nuts", ".4g"),
-            number("sd, fast", "sd_fast", ".3g"),
-            number("sd, NUTS", "sd_nuts", ".3g"),
-            number("shift", "shift"),
-            number("SE", "shift_se"),
-            number("sd ratio", "sd_ratio"),
+            columns.text("task", "task"),
+            columns.text("hypothesis", "hypothesis"),
+            columns.text("parameter", "parameter"),
+            columns.number("mean, fast", "mean_fast", ".4g"),
+            columns.number("mean, NUTS", "mean_nuts", ".4g"),
+            columns.number("sd, fast", "sd_fast", ".3g"),
+            columns.number("sd, NUTS", "sd_nuts", ".3g"),
+            columns.number("shift", "shift"),
+            columns.number("SE", "shift_se"),
+            columns.number("sd ratio", "sd_ratio"),
         ),
         shown,
     )
@@ -234,15 +235,15 @@ def pooled_table(pooled: Mapping[str, Any]) -> PaperTable:
         "pooled",
         "Delta over tasks",
         pooled.get("refused")
-        or "Delta under additive, nats per example, with partial pooling over tasks: posterior means and 95 % "
-        "intervals; beside them, what each task says alone, mean and sd.",
+        or "Delta under additive, nats per example, with partial pooling over tasks: posterior means and "
+        f"{LEVEL_WORDS} intervals; beside them, what each task says alone, mean and sd.",
         "pooled.json",
         pd.DataFrame(rows, columns=["what", "mean", "low", "high", "alone_mean", "alone_sd"]),
         (
-            text("", "what"),
-            interval("pooled", "mean", ends=("low", "high")),
-            number("alone", "alone_mean"),
-            number("sd", "alone_sd"),
+            columns.text("", "what"),
+            columns.interval("pooled", "mean", ends=("low", "high")),
+            columns.number("alone", "alone_mean"),
+            columns.number("sd", "alone_sd"),
         ),
     )
 

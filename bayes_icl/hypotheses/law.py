@@ -123,13 +123,6 @@ class Hypothesis:
         """The same law with heavy-tailed noise, or wider or narrower priors."""
         return replace(self, student=student, prior_width=prior_width)
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """By name where it is registered: a user's function is in no module that another process could import."""
-        own = HYPOTHESES.get(self.name)
-        if own is not None and own.varied(student=self.student, prior_width=self.prior_width) == self:
-            return _registered, (self.name, self.student, self.prior_width)
-        return super().__reduce_ex__(protocol)
-
     @property
     def has_gain(self) -> bool:
         """Whether there is a mean update."""
@@ -172,6 +165,10 @@ class Hypothesis:
 
         Parameters
         ----------
+        xp
+            `numpy` or `pytensor.tensor`.
+        stats
+            `noise.Statistics`, or the same names as tensors.
         params
             All parameters; on numpy with a leading axis of draws, shape (draw, 1) or (draw, length).
 
@@ -208,10 +205,6 @@ RESERVED = (
 )
 
 
-def _registered(name: str, student: bool, prior_width: float) -> Hypothesis:
-    return HYPOTHESES[name].varied(student=student, prior_width=prior_width)
-
-
 def hypothesis(
     name: str, complexity: int, *, in_nats: bool = False, **fields: Any
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -219,10 +212,12 @@ def hypothesis(
 
     Parameters
     ----------
-    name, complexity, **fields
-        Fields of `Hypothesis`.
+    name, complexity
+        As in `Hypothesis`.
     in_nats
         Whether the curve has its own size, nats: short for ``kind=Smooth(in_nats=True)``.
+    **fields
+        Other fields of `Hypothesis`.
 
     Raises
     ------
@@ -279,19 +274,4 @@ def load_hypotheses(path: Path) -> list[str]:
 
 _LOADED: dict[Path, list[str]] = {}
 
-LAWS_MODULE = "bayes_icl.hypotheses.laws"  # of the laws that every process knows
-
-
-def users_laws() -> tuple[Callable[..., None], list[dict[str, Any]], dict[Path, list[str]]]:
-    """What makes another process know the laws that were registered in this one: a function and its arguments.
-
-    Their fields, not themselves: a `Hypothesis` is sent by its name, which a new process does not know yet.
-    """
-    own = [dict(vars(law)) for law in HYPOTHESES.values() if getattr(law.curve, "__module__", None) != LAWS_MODULE]
-    return _adopt, own, _LOADED
-
-
-def _adopt(laws: list[dict[str, Any]], loaded: dict[Path, list[str]]) -> None:
-    for fields in laws:
-        HYPOTHESES[fields["name"]] = Hypothesis(**fields)
-    _LOADED.update(loaded)  # their files need not run again
+LAWS_MODULE = "bayes_icl.hypotheses.laws"  # of the laws that come with the package

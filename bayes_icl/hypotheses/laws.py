@@ -160,6 +160,8 @@ def lapse_from_scaling_law(rho: float, p1: float, p2: float, k: float) -> dict[s
 
     Parameters
     ----------
+    rho
+        Prior probability of the task shown.
     p1, p2
         Probability of an example under the task shown, and under the other; p1 > p2.
     k
@@ -292,10 +294,16 @@ def scaling_log_odds(xp: Any, n: Any, log_prior: Sequence[Any], log_odds: Sequen
 
     Parameters
     ----------
+    xp
+        `numpy` or `pytensor.tensor`.
+    n
+        Numbers of examples.
     log_prior
         log rho_m of each task, up to a constant.
     log_odds
         Of an example under each task, log P_m / (1 - P_m).
+    k
+        Efficiency K of Arora et al.
     """
     log_p = [-_softplus(xp, -x) for x in log_odds]
     belief = [rho + k * n * p for rho, p in zip(log_prior, log_p)]

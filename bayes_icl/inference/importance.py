@@ -50,6 +50,12 @@ def sample_fast(
 
     Parameters
     ----------
+    hypothesis
+        The law.
+    stats
+        Of the curves (`noise.summarise`).
+    seed
+        Of the draws.
     like
         A posterior of the same hypothesis on similar curves (all of these but one), to begin from.
     least_draws
@@ -125,6 +131,8 @@ def sample_together(hypothesis: Hypothesis, each: Sequence[Statistics], *, seed:
         With normal noise, neither `by_sequence` nor of a latent step.
     each
         Statistics with the same shots and number of sequences.
+    seed
+        Of the draws.
     """
     rng = np.random.default_rng([seed, 6])
     space = Space(hypothesis, stacked(each))

@@ -103,6 +103,8 @@ def summarise(curves: Curves, *, until: float | None = None, scale: float | None
 
     Parameters
     ----------
+    curves
+        One task under one readout.
     until
         Fit the shots up to this one only; f = 1 stays where the curves end. All, if none is given.
     scale
@@ -169,6 +171,10 @@ def total_log_likelihood(xp: Any, hypothesis: Hypothesis, stats: Any, params: Ma
 
     Parameters
     ----------
+    xp
+        `numpy` or `pytensor.tensor`.
+    hypothesis
+        The law.
     stats
         `Statistics`, or the same names as tensors.
     params

@@ -46,6 +46,8 @@ def build_model(hypothesis: Hypothesis, stats: Statistics) -> pm.Model:
 
     Parameters
     ----------
+    hypothesis
+        The law.
     stats
         Summary of the curves (`noise.summarise`); every array becomes `pm.Data`, so that other curves can be put in
         without compiling again.
@@ -147,8 +149,12 @@ class Sampler:
 
     Parameters
     ----------
+    hypothesis
+        The law.
     stats
         Those with the most shots that will be sampled.
+    settings
+        How long NUTS samples, and its seed.
     """
 
     def __init__(self, hypothesis: Hypothesis, stats: Statistics, settings: SamplerSettings | None = None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from bayes_icl.core.intervals import mean_and_interval
+from bayes_icl.core.intervals import Interval, mean_and_interval
 from bayes_icl.hypotheses.law import Hypothesis
 from bayes_icl.inference.noise import Statistics
 
@@ -81,7 +81,7 @@ class Posterior:
             own = {"gain": gain[:, 0], **own, "delta": gain[:, 0] / (stats.n_max - stats.shots[0])}
         return own
 
-    def intervals(self, stats: Statistics) -> dict[str, tuple[float, float, float]]:
+    def intervals(self, stats: Statistics) -> dict[str, Interval]:
         """Mean and 95 % highest-density interval of `numbers`: what every file and table has for delta."""
         return {name: mean_and_interval(x, self.log_weights) for name, x in self.numbers(stats).items()}
 

@@ -75,6 +75,8 @@ def go_on(
         Of the whole curves.
     n_past
         Updates that are given.
+    rng
+        Where randomness comes from: the steps of a law of steps.
     """
     hypothesis, params = posterior.hypothesis, posterior.params
     n_draws, n_seqs, k = len(posterior.log_weights), len(stats.x), len(stats.eigenvalues)

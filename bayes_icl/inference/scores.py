@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import expit, logsumexp
 
-from bayes_icl.core.intervals import mean_and_interval
+from bayes_icl.core.intervals import TAILS, Interval, mean_and_interval
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses.law import Hypothesis
 from bayes_icl.inference.importance import sample_fast, sample_together
@@ -90,7 +90,7 @@ class Score:
     hypothesis: str
     elpd_logo: np.ndarray
     elpd_lfo: np.ndarray
-    intervals: dict[str, tuple[float, float, float]]
+    intervals: dict[str, Interval]
     pareto_k_max: float
     refits: int
     rhat_max: float
@@ -137,6 +137,10 @@ def score_curves(
 
     Parameters
     ----------
+    hypothesis
+        The law.
+    curves
+        One task under one readout.
     engine
         What fits; exact refits are the fast engine's whenever it can be relied on.
     future
@@ -169,7 +173,7 @@ def score_curves(
             later = curves.log_odds[:, n_past, None] + go_on(first.equal(n_draws), stats, n_past, rng)
             seen = curves.log_odds[:, n_past + 1 :]
             # Weibull's quantiles hold 95 % of new values on average; those of numpy 93 % with 100 draws.
-            low, high = np.quantile(later, [0.025, 0.975], axis=0, method="weibull")
+            low, high = np.quantile(later, TAILS, axis=0, method="weibull")
             score["coverage_ahead"] = float(((low <= seen) & (seen <= high)).mean())
             score["nrmse_ahead"] = nrmse(expit(later).mean((0, 1)), expit(seen).mean(0))
     if checks:

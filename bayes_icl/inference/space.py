@@ -67,6 +67,8 @@ class Space:
 
         Parameters
         ----------
+        z
+            Points of the space that is sampled.
         mirror
             Continue it smoothly where a standard deviation is below 0, for an optimiser; otherwise it is -inf there.
         """

@@ -46,6 +46,8 @@ def survivors(scores: Sequence[Score], values: str) -> tuple[list[str], dict[str
 
     Parameters
     ----------
+    scores
+        One a hypothesis, of the same curves.
     values
         Which pointwise score: ``elpd_logo`` or ``elpd_lfo``.
     """
@@ -80,8 +82,10 @@ def doubt_of(score: Score) -> str | None:
 
 
 def in_nats(difference: float, se: float) -> str:
+    """A difference without its sign, and its standard error, in words."""
     return f"{abs(difference):.1f} (SE {se:.1f}) nats"
 
 
 def counted(n: int, what: str) -> str:
+    """A number of things, in words."""
     return f"{n} {what}" + ("" if n == 1 else "s")

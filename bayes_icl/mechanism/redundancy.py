@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from scipy.stats import ttest_1samp
 from torch import Tensor
 
+from bayes_icl.core.intervals import TAILS
 from bayes_icl.lens.anatomy import Anatomy
 from bayes_icl.lens.edits import Edits, heads_replaced
 from bayes_icl.lens.sweeps import EffectProbe, Row, base_run, sweep
@@ -238,7 +239,7 @@ def half_gone(
     some = found[1:][~np.isnan(found[1:])]
     if not len(some):
         return float(found[0]), np.nan, np.nan
-    low, high = np.quantile(some, (0.025, 0.975))
+    low, high = np.quantile(some, TAILS)
     return float(found[0]), float(low), float(high)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from bayes_icl.core.intervals import flat, t_interval
+from bayes_icl.core.intervals import TAILS, flat, t_interval
 from bayes_icl.lens.anatomy import Anatomy
 from bayes_icl.lens.edits import Edits, outputs_of
 from bayes_icl.lens.sweeps import base_run
@@ -118,7 +118,7 @@ def describe(
     before = reaching(clean["own"], clean["b"], clean["a"], seed=seed)
     moves = reached["transfer_layer"].draws - before.draws
     moves = moves[~np.isnan(moves)]
-    ends = np.quantile(moves, (0.025, 0.975), method="inverted_cdf") if len(moves) else (np.nan, np.nan)
+    ends = np.quantile(moves, TAILS, method="inverted_cdf") if len(moves) else (np.nan, np.nan)
     shift = row["transfer_layer"] - before.point
     row |= dict(zip(("shift", "shift_low", "shift_high"), (float(shift), *(np.asarray(ends) + 0 * shift).tolist())))
     row["shift_reached"] = len(moves) / len(before.draws)

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bayes_icl.core.errors import StatedError
+from bayes_icl.core.intervals import TAILS
 from bayes_icl.lens.anatomy import Anatomy
 from bayes_icl.lens.sweeps import Base, Row, sweep
 from bayes_icl.mechanism.direct_effects import token_log_odds
@@ -302,7 +303,7 @@ def reaching(
     first = [_first(np.ones((1, n)) / n, curves, without, full)[0], *_first(weights, curves, without, full)]
     found = np.array(first[1:])
     some = found[~np.isnan(found)]
-    low, high = np.quantile(some, (0.025, 0.975), method="inverted_cdf") if len(some) else (np.nan, np.nan)
+    low, high = np.quantile(some, TAILS, method="inverted_cdf") if len(some) else (np.nan, np.nan)
     return TransferLayer(float(first[0]), float(low), float(high), len(some) / n_resamples, found)
 
 

@@ -2,7 +2,8 @@
 
 A model is a transformers module with its tokenizer. `Model.bridge` wraps the same module in a raw TransformerBridge
 of TransformerLens 4 (hook names in this project are TransformerLens's), never in compatibility mode, which would
-rewrite the user's weights. The bridge forces eager attention, so it is built only when something asks for it."""
+rewrite the user's weights. The bridge forces eager attention, so it is built only when something asks for it.
+"""
 
 from __future__ import annotations
 
@@ -119,6 +120,10 @@ class Model:
 
         Parameters
         ----------
+        bridge
+            As `boot_transformers` returns it.
+        name
+            The model's name in files; that of the bridge's configuration if None.
         tokenizer
             TransformerLens makes the tokenizer of a bridge add a BOS, whether the model was trained with one or not. By
             default the original is loaded again from where it came; give it here if it came from nowhere on disk.
@@ -241,14 +246,19 @@ class Model:
 
         Parameters
         ----------
-        tokens, branches
-            One entry an episode.
-        positions, branch_positions
-            Per episode, the positions (indices of branch tokens) to read.
+        tokens
+            Of each episode.
+        positions
+            Of each episode, those to read.
+        branches
+            Of each episode.
+        branch_positions
+            Of each episode, the branch tokens to read, by index.
 
         Returns
         -------
-        Logits in float32, episode after episode, in the order of the positions given.
+        own, of_branches
+            Logits in float32, episode after episode, in the order of the positions given.
         """
         with torch.inference_mode():
             if not any(len(wanted) for wanted in branch_positions):

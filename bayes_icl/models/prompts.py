@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 # Tokens that separate documents in the training data of models whose tokenizer adds no BOS.
 DOCUMENT_SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "<|begin_of_text|>")
 
-TokenPath = tuple[int, ...]
-"""Tokens of a continuation, terminator included."""
+TokenPath = tuple[int, ...]  # tokens of a continuation, terminator included
 
 
 @dataclass(frozen=True)
@@ -129,6 +128,10 @@ def example_parts(template: str, example: Example, answer: str | None = None) ->
 
     Parameters
     ----------
+    template
+        How an example is written, as in `Task`.
+    example
+        Its query and answer.
     answer
         Written in place of the example's own, for foils and labels.
     """
@@ -151,6 +154,12 @@ def encode_episode(
 
     Parameters
     ----------
+    task
+        Whose template and form the episode has.
+    examples
+        In order.
+    tokenizer
+        The model's own.
     branch
         Lay out the branches for foils and labels too.
 

@@ -90,6 +90,8 @@ class SetLogits:
 
         Parameters
         ----------
+        logits
+            Rows that the questions point at.
         chunk
             Questions answered at once, which bounds the memory: chunk * vocabulary * 4 bytes.
 
@@ -132,6 +134,12 @@ class EpisodeReading:
     ----------
     task
         None for an episode of which no more is known than its tokens; then `complement` is all there is.
+    prompt
+        The encoded episode.
+    readouts
+        Names of those wanted.
+    vocabulary
+        What the tokens are.
 
     Attributes
     ----------

@@ -3,4 +3,5 @@
 from bayes_icl.core.commands import run
 from bayes_icl.patch.settings import PatchSettings
 
-run("patch", PatchSettings)
+if __name__ == "__main__":
+    run("patch", PatchSettings)

@@ -7,15 +7,16 @@ from pathlib import Path
 import xarray as xr
 
 from bayes_icl.core.errors import DONE, StatedError, check_least, unknown
-from bayes_icl.core.files import effects_files, names_beside, sha256
+from bayes_icl.core.files import sha256
 from bayes_icl.core.outputs import Output
 from bayes_icl.core.run import Run, key_without
+from bayes_icl.core.schemas import effects_files, names_beside
 from bayes_icl.curves import newest_curves, read_curves, readouts_of
 from bayes_icl.mechanism.recorded import check_same_model, recorded_model
 from bayes_icl.mechanism.thresholds import PAIRS_LEAST
 from bayes_icl.models.loading import load_model
 from bayes_icl.patch.figures import patch_figures
-from bayes_icl.patch.outputs import PATCH_TABLES
+from bayes_icl.patch.outputs import TABLES
 from bayes_icl.patch.patching import patch_curves
 from bayes_icl.patch.sentences import summarise_patch
 from bayes_icl.patch.settings import PatchSettings
@@ -32,7 +33,7 @@ def main(settings: PatchSettings) -> int:
     drawn = Output(settings.figures or Path("figures") / f"{path.stem}-patch", "patch", flag="--figures", inputs=inputs)
     output = Output.file(out, "patch", inputs=inputs)
     elsewhere = ("curves", "model", "tasks", "device", "ranks")
-    run = Run(settings, output, inputs, drawn, names_beside(out, PATCH_TABLES))
+    run = Run(settings, output, inputs, drawn, names_beside(out, TABLES))
 
     def work(key: str) -> dict[str, bytes]:
         model = load_model(recorded_model(dataset, settings.model), settings.device)
@@ -41,7 +42,7 @@ def main(settings: PatchSettings) -> int:
         parts = run.checkpoint(key, identity)
         result = patch_curves(model, dataset, tasks, settings, parts=parts, progress=True)
         result.effects.attrs |= run.attributes(key, identity)
-        return effects_files(out, result.tables, result.facts, result.effects)
+        return effects_files(out, TABLES, result.tables, result.facts, result.effects)
 
     run.carry_out(
         key_without(settings, elsewhere, inputs=[sha256(file) for file in inputs], tasks=tasks),

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bayes_icl.core.intervals import Interval
 from bayes_icl.writing.style import BLUE, GREEN, INK, TASK_COLOURS, VERMILION
 
 ROUND_COLOURS = (INK, *TASK_COLOURS)
@@ -32,16 +33,6 @@ def unique(column: pd.Series) -> list[Any]:
     return list(dict.fromkeys(column))
 
 
-def grid(tasks: Sequence[str]) -> tuple[int, int]:
-    """Rows and columns of panels."""
-    return -(-len(tasks) // 2), min(len(tasks), 2)
-
-
-def of(row: Any, name: str) -> tuple[float, float, float]:
-    """A value and its interval."""
-    return getattr(row, name), getattr(row, f"{name}_low"), getattr(row, f"{name}_high")
-
-
 def line(ax: Axes, x: pd.Series, table: pd.DataFrame, name: str, **style: Any) -> None:
     """A line and its band."""
     ax.fill_between(x, table[f"{name}_low"], table[f"{name}_high"], color=style["color"], alpha=0.2, lw=0)
@@ -55,15 +46,15 @@ def round_colour(number: float) -> Any:
 
 def round_words(row: Any) -> str:
     heads = f"{row.layers_text} ({row.n_heads:.0f} head{'s' if row.n_heads > 1 else ''})"
-    layer = f"at {between(*of(row, 'transfer_layer'))}" if np.isfinite(row.transfer_layer) else "never"
+    layer = f"at {between(Interval.of(row, 'transfer_layer'))}" if np.isfinite(row.transfer_layer) else "never"
     words = f"round {row.round:.0f}: {heads if row.n_heads else 'nothing ablated'}; "
     return words + f"transfer {layer}".replace(" ", "\u00a0")  # kept on one line
 
 
-def between(value: float, low: float, high: float, *, unit: str = "") -> str:
+def between(interval: Interval, unit: str = "") -> str:
     """A layer or percentage with its interval, if it has one."""
-    words = [f"{x:.{int(0 < x < 1)}f}" for x in (value, low, high)]
-    return f"{words[0]}{unit}" + (f" [{words[1]}, {words[2]}]" if np.isfinite([low, high]).all() else "")
+    mean, low, high = (f"{x:.{int(0 < x < 1)}f}" for x in interval)
+    return f"{mean}{unit}" + (f" [{low}, {high}]" if np.isfinite(interval[1:]).all() else "")
 
 
 def mark_below(ax: Axes, marks: Sequence[tuple[float, float, float, Any]]) -> None:

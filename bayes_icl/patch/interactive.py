@@ -7,29 +7,34 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from bayes_icl.core.errors import unknown
-from bayes_icl.writing.interactive import CONTROL_COLOUR, ROUND_COLOURS, entry, intervals, layout, menu, rounded
+from bayes_icl.writing.interactive import (
+    CONTROL_COLOUR,
+    ROUND_COLOURS,
+    band,
+    entry,
+    intervals,
+    layout,
+    line,
+    menu,
+    rounded,
+)
 
 
-def transfer_map(transfer: pd.DataFrame, task: str) -> go.Figure:
-    """Log-odds of B's own answer and, dashed, of A's by the point patched, with 95 % bands: a colour a round.
+def transfer_map(transfer: pd.DataFrame, task: str, kind: str) -> go.Figure:
+    """Log-odds of B's own answer and, dashed, of A's by the point patched, with bands: a colour a round.
 
-    One more colour is a run with permuted answers, where there is one. A menu offers the kinds of ablation.
-
-    Parameters
-    ----------
-    transfer
-        transfer.csv; `attrs["kind"]` is the kind drawn at once, the first of the table if there is none.
+    One more colour is a run with permuted answers, where there is one. A menu offers the kinds of ablation in
+    transfer.csv; `kind` is drawn at once.
     """
     own = transfer[transfer.task == task]
     if own.empty:
         raise unknown("task", task, list(dict.fromkeys(transfer.task)))
     ablated, control = own[own["set"] == "ablated"], own[own["set"] == "no rule"]
-    first = transfer.attrs.get("kind", ablated.kind.iloc[0])
-    kinds = list(dict.fromkeys([first, *ablated.kind]))
+    kinds = list(dict.fromkeys([kind, *ablated.kind]))
     lines: list[tuple[str | None, str, str, pd.DataFrame]] = []  # kind, words, colour, rows
-    for (kind, number), rows in ablated.groupby(["kind", "round"], sort=False):
+    for (of, number), rows in ablated.groupby(["kind", "round"], sort=False):
         words = f"round {number:.0f}" if number else "nothing ablated"
-        lines.append((str(kind), words, ROUND_COLOURS[int(number) % len(ROUND_COLOURS)], rows))
+        lines.append((str(of), words, ROUND_COLOURS[int(number) % len(ROUND_COLOURS)], rows))
     if len(control):
         lines.append((None, "permuted answers", CONTROL_COLOUR, control))
     title = "log-odds (nats); dashed: A\u2019s answer"
@@ -40,12 +45,12 @@ def transfer_map(transfer: pd.DataFrame, task: str) -> go.Figure:
     per_line = len(figure.data) // len(lines)
 
     def visible(chosen: str) -> list[bool]:
-        return [kind in (None, chosen) for kind, *_ in lines for _ in range(per_line)]
+        return [of in (None, chosen) for of, *_ in lines for _ in range(per_line)]
 
-    for trace, there in zip(figure.data, visible(first)):
+    for trace, there in zip(figure.data, visible(kind)):
         trace.visible = there
     if len(kinds) > 1:
-        entries = [entry(f"{kind} ablation", {"visible": visible(kind)}) for kind in kinds]
+        entries = [entry(f"{one} ablation", {"visible": visible(one)}) for one in kinds]
         figure.update_layout(updatemenus=[menu(entries, 0)])
     return figure
 
@@ -56,28 +61,16 @@ def _answer_traces(rows: pd.DataFrame, answer: str, words: str, colour: str) -> 
     points = [int(x) for x in rows.point]
     low, high, mean = (rows[answer + end].to_numpy(float) for end in ("_low", "_high", ""))
     first = [f"{x:.0%}" for x in rows[f"{answer}_first"]]
-    band = go.Scatter(
-        x=points + points[::-1],
-        y=rounded(np.concatenate([low, high[::-1]])),
-        fill="toself",
-        mode="lines",
-        line={"width": 0},
-        fillcolor=colour.replace("rgb", "rgba").replace(")", ",0.18)"),
-        hoverinfo="skip",
-        showlegend=False,
-        legendgroup=words,
-    )
-    line = go.Scatter(
-        x=points,
-        y=rounded(mean),
+    pale = colour.replace("rgb", "rgba").replace(")", ",0.18)")
+    area = band(points, rounded(np.concatenate([low, high[::-1]])), pale)
+    curve = line(points, rounded(mean), colour, 1.6, words).update(
         customdata=[list(x) for x in zip(intervals(low, high), first)],
         mode="lines+markers",
-        line={"width": 1.6, "color": colour, "dash": "solid" if answer == "own" else "dash"},
+        line={"dash": "solid" if answer == "own" else "dash"},
         marker={"size": 4},
-        name=words,
         legendgroup=words,
         showlegend=answer == "own",
         hovertemplate=f"<b>{words}</b><br>{name} at point %{{x}}:<br>%{{y:.4f}} %{{customdata[0]}} nats<br>comes "
         "first in %{customdata[1]}<extra></extra>",
     )
-    return [band, line]
+    return [area.update(showlegend=False, legendgroup=words), curve]

@@ -19,7 +19,7 @@ from bayes_icl.mechanism.head_names import name_of
 from bayes_icl.mechanism.recorded import check_same_numbers
 from bayes_icl.models.model import Model
 from bayes_icl.patch.experiment import Arrays, PatchExperiment
-from bayes_icl.patch.outputs import DESCRIBED, PATCH_COLUMNS, PATCH_TABLES
+from bayes_icl.patch.outputs import DESCRIBED, TABLES
 from bayes_icl.patch.redundancy import measure_redundancy
 from bayes_icl.patch.rounds import Baseline, Rounds, Row, measure_baseline, run_rounds
 from bayes_icl.patch.settings import PatchSettings
@@ -83,9 +83,9 @@ def patch_curves(
     effects = xr.concat([one.effects for one in each], dim="task", combine_attrs="drop_conflicts", join="outer")
     effects.attrs["completeness"] = max(one.effects.attrs["completeness"] for one in each)
     tables = {}
-    for name in PATCH_TABLES:
+    for name in TABLES:
         rows = [row for one in each for row in one.rows.get(name, ())]
-        tables[name] = pd.DataFrame(rows, columns=None if rows else PATCH_COLUMNS[name])
+        tables[name] = TABLES[name].frame(rows)
     return PatchResult(effects, tables, {task: one.facts for task, one in by_task.items()})
 
 

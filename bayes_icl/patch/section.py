@@ -34,12 +34,11 @@ def patch_section(found: Found, quotes: Quotes) -> Section:
     for task, fact in facts.items():
         parts = {name: table[table.task == task] for name, table in own.items()}
         sentences = patch_sentences(fact, parts, quotes.under(task, "patch"))
-        own["transfer"].attrs["kind"] = fact["kind"]  # drawn at once, of the kinds of ablation
         blocks += [
             Heading(task, f"formation-{id_of(task)}"),
             Text([line.strip() for line in sentences], as_list=True),
             Explorer(
-                as_html(transfer_map(own["transfer"], task), f"transfer-{id_of(task)}"),
+                as_html(transfer_map(own["transfer"], task, fact["kind"]), f"transfer-{id_of(task)}"),
                 f"{task}: A's residual stream put into B, point by point; hover for the numbers.",
             ),
             Shown(file_name(f"patch_transfer_{task}"), f"{task}: where the task and A's answer come across, by round."),

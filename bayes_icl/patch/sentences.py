@@ -1,20 +1,27 @@
-"""What patches say, as sentences and as the terminal's tables."""
+"""What patches say, as sentences: for the terminal, the report and its first screen."""
 
 from __future__ import annotations
 
-import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
 
-from bayes_icl.core.files import beside, read_table
-from bayes_icl.mechanism.placebos import is_placebo
+from bayes_icl.core.files import beside
+from bayes_icl.core.intervals import TAIL
+from bayes_icl.core.schemas import read_beside
+from bayes_icl.patch.outputs import TABLES
 from bayes_icl.patch.steps import STEPS
-from bayes_icl.writing.numbers import OPEN, Quotes, plain, point_of, token_words
+from bayes_icl.patch.tables import costly_table, rounds_table, steps_table
+from bayes_icl.writing.blocks import Heading, Tabled, Text
+from bayes_icl.writing.numbers import Quotes, code, listed, plain, point_of, token_words
+from bayes_icl.writing.terminal import to_terminal
+
+PLACES = {"last": "the last position", "query": "the last token of the query", "separator": "the separator"}
+
+ANSWERS = "the answers of examples"
 
 
 def summarise_patch(out: Path) -> str:
@@ -25,32 +32,26 @@ def summarise_patch(out: Path) -> str:
     out
         The effects file of `patch`; its tables stand beside it.
     """
-    console = Console(file=io.StringIO(), markup=False, emoji=False, highlight=False, width=130)
     facts = json.loads(beside(out, "json").read_text())
-    names = ("rounds", "backups", "halves", "heads", "steps")
-    tables = {name: read_table(beside(out, f"{name}.csv")) for name in names}
+    tables = read_beside(out, TABLES)
+    blocks: list[Heading | Text | Tabled] = []
     for task, own in facts.items():
-        console.rule(task, align="left")
-        for sentence in patch_sentences(own, {name: table[table.task == task] for name, table in tables.items()}):
-            console.print(sentence)
-        if not own["taught"]:
-            continue
-        steps = tables["steps"][tables["steps"].task == task]
-        if len(steps):
-            console.print(_step_table(own, steps))
-        console.print(_round_table(tables["rounds"][tables["rounds"].task == task]))
-        console.print(_costly_table(tables["heads"][tables["heads"].task == task], own))
-    return console.file.getvalue()  # type: ignore[attr-defined]
+        parts = {name: table[table.task == task] for name, table in tables.items()}
+        blocks += [Heading(task, ""), Text(patch_sentences(own, parts))]
+        blocks += [Tabled(costly_table(tables["heads"], facts, task))] if own["taught"] else []
+    blocks += [Heading("all tasks", ""), Tabled(rounds_table(tables["rounds"]))]
+    explained = tables["steps"][tables["steps"].task.isin([task for task, own in facts.items() if own["taught"]])]
+    blocks += [Tabled(steps_table(explained))] if len(explained) else []
+    return to_terminal(blocks, width=130)
 
 
-def patch_sentences(facts: dict, tables: dict[str, pd.DataFrame], quotes: Quotes | None = None) -> list[str]:
+def patch_sentences(
+    facts: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], quotes: Quotes | None = None
+) -> list[str]:
     """What was found on one task, from its part of the tables; `quotes` as in `head_sentences`."""
     if quotes is None:
         return [plain(line) for line in patch_sentences(facts, tables, Quotes())]
-    q = quotes.under(unit="nats")
-    rounds, backups, halves = (tables[name] for name in ("rounds", "backups", "halves"))
-    first = rounds[(rounds["round"] == 0) & (rounds.kind == facts["kind"])].iloc[0]
-    where = {"last": "the last position", "query": "the last token of the query", "separator": "the separator"}
+    q, first = quotes.under(unit="nats"), _clean(facts, tables["rounds"])
     bare = "B, another query after those" if facts["position"] == "answers" else "B, without"
     lines = [
         f"{token_words(facts, q)}, against all others, "
@@ -61,70 +62,59 @@ def patch_sentences(facts: dict, tables: dict[str, pd.DataFrame], quotes: Quotes
     ]
     if not facts["taught"]:
         return [*lines, "the examples teach no rule here: there is nothing to carry, and nothing to explain"]
-    lines += [
-        f"A's stream at {where.get(facts['position'], 'the answers of examples')} put into B: "
+    return [
+        *lines,
+        f"A's stream at {PLACES.get(facts['position'], ANSWERS)} put into B: "
         f"{carried(facts, first, q)}; B's own answer is likeliest at point "
         f"{q.count('peak_point', first.peak_point, '.0f')}, {q.columns(first, 'peak')} nats, and comes first in "
         f"{q.percent('peak_first', first.peak_first)}",
         f"rounds end: {q.all_in('ended', facts['ended'])}",
+        *(_grown(row, facts, quotes) for row in tables["backups"].itertuples()),
+        *(_half_gone(row, facts, q) for row in tables["halves"].itertuples()),
     ]
-    for row in backups.itertuples():
-        b = q.under("backups", row.round, row.component)
-        attention = quotes.under("backups", row.round, row.component)
-        name = "takes over" if row.backup else "costs more, but is not shown to do so beyond placebo sets"
-        lines.append(
-            f"    round {b.count('round', row.round)}: {row.component} {name} ({row.mode}): its ablation costs "
-            f"{b.columns(row, 'effect_before')} before and {b.columns(row, 'effect_after')} after, growth "
-            f"{b.columns(row, 'growth')} ({b.columns(row, 'growth_other_kind')} by {facts['other_kind']}), "
-            f"{_placebo(row, b)}; its direct effect rises by "
-            f"{b.columns(row, 'direct_rise')}, its attention to examples by {attention.columns(row, 'attention_rise')}"
-        )
-    for row in halves.itertuples():
-        h = q.under("halves", row.order.replace(" ", "_"))
-        order = "the most costly first" if row.order == "best first" else "in random order"
-        if row.share != row.share:
-            left = h.number("left", row.left_without_heads, ".2f")
-            text = f"half of what the rule adds is never gone: {left} nats are left without any"
-        else:
-            share = h.three_percent("share", (row.share, row.share_low, row.share_high))
-            heads = h.count("heads", row.share * row.n_heads_all, ".1f")
-            of = h.count("n_heads", row.n_heads_all)
-            text = f"half of what the rule adds is gone with {share} ({heads} of {of} heads)"
-        lines.append(f"heads ablated at every token ({facts['kind']}), {order}: {text}")
-    return lines
 
 
-def _placebo(row: Any, quotes: Quotes) -> str:
-    """Growth with placebo sets ablated, if there were any."""
-    if row.growth_placebo != row.growth_placebo:
-        return "too few heads for placebo sets"
-    return f"{quotes.columns(row, 'growth_placebo')} beside placebo sets"
+def _clean(facts: Mapping[str, Any], rounds: pd.DataFrame) -> Any:
+    """The row in which nothing is ablated."""
+    return rounds[(rounds["round"] == 0) & (rounds.kind == facts["kind"])].iloc[0]
 
 
-def _step_table(facts: dict, steps: pd.DataFrame) -> Table:
-    """What each experiment on the post's steps takes, and the verdicts."""
-    table = Table(box=None, pad_edge=False, title="the post's three steps", title_justify="left")
-    for heading, justify in (("", "left"), ("", "left"), ("takes", "right"), ("beyond its control", "right")):
-        table.add_column(heading, justify=justify, no_wrap=bool(heading))  # type: ignore[arg-type]
-
-    def shares(row: Any, name: str) -> str:
-        mean, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
-        return "" if mean != mean else f"{mean:.0%} \\[{low:.0%}, {high:.0%}]"
-
-    for step, words in STEPS.items():
-        table.add_row(f"{step} {words}")
-        table.add_row(f"  {facts['steps'][str(step)].upper()}")
-        for row in steps[steps.step == step].itertuples():
-            table.add_row(f"    {row.what}", row.kind, shares(row, "share"), shares(row, "beyond"))
-    table.caption = (
-        "shares of what the rule adds (beyond 100 %: of the form of answers as well);\n"
-        "control: the same done elsewhere, or the largest of the placebo sets"
+def _grown(row: Any, facts: Mapping[str, Any], quotes: Quotes) -> str:
+    """What the ablation of one head costs before and after others are gone."""
+    attention = quotes.under("backups", row.round, row.component)
+    q = attention.under(unit="nats")
+    name = "takes over" if row.backup else "costs more, but is not shown to do so beyond placebo sets"
+    placebo = "too few heads for placebo sets"
+    if row.growth_placebo == row.growth_placebo:
+        placebo = f"{q.columns(row, 'growth_placebo')} beside placebo sets"
+    return (
+        f"    round {q.count('round', row.round)}: {row.component} {name} ({row.mode}): its ablation costs "
+        f"{q.columns(row, 'effect_before')} before and {q.columns(row, 'effect_after')} after, "
+        f"{growth_words(row, facts, quotes)}, {placebo}; its direct effect rises by "
+        f"{q.columns(row, 'direct_rise')}, its attention to examples by {attention.columns(row, 'attention_rise')}"
     )
-    table.caption_justify = "left"
-    return table
 
 
-def carried(facts: dict, row: Any, quotes: Quotes) -> str:
+def growth_words(row: Any, facts: Mapping[str, Any], quotes: Quotes) -> str:
+    """By how much the cost of one head grows, by both kinds of ablation."""
+    q = quotes.under("backups", row.round, row.component, unit="nats")
+    other = q.columns(row, "growth_other_kind")
+    return f"growth {q.columns(row, 'growth')} nats by {facts['kind']}, {other} by {facts['other_kind']}"
+
+
+def _half_gone(row: Any, facts: Mapping[str, Any], quotes: Quotes) -> str:
+    """How many heads must go until half of what the rule adds is gone."""
+    q = quotes.under("halves", row.order.replace(" ", "_"))
+    order = "the most costly first" if row.order == "best first" else "in random order"
+    start = f"heads ablated at every token ({facts['kind']}), {order}: half of what the rule adds is"
+    if row.share != row.share:
+        return f"{start} never gone: {q.number('left', row.left_without_heads, '.2f')} nats are left without any"
+    share = q.three_percent("share", (row.share, row.share_low, row.share_high))
+    heads, of = q.count("heads", row.share * row.n_heads_all, ".1f"), q.count("n_heads", row.n_heads_all)
+    return f"{start} gone with {share} ({heads} of {of} heads)"
+
+
+def carried(facts: Mapping[str, Any], row: Any, quotes: Quotes) -> str:
     """What A's residual stream carries into B where nothing is ablated, at the position that was patched."""
     if facts["position"] == "answers":
         return f"it carries half of A's lead up to point {point_of(row, 'transfer_until', quotes)}"
@@ -137,7 +127,7 @@ def came_across(row: Any, quotes: Quotes | None = None) -> str:
     across = f"comes across at point {task}"
     if task in ("never", "-"):
         across = "does not come across"
-        if (reached := row.transfer_layer_reached) > OPEN:
+        if (reached := row.transfer_layer_reached) > TAIL:
             share = quotes.percent("transfer_reached", reached) if quotes else f"{reached:.0%}"
             across += f" (it does in {share} of resamples)"
     beyond = "nowhere half of A's lead" if rule in ("never", "-") else f"half of A's lead from {rule} on"
@@ -145,57 +135,32 @@ def came_across(row: Any, quotes: Quotes | None = None) -> str:
     return f"the task {across} (beyond what a run with permuted answers carries, {beyond}), {then}"
 
 
-def _round_table(rounds: pd.DataFrame) -> Table:
-    table = Table(box=None, pad_edge=False, title="rounds of ablation in A", title_justify="left")
-    for heading in (
-        "round",
-        "ablated",
-        "kind",
-        "A's log-odds",
-        "rule left",
-        "transfer",
-        "of clean A",
-        "rule",
-        "answer",
-    ):
-        left = heading in ("ablated", "kind")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "ablated")
-    whole = rounds.rule.iloc[0]
-    for row in rounds.itertuples():
-        if row.round == 0 and row.Index != rounds.index[0]:
-            continue
-        name = "placebo" if is_placebo(row.set) else str(row.layers_text if row.n_heads else "nothing")
-        cells = [point_of(row, f"{x}_layer{end}") for x, end in (("transfer", ""), ("transfer", "_kept"), ("rule", ""))]
-        numbers = (f"{row.a_own:.2f} [{row.a_own_low:.2f}, {row.a_own_high:.2f}]", f"{row.rule / whole:.0%}", *cells)
-        kind = row.kind if row.n_heads else ""
-        shown = (*numbers, point_of(row, "answer_layer"))
-        table.add_row(str(row.round), name, kind, *(x.replace("[", "\\[") for x in shown))
-    table.caption = (
-        "transfer, answer: where half of what this A has over B comes across; of clean A: half of what A had;\n"
-        "rule: half of its lead over permuted answers, beyond what these carry"
-    )
-    table.caption_justify = "left"
-    return table
+def layers_sentence(task: str, facts: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], quotes: Quotes) -> str:
+    """Where a task comes across and who takes over, in short; `tables` are of all tasks."""
+    rounds, backups = (tables[name][tables[name].task == task] for name in ("rounds", "backups"))
+    where = ANSWERS if facts["position"] == "answers" else code(facts["position"])
+    words = carried(facts, _clean(facts, rounds), quotes.under(unit="nats"))
+    sentence = f"{code(task)}, at {where}: {words}."
+    named = backups[backups.backup.astype(bool)] if len(backups) else backups
+    ablated = rounds[(rounds.set == "ablated") & (rounds.kind == facts["kind"])].set_index("round").layers_text
+    for number, of_round in named.groupby("round"):
+        heads = [f"{row.component} ({row.mode}: {growth_words(row, facts, quotes)})" for row in of_round.itertuples()]
+        text = quotes.all_in(f"ablated.{number}", str(ablated[number]))
+        sentence += f" With {text} ablated, the ablation of {listed(heads)} costs more than before: backup heads."
+    if facts["backups_sought"] and not len(named):
+        sentence += " No head is shown to take over in the rounds of ablation."
+    return sentence
 
 
-def _costly_table(heads: pd.DataFrame, facts: dict, most: int = 8) -> Table:
-    other_kind = facts["other_kind"]
-    where = "at every token" if facts["singles_everywhere"] else "at the last position"
-    table = Table(
-        box=None,
-        pad_edge=False,
-        title=f"heads whose ablation {where} costs most, alone",
-        title_justify="left",
-    )
-    roles = [name for name in ("bring", "to_answers", "to_sink", "induction") if name in heads]
-    parts = ("taken", "other_heads", "mlps", "norm")
-    names = ("taken", "other heads", "MLPs", "norm, rivals", *(name.replace("_", " ") for name in roles))
-    for heading in ("head", "lost", other_kind, *names):
-        table.add_column(heading, justify="left" if heading == "head" else "right", no_wrap=True)
-    for row in heads.nlargest(most, "lost").itertuples():
-        lost = f"{row.lost:.2f} [{row.lost_low:.2f}, {row.lost_high:.2f}]".replace("[", "\\[")
-        cells = [f"{getattr(row, name):.2f}" for name in (f"lost_{other_kind}", *parts, *roles)]
-        table.add_row(str(row.component), lost, *cells)
-    table.caption = "lost = taken - other heads - MLPs - norm and rivals, nats; attention by role"
-    table.caption_justify = "left"
-    return table
+def steps_sentences(facts: Mapping[str, Mapping[str, Any]], quotes: Quotes) -> list[str]:
+    """The verdicts on each of the post's steps, over tasks; none where no task was tested."""
+    sentences = []
+    for step, what in STEPS.items():
+        by_verdict: dict[str, list[str]] = {}
+        for task, own in facts.items():
+            if verdict := own.get("steps", {}).get(str(step)):
+                by_verdict.setdefault(verdict, []).append(code(task))
+        if by_verdict:
+            kinds = "; ".join(f"{verdict} on {listed(tasks)}" for verdict, tasks in by_verdict.items())
+            sentences.append(f"Step {quotes.count(f'step.{step}', step)}, {what}: {kinds}.")
+    return sentences

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from bayes_icl.patch.figures import patch_figures
-from bayes_icl.patch.outputs import PATCH_COLUMNS, PATCH_TABLES
+from bayes_icl.patch.outputs import TABLES
 from bayes_icl.patch.section import patch_section
 from bayes_icl.patch.settings import PatchSettings
 from bayes_icl.writing.blocks import Section
@@ -32,6 +32,6 @@ STAGE = Stage(
     _figures,
     flag="patch",
     place=lambda curves: Path("data/patch") / f"{curves.stem}.nc",
-    tables={name: PATCH_COLUMNS.get(name, []) for name in PATCH_TABLES},
+    tables=TABLES,
     facts=("json", frozenset({"taught", "kind", "position", "backups_sought", "rule_measured", "n_examples"})),
 )

@@ -12,20 +12,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
+from bayes_icl.core.intervals import LEVEL_WORDS, Interval
 from bayes_icl.mechanism.thresholds import STEP_LEAST
-from bayes_icl.patch.drawing import GREY, KINDS, grid, label_points, line, of, round_colour, unique
+from bayes_icl.patch.drawing import GREY, KINDS, label_points, line, round_colour, unique
+from bayes_icl.writing import style
 from bayes_icl.writing.style import (
     BLUE,
-    COLUMN,
-    DASHES,
-    DIVERGING,
-    FAINT,
     GREEN,
     INK,
     PINK,
     VERMILION,
-    hide_unused,
-    new_figure,
+    ZERO,
     number_words,
     styled,
     titled,
@@ -45,6 +42,13 @@ ROLES = {
     "induction": "induction",
 }
 
+BACKUPS = {
+    "effect_before": "nothing else ablated",
+    "effect_after": "others ablated",
+    "growth": "others ablated",
+    "growth_placebo": "a placebo set ablated",
+}
+
 NATS = {"direct": "direct", "lost": "lost"}
 
 
@@ -60,15 +64,14 @@ def repair_figure(heads: pd.DataFrame, most: int = 6) -> Figure:
         How many heads are named and have intervals in a panel, those that are largest in either.
     """
     tasks = unique(heads.task)
-    rows, columns = grid(tasks)
-    figure, axes = new_figure(rows, columns, 2.3 * rows + 0.9, width=columns * COLUMN)
+    figure, axes = style.panels(len(tasks), 2.3, 0.9)
     shown = sorted(heads["round"].dropna().unique())
     named, drawn = {}, {}
     for ax, task in zip(axes.flat, tasks):
         own = heads[heads.task == task].dropna(subset=["taken", "lost"])
-        ax.axhline(0, color=FAINT, lw=0.6, zorder=0)
-        ax.axvline(0, color=FAINT, lw=0.6, zorder=0)
-        ax.axline((0, 0), slope=1, color=INK, lw=0.6, ls=DASHES, zorder=1)
+        ax.axhline(0, **ZERO)
+        ax.axvline(0, **ZERO)
+        ax.axline((0, 0), slope=1, color=INK, lw=0.6, ls=style.DASHES, zorder=1)
         for value in (np.nan, *shown):
             part = own[own["round"].isna() if np.isnan(value) else own["round"] == value]
             size, above = (2.0, 2) if np.isnan(value) else (3.2, 4)
@@ -78,21 +81,21 @@ def repair_figure(heads: pd.DataFrame, most: int = 6) -> Figure:
         diagonal = np.linspace(points.min(initial=0), points.max(initial=0), 99)
         drawn[task], named[task] = [points, np.stack([diagonal, diagonal], 1)], largest
         for row in largest.itertuples():
-            across = np.array([(row.taken_low, row.lost), (row.taken_high, row.lost)])
-            upwards = np.array([(row.taken, row.lost_low), (row.taken, row.lost_high)])
-            for bar in (across, upwards):
-                ax.plot(*bar.T, color=round_colour(row.round), lw=0.7, zorder=3)
-                drawn[task].append(np.linspace(bar[0], bar[1], 9))
+            taken, lost = Interval.of(row, "taken"), Interval.of(row, "lost")
+            for bar in ([(x, row.lost) for x in taken[1:]], [(row.taken, y) for y in lost[1:]]):
+                ax.plot(*np.transpose(bar), color=round_colour(row.round), lw=0.7, zorder=3)
+                drawn[task].append(np.linspace(np.array(bar[0]), np.array(bar[1]), 9))
         ax.margins(0.1)
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(MaxNLocator(4))
         ax.set_title(task, loc="left", pad=3)
-    hide_unused(axes, len(tasks))
-    handles = [Line2D([], [], marker="o", ms=3.2, lw=0, color=round_colour(value)) for value in (*shown, np.nan)]
-    words = [*(f"ablated in round {value:.0f}" for value in shown), "other heads"]
-    title = "right of 0 and below the dashed line of equal loss:\nothers make up for the head (self-repair); bars: 95 %"
-    ncols = len(words) if columns > 1 else 2
-    legend = figure.legend(handles, words, loc="outside upper center", ncols=ncols, title=title, title_fontsize=8)
+    names = {**{value: f"ablated in round {value:.0f}" for value in shown}, np.nan: "other heads"}
+    styles = {word: {"marker": "o", "ms": 3.2, "lw": 0, "color": round_colour(x)} for x, word in names.items()}
+    title = (
+        "right of 0 and below the dashed line of equal loss:\n"
+        f"others make up for the head (self-repair); bars: {LEVEL_WORDS}"
+    )
+    legend = style.legend(figure, styles, ncols=len(styles) if len(tasks) > 1 else 2, title=title)
     legend.get_title().set_multialignment("center")
     titled(figure, "", "direct effect that goes with the head (nats)", "lost in all (nats)")
     figure.draw_without_rendering()  # so that places are known
@@ -106,13 +109,10 @@ def repair_figure(heads: pd.DataFrame, most: int = 6) -> Figure:
 def backups_figure(backups: pd.DataFrame) -> Figure:
     """What is lost with each backup head, before and after the others are gone; beside it the growth, and a placebo's.
 
-    Parameters
-    ----------
-    backups
-        backups.csv; it may have no rows.
+    `backups` is backups.csv; it may have no rows.
     """
     if backups.empty:
-        figure, axes = new_figure(1, 1, 0.8)
+        figure, axes = style.new_figure(1, 1, 0.8)
         axes[0, 0].axis("off")
         axes[0, 0].text(0.5, 0.5, "no backup head was found", ha="center", va="center", fontsize=8, color=INK)
         return figure
@@ -122,40 +122,31 @@ def backups_figure(backups: pd.DataFrame) -> Figure:
         rows.heading(task)
         own = backups[backups.task == task].sort_values(["round", "growth"], ascending=[True, False])
         for row in own.itertuples():
-            places.append(
-                (
-                    rows.add(
-                        f"{row.component}, round {row.round:.0f}, {row.mode if row.backup else 'not beyond placebo'}"
-                    ),
-                    row,
-                )
-            )
-    figure, axes = new_figure(1, 2, 0.16 * rows.end + 1.2, width=2 * COLUMN, sharey=True, width_ratios=[1.1, 1])
+            mode = row.mode if row.backup else "not beyond placebo"
+            places.append((rows.add(f"{row.component}, round {row.round:.0f}, {mode}"), row))
+    height = 0.16 * rows.end + 1.2
+    figure, axes = style.new_figure(1, 2, height, width=2 * style.COLUMN, sharey=True, width_ratios=[1.1, 1])
     left, right = axes.flat
     for y, row in places:
-        left.plot([row.effect_before, row.effect_after], [y - 0.15, y + 0.15], color=FAINT, lw=1.8, zorder=1)
-        for ax, part, shift, style in (
-            (left, "effect_before", -0.15, {"color": BLUE, "mfc": "w"}),
-            (left, "effect_after", 0.15, {"color": BLUE}),
-            (right, "growth", -0.15, {"color": VERMILION}),
-            (right, "growth_placebo", 0.15, {"color": GREY}),
-        ):
-            value, low, high = of(row, part)
-            ax.plot([low, high], [y + shift] * 2, color=style["color"], lw=0.9, zorder=2)
-            ax.plot(value, y + shift, "o", ms=3.5, mew=0.9, zorder=3, **style)
+        left.plot([row.effect_before, row.effect_after], [y - 0.15, y + 0.15], color=style.FAINT, lw=1.8, zorder=1)
     rows.name(left)
-    for ax, label, styles, words in (
-        (left, "lost with the head (nats)", [(BLUE, "w"), (BLUE, BLUE)], ["nothing else ablated", "others ablated"]),
-        (right, "growth (nats)", [(VERMILION,) * 2, (GREY,) * 2], ["others ablated", "a placebo set ablated"]),
+    for ax, label, parts in (
+        (left, "lost with the head (nats)", (("effect_before", BLUE, "w"), ("effect_after", BLUE, BLUE))),
+        (right, "growth (nats)", (("growth", VERMILION, VERMILION), ("growth_placebo", GREY, GREY))),
     ):
-        ax.axvline(0, color=FAINT, lw=0.6, zorder=0)
+        for (part, colour, face), shift in zip(parts, (-0.15, 0.15)):
+            for y, row in places:
+                mean, low, high = Interval.of(row, part)
+                ax.plot([low, high], [y + shift] * 2, color=colour, lw=0.9, zorder=2)
+                ax.plot(mean, y + shift, "o", ms=3.5, mew=0.9, zorder=3, color=colour, mfc=face)
+        ax.axvline(0, **ZERO)
         ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.set_xlabel(label)
-        handles = [Line2D([], [], marker="o", ms=3.5, lw=0.9, color=c, mfc=face, mew=0.9) for c, face in styles]
+        handles = [Line2D([], [], marker="o", ms=3.5, lw=0.9, color=c, mfc=face, mew=0.9) for _, c, face in parts]
         place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "borderaxespad": 0.2}
-        ax.legend(handles, words, ncols=2, columnspacing=1, **place)
+        ax.legend(handles, [BACKUPS[part] for part, *_ in parts], ncols=2, columnspacing=1, **place)
     right.tick_params(axis="y", length=0)
-    return titled(figure, "heads that take over; active: looks more at examples or writes more; bars: 95 %")
+    return titled(figure, f"heads that take over; active: looks more at examples or writes more; bars: {LEVEL_WORDS}")
 
 
 @styled
@@ -174,22 +165,22 @@ def roles_figure(heads: pd.DataFrame, task: str, most: int = 12) -> Figure:
     best = keys.rank(ascending=False, method="first").min(axis=1)
     own = own.loc[best.nsmallest(most, keep="first").index].sort_values(["layer", "head"])
     height = 0.19 * len(own) + 1.45
-    figure, axes = new_figure(1, 2, height, width_ratios=[len(ROLES), len(NATS) * 1.15], sharey=True)
+    figure, axes = style.new_figure(1, 2, height, width_ratios=[len(ROLES), len(NATS) * 1.15], sharey=True)
     limit = float(np.nan_to_num(own[list(NATS)].abs().max().max())) or 1.0
     for ax, columns, cmap, low, high, label in (
         (axes[0, 0], ROLES, "Blues", 0.0, 1.0, "attention (0 to 1)"),
-        (axes[0, 1], NATS, DIVERGING, -limit, limit, "nats"),
+        (axes[0, 1], NATS, style.DIVERGING, -limit, limit, "nats"),
     ):
         cells = own[list(columns)].to_numpy(float)
         ax.set_facecolor("0.95")
         ax.pcolormesh(np.ma.masked_invalid(cells), cmap=cmap, vmin=low, vmax=high, edgecolors="w", lw=0.5)
         for (y, x), value in np.ndenumerate(cells):
             name = list(columns)[x]
-            heavy = columns is NATS and np.prod(np.sign(own[[f"{name}_low", f"{name}_high"]].iloc[y])) > 0
+            heavy = columns is NATS and Interval.of(own.iloc[y], name).excludes(0)
             dark = abs(value) > (0.6 if columns is ROLES else 0.7) * high
-            style = {"color": "w" if dark else INK, "fontweight": "bold" if heavy else "normal"}
+            look = {"color": "w" if dark else INK, "fontweight": "bold" if heavy else "normal"}
             if np.isfinite(value):
-                ax.text(x + 0.5, y + 0.5, number_words(value), ha="center", va="center", fontsize=6, **style)
+                ax.text(x + 0.5, y + 0.5, number_words(value), ha="center", va="center", fontsize=6, **look)
         ax.xaxis.tick_top()
         ax.set_xticks(np.arange(len(columns)) + 0.5, list(columns.values()), rotation=90)
         ax.tick_params(length=0, pad=2)
@@ -199,7 +190,7 @@ def roles_figure(heads: pd.DataFrame, task: str, most: int = 12) -> Figure:
     axes[0, 0].set_yticks(np.arange(len(own)) + 0.5, own.component + rounds)
     axes[0, 0].set_ylim(len(own), 0)
     words = "(r): ablated in round r; " if any(rounds) else ""
-    return titled(figure, f"{task}: roles of heads\n{words}bold: 95 % interval without zero")
+    return titled(figure, f"{task}: roles of heads\n{words}bold: {LEVEL_WORDS} interval without zero")
 
 
 @styled
@@ -223,14 +214,12 @@ def steps_figure(steps: pd.DataFrame) -> Figure:
                 y = named[task].add(fill(str(what), 30), 0.4 * len(same) + 0.4)
                 offsets = 0.4 * (np.arange(len(same)) - (len(same) - 1) / 2)
                 places[task] += list(zip(y + offsets, same.itertuples()))
-    rows, columns = grid(tasks)
-    heights = [
-        0.15 * max(named[task].end for task in tasks[i * columns : (i + 1) * columns]) + 0.35 for i in range(rows)
-    ]
-    figure, axes = new_figure(rows, columns, sum(heights) + 0.75, width=columns * COLUMN, height_ratios=heights)
+    ends = [named[task].end for task in tasks]
+    heights = [0.15 * max(ends[i : i + 2]) + 0.35 for i in range(0, len(tasks), 2)]
+    figure, axes = style.panels(len(tasks), heights, 0.75)
     for ax, task in zip(axes.flat, tasks):
         ax.axvline(0, color=INK, lw=0.6, zorder=0)
-        ax.axvline(STEP_LEAST, color=INK, lw=0.6, ls=DASHES, zorder=0)
+        ax.axvline(STEP_LEAST, color=INK, lw=0.6, ls=style.DASHES, zorder=0)
         for y, row in places[task]:
             colour, marker = (KINDS | OTHERS).get(row.kind, (INK, "o"))
             ax.plot([row.share_low, row.share_high], [y, y], color=colour, lw=1, zorder=2)
@@ -238,19 +227,14 @@ def steps_figure(steps: pd.DataFrame) -> Figure:
         named[task].name(ax)
         ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.set_title(task, loc="left", pad=3)
-    hide_unused(axes, len(tasks))
-    handles = [
-        *(
-            Line2D([], [], color=c, marker=m, ms=3.2, lw=1)
-            for c, m in ((KINDS | OTHERS).get(kind, (INK, "o")) for kind in kinds)
-        ),
-        Line2D([], [], color=INK, marker="o", mfc="w", ms=3.2, lw=1),
-        Line2D([], [], color=INK, lw=0.6, ls=DASHES),
-    ]
-    words = [*kinds, "open: decides nothing", f"material: {STEP_LEAST}"]
-    ncols = len(words) if columns > 1 else 3
-    figure.legend(handles, words, loc="outside upper center", ncols=ncols, columnspacing=1.2)
-    return titled(figure, "", "share of what the rule adds, both in nats (bars: 95 %)")
+    marks = {kind: (KINDS | OTHERS).get(kind, (INK, "o")) for kind in kinds}
+    styles: dict[str, dict[str, Any]] = {
+        kind: {"color": colour, "marker": marker, "ms": 3.2, "lw": 1} for kind, (colour, marker) in marks.items()
+    }
+    styles["open: decides nothing"] = {"color": INK, "marker": "o", "mfc": "w", "ms": 3.2, "lw": 1}
+    styles[f"material: {STEP_LEAST}"] = {"color": INK, "lw": 0.6, "ls": style.DASHES}
+    style.legend(figure, styles, ncols=len(styles) if len(tasks) > 1 else 3, columnspacing=1.2)
+    return titled(figure, "", f"share of what the rule adds, both in nats (bars: {LEVEL_WORDS})")
 
 
 @styled
@@ -263,8 +247,8 @@ def mlps_figure(mlps: pd.DataFrame) -> Figure:
         mlps.csv.
     """
     tasks, readouts = unique(mlps.task), unique(mlps.readout)
-    width = COLUMN if len(readouts) == 1 else 2 * COLUMN
-    figure, axes = new_figure(
+    width = style.COLUMN if len(readouts) == 1 else 2 * style.COLUMN
+    figure, axes = style.new_figure(
         len(tasks), len(readouts), 1.35 * len(tasks) + 0.75, width=width, sharex=True, sharey=True
     )
     for row_axes, task in zip(axes, tasks):
@@ -274,7 +258,7 @@ def mlps_figure(mlps: pd.DataFrame) -> Figure:
             if own.empty:
                 ax.text(0.5, 0.5, "not measured", ha="center", va="center", fontsize=7, transform=ax.transAxes)
                 continue
-            ax.axhline(0, color=FAINT, lw=0.6, zorder=0)
+            ax.axhline(0, **ZERO)
             for place, colour in PLACES.items():
                 part = own[own.place == place]
                 line(ax, part.layer, part, "lost", color=colour, lw=1)
@@ -284,15 +268,8 @@ def mlps_figure(mlps: pd.DataFrame) -> Figure:
         ax.yaxis.set_minor_locator(FixedLocator([-0.5, 0.5, *range(-9, -1), *range(2, 10)]))
         ax.yaxis.set_major_formatter(lambda y, _: number_words(y, 0))
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    handles = [Line2D([], [], color=colour, lw=1) for colour in PLACES.values()]
-    figure.legend(
-        handles,
-        list(PLACES),
-        loc="outside upper center",
-        ncols=3,
-        title="MLP ablated at; bands: 95 %",
-        title_fontsize=8,
-    )
+    styles = {place: {"color": colour, "lw": 1} for place, colour in PLACES.items()}
+    style.legend(figure, styles, ncols=3, title=f"MLP ablated at; bands: {LEVEL_WORDS}")
     return titled(figure, "", "layer of the MLP", "lost (nats; log scale beyond \u00b11)")
 
 

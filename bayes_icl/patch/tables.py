@@ -8,20 +8,12 @@ from typing import Any
 import pandas as pd
 
 from bayes_icl.core.files import file_name
+from bayes_icl.core.intervals import LEVEL_WORDS
 from bayes_icl.mechanism.placebos import is_placebo
+from bayes_icl.writing import columns
 from bayes_icl.writing.tables import (
-    NOTHING,
     SEVERAL,
-    Column,
     PaperTable,
-    interval,
-    missing,
-    number,
-    number_cell,
-    one_line,
-    p_value,
-    point,
-    text,
 )
 
 
@@ -32,30 +24,30 @@ def rounds_table(rounds: pd.DataFrame) -> PaperTable:
     return PaperTable(
         "rounds",
         "Rounds of ablation",
-        "A's log-odds (nats, 95 % intervals over pairs) with heads ablated at every token, the share of what the rule "
-        "adds that is left, and the points at which the task comes across: where half of what this A has over B does, "
-        "half of what clean A had, half of its lead over permuted answers beyond what these carry, and half of A's own "
-        "answer.",
+        f"A's log-odds (nats, {LEVEL_WORDS} intervals over pairs) with heads ablated at every token, the share of what "
+        "the rule adds that is left, and the points at which the task comes across: where half of what this A has over "
+        "B does, half of what clean A had, half of its lead over permuted answers beyond what these carry, and half of "
+        "A's own answer.",
         "rounds.csv",
         rounds,
         (
-            text("task", "task"),
-            number("round", "round", ".0f"),
-            Column("ablated", _ablated, number=False),
-            Column("kind", lambda row: one_line(row.kind) if row.n_heads else "", number=False),
-            interval("A's log-odds", "a_own", ".2f"),
-            number("rule left", "left", ".0%"),
-            point("transfer", "transfer_layer"),
-            point("of clean A", "transfer_layer_kept"),
-            point("rule", "rule_layer"),
-            point("answer", "answer_layer"),
+            columns.text("task", "task"),
+            columns.number("round", "round", ".0f"),
+            columns.Column("ablated", _ablated, number=False),
+            columns.Column("kind", lambda row: columns.one_line(row.kind) if row.n_heads else "", number=False),
+            columns.interval("A's log-odds", "a_own", ".2f"),
+            columns.number("rule left", "left", ".0%"),
+            columns.point("transfer", "transfer_layer"),
+            columns.point("of clean A", "transfer_layer_kept"),
+            columns.point("rule", "rule_layer"),
+            columns.point("answer", "answer_layer"),
         ),
         rounds.assign(left=rounds.rule / whole)[~again],
     )
 
 
 def _ablated(row: Any) -> str:
-    return one_line(row.set if is_placebo(row.set) else row.layers_text if row.n_heads else "nothing")
+    return columns.one_line(row.set if is_placebo(row.set) else row.layers_text if row.n_heads else "nothing")
 
 
 def backups_table(backups: pd.DataFrame) -> PaperTable:
@@ -64,20 +56,22 @@ def backups_table(backups: pd.DataFrame) -> PaperTable:
         "backups",
         "Backup heads",
         "Heads whose own ablation costs more once others are gone: its cost before and after, the growth, and the "
-        "growth with placebo sets gone, nats, 95 % intervals over pairs; p by Holm's method. A head takes over if the "
-        "growth surely exceeds that beside placebo sets.",
+        f"growth with placebo sets gone, nats, {LEVEL_WORDS} intervals over pairs; p by Holm's method. A head takes "
+        "over if the growth surely exceeds that beside placebo sets.",
         "backups.csv",
         backups,
         (
-            text("task", "task"),
-            number("round", "round", ".0f"),
-            text("head", "component"),
-            Column("takes over", lambda row: one_line(row.mode) if row.backup else NOTHING, number=False),
-            interval("cost before", "effect_before"),
-            interval("after", "effect_after"),
-            interval("growth", "growth"),
-            interval("beside placebos", "growth_placebo"),
-            p_value("p", "p_holm"),
+            columns.text("task", "task"),
+            columns.number("round", "round", ".0f"),
+            columns.text("head", "component"),
+            columns.Column(
+                "takes over", lambda row: columns.one_line(row.mode) if row.backup else columns.NOTHING, number=False
+            ),
+            columns.interval("cost before", "effect_before"),
+            columns.interval("after", "effect_after"),
+            columns.interval("growth", "growth"),
+            columns.interval("beside placebos", "growth_placebo"),
+            columns.p_value("p", "p_holm"),
         ),
     )
 
@@ -87,18 +81,21 @@ def halves_table(halves: pd.DataFrame) -> PaperTable:
     return PaperTable(
         "halves",
         "How many heads can go",
-        "The share of all heads whose ablation takes half of what the rule adds, with its 95 % interval, and their "
-        "number, the most costly first or in random order; never: A's log-odds without any head, nats, are still above "
-        "half.",
+        f"The share of all heads whose ablation takes half of what the rule adds, with its {LEVEL_WORDS} interval, and "
+        "their number, the most costly first or in random order; never: A's log-odds without any head, nats, are still "
+        "above half.",
         "halves.csv",
         halves,
         (
-            text("task", "task"),
-            text("order", "order"),
-            Column("share", lambda row: "never" if missing(row.share) else interval("", "share", ".1%").cell(row)),
-            Column("heads", lambda row: number_cell(row.share * row.n_heads_all, ".1f")),
-            number("of", "n_heads_all", ".0f"),
-            number("left without any", "left_without_heads", ".2f"),
+            columns.text("task", "task"),
+            columns.text("order", "order"),
+            columns.Column(
+                "share",
+                lambda row: "never" if columns.missing(row.share) else columns.interval("", "share", ".1%").cell(row),
+            ),
+            columns.Column("heads", lambda row: columns.number_cell(row.share * row.n_heads_all, ".1f")),
+            columns.number("of", "n_heads_all", ".0f"),
+            columns.number("left without any", "left_without_heads", ".2f"),
         ),
     )
 
@@ -112,20 +109,20 @@ def costly_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most:
     return PaperTable(
         f"costly_{file_name(task)}",
         f"Heads that cost most on {task}",
-        f"{task}: the heads whose {known['kind']} ablation {where} costs most, alone, nats (95 % intervals over pairs; "
-        f"beside it by {other}). What is lost is what is taken, less what other heads, MLPs, and the norm and rivals "
-        "make up for. Attention by role. The CSV has all heads.",
+        f"{task}: the heads whose {known['kind']} ablation {where} costs most, alone, nats ({LEVEL_WORDS} intervals "
+        f"over pairs; beside it by {other}). What is lost is what is taken, less what other heads, MLPs, and the norm "
+        "and rivals make up for. Attention by role. The CSV has all heads.",
         "heads.csv",
         own,
         (
-            text("head", "component"),
-            interval("lost", "lost", ".2f"),
-            *([number(f"by {other}", f"lost_{other}", ".2f")] if f"lost_{other}" in own else []),
-            number("taken", "taken", ".2f"),
-            number("other heads", "other_heads", ".2f"),
-            number("MLPs", "mlps", ".2f"),
-            number("norm, rivals", "norm", ".2f"),
-            *(number(name.replace("_", " "), name, ".2f") for name in roles),
+            columns.text("head", "component"),
+            columns.interval("lost", "lost", ".2f"),
+            *([columns.number(f"by {other}", f"lost_{other}", ".2f")] if f"lost_{other}" in own else []),
+            columns.number("taken", "taken", ".2f"),
+            columns.number("other heads", "other_heads", ".2f"),
+            columns.number("MLPs", "mlps", ".2f"),
+            columns.number("norm, rivals", "norm", ".2f"),
+            *(columns.number(name.replace("_", " "), name, ".2f") for name in roles),
         ),
         own.nlargest(most, "lost"),
     )
@@ -138,17 +135,17 @@ def steps_table(steps: pd.DataFrame) -> PaperTable:
         "The post's three steps",
         "What each experiment takes, as a share of what the rule adds (beyond 100 %: of the form of answers as well), "
         "and what it takes beyond its control, which is the same done elsewhere or the largest of the placebo sets; "
-        "95 % intervals over pairs.",
+        f"{LEVEL_WORDS} intervals over pairs.",
         "steps.csv",
         steps,
         (
-            text("task", "task"),
-            number("step", "step", ".0f"),
-            text("verdict", "verdict"),
-            text("experiment", "what"),
-            text("kind", "kind"),
-            interval("takes", "share", ".0%"),
-            interval("beyond control", "beyond", ".0%"),
+            columns.text("task", "task"),
+            columns.number("step", "step", ".0f"),
+            columns.text("verdict", "verdict"),
+            columns.text("experiment", "what"),
+            columns.text("kind", "kind"),
+            columns.interval("takes", "share", ".0%"),
+            columns.interval("beyond control", "beyond", ".0%"),
         ),
         steps.sort_values(["task", "step"], key=_in_order, kind="stable"),
     )
@@ -167,17 +164,17 @@ def transfer_table(transfer: pd.DataFrame) -> PaperTable:
         "transfer",
         "What is carried, point by point",
         "A's residual stream put into B, nothing ablated: log-odds of B's own answer and of A's (the other) after B, "
-        "nats, 95 % intervals over pairs, and how often that token comes first. The CSV has every point, round and "
-        "kind of ablation.",
+        f"nats, {LEVEL_WORDS} intervals over pairs, and how often that token comes first. The CSV has every point, "
+        "round and kind of ablation.",
         "transfer.csv",
         transfer,
         (
-            text("task", "task"),
-            number("point", "point", ".0f"),
-            interval("own answer", "own", ".2f"),
-            number("first", "own_first", ".0%"),
-            interval("other answer", "other", ".2f"),
-            number("first", "other_first", ".0%"),
+            columns.text("task", "task"),
+            columns.number("point", "point", ".0f"),
+            columns.interval("own answer", "own", ".2f"),
+            columns.number("first", "own_first", ".0%"),
+            columns.interval("other answer", "other", ".2f"),
+            columns.number("first", "other_first", ".0%"),
         ),
         clean[(clean.point % step == 0) | clean.index.isin(clean.groupby("task").own.idxmax())],
     )
@@ -188,15 +185,15 @@ def redundancy_table(redundancy: pd.DataFrame) -> PaperTable:
     return PaperTable(
         "redundancy",
         "Heads ablated one after another",
-        "A's log-odds, nats, 95 % intervals over pairs, with heads ablated at every token, the most costly first. The "
-        "CSV has random orders too.",
+        f"A's log-odds, nats, {LEVEL_WORDS} intervals over pairs, with heads ablated at every token, the most costly "
+        "first. The CSV has random orders too.",
         "redundancy.csv",
         redundancy,
         (
-            text("task", "task"),
-            number("heads ablated", "n_heads", ".0f"),
-            number("of all", "share", ".1%"),
-            interval("A's log-odds", "log_odds", ".2f"),
+            columns.text("task", "task"),
+            columns.number("heads ablated", "n_heads", ".0f"),
+            columns.number("of all", "share", ".1%"),
+            columns.interval("A's log-odds", "log_odds", ".2f"),
         ),
         redundancy[redundancy.order == "best first"],
     )
@@ -210,16 +207,16 @@ def mlps_table(mlps: pd.DataFrame, most: int = 3) -> PaperTable:
         "mlps",
         "MLPs that cost most",
         "The layers whose MLP costs most, alone, where it is ablated at the answers of examples, at their other "
-        "tokens, or at the last position: log-odds of the answer, nats, 95 % intervals over pairs. The CSV has every "
-        "layer and readout.",
+        f"tokens, or at the last position: log-odds of the answer, nats, {LEVEL_WORDS} intervals over pairs. The CSV "
+        "has every layer and readout.",
         "mlps.csv",
         mlps,
         (
-            text("task", "task"),
-            text("place", "place"),
-            text("kind", "kind"),
-            number("layer", "layer", ".0f"),
-            interval("lost", "lost", ".2f"),
+            columns.text("task", "task"),
+            columns.text("place", "place"),
+            columns.text("kind", "kind"),
+            columns.number("layer", "layer", ".0f"),
+            columns.interval("lost", "lost", ".2f"),
         ),
         mlps.loc[largest].sort_values(["task", "place"], key=_in_order, kind="stable"),
     )

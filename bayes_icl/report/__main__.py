@@ -3,4 +3,5 @@
 from bayes_icl.core.commands import run
 from bayes_icl.report.settings import ReportSettings
 
-run("report", ReportSettings)
+if __name__ == "__main__":
+    run("report", ReportSettings)

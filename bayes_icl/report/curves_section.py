@@ -8,6 +8,7 @@ import xarray as xr
 
 from bayes_icl.collect.interactive import curves_by_sequence
 from bayes_icl.core.files import file_name
+from bayes_icl.core.intervals import LEVEL_WORDS
 from bayes_icl.curves import readouts_of
 from bayes_icl.fit.outputs import fit_file
 from bayes_icl.fit.sentences import beside_verdict, verdict_sentence
@@ -42,7 +43,7 @@ def curves_section(found: Found, quotes: Quotes) -> Section:
             Shown(
                 file_name(f"curves_{task}"),
                 f"{task}: log-odds of the correct answer against examples shown, with every law's mean and the band "
-                "that holds 95 % of new sequences (posterior predictive).",
+                f"that holds {LEVEL_WORDS} of new sequences (posterior predictive).",
             )
         )
     return Section("curves", "Curves", blocks)

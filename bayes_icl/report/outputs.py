@@ -11,7 +11,7 @@ from typing import Any
 import xarray as xr
 
 from bayes_icl.core.errors import StatedError
-from bayes_icl.core.files import beside, read_table, sha256
+from bayes_icl.core.files import beside, sha256
 from bayes_icl.core.outputs import problem_of
 from bayes_icl.core.provenance import read_record, record_of
 from bayes_icl.report.stages import STAGES
@@ -84,8 +84,8 @@ def _take(found: Found, stage: Stage, place: Path, record: dict[str, Any]) -> bo
     name_of_facts, keys = stage.facts
     try:
         tables = {
-            name: read_table(path).map(lambda x: unmarked(x) if isinstance(x, str) else x)
-            for name, path in paths.items()
+            name: table.read(paths[name]).map(lambda x: unmarked(x) if isinstance(x, str) else x)
+            for name, table in stage.tables.items()
         }
         written = json.loads(file(name_of_facts).read_text(encoding="utf-8"))
         facts = json.loads(unmarked(json.dumps(written, ensure_ascii=False)))
@@ -93,8 +93,6 @@ def _take(found: Found, stage: Stage, place: Path, record: dict[str, Any]) -> bo
         return False
     known = isinstance(facts, dict) and bool(facts)
     if not known or not all(isinstance(own, dict) and keys <= own.keys() for own in facts.values()):
-        return False
-    if not all(set(columns) <= set(tables[name]) for name, columns in stage.tables.items()):
         return False
     found.tables[stage.name], found.facts[stage.name] = tables, facts
     found.folder[stage.name], found.records[stage.name] = place, record

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from bayes_icl.core.intervals import LEVEL_WORDS
 from bayes_icl.core.provenance import command_of
 from bayes_icl.curves import null_controls
 from bayes_icl.report.claims import Claim
@@ -22,7 +23,6 @@ from bayes_icl.writing.interactive import STYLE, library
 from bayes_icl.writing.numbers import Quotes, escape_latex, to_html, to_latex
 from bayes_icl.writing.stage import Found
 from bayes_icl.writing.style import VERDICT_COLOURS, verdict_colour
-from bayes_icl.writing.tables import to_html as table_html
 
 GENERATOR = "bayes_icl report"
 
@@ -48,7 +48,6 @@ def render(
     """
     environment = Environment(loader=PackageLoader("bayes_icl.report", "pages"), autoescape=True, trim_blocks=True)
     environment.filters["quoted"] = lambda text: Markup(to_html(text, quotes.numbers))
-    environment.filters["tabled"] = lambda table: Markup(table_html(table))
     interactive = any(block.kind == "explorer" for section in sections for block in section.blocks)
     return environment.get_template("report.html").render(
         found=found,
@@ -67,6 +66,7 @@ def render(
         stages={name: stage.title for name, stage in STAGES.items()},
         record=record,
         generator=GENERATOR,
+        level=LEVEL_WORDS.replace(" ", "\u00a0"),
         delta=lambda task, verdict: quotes.under(task, "verdict", unit="nats/example").three(
             "delta", (verdict["delta"][x] for x in ("mean", "hdi_low", "hdi_high"))
         ),

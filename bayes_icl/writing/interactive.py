@@ -81,6 +81,19 @@ def layout(x: str, y: str, height: int = HEIGHT) -> dict[str, Any]:
     }
 
 
+def line(x: list, y: list, colour: str, width: float, name: str) -> go.Scatter:
+    """A line with its name in the legend."""
+    return go.Scatter(x=x, y=y, mode="lines", line={"width": width, "color": colour}, name=name)
+
+
+def band(x: list, edge: list, colour: str, name: str | None = None) -> go.Scatter:
+    """A band between the lower ends by x and the upper ones back again, over which nothing is said."""
+    there_and_back = x + x[::-1]
+    return line(there_and_back, edge, colour, 0, name or "").update(
+        fill="toself", line={"width": 0, "color": None}, fillcolor=colour, hoverinfo="skip", name=name
+    )
+
+
 def entry(label: str, traces: dict[str, Any], layout: dict[str, Any] | None = None) -> dict[str, Any]:
     """One choice of a menu."""
     return {"label": escaped(label), "method": "update", "args": [traces, layout or {}]}

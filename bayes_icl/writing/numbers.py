@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bayes_icl.core.files import file_name
+from bayes_icl.core.intervals import TAIL, Interval
 
 _OPEN, _BETWEEN, _CLOSE = "\ue000", "\ue001", "\ue002"
 
@@ -53,13 +54,13 @@ class Quotes:
 
     def three(self, key: str, numbers: Iterable[float], form: str = ".3f") -> str:
         """A mean with its interval: "0.178 [0.148, 0.211]"."""
-        mean, low, high = numbers
-        text = f"{mean:{form}} [{low:{form}}, {high:{form}}]"
-        return self._quote(key, text, {"value": mean, "low": low, "high": high}, self.unit)
+        interval = Interval(*numbers)
+        values = {"value": interval.mean, "low": interval.low, "high": interval.high}
+        return self._quote(key, f"{interval:{form}}", values, self.unit)
 
     def columns(self, row: Any, name: str, form: str = ".3f") -> str:
         """A mean with its interval from a table's row: columns `name`, `name`_low, `name`_high."""
-        return self.three(name, (getattr(row, name + end) for end in ("", "_low", "_high")), form)
+        return self.three(name, Interval.of(row, name), form)
 
     def count(self, key: str, value: float, form: str = "") -> str:
         """How many: no unit."""
@@ -235,20 +236,22 @@ def token_label(facts: Mapping[str, Any]) -> str:
     return f"token {facts['token']}: {facts['token_text']}"
 
 
-OPEN = 0.025  # share of resamples that never reach a point, beyond which its interval is open on that side
+def named_task(facts: Mapping[str, Mapping[str, Any]], task: str) -> str:
+    """A task with the token that is attributed or patched."""
+    return ", ".join(filter(None, [task, token_label(facts[task])]))
 
 
 def point_of(row: Any, name: str, quotes: Quotes | None = None) -> str:
-    """A point with its interval; one that more than 2.5 % of the resamples never reach is open on that side.
+    """A point with its interval; one that more than `TAIL` of the resamples never reach is open on that side.
 
     "-" where there is no rule left to carry. `quotes` as in `head_sentences`.
     """
-    point, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
+    point, low, high = Interval.of(row, name)
     reached = getattr(row, f"{name}_reached")
     if point != point:
         return "-" if reached != reached else "never"
     ends = [f"{low:.0f}", f"{high:.0f}"]
-    if not reached >= 1 - OPEN:
+    if not reached >= 1 - TAIL:
         ends[0 if name == "transfer_until" else 1] = "never"
     text = f"{point:.0f} [{ends[0]}, {ends[1]}]"
     return quotes.words(name, text, value=point, low=low, high=high) if quotes else text

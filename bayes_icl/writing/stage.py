@@ -12,6 +12,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from bayes_icl.core.errors import shown
+from bayes_icl.core.schemas import Table
 from bayes_icl.models.names import title_of
 from bayes_icl.writing.blocks import Section
 from bayes_icl.writing.numbers import Quotes
@@ -99,7 +100,7 @@ class Stage:
     place
         From a curves file to where the output stands by default: a folder, or a netCDF file with tables beside it.
     tables
-        Columns that each table needs, by its name.
+        Those that are read, by name.
     facts
         The JSON with facts by task, and the keys that each task needs.
     gather
@@ -113,6 +114,6 @@ class Stage:
     figures: Callable[[Found], Mapping[str, Figure]] = lambda found: {}
     flag: str = ""
     place: Callable[[Path], Path] | None = None
-    tables: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    tables: Mapping[str, Table] = field(default_factory=dict)
     facts: tuple[str, frozenset[str]] = ("json", frozenset())
     gather: Callable[[Found, Path | None], None] | None = None

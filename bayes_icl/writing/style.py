@@ -15,6 +15,8 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from scipy.optimize import isotonic_regression
 
@@ -97,9 +99,38 @@ def new_figure(
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
+def panels(number: int, heights: float | Sequence[float], more: float, **shared: Any) -> tuple[Figure, np.ndarray]:
+    """So many panels in one or two columns, each as wide as a paper's; places left over are blank.
+
+    Parameters
+    ----------
+    heights
+        Of a row of panels, inches; of each row if there are several.
+    more
+        What is above and below the panels, inches.
+    shared
+        What `Figure.subplots` takes.
+    """
+    rows, columns = -(-number // 2), min(number, 2)
+    own = [heights] * rows if isinstance(heights, float) else list(heights)
+    width = columns * COLUMN
+    figure, axes = new_figure(rows, columns, sum(own) + more, width=width, height_ratios=own, **shared)
+    hide_unused(axes, number)
+    return figure, axes
+
+
+def legend(figure: Figure, styles: Mapping[str, Mapping[str, Any]], **more: Any) -> Legend:
+    """Words with the styles of their lines, above the panels if `more` says nothing else."""
+    handles = [Line2D([], [], **style) for style in styles.values()]
+    where = {"loc": "outside upper center"} | more | ({"title_fontsize": 8} if "title" in more else {})
+    return figure.legend(handles, list(styles), **where)
+
+
 def title_of_curves(curves: Curves) -> str:
     return f"{curves.task} ({curves.readout}, n \u2265 {curves.shots[0]:.0f})"
 
+
+ZERO: dict[str, Any] = {"color": FAINT, "lw": 0.6, "zorder": 0}  # a line at 0
 
 DIVERGING = "RdBu_r"
 

@@ -1,44 +1,22 @@
-"""Tables as a paper shows them: columns with headings and formats; LaTeX, HTML, CSV."""
+"""A table once: columns with headings and formats, and its renderings for terminal, page, paper and Markdown."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 from jinja2 import Environment
 from markupsafe import Markup, escape
+from rich.table import Table
+from rich.text import Text
 
 from bayes_icl.core.files import to_csv
-from bayes_icl.writing.numbers import escape_latex, point_of, typeset_html, typeset_latex
-
-NOTHING = "\u2013"  # where a number is not known
-
-P_LEAST = 1e-300  # below it, p is 0 by rounding
+from bayes_icl.writing.columns import NOTHING, Column, one_line
+from bayes_icl.writing.numbers import escape_latex, typeset_html, typeset_latex
 
 SEVERAL = 10  # rows of a table that is too long to be shown whole
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column as it is shown.
-
-    Attributes
-    ----------
-    heading
-        What stands above it.
-    cell
-        A row of the table, columns as attributes, to the cell's plain text.
-    number
-        Whether cells are numbers: aligned to the right, with minus signs and powers of ten.
-    """
-
-    heading: str
-    cell: Callable[[Any], str]
-    number: bool = True
 
 
 @dataclass(frozen=True)
@@ -74,68 +52,45 @@ class PaperTable:
         rows = self.frame if self.shown is None else self.shown
         return [[column.cell(row) for column in self.columns] for row in rows.itertuples(index=False)]
 
+    def to_rich(self) -> Table:
+        """The table for a terminal: numbers are never broken, words where they must be."""
+        table = Table(box=None, pad_edge=False, collapse_padding=True, title=Text(self.title), title_justify="left")
+        for column in self.columns:
+            justify = "right" if column.number else "left"
+            table.add_column(Text(one_line(column.heading)), justify=justify, no_wrap=column.number)  # type: ignore[arg-type]
+        for row in self.cells():
+            table.add_row(*map(Text, row))  # a name is not rich's markup
+        return table
 
-def text(heading: str, name: str) -> Column:
-    """A column of words; what is missing is empty."""
-    return Column(heading, lambda row: one_line(getattr(row, name)), number=False)
+    def to_markdown(self) -> str:
+        """The table for a page of the documentation."""
+        rows = [[one_line(column.heading) for column in self.columns], ["---"] * len(self.columns), *self.cells()]
+        return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
 
+    def to_html(self) -> str:
+        """The table as HTML that scrolls within its own width; numbers have the class ``num``."""
+        rows = [
+            [Markup(typeset_html(str(escape(x)))) if column.number else x for x, column in zip(row, self.columns)]
+            for row in self.cells()
+        ]  # words are escaped by the template
+        return _PAGE.render(table=self, rows=rows)
 
-def yes(heading: str, name: str) -> Column:
-    """A column that says "yes" or nothing."""
-    return Column(heading, lambda row: "yes" if getattr(row, name) in (True, "True") else "", number=False)
-
-
-def number(heading: str, name: str, form: str = ".3f") -> Column:
-    """A column of numbers in the form of `format`."""
-    return Column(heading, lambda row: number_cell(getattr(row, name), form))
-
-
-def interval(heading: str, mean: str, form: str = ".3f", *, ends: tuple[str, str] | None = None) -> Column:
-    """A column of means with intervals; their ends are in the columns with _low and _high if `ends` names no others."""
-    names = (mean, *(ends or (f"{mean}_low", f"{mean}_high")))
-
-    def cell(row: Any) -> str:
-        middle, low, high = (number_cell(getattr(row, name), form) for name in names)
-        return NOTHING if middle == NOTHING else f"{middle} [{low}, {high}]"
-
-    return Column(heading, cell)
-
-
-def p_value(heading: str, name: str) -> Column:
-    """A column of p-values, to two digits."""
-    return Column(heading, lambda row: p_cell(getattr(row, name)))
-
-
-def point(heading: str, name: str) -> Column:
-    """A column of layers, or points between them, that may never be reached."""
-    return Column(heading, lambda row: NOTHING if (words := point_of(row, name)) == "-" else words)
+    def to_latex(self) -> str:
+        r"""A booktabs tabular to ``\input``, after comments that say what it is."""
+        cells = [[_latex(x, column.number) for x, column in zip(row, self.columns)] for row in self.cells()]
+        body = pd.DataFrame(cells, columns=[_latex(one_line(column.heading), False) for column in self.columns])
+        aligned = "".join("r" if column.number else "l" for column in self.columns)
+        tabular = body.style.hide(axis="index").to_latex(hrules=True, column_format=aligned)
+        return f"% {one_line(self.name)}, from {one_line(self.source)}\n% {one_line(self.caption)}\n{tabular}"
 
 
-def missing(x: Any) -> bool:
-    return x is None or (isinstance(x, float) and math.isnan(x))
-
-
-def one_line(x: Any) -> str:
-    """A name on one line, without characters that cannot be printed."""
-    return "" if missing(x) else " ".join("".join(c if c.isprintable() else " " for c in str(x)).split())
-
-
-def number_cell(x: Any, form: str) -> str:
-    return NOTHING if missing(x) else f"{x:z{form}}"  # z: no minus before what is rounded to 0
-
-
-def p_cell(x: Any) -> str:
-    return number_cell(x, ".2g") if missing(x) or x > P_LEAST else f"<{P_LEAST:g}"
-
-
-def to_latex(table: PaperTable) -> str:
-    r"""A booktabs tabular to ``\input``, after comments that say what it is."""
-    columns = table.columns
-    cells = [[_latex(x, column.number) for x, column in zip(row, columns)] for row in table.cells()]
-    body = pd.DataFrame(cells, columns=[_latex(one_line(column.heading), False) for column in columns])
-    aligned = "".join("r" if column.number else "l" for column in columns)
-    tabular = body.style.hide(axis="index").to_latex(hrules=True, column_format=aligned)
-    return f"% {one_line(table.name)}, from {one_line(table.source)}\n% {one_line(table.caption)}\n{tabular}"
+def table_files(tables: Iterable[PaperTable]) -> dict[str, bytes]:
+    """NAME.csv and NAME.tex of each table, by name."""
+    files = {}
+    for table in tables:
+        files[f"{table.name}.csv"] = to_csv(table.frame)
+        files[f"{table.name}.tex"] = table.to_latex().encode()
+    return files
 
 
 def _latex(cell: str, numeric: bool) -> str:
@@ -172,21 +127,3 @@ _PAGE = _ENVIRONMENT.from_string(
 </div>
 """
 )
-
-
-def to_html(table: PaperTable) -> str:
-    """The table as HTML that scrolls within its own width; numbers have the class ``num``."""
-    rows = [
-        [Markup(typeset_html(str(escape(x)))) if column.number else x for x, column in zip(row, table.columns)]
-        for row in table.cells()
-    ]  # words are escaped by the template
-    return _PAGE.render(table=table, rows=rows)
-
-
-def table_files(tables: Iterable[PaperTable]) -> dict[str, bytes]:
-    """NAME.csv and NAME.tex of each table, by name."""
-    files = {}
-    for table in tables:
-        files[f"{table.name}.csv"] = to_csv(table.frame)
-        files[f"{table.name}.tex"] = to_latex(table).encode()
-    return files

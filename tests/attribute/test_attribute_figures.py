@@ -62,13 +62,18 @@ def made_heads(
             }
             row |= {"top": bool(i in strong[:6]) if own else np.nan}
             rows.append(row)
-    table = pd.DataFrame(rows)
-    table.attrs = {
-        "readout": "complement",
-        "tokens": {task: TOKENS[task] for task in tasks},
-        "deltas": {t: (DELTAS[t], DELTAS[t] - 0.02, DELTAS[t] + 0.02) for t in tasks},
-    }
-    return table
+    return pd.DataFrame(rows)
+
+
+def made_facts(tasks: tuple[str, ...] = TASKS, **deltas: tuple[float, float, float]) -> dict[str, dict[str, Any]]:
+    """As the JSON of `attribute`; deltas are 0.02 wide at each side if none is given."""
+    facts = {}
+    for task in tasks:
+        mean, low, high = deltas.get(task, (DELTAS[task], DELTAS[task] - 0.02, DELTAS[task] + 0.02))
+        token, text = TOKENS[task].removeprefix("token ").split(": ", 1)
+        facts[task] = {"readout": "complement", "n_min": 1, "token": int(token), "token_text": text}
+        facts[task]["delta"] = {"mean": mean, "hdi_low": low, "hdi_high": high}
+    return facts
 
 
 def made_effects(table: pd.DataFrame, n_seqs: int = 32, n_shots: int = 32) -> xr.Dataset:
@@ -159,9 +164,7 @@ def made_repair(ablation: pd.DataFrame) -> pd.DataFrame:
         row = {"predicted": p, **parts, "lost": p - sum(parts.values())}
         limits = {f"{k}_{side}": v + s * 0.006 for k, v in row.items() for side, s in (("low", -1), ("high", 1))}
         rows.append({"task": own.task} | row | limits)
-    repair = pd.DataFrame(rows)
-    repair.attrs = {"tokens": TOKENS}
-    return repair
+    return pd.DataFrame(rows)
 
 
 @pytest.fixture(scope="module")
@@ -186,13 +189,14 @@ def small_effects(small: pd.DataFrame) -> xr.Dataset:
 
 def all_figures(table: pd.DataFrame, effects: xr.Dataset) -> dict[str, Figure]:
     ablation, task = made_ablation(table), table.task.iloc[0]
+    facts = made_facts(tuple(dict.fromkeys(table.task)))
     return {
-        "map": attribute_figures.share_map_figure(table),
-        "curves": attribute_figures.effect_curves_figure(effects, table, task),
-        "sources": attribute_figures.source_map_figure(effects, table, task),
-        "ablation": attribute_figures.ablation_figure(ablation, table),
-        "cumulative": attribute_figures.cumulative_figure(table),
-        "repair": attribute_figures.repair_figure(made_repair(ablation)),
+        "map": attribute_figures.share_map_figure(table, facts),
+        "curves": attribute_figures.effect_curves_figure(effects, table, facts, task),
+        "sources": attribute_figures.source_map_figure(effects, table, facts, task),
+        "ablation": attribute_figures.ablation_figure(ablation, facts, "held"),
+        "cumulative": attribute_figures.cumulative_figure(table, facts),
+        "repair": attribute_figures.repair_figure(made_repair(ablation), facts, "held"),
     }
 
 
@@ -250,18 +254,17 @@ def test_figures_name_their_unit_readout_and_are_as_wide_as_columns(
     assert all(f"{task}, {TOKENS[task]}" in words for task in shown)
 
 
-def test_without_intervals_and_attributes_as_read_from_a_file(table: pd.DataFrame, effects: xr.Dataset) -> None:
+def test_as_read_from_a_file(table: pd.DataFrame, effects: xr.Dataset) -> None:
     file = io.StringIO()
     table.to_csv(file, index=False)
     file.seek(0)
     for name, figure in all_figures(read := pd.read_csv(file), effects).items():
         assert not cut_off(figure), name
-    assert not read.attrs and "token" not in words_of(attribute_figures.share_map_figure(read))
-    assert "delta 0.120" in words_of(attribute_figures.share_map_figure(read)) and "[" not in words_of(
-        attribute_figures.share_map_figure(read)
-    )
-    given = words_of(attribute_figures.share_map_figure(read, {"past_tense": (0.123, 0.1, 0.15)}))
-    assert "delta 0.123 [0.100, 0.150]" in given and "delta 0.190" in given
+    facts = made_facts(past_tense=(0.123, 0.1, 0.15))
+    given = words_of(attribute_figures.share_map_figure(read, facts))
+    assert "delta 0.123 [0.100, 0.150]" in given and "delta 0.190 [0.170, 0.210]" in given and "token" in given
+    facts["past_tense"].pop("token_text")  # as made before tokens were named
+    assert "past_tense\n" in words_of(attribute_figures.share_map_figure(read, facts))
 
 
 def test_no_global_state_of_matplotlib_is_touched(small: pd.DataFrame, small_effects: xr.Dataset) -> None:
@@ -316,20 +319,20 @@ def test_heads_that_stand_out_are_outlined_and_the_largest_named(
 
 
 def test_a_map_where_no_head_stands_out_and_deltas_are_near_zero_or_negative() -> None:
-    table = made_heads(("random_labels",), 12, 12, flat=True)
-    figure = attribute_figures.share_map_figure(table)
+    table, task = made_heads(("random_labels",), 12, 12, flat=True), ("random_labels",)
+    figure = attribute_figures.share_map_figure(table, made_facts(task))
     (ax,) = panels(figure)
     assert "no head stands out" in ax.get_title(loc="left") and not ax.texts and not ax.patches
     assert "may be zero" in ax.get_title(loc="left")
     assert not np.ma.asarray(ax.collections[0].get_array()).mask.any()  # the only task is drawn all the same
-    negative = attribute_figures.share_map_figure(table, {"random_labels": (-0.05, -0.06, -0.04)})
+    negative = attribute_figures.share_map_figure(table, made_facts(task, random_labels=(-0.05, -0.06, -0.04)))
     assert "delta \u22120.050 [\u22120.060, \u22120.040]" in words_of(negative) and "zero" not in words_of(negative)
 
 
 @pytest.mark.parametrize(("layers", "n_heads"), [(2, 4), (12, 12), (48, 32)])
 @pytest.mark.parametrize("tasks", [TASKS[:1], TASKS])
 def test_maps_of_small_and_large_models(layers: int, n_heads: int, tasks: tuple[str, ...]) -> None:
-    figure = attribute_figures.share_map_figure(made_heads(tasks, layers, n_heads))
+    figure = attribute_figures.share_map_figure(made_heads(tasks, layers, n_heads), made_facts(tasks))
     assert not cut_off(figure) and not overlapping(figure)
     assert len(panels(figure)) == len(tasks) and figure.get_figheight() <= 9.8
 
@@ -364,8 +367,10 @@ def test_curves_have_the_heads_of_the_largest_slopes_and_their_fits(
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4, 7])
 def test_any_number_of_heads_and_another_n_min(small: pd.DataFrame, small_effects: xr.Dataset, most: int) -> None:
-    curves = attribute_figures.effect_curves_figure(small_effects, small, "times_ten", n_min=2, most=most)
-    sources = attribute_figures.source_map_figure(small_effects, small, "times_ten", most=min(most, 4))
+    facts = made_facts(("times_ten",))
+    facts["times_ten"]["n_min"] = 2
+    curves = attribute_figures.effect_curves_figure(small_effects, small, facts, "times_ten", most=most)
+    sources = attribute_figures.source_map_figure(small_effects, small, facts, "times_ten", most=min(most, 4))
     assert len(panels(curves)) == most + 1 and len(panels(sources)) == min(most, 4)
     assert "n \u2265 2" in words_of(curves)
     for figure in (curves, sources):
@@ -404,7 +409,8 @@ def test_a_task_of_fewer_sequences_and_shots_than_another_is_drawn_as_if_alone(
     longer = made_effects(small, 10, 12).assign_coords(task=["longer"])
     padded = xr.concat([small_effects, longer], dim="task", join="outer")
     for make in (attribute_figures.effect_curves_figure, attribute_figures.source_map_figure):
-        alone, beside = make(small_effects, small, "times_ten"), make(padded, small, "times_ten")
+        facts = made_facts(("times_ten",))
+        alone, beside = make(small_effects, small, facts, "times_ten"), make(padded, small, facts, "times_ten")
         assert words_of(alone) == words_of(beside)
         for ax, other in zip(alone.axes, beside.axes, strict=True):
             for line, same in zip(drawn(ax), drawn(other), strict=True):
@@ -419,7 +425,7 @@ def test_the_profile_by_distance_is_level_for_a_head_that_averages() -> None:
     source = np.arange(1, 17)
     even = np.where(source <= n[:, None], 1 / (n[:, None] + 5), np.nan)
     effects["effect_by_source"][..., 1:-1] = even[:, None, None, :]
-    figure = attribute_figures.source_map_figure(effects, table, "times_ten")
+    figure = attribute_figures.source_map_figure(effects, table, made_facts(("times_ten",)), "times_ten")
     ax = next(ax for ax in figure.axes if "an\nexample" in ax.get_ylabel())
     profile = drawn(ax)[0]
     np.testing.assert_allclose(profile, np.mean(1 / (n[8:] + 5)), rtol=1e-5)
@@ -457,9 +463,9 @@ def test_the_ablation_has_all_sets_beside_delta(table: pd.DataFrame, figures: di
 
 def test_an_ablation_of_the_top_alone_and_of_many_single_heads(table: pd.DataFrame) -> None:
     ablation = made_ablation(table)
-    alone = attribute_figures.ablation_figure(ablation[ablation["set"] == "top"], table)
+    alone = attribute_figures.ablation_figure(ablation[ablation["set"] == "top"], made_facts(), "held")
     assert not cut_off(alone) and "0 placebo sets" in words_of(alone)
-    few = attribute_figures.ablation_figure(ablation[ablation.task == TASKS[1]], table, most=3)
+    few = attribute_figures.ablation_figure(ablation[ablation.task == TASKS[1]], made_facts(), "held", most=3)
     assert len(panels(few)) == 1 and len(panels(few)[0].get_yticks()) == 5
     assert few.get_figwidth() == COLUMN and not cut_off(few)
 
@@ -488,7 +494,7 @@ def test_cumulative_shares_end_at_the_heads_total(table: pd.DataFrame, figures: 
 def test_a_total_below_zero_has_no_half() -> None:
     table = made_heads(TASKS[:1], 4, 4, flat=True)
     table.loc[table.kind == "head", "share"] = -table.share.abs()
-    figure = attribute_figures.cumulative_figure(table)
+    figure = attribute_figures.cumulative_figure(table, made_facts(TASKS[:1]))
     assert "half by" not in words_of(figure) and not any(line.get_marker() == "o" for line in figure.axes[0].lines)
     assert "heads \u2212" in words_of(figure)
 

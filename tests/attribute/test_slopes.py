@@ -15,7 +15,7 @@ from scipy import stats as distributions
 from simulate import line, power_law, simulate_curves
 
 from bayes_icl.attribute.accumulation import LAWS, _judged, accumulation, accumulations, fit_alone
-from bayes_icl.attribute.outputs import HEAD_COLUMNS
+from bayes_icl.attribute.outputs import HEADS
 from bayes_icl.attribute.slopes import choose_top, delta_weights, fit_delta, head_table, join_columns, slope_table
 from bayes_icl.core.errors import StatedError
 from bayes_icl.core.intervals import t_interval
@@ -297,7 +297,7 @@ def curves_of(effects: xr.Dataset, task: str, n_min: int = 1) -> Curves:
 
 def test_rows_and_columns() -> None:
     table = made_table()
-    assert list(table.columns) == HEAD_COLUMNS
+    assert list(table.columns) == HEADS.names
     heads = [f"L{layer}H{head}" for layer in range(2) for head in range(3)]
     for _, own in table.groupby("task"):
         assert list(own.component) == [*heads, "MLP 0", "MLP 1", "embedding", "bias", "entropy", "all"]
@@ -314,7 +314,7 @@ def test_columns_of_a_step_are_joined_by_row() -> None:
     tables = [slope_table(made_effects().sel(task=task), task, 1, 0)[0] for task in ("one", "two")]
     lost = pd.DataFrame({"top": [True, True], "lost": [0.2, 0.1]}, index=[5, 2])
     joined = join_columns(tables, [lost, pd.DataFrame()])
-    assert list(joined.columns) == HEAD_COLUMNS and joined.top.dtype == bool
+    assert list(joined.columns) == HEADS.names and joined.top.dtype == bool
     assert joined.index[joined.top].tolist() == [2, 5] == joined.index[joined.lost.notna()].tolist()
     assert joined.lost[2] == 0.1 and joined.lost[5] == 0.2 and joined.component[5] == "L1H2"
     assert joined.slope.tolist() == [x for table in tables for x in table.slope]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -353,32 +352,6 @@ def test_a_stated_error_is_one_line(tmp_path: Path, flags: list[str], says: str)
 def test_bad_arguments_exit_with_2(tmp_path: Path, flags: list[str]) -> None:
     done = run(*flags, cwd=tmp_path)
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
-
-
-def _imported(*python: str) -> set[str]:
-    """Which heavy packages a fresh interpreter imports, by its own account."""
-    done = subprocess.run([sys.executable, "-X", "importtime", *python], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    modules = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    assert "bayes_icl" in modules
-    return modules & set(HEAVY)
-
-
-HEAVY = ("torch", "transformers", "transformer_lens", "pymc", "arviz", "xarray", "pandas")
-
-
-def test_help_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
-    """The best of three: the machine may be busy, the command may not be slow."""
-    took = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = run("--help", cwd=tmp_path)
-        took.append(time.perf_counter() - start)
-        assert done.returncode == 0 and "--n-shots" in done.stdout
-    assert min(took) < 1, took
-    assert _imported("-m", "bayes_icl.collect", "--help") == set()
-    # The control: the check sees an import where there is one.
-    assert {"xarray", "pandas"} <= _imported("-c", "import bayes_icl.curves")
 
 
 def test_names_are_printed_as_they_are(tiny: Model, capsys: pytest.CaptureFixture[str]) -> None:

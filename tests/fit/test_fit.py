@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,42 +102,6 @@ def ended(settings: FitSettings) -> int:
         exit_stating(lambda: main(settings))
     assert isinstance(stopped.value.code, int)
     return stopped.value.code
-
-
-# --------------------------------------------------------------------------------------------- help
-
-HEAVY = """
-import sys, runpy
-{first}
-sys.argv = ["fit", "--help"]
-try:
-    runpy.run_module("bayes_icl.fit", run_name="__main__")
-except SystemExit:
-    pass
-print("IMPORTED", *sorted({{"torch", "pymc", "arviz", "nutpie", "pandas", "xarray", "matplotlib"}} & set(sys.modules)))
-"""
-
-
-@pytest.mark.parametrize(("first", "expected"), [("", []), ("import arviz", ["arviz"])], ids=["help", "control"])
-def test_help_imports_nothing_heavy(first: str, expected: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-c", HEAVY.format(first=first)], capture_output=True, text=True, check=True)
-    imported = done.stdout.splitlines()[-1].split()
-    assert imported[0] == "IMPORTED"
-    assert set(expected) <= set(imported[1:])
-    assert expected or not imported[1:]
-    assert "--hypotheses" in done.stdout and "--n-min" in done.stdout
-
-
-def test_help_takes_less_than_a_second(tmp_path: Path) -> None:
-    """The best of three, since other programs share the machine."""
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = run("--help", cwd=tmp_path)
-        seconds.append(time.perf_counter() - start)
-        assert done.returncode == 0
-        assert "Fit the hypotheses to a curves file" in done.stdout
-    assert min(seconds) < 1
 
 
 # --------------------------------------------------------------------------------------------- stated errors

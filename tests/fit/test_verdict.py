@@ -14,7 +14,7 @@ from simulate import power_law, simulate_curves
 
 from bayes_icl.curves import Curves
 from bayes_icl.fit.checks import quadratic_contrast
-from bayes_icl.fit.outputs import COMPARISON_COLUMNS, comparison_table, sensitivity_table
+from bayes_icl.fit.outputs import COMPARISON, comparison_table, sensitivity_table
 from bayes_icl.fit.verdict import Verdict, judge, refuse
 from bayes_icl.hypotheses import HYPOTHESES
 from bayes_icl.inference.posterior import Posterior
@@ -493,7 +493,7 @@ def test_the_table_has_the_columns_of_the_design_and_a_row_each() -> None:
     table = comparison_table(made)
     columns = "task readout n_min hypothesis elpd_logo se elpd_diff diff_se elpd_lfo survivor pareto_k_max rhat_max"
     assert {*columns.split(), "ess_bulk_min", "divergences"} <= set(table.columns)
-    assert list(table.columns[: len(COMPARISON_COLUMNS)]) == COMPARISON_COLUMNS == list(comparison_table([]).columns)
+    assert list(table.columns[: len(COMPARISON.names)]) == COMPARISON.names == list(comparison_table([]).columns)
     assert len(table) == 8 and not table.duplicated(["task", "readout", "n_min", "hypothesis"]).any()
     row = table[(table.hypothesis == "constant") & (table.n_min == 1)].iloc[0]
     assert (row.elpd_logo, row.elpd_diff, row.survivor) == pytest.approx((-760.0, -160.0, False))

@@ -19,6 +19,7 @@ from scipy.special import expit, logit
 from simulate import prior_draws
 
 from bayes_icl.core.errors import StatedError
+from bayes_icl.core.parallel import run_jobs
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses import HYPOTHESES, LogNormal, Prior, Uniform, hypothesis, law, load_hypotheses
 from bayes_icl.hypotheses.law import DOF_PRIOR, SHARED_PRIORS
@@ -695,17 +696,17 @@ def test_no_law_is_another_one_under_a_second_name() -> None:
 # --------------------------------------------------------------------------------------------- other processes
 
 
-def test_hypotheses_travel_by_name_where_they_are_registered(registry: dict[str, Any]) -> None:
-    """A user's curve is in no module that another process could import."""
-    import pickle
-
+def test_laws_travel_with_their_curves(registry: dict[str, Any]) -> None:
+    """A law that a notebook registers is in no module that another process could import."""
     exec(GOOD, {"__name__": "my_laws"})
-    for name in ("additive", "square_root"):
-        for h in (registry[name], registry[name].varied(student=True, prior_width=2.0)):
-            assert pickle.loads(pickle.dumps(h)) == h
-    stranger = dataclasses.replace(registry["square_root"], complexity=7)
-    with pytest.raises(Exception, match="square_root"):  # the control: one that is not registered has no name to go by
-        pickle.loads(pickle.dumps(stranger))
+    n = np.arange(1.0, 5.0)
+    with run_jobs(2) as run:
+        for name in ("additive", "square_root"):
+            h = registry[name].varied(student=True, prior_width=2.0)
+            one = {parameter: np.ones((1, 1)) for parameter in h.priors}
+            for _, (back, curve) in run(lambda h, one: (h, h.curve(np, n, **one)), [(h, one)] * 2):
+                np.testing.assert_array_equal(curve, h.curve(np, n, **one))
+                assert back.all_priors == h.all_priors and (back == h or name == "square_root")
 
 
 @pytest.mark.parametrize(

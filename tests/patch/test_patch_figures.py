@@ -170,7 +170,7 @@ def all_figures(tasks: tuple[str, ...] = TASKS, n_rounds: int = 4) -> dict[str, 
     redundancy, halves, rules = made_redundancy(tasks)
     rounds, heads = made_rounds(tasks, n_rounds), made_table_of_heads(tasks)
     return {
-        "transfer": patch_figures.transfer_figure(made_transfer(tasks, n_rounds), rounds, tasks[-1]),
+        "transfer": patch_figures.transfer_figure(made_transfer(tasks, n_rounds), rounds, tasks[-1], kind="mean"),
         "rounds": patch_figures.rounds_figure(rounds),
         "redundancy": patch_figures.redundancy_figure(redundancy, halves, rules),
         "repair": step_figures.repair_figure(heads),
@@ -246,7 +246,7 @@ def test_as_read_from_a_file(figures: dict[str, Figure]) -> None:
     redundancy, halves, rules = made_redundancy()
     rounds, heads = read(made_rounds()), read(made_table_of_heads())
     again = {
-        "transfer": patch_figures.transfer_figure(read(made_transfer()), rounds, TASKS[-1]),
+        "transfer": patch_figures.transfer_figure(read(made_transfer()), rounds, TASKS[-1], kind="mean"),
         "rounds": patch_figures.rounds_figure(rounds),
         "redundancy": patch_figures.redundancy_figure(read(redundancy), read(halves), rules),
         "repair": step_figures.repair_figure(heads),
@@ -283,7 +283,7 @@ def test_missing_numbers_do_not_crash(tasks: tuple[str, ...]) -> None:
     )
     halves, rules = blanked(halves, "n_heads_all"), rules | {tasks[0]: np.nan}
     for figure in (
-        patch_figures.transfer_figure(blanked(made_transfer(tasks), "round", "point"), rounds, tasks[0]),
+        patch_figures.transfer_figure(blanked(made_transfer(tasks), "round", "point"), rounds, tasks[0], kind="mean"),
         patch_figures.rounds_figure(rounds),
         patch_figures.redundancy_figure(blanked(redundancy, "n_heads"), halves, rules),
         step_figures.repair_figure(heads),
@@ -300,8 +300,7 @@ def test_missing_numbers_do_not_crash(tasks: tuple[str, ...]) -> None:
 
 def test_transfer_has_both_answers_of_every_round_and_the_levels_of_round_0() -> None:
     transfer, rounds = made_transfer(), made_rounds()
-    transfer.attrs["kind"] = "zero"
-    figure = patch_figures.transfer_figure(transfer, rounds, TASKS[0])
+    figure = patch_figures.transfer_figure(transfer, rounds, TASKS[0], kind="zero")
     upper, lower = figure.axes
     own = transfer[(transfer.task == TASKS[0]) & (transfer.kind == "zero") & (transfer["set"] == "ablated")]
     for _, part in own.groupby("round"):
@@ -324,14 +323,14 @@ def test_transfer_has_both_answers_of_every_round_and_the_levels_of_round_0() ->
         "round 3: layers 19-20, L22H3, L22H7, L23H0, L23H5, L25H1 (23 heads); transfer never",
     ]
     assert "zero ablation" in words_of(figure) and "mean ablation" in words_of(
-        patch_figures.transfer_figure(made_transfer(), rounds, TASKS[0])  # the first of the table
+        patch_figures.transfer_figure(transfer, rounds, TASKS[0], kind="mean")
     )
 
 
 def test_no_half_way_to_an_a_that_is_not_above_b() -> None:
     rounds = made_rounds(TASKS[:1], 2)
     rounds.loc[rounds["round"] == 1, ["a_own", "a_own_low", "a_own_high"]] = [B + 0.2, B - 0.2, B + 0.6]
-    upper = patch_figures.transfer_figure(made_transfer(TASKS[:1], 2), rounds, TASKS[0]).axes[0]
+    upper = patch_figures.transfer_figure(made_transfer(TASKS[:1], 2), rounds, TASKS[0], kind="mean").axes[0]
     assert sorted(levels(upper)) == pytest.approx([B, (A + B) / 2, A])
 
 
@@ -376,7 +375,9 @@ def test_rounds_in_which_nothing_is_transferred_and_of_one_kind() -> None:
     never = figure.axes[0].get_yticks()[-1]
     assert drawn(figure.axes[0], [0, 1, 2], [never] * 3)
     words = words_of(
-        patch_figures.transfer_figure(made_transfer(TASKS[:1], 3).query("kind == 'mean'"), rounds, TASKS[0])
+        patch_figures.transfer_figure(
+            made_transfer(TASKS[:1], 3).query("kind == 'mean'"), rounds, TASKS[0], kind="mean"
+        )
     )
     assert words.count("transfer\u00a0never") == 3
 
@@ -600,7 +601,7 @@ def test_a_run_with_permuted_answers_is_dotted_beside_the_rounds() -> None:
     no_rule = pd.DataFrame({"task": TASKS[0], "round": 0, "kind": "", "set": "no rule", "point": points})
     no_rule["own"], no_rule["other"] = points - 20.0, 3.0 - points
     for rows, wanted in ((transfer, False), (pd.concat([transfer, no_rule]), True)):
-        figure = patch_figures.transfer_figure(rows, made_rounds(), TASKS[0])
+        figure = patch_figures.transfer_figure(rows, made_rounds(), TASKS[0], kind="mean")
         for ax, name in zip(figure.axes, ("own", "other")):
             assert drawn(ax, points, no_rule[name]) is wanted
         words = [text.get_text() for text in figure.legends[0].get_texts()]

@@ -207,6 +207,7 @@ def heads_of(clear: bool = True) -> tuple[dict, pd.DataFrame, pd.DataFrame]:
     }
     kind = ["head"] * 4 + ["mlp"]
     table = pd.DataFrame({"task": "copy", "kind": kind, "stands_out": [True, False, True, False, True]})
+    table["accumulation"] = ["linear", "none", "averaging", "none", ""]
     table = table.assign(share=[0.3, 0.1, -0.2, 0.0, 0.5], attention=[0.8, 0.9, 0.2, 0.1, np.nan])
     sets = [("top", 0.10, 2), ("placebo 0", 0.12, 2), ("placebo 1", 0.02, 2)]
     rows = [
@@ -221,13 +222,13 @@ def test_who_writes_the_update() -> None:
     first = claims(*heads_of(), None, None, {}, Quotes())[0]
     (text,) = map(plain, first.sentences)
     assert text == (
-        "`copy`: heads write 0.150 [0.100, 0.200] of 0.200 [0.100, 0.300] nats per example of the answer's first "
-        "token (75%), 0.120 [0.100, 0.140] from examples they attend to. 2 of 4 heads stand out, 1 for the update and "
-        "1 against it; 1 of them have most of their attention on examples. Held at their mean over episodes and "
-        "shots, those that write most (2) take 0.100 [0.000, 0.200] with them (40% of delta where they were taken "
-        "away); 1 of 2 placebo sets take as much, and 0.070 on average. With their mean over episodes at each shot "
-        "left in, they take 0.050 [0.000, 0.200] with them (20% of delta where they were taken away); 1 of 2 placebo "
-        "sets take as much, and 0.035 on average."
+        "`copy` (0.200 [0.100, 0.300] nats per example, token 0 of the answer): what heads write of it is 0.150 "
+        "[0.100, 0.200] (75%), from examples that they attend to 0.120 [0.100, 0.140]. 2 of 4 heads stand out (surely "
+        "more than 5 % of delta, for or against it): 1 linear, 1 averaging; 1 for the update and 1 against it; 1 of "
+        "them have most of their attention on examples. Of those that write most (2), held at their mean over episodes "
+        "and shots: 0.100 [0.000, 0.200] is lost (40%); 1 of 2 placebo sets lose as much; they lose 0.070 on average; "
+        "at their mean over episodes, shot by shot: 0.050 [0.000, 0.200] is lost (20%); 1 of 2 placebo sets lose as "
+        "much; they lose 0.035 on average."
     )
     (text,) = map(plain, claims(*heads_of(clear=False), None, None, {}, Quotes())[0].sentences)
     assert "zero in it" in text and "stand out" not in text
@@ -243,10 +244,10 @@ def test_who_writes_the_update() -> None:
     [
         (
             {"token": 1, "token_text": "\u201c5\u201d, \u2026"},
-            "of the answer's second token (\u201c5\u201d, \u2026) (75%)",
+            "token 1 of the answer (\u201c5\u201d, \u2026), given those before it)",
         ),
-        ({"token": 9}, "of a later token of the answer"),
-        ({"readout": "foil"}, "of answer against foil"),
+        ({"token": 9}, "token 9 of the answer"),
+        ({"readout": "foil"}, "foil, where it forks"),
     ],
 )
 def test_it_is_said_what_is_taken_apart(more: dict, words: str) -> None:

@@ -177,7 +177,7 @@ def test_what_is_not_there_is_stated(example: xr.Dataset) -> None:
     with pytest.raises(StatedError, match="table of heads"):
         head_map(heads_of_patch(["a"]).head(0))
     with pytest.raises(StatedError, match="unknown task 'b'"):
-        transfer_map(transfer(), "b")
+        transfer_map(transfer(), "b", "mean")
 
 
 def heads_of_patch(tasks: list[str]) -> pd.DataFrame:
@@ -262,9 +262,7 @@ def transfer() -> pd.DataFrame:
 
 
 def test_transfer_has_a_line_for_each_round_and_answer_and_a_menu_of_kinds() -> None:
-    table = transfer()
-    table.attrs["kind"] = "mean"
-    figure = transfer_map(table, "a")
+    figure = transfer_map(transfer(), "a", "mean")
     lines = [trace for trace in figure.data if trace.hovertemplate]
     shown = [trace for trace in lines if trace.visible]
     assert [trace.name for trace in shown if trace.showlegend] == ["nothing ablated", "round 1", "permuted answers"]
@@ -284,7 +282,11 @@ def test_transfer_has_a_line_for_each_round_and_answer_and_a_menu_of_kinds() -> 
 
 
 def all_figures(example: xr.Dataset) -> list[Any]:
-    return [curves_by_sequence(example, "copy"), head_map(heads_of_patch(["a", "b"])), transfer_map(transfer(), "a")]
+    return [
+        curves_by_sequence(example, "copy"),
+        head_map(heads_of_patch(["a", "b"])),
+        transfer_map(transfer(), "a", "mean"),
+    ]
 
 
 def test_figures_take_the_colours_and_the_width_of_the_page(example: xr.Dataset) -> None:
@@ -306,7 +308,7 @@ def test_a_part_of_a_page_is_light_and_has_no_library(example: xr.Dataset) -> No
     assert part.count('id="curves-copy"') == 1 and "<html" not in part and "cdn" not in part
     assert '"displaylogo": false' in part and '"responsive": true' in part
     assert part.count("plotly_hover") == 1
-    assert "plotly_hover" not in as_html(transfer_map(transfer(), "a"), "t")
+    assert "plotly_hover" not in as_html(transfer_map(transfer(), "a", "mean"), "t")
     assert not re.search("bdata", part)  # numbers can be read, and read on by hand
 
 

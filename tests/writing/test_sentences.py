@@ -13,7 +13,7 @@ import xarray as xr
 from simulate import simulate_curves
 
 from bayes_icl.fit.checks import frequentist_checks
-from bayes_icl.fit.outputs import COMPARISON_COLUMNS
+from bayes_icl.fit.outputs import COMPARISON
 from bayes_icl.fit.sentences import summarise_verdicts
 from bayes_icl.fit.verdict import Verdict
 
@@ -42,14 +42,20 @@ def row(hypothesis: str, **own: Any) -> dict[str, Any]:
         "nrmse": 0.123,
         "nrmse_ahead": 0.234,
         "coverage_ahead": 0.94,
+        "refits": 0,
+        "divergences": 0,
     }
     words = {"task": "rising", "readout": "complement", "n_min": 1, "engine": "fast", "hypothesis": hypothesis}
     alive = {"survivor": False, "survivor_lfo": False}
-    return dict.fromkeys(COMPARISON_COLUMNS, np.nan) | words | numbers | alive | own
+    return dict.fromkeys(COMPARISON.names, np.nan) | words | numbers | alive | own
 
 
 ENGINES = {
     "task": ["rising", "rising"],
+    "mean_fast": [1.0, 1.0],
+    "mean_nuts": [1.0, 1.0],
+    "sd_fast": [0.1, 0.1],
+    "sd_nuts": [0.1, 0.1],
     "hypothesis": ["additive", "power"],
     "parameter": ["delta", "a"],
     "shift": [0.011, -0.022],
@@ -89,6 +95,10 @@ class Folder:
 
     def line(self, start: str) -> str:
         (found,) = (line for line in self.text.splitlines() if line.strip().startswith(start))
+        return found
+
+    def check(self, name: str) -> str:
+        (found,) = (line for line in self.text.splitlines() if line.split()[:1] == ["rising"] and name in line)
         return found
 
 
@@ -173,7 +183,7 @@ def test_a_long_note_stays_indented(folder: Folder) -> None:
 
 def test_what_was_refused_without_a_fit_needs_no_tables(tmp_path: Path) -> None:
     refused = verdict(verdict="refused", reasons=["no variation"], named=None, delta=None)
-    (tmp_path / "comparison.csv").write_text("task,readout,n_min,hypothesis\n")
+    (tmp_path / "comparison.csv").write_bytes(COMPARISON.to_csv(COMPARISON.frame([])))
     text = summarise_verdicts(dataset(), tmp_path, {"rising": {**refused, "others": []}})
     assert "REFUSED" in text and "no variation" in text
     assert "delta" not in text and "named" not in text and "engines" not in text
@@ -211,13 +221,13 @@ def test_the_table_of_hypotheses_is_that_of_the_file_best_first(folder: Folder) 
     # One line each, none wrapped.
     expected = {
         "additive": "additive 0.0 0.0 -6.7 8.9 both fast 4321 0.43 0.123 0.234 0.94",
-        "power": "power -12.3 4.5 -6.7 8.9 fast 4321 0.43 0.123 0.234 0.94",
-        "freeform": "freeform (ceiling) -12.3 4.5 - 8.9 fast 4321 0.43 0.123 0.234 0.94",
+        "power": "power -12.3 4.5 -6.7 8.9 \u2013 fast 4321 0.43 0.123 0.234 0.94",
+        "freeform": "freeform (ceiling) -12.3 4.5 \u2013 8.9 \u2013 fast 4321 0.43 0.123 0.234 0.94",
     }
     for name, words in expected.items():
         assert " ".join(folder.line(name).split()) == words
     text = folder.text
-    assert text.index("\n additive") < text.index("\n power")
+    assert text.index("\nadditive") < text.index("\npower")
 
 
 @pytest.mark.parametrize(
@@ -267,16 +277,16 @@ def test_a_task_may_have_any_name(folder: Folder, task: str) -> None:
 def test_checks_are_those_of_the_file(folder: Folder) -> None:
     checks = pd.read_csv(folder.path / "checks.csv").set_index("check")
     own = checks.loc["slope by sequence"]
-    line = folder.line("slope by sequence")
-    assert f"{own.estimate:.4g}" in line and f"[{own.low:.4g}, {own.high:.4g}]" in line and f"{own.p:.2g}" in line
+    line = folder.check("slope by sequence")
+    assert f"{own.estimate:.4g} [{own.low:.4g}, {own.high:.4g}]" in line and f"{own.p:.2g}" in line
     folder.change("checks", 0, estimate=0.98765)
-    assert "0.9877" in folder.line("slope by sequence")
+    assert "0.9877" in folder.check("slope by sequence")
 
 
 def test_a_check_without_an_answer_says_why_in_one_line(folder: Folder) -> None:
     nothing = dict.fromkeys(("estimate", "se", "low", "high", "p"), np.nan)
     folder.change("checks", 3, **nothing, note="singular: [slopes] do not differ")
-    assert folder.line("no mixed model").strip() == "no mixed model: singular: [slopes] do not differ"
+    assert folder.line("rising: no mixed model") == "rising: no mixed model: singular: [slopes] do not differ"
     assert "nan" not in folder.text
 
 

@@ -13,14 +13,16 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from bayes_icl.attribute import tables as attribute_tables
-from bayes_icl.attribute.outputs import HEAD_COLUMNS as HEADS
+from bayes_icl.attribute.outputs import HEADS
 from bayes_icl.calibrate import tables as calibrate_tables
 from bayes_icl.fit import tables as fit_tables
-from bayes_icl.fit.outputs import COMPARISON_COLUMNS as COMPARISON
+from bayes_icl.fit.outputs import COMPARISON
 from bayes_icl.patch import tables as patch_tables
-from bayes_icl.writing.tables import Column, PaperTable, interval, number, p_value, table_files, text, to_html, to_latex
+from bayes_icl.writing.columns import Column, interval, number, p_value, text
+from bayes_icl.writing.tables import PaperTable, table_files
 
 MINUS = "\u2212"
 NASTY = ["<b>", "a & b", "[x]", "*y", "50 %", "#1_a^b~c\\d{e}$f$", "a--b `c'", "x\n\n% y", "\x00\x1b", "</td>", "-1.5"]
@@ -102,8 +104,8 @@ def verdict(**changed: Any) -> dict[str, Any]:
 
 
 def comparison(task: str = "past_tense") -> pd.DataFrame:
-    table = pd.DataFrame(index=range(3), columns=COMPARISON)
-    numbers = [name for name in COMPARISON if name not in ("task", "readout", "hypothesis", "engine", "faults")]
+    table = pd.DataFrame(index=range(3), columns=COMPARISON.names)
+    numbers = [name for name in COMPARISON.names if name not in ("task", "readout", "hypothesis", "engine", "faults")]
     table[numbers] = np.linspace(0.1, 9, table[numbers].size).reshape(3, -1)
     table = table.astype(dict.fromkeys(numbers, float))
     table["task"], table["readout"], table["n_min"], table["engine"] = task, "complement", 1, "fast"
@@ -158,7 +160,7 @@ def test_cells_are_numbers_as_a_paper_has_them() -> None:
         ["a_b", "-0.178 [-0.211, 0.000]", "5.6e-24", "-33%", "<1e-300", "0.0"],
         ["c", "\u2013", "0.012", "100%", "<1e-300", "0.0"],
     ]
-    _, aligned, rows = tabular(to_latex(table))
+    _, aligned, rows = tabular(table.to_latex())
     assert aligned == "lrrrrr"
     assert [cell.strip() for cell in rows[1]] == [
         r"a\_b",
@@ -169,7 +171,7 @@ def test_cells_are_numbers_as_a_paper_has_them() -> None:
         "$0.0$",
     ]
     assert rows[2][1].strip() == "--"
-    source = to_html(table)
+    source = table.to_html()
     assert f'<td class="num">{MINUS}0.178 [{MINUS}0.211, 0.000]</td>' in source
     assert f'<td class="num">5.6\u00d710<sup>{MINUS}24</sup></td>' in source
     assert f'<td class="num">&lt;1\u00d710<sup>{MINUS}300</sup></td>' in source
@@ -177,20 +179,35 @@ def test_cells_are_numbers_as_a_paper_has_them() -> None:
     assert not any("-" in words for _, _, words in cells)
 
 
+def test_a_terminal_and_markdown_show_the_cells_of_the_page() -> None:
+    frame = pd.DataFrame({"name": ["[bold]a|b[/]", "c"], "x": [1.5, math.nan], "x_low": [1.0, math.nan], "x_high": 2.0})
+    table = PaperTable("x", "The [title]", "c", "s", frame, (text("n", "name"), interval("x", "x", ".1f")))
+    console = Console(file=io.StringIO(), width=60)
+    console.print(table.to_rich())
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert lines == [
+        "The [title]",
+        "n                         x",
+        "[bold]a|b[/] 1.5 [1.0, 2.0]",
+        "c                         \u2013",
+    ]
+    assert table.to_markdown() == ("| n | x |\n| --- | --- |\n| [bold]a\\|b[/] | 1.5 [1.0, 2.0] |\n| c | \u2013 |\n")
+
+
 def test_infinite_numbers_are_signs() -> None:
     table = one_column(["a"], Column("k", lambda row: f"{math.inf} [{-math.inf}, {-1e300:.2g}]"))
-    assert r"$\infty$ [$-\infty$, $-1\times10^{300}$]" in to_latex(table)
-    assert f'<th scope="row">\u221e [{MINUS}\u221e, {MINUS}1\u00d710<sup>300</sup>]</th>' in to_html(table)
+    assert r"$\infty$ [$-\infty$, $-1\times10^{300}$]" in table.to_latex()
+    assert f'<th scope="row">\u221e [{MINUS}\u221e, {MINUS}1\u00d710<sup>300</sup>]</th>' in table.to_html()
 
 
 def test_names_of_users_change_nothing_but_their_cell() -> None:
     table = one_column(NASTY)
-    comments, _, rows = tabular(to_latex(table))
+    comments, _, rows = tabular(table.to_latex())
     assert len(rows) == len(NASTY) + 1 and len(comments) == 2
     assert {len(row) for row in rows} == {2}
     assert not any(row[0].lstrip().startswith(("[", "*")) for row in rows)
     assert rows[7][0].strip() == r"a-{}-b \textasciigrave{}c'"  # no dash, no quotation mark
-    shown = Parser(to_html(table)).rows[1:]
+    shown = Parser(table.to_html()).rows[1:]
     assert [row[0][2] for row in shown] == [row[0] for row in table.cells()]
     assert shown[0][0][2] == "<b>" and shown[9][0][2] == "</td>"
 
@@ -199,14 +216,14 @@ def test_names_of_users_change_nothing_but_their_cell() -> None:
 @given(st.lists(st.text(max_size=20), min_size=1, max_size=4))
 def test_any_name_is_escaped(names: list[str]) -> None:
     table = one_column(names, text(names[0], "name"))
-    _, _, rows = tabular(to_latex(table))
+    _, _, rows = tabular(table.to_latex())
     assert len(rows) == len(names) + 1 and {len(row) for row in rows} == {2}
     for row in rows:
         for cell in row:
             assert not re.search(r"[&%$#_{}^~<>\\]", re.sub(r"^\{[*\[]\}|-\{\}", "", bare(cell.strip()))), cell
             unescaped = re.sub(r"\\[{}]", "", cell)
             assert unescaped.count("{") == unescaped.count("}")
-    shown = Parser(to_html(table)).rows
+    shown = Parser(table.to_html()).rows
     assert [row[0][2] for row in shown[1:]] == [row[0] for row in table.cells()]
     assert shown[0][0][2] == shown[1][0][2]
 
@@ -218,10 +235,10 @@ def test_any_number_is_one_number_in_every_rendering(x: float, form: str) -> Non
     column = number("x", "x", form)
     table = PaperTable("x", "t", "c", "s", pd.DataFrame({"n": ["a"], "x": [x]}), (text("n", "n"), column))
     plain = table.cells()[0][1]
-    latex = tabular(to_latex(table))[2][1][1].strip()
+    latex = tabular(table.to_latex())[2][1][1].strip()
     assert re.fullmatch(r"\$[^$]*\$", latex)
     latex = re.sub(r"\\times10\^\{(-?\d+)\}", r"e\1", latex[1:-1]).replace(r"\infty", "inf").replace(r"\%", "%")
-    page = Parser(to_html(table).replace("\u00d710<sup>", "e").replace("</sup>", "")).rows[1][1][2]
+    page = Parser(table.to_html().replace("\u00d710<sup>", "e").replace("</sup>", "")).rows[1][1][2]
     page = page.replace(MINUS, "-").replace("\u221e", "inf")
     for words in (latex, page):
         assert words.endswith("%") == plain.endswith("%")
@@ -229,7 +246,7 @@ def test_any_number_is_one_number_in_every_rendering(x: float, form: str) -> Non
 
 
 def test_html_has_headers_for_rows_and_columns_and_scrolls() -> None:
-    found = Parser(to_html(one_column(["a", "b"])))
+    found = Parser(one_column(["a", "b"]).to_html())
     tag, attributes = found.seen[0]
     assert (tag, attributes["class"], attributes["tabindex"]) == ("div", "scroll", "0")
     heading, *rows = found.rows
@@ -243,9 +260,9 @@ def test_html_has_headers_for_rows_and_columns_and_scrolls() -> None:
 
 def test_a_table_without_rows_is_a_table() -> None:
     table = one_column([])
-    _, _, rows = tabular(to_latex(table))
+    _, _, rows = tabular(table.to_latex())
     assert len(rows) == 1
-    assert len(Parser(to_html(table)).rows) == 1
+    assert len(Parser(table.to_html()).rows) == 1
 
 
 def test_files_hold_all_of_the_frame_exactly(tmp_path: Path) -> None:
@@ -279,7 +296,7 @@ def test_verdicts_join_the_three_files() -> None:
 def test_verdicts_stand_without_any_fit() -> None:
     table = fit_tables.verdict_table({"t": verdict(delta=None, named=None)}, pd.DataFrame(), pd.DataFrame())
     assert [cell for cell in table.cells()[0] if cell not in ("", "\u2013")] == ["t", "rejected", "nll_power, pooling"]
-    assert fit_tables.comparison_tables({"t": verdict()}, pd.DataFrame(columns=COMPARISON)) == []
+    assert fit_tables.comparison_tables({"t": verdict()}, pd.DataFrame(columns=COMPARISON.names)) == []
 
 
 def test_hypotheses_come_best_first_under_the_headline_alone() -> None:
@@ -291,7 +308,7 @@ def test_hypotheses_come_best_first_under_the_headline_alone() -> None:
     assert [row[5] for row in cells] == ["both", "\u2013", "\u2013"]
     assert cells[1][3] == "\u2013"
     assert table.name == "comparison_past_tense"
-    assert (table.frame.n_min == 1).all() and list(table.frame.columns) == COMPARISON
+    assert (table.frame.n_min == 1).all() and list(table.frame.columns) == COMPARISON.names
 
 
 def test_other_tables_of_fit() -> None:
@@ -314,12 +331,14 @@ def test_other_tables_of_fit() -> None:
 
 def heads_of_attribute(task: str) -> pd.DataFrame:
     slopes = np.array([0.03, -0.05, 0.01, 0.001])
-    table = pd.DataFrame(index=range(5), columns=HEADS)
+    table = pd.DataFrame(index=range(5), columns=HEADS.names)
     table["task"], table["kind"] = task, ["head"] * 4 + ["all"]
     table["component"], table["layer"], table["head"] = ["L0H0", "L0H1", "L1H0", "L1H1", "all"], [0, 0, 1, 1, None], 0
     for name, x in triples({"slope": (slopes, slopes - 0.01, slopes + 0.01)}).items():
         table.loc[:3, name] = x
-    numbers = [name for name in HEADS if name not in ("task", "component", "kind", "accumulation", "stands_out", "top")]
+    numbers = [
+        name for name in HEADS.names if name not in ("task", "component", "kind", "accumulation", "stands_out", "top")
+    ]
     table = table.astype(dict.fromkeys(numbers, float))
     table["share"] = table.slope / 0.1
     table["stands_out"], table["top"] = [True, False, False, False, False], [False, False, False, True, False]
@@ -380,7 +399,7 @@ def test_rounds_say_where_a_point_is_never_reached() -> None:
     ]
     assert [row[5] for row in cells] == ["100%", "25%", "50%"]
     assert [row[6] for row in cells] == ["21 [21, 21]", "never", "20 [20, never]"]
-    assert "never" in to_latex(patch_tables.rounds_table(rounds()))
+    assert "never" in patch_tables.rounds_table(rounds()).to_latex()
 
 
 def test_halves_that_are_never_gone() -> None:
@@ -469,10 +488,10 @@ COMMITTED = Path(__file__).parents[2] / "figures" / "calibration"
 def test_committed_outcomes_become_a_table() -> None:
     frame = pd.read_csv(COMMITTED / "outcomes.csv")
     table = calibrate_tables.calibration_table(frame)
-    _, _, rows = tabular(to_latex(table))
+    _, _, rows = tabular(table.to_latex())
     assert len(rows) == len(frame) + 1
     assert pd.read_csv(io.StringIO(table.frame.to_csv(index=False))).equals(frame)
-    assert json.loads(frame.to_json()) and len(Parser(to_html(table)).rows) == len(frame) + 1
+    assert json.loads(frame.to_json()) and len(Parser(table.to_html()).rows) == len(frame) + 1
 
 
 @pytest.mark.parametrize("task", ["<b>", "a & b", "x/y"])
