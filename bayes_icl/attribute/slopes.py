@@ -105,7 +105,7 @@ def head_table(
         `delta_weights` are taken as known. The slopes of a task add up to the posterior mean of delta, which is the row
         "all". Beside it, free of any law, `rise`: the effect at the last shot less that at n_min, nats. Heads have
         besides: `pooled`, `false_sign`, `stands_out` (`pool_heads`), `accumulation`, `delta`, `c` (`accumulation`)
-        and `attention` at the last shot. `slope_examples`, `top`, `lost` and `lost_held` are empty here.
+        and `attention` at the last shot. `slope_examples`, `top`, `lost` and `lost_over_shots` are empty here.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""The post's sequence: find where the task comes across, ablate what comes before, find it again, name who took over.
+"""The sequence of Skunnavakkam (2024): find where the task is recovered, ablate what comes before, find it again, name who took over.
 
 Round 0 ablates nothing. Round 1 ablates all heads of the layers just before the transfer layer in the run with
-examples, at every token; each later round its backup heads as well. It ends when the task no longer comes across, when
+examples, at every token; each later round its backup heads as well. It ends when the task is no longer recovered, when
 the run has nothing left to carry, or when nobody took over.
 """
 
@@ -36,7 +36,7 @@ def carried(
     position: str = "last",
     on_pair: Any = None,
 ) -> dict[str, np.ndarray]:
-    """Transfer by point with some heads of A ablated.
+    """Transfer by layer with some heads of A ablated.
 
     Returns
     -------
@@ -81,19 +81,19 @@ def describe(
     """Transfer and answer layer, peak, A's and B's log-odds of one ablation, as in the table of rounds.
 
     transfer_layer, answer_layer
-        Where half of what *this* A has over B has come across.
+        Where half of what *this* A has over B is recovered.
     transfer_layer_kept
         Where half of what A had over B before anything was ablated has.
     transfer_until
-        The last point at which half of what this A has over B comes across: of a patch at the answers of examples,
+        The last layer at which half of what this A has over B is recovered: of a patch at the answers of examples,
         where the task leaves them.
     rule_layer
-        Where half of what A has over a run whose answers are permuted has come across beyond what that run carries:
+        Where half of what A has over a run whose answers are permuted is recovered beyond what that run carries:
         what A's stream says of the rule, not of the form of answers.
     shift
         By how many points transfer_layer is later than without ablation, over the same resamples.
 
-    Where the rule adds nothing to A, there is nothing to carry: all are NaN. The peak is the point with the largest
+    Where there is no rule gain, there is nothing to carry: all are NaN. The peak is the point with the largest
     mean on the even pairs, and its height that on the odd ones.
     """
     left = found["a"] - no_rule["a"]
@@ -123,14 +123,14 @@ def describe(
     row |= dict(zip(("shift", "shift_low", "shift_high"), (float(shift), *(np.asarray(ends) + 0 * shift).tolist())))
     row["shift_reached"] = len(moves) / len(before.draws)
     peak = int(chosen_on(found["own"]).mean(0).argmax())
-    row["peak_point"], row["peak_first"] = peak, float(measured_on(found["own_first"])[:, peak].mean())
+    row["peak_layer"], row["peak_first"] = peak, float(measured_on(found["own_first"])[:, peak].mean())
     numbers_ = {
         "peak": measured_on(found["own"])[:, peak],
         "a_own": found["a"],
         "b_own": found["b"],
         "gain": found["a"] - found["b"],
     }
-    row |= flat({name: t_interval(x) for name, x in (numbers_ | {"rule": left}).items()})
+    row |= flat({name: t_interval(x) for name, x in (numbers_ | {"rule_gain": left}).items()})
     row["n_pairs"] = len(found["a"])
     return row
 

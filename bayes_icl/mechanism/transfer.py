@@ -2,7 +2,7 @@
 
 Run A has n examples and a query, run B the bare query of another episode. A's residual stream at one position is put
 into B, at one point after the other: at first B does nothing with it, then it gives the rule's answer to its *own*
-query (the task came across), and last A's answer (the answer itself did). Positions are matched by role and distance
+query (the task was recovered), and last A's answer (the answer itself did). Positions are matched by role and distance
 from the answer, never by index. After Hendel et al. 2023 (arXiv 2310.15916).
 """
 
@@ -237,7 +237,7 @@ def patched(
     tokens: Sequence[int],
     points: Sequence[int] | None = None,
 ) -> tuple[Float[np.ndarray, "point token"], Bool[np.ndarray, "point token"]]:
-    """Log-odds of some tokens after B, A's residual stream being put into it at each point; and which come first.
+    """Log-odds of some tokens after B, A's residual stream being put into it at each layer; and which come first.
 
     Parameters
     ----------
@@ -292,7 +292,7 @@ def reaching(
     seed: int = 0,
     n_resamples: int = 2000,
 ) -> TransferLayer:
-    """The first point at which the mean over pairs comes half of the way from `without` to `full`.
+    """The first layer at which the mean over pairs comes half of the way from `without` to `full`.
 
     Pairs are resampled together with what they have without patch and in full. A task that A does not know better than
     B (the mean of `full` not above that of `without`) is never carried over.

@@ -33,7 +33,7 @@ class Baseline:
     clean, no_rule
         Transfer from A, and from A with its answers permuted; as `rounds.carried` gives it.
     norms
-        Of what ablating a head takes away, by ``"kind place"``, each of shape (layer, head).
+        Of what ablating a head removes, by ``"kind place"``, each of shape (layer, head).
     alone, alone_other
         Heads ablated one by one, by the kind that leads and by the other.
     """
@@ -46,7 +46,7 @@ class Baseline:
 
     @property
     def rule(self) -> Float[np.ndarray, " pair"]:
-        """What the rule adds to A's log-odds, nats."""
+        """The rule gain to A's log-odds, nats."""
         return self.clean["a"] - self.no_rule["a"]
 
     @property
@@ -56,9 +56,9 @@ class Baseline:
 
     def facts(self) -> dict[str, Any]:
         """Numbers of the task."""
-        numbers = {"gain": self.clean["a"] - self.clean["b"], "rule": self.rule, "no_rule": self.no_rule["a"]}
+        numbers = {"gain": self.clean["a"] - self.clean["b"], "rule_gain": self.rule, "no_rule": self.no_rule["a"]}
         three = {name: dict(zip(("mean", "low", "high"), map(float, t_interval(x)))) for name, x in numbers.items()}
-        return {"rule_measured": float(measured_on(self.rule).mean()), **three}
+        return {"rule_gain_measured": float(measured_on(self.rule).mean()), **three}
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def run_rounds(experiment: PatchExperiment, baseline: Baseline) -> Rounds:
     return Rounds(transfers, rounds, transfer, backups, transfer_point, gone, round_of, sought, ended)
 
 
-NO_LAYER = "the task comes across from the embedding on: there is no layer before it"
+NO_LAYER = "the task is recovered from the embedding on: there is no layer before it"
 
 NO_BACKUP = "no head could be named that takes over"
 
@@ -211,7 +211,7 @@ def _transfer_rows(about: Row, arrays: Arrays) -> list[Row]:
     for point in range(arrays["own"].shape[1]):
         numbers = flat({key: [x[point] for x in t] for key, t in three.items()})
         numbers |= {key: float(x[point]) for key, x in firsts.items()}
-        rows.append({**about, "point": point, **numbers})
+        rows.append({**about, "layer": point, **numbers})
     return rows
 
 
@@ -221,11 +221,11 @@ def _why_ended(experiment: PatchExperiment, baseline: Baseline, number: int, one
         return f"{experiment.settings.rounds} rounds were asked for"
     if not baseline.taught:
         return "the examples teach no rule"
-    left = one.row["rule"] / baseline.rule.mean()
+    left = one.row["rule_gain"] / baseline.rule.mean()
     if number and not has_rule(one.left):
-        return f"A has {one.row['rule']:.2f} nats of the rule left: too little to carry"
+        return f"A has {one.row['rule_gain']:.2f} nats of the rule left: too little to carry"
     if number and not left >= LEFT_LEAST:
-        return f"{left:.0%} of what the rule adds is left: too little to tell whether heads take over"
+        return f"{left:.0%} of the rule gain is left: too little to tell whether heads take over"
     if np.isnan(one.row["transfer_layer"]) and not (number == 0 and experiment.named):
         return f"no point carries the task{' any more' if number else ''}, though A has {left:.0%} of the rule"
     return ""

@@ -28,7 +28,7 @@ from bayes_icl.mechanism.steps import (
     attention_by_role,
     form_of,
     induction_scores,
-    shut_ways,
+    knocked_out,
 )
 from bayes_icl.mechanism.transfer import Pair, permuted
 from bayes_icl.patch.experiment import Arrays, PatchExperiment, last_of
@@ -92,7 +92,7 @@ class Steps:
 
 
 class _AblatedTo(NamedTuple):
-    """What heads are ablated to, by which kind, and the norms that this takes away, by ``"kind place"``."""
+    """What heads are ablated to, by which kind, and the norms that this removes, by ``"kind place"``."""
 
     values: AblationValues
     kind: str
@@ -123,7 +123,7 @@ def run_steps(experiment: PatchExperiment, baseline: Baseline, transfer_point: i
     layers = _layers_between(heads, experiment.anatomy.n_layers)
     rows += _mlps_together(experiment, baseline, forms, layers, other_queries)
     if not baseline.taught:
-        # Where the rule adds nothing, shares of it mean nothing.
+        # Where there is no rule gain, shares of it mean nothing.
         ends = [f"{name}{end}" for name in ("share", "beyond") for end in ("", "_low", "_high")]
         rows = [row | dict.fromkeys(ends, np.nan) for row in rows]
     verdicts = judge(pd.DataFrame(rows)) if baseline.taught else dict.fromkeys(STEPS, "nothing to explain")
@@ -135,12 +135,12 @@ def run_steps(experiment: PatchExperiment, baseline: Baseline, transfer_point: i
 
 def _knockouts(experiment: PatchExperiment, baseline: Baseline) -> list[Row]:
     """What keeping attention from some tokens costs."""
-    log_odds = experiment.each("ways shut", lambda pair: shut_ways(experiment.anatomy, pair.a))
+    log_odds = experiment.each("attention knockout", lambda pair: knocked_out(experiment.anatomy, pair.a))
     lost = {name: log_odds["clean"] - log_odds[name] for name in KNOCKOUTS}
     return [
         experiment_row(
             lost[name], baseline.rule, [lost[other] for other in CONTROLS.get(name, ())], **about._asdict(),
-            kind="attention shut",
+            kind="attention knockout",
         )
         for name, about in KNOCKOUTS.items()
     ]  # fmt: skip
@@ -258,7 +258,7 @@ def _mlps_together(
         for name, x, controls in (("the answers", gone, [control]), ("other tokens", control, [])):
             row = experiment_row(
                 x, measured_on(baseline.rule), controls,
-                step=2, what=f"{what}{name} of examples", decides="way" if controls else "",
+                step=2, what=f"{what}{name} of examples", decides="path" if controls else "",
                 kind=words if controls else kind,
             )  # fmt: skip
             rows.append(row)

@@ -1,4 +1,4 @@
-"""A task carried between prompts: which runs are paired, where they are patched, and where it comes across."""
+"""A task carried between prompts: which runs are paired, where they are patched, and where it is recovered."""
 
 from __future__ import annotations
 
