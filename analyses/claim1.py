@@ -15,7 +15,7 @@ from bayes_icl.core.intervals import LEVEL_WORDS, TAIL, Interval
 from bayes_icl.mechanism.placebos import are_placebos
 from bayes_icl.patch.sentences import came_across
 from bayes_icl.patch.tables import rounds_table
-from bayes_icl.writing.numbers import listed, point_of
+from bayes_icl.writing.numbers import listed, layer_of
 
 OPENING = """# Claim 1: the layer where a task forms, and heads that take over
 
@@ -278,7 +278,7 @@ class Found:
 
 def at(row: Any) -> str:
     """Where the task is recovered."""
-    point = point_of(row, "transfer_layer")
+    point = layer_of(row, "transfer_layer")
     return {"never": "nowhere", "-": "nowhere, no rule being left"}.get(point, f"at layer {point}")
 
 

@@ -14,7 +14,7 @@ from bayes_icl.mechanism.thresholds import STEP_LEAST
 from bayes_icl.patch.sentences import steps_sentences
 from bayes_icl.patch.step_experiments import SETS_OF_FEW
 from bayes_icl.patch.steps import STEPS
-from bayes_icl.writing.numbers import Quotes, listed, plain, point_of
+from bayes_icl.writing.numbers import Quotes, listed, plain, layer_of
 
 OPENING = """# Claim 3: three steps
 
@@ -91,8 +91,8 @@ class Found:
         return (
             f"A's residual stream at the examples' answers, put into the same examples with their answers permuted "
             f"({at.n_pairs} pairs), "
-            f"carries half of A's lead up to layer {point_of(at, 'transfer_until')}; at the last position half of the rule "
-            f"gain is there from layer {point_of(last, 'rule_layer')} on."
+            f"carries half of A's lead up to layer {layer_of(at, 'transfer_until')}; at the last position half of the rule "
+            f"gain is there from layer {layer_of(last, 'rule_layer')} on."
         )
 
     def mlps_paragraph(self, task: str) -> str:

@@ -40,7 +40,7 @@ def carried(
 
     Returns
     -------
-    ``own``, ``other``: log-odds of B's and of A's right answer after B, shape (pair, point); ``own_first``,
+    ``own``, ``other``: log-odds of B's and of A's right answer after B, shape (pair, layer); ``own_first``,
     ``other_first``: whether that token comes first; ``a``: A's own log-odds, shape (pair,); ``b``, ``b_other``: after B
     without patch, shape (pair,).
     """
@@ -91,9 +91,9 @@ def describe(
         Where half of what A has over a run whose answers are permuted is recovered beyond what that run carries:
         what A's stream says of the rule, not of the form of answers.
     shift
-        By how many points transfer_layer is later than without ablation, over the same resamples.
+        By how many layers transfer_layer is later than without ablation, over the same resamples.
 
-    Where there is no rule gain, there is nothing to carry: all are NaN. The peak is the point with the largest
+    Where there is no rule gain, there is nothing to carry: all are NaN. The peak is the layer with the largest
     mean on the even pairs, and its height that on the odd ones.
     """
     left = found["a"] - no_rule["a"]
@@ -109,17 +109,17 @@ def describe(
     for name, (curve, base, full) in curves.items():
         r = reached[name] = reaching(curve, base, full, seed=seed)
         has = has_rule(clean["a"] - no_rule["a"] if name.endswith("kept") else left)
-        numbers = (r.point, r.low, r.high, r.share) if has else (np.nan,) * 4
+        numbers = (r.layer, r.low, r.high, r.share) if has else (np.nan,) * 4
         row |= dict(zip((name, f"{name}_low", f"{name}_high", f"{name}_reached"), numbers))
     back = reaching(found["own"][:, ::-1], found["b"], found["a"], seed=seed)
-    until = [found["own"].shape[1] - 1 - x + 0 * row["transfer_layer"] for x in (back.point, back.high, back.low)]
+    until = [found["own"].shape[1] - 1 - x + 0 * row["transfer_layer"] for x in (back.layer, back.high, back.low)]
     row |= dict(zip(("transfer_until", "transfer_until_low", "transfer_until_high"), until))
     row["transfer_until_reached"] = row["transfer_layer_reached"]
     before = reaching(clean["own"], clean["b"], clean["a"], seed=seed)
     moves = reached["transfer_layer"].draws - before.draws
     moves = moves[~np.isnan(moves)]
     ends = np.quantile(moves, TAILS, method="inverted_cdf") if len(moves) else (np.nan, np.nan)
-    shift = row["transfer_layer"] - before.point
+    shift = row["transfer_layer"] - before.layer
     row |= dict(zip(("shift", "shift_low", "shift_high"), (float(shift), *(np.asarray(ends) + 0 * shift).tolist())))
     row["shift_reached"] = len(moves) / len(before.draws)
     peak = int(chosen_on(found["own"]).mean(0).argmax())

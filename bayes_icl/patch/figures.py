@@ -28,7 +28,7 @@ from bayes_icl.patch.drawing import (
     KINDS,
     LOG_ODDS,
     PATCHES,
-    POINT,
+    LAYER,
     between,
     line,
     mark_below,
@@ -46,7 +46,7 @@ from bayes_icl.writing.style import INK, VERMILION, ZERO, number_words, styled, 
 def transfer_figure(
     transfer: pd.DataFrame, rounds: pd.DataFrame, task: str, *, kind: str, position: str = "last"
 ) -> Figure:
-    """The own answer (above) and A's (below) against the point that is patched, a line a round of ablation.
+    """The own answer (above) and A's (below) against the layer that is patched, a line a round of ablation.
 
     Dashed, where the round's A is above B: half-way between them. Triangles on the lower edge: the first layer at which
     an answer is half-way, with its interval. Dotted: a run whose examples have their answers permuted, patched alike.
@@ -81,7 +81,7 @@ def transfer_figure(
     _mark_levels(axes[0, 0], known, "transfer_layer", levels)
     _mark_levels(axes[1, 0], known, "answer_layer", {"A": levels["A"]})
     axes[0, 0].set_ylabel(f"own answer\n{LOG_ODDS}")
-    axes[1, 0].set(xlabel=POINT, ylabel=f"A\u2019s answer\n{LOG_ODDS}")
+    axes[1, 0].set(xlabel=LAYER, ylabel=f"A\u2019s answer\n{LOG_ODDS}")
     styles: dict[str, dict[str, Any]] = {
         word: {"color": round_colour(number), "marker": "^", "ms": 4, "lw": 1.2}
         for word, number in zip(words, known["round"])

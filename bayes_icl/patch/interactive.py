@@ -21,7 +21,7 @@ from bayes_icl.writing.interactive import (
 
 
 def transfer_map(transfer: pd.DataFrame, task: str, kind: str) -> go.Figure:
-    """Log-odds of B's own answer and, dashed, of A's by the point patched, with bands: a colour a round.
+    """Log-odds of B's own answer and, dashed, of A's by the layer patched, with bands: a colour a round.
 
     One more colour is a run with permuted answers, where there is one. A menu offers the kinds of ablation in
     transfer.csv; `kind` is drawn at once.

@@ -113,7 +113,7 @@ def _patch_task(experiment: PatchExperiment) -> _TaskResult:
     facts = _facts_of(experiment, baseline) | rounds.facts()
     roles: Arrays = {}
     if experiment.settings.steps:
-        steps = run_steps(experiment, baseline, rounds.transfer_point)
+        steps = run_steps(experiment, baseline, rounds.transfer_layer)
         rows |= {"mlps": steps.mlps, "steps": steps.steps}
         facts |= steps.facts()
         roles = steps.roles

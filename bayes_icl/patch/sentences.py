@@ -16,7 +16,7 @@ from bayes_icl.patch.outputs import TABLES
 from bayes_icl.patch.steps import STEPS
 from bayes_icl.patch.tables import costly_table, rounds_table, steps_table
 from bayes_icl.writing.blocks import Heading, Tabled, Text, to_terminal
-from bayes_icl.writing.numbers import Quotes, code, listed, plain, point_of, token_words
+from bayes_icl.writing.numbers import Quotes, code, listed, plain, layer_of, token_words
 
 PLACES = {"last": "the last position", "query": "the last token of the query", "separator": "the separator"}
 
@@ -116,13 +116,13 @@ def _half_gone(row: Any, facts: Mapping[str, Any], quotes: Quotes) -> str:
 def carried(facts: Mapping[str, Any], row: Any, quotes: Quotes) -> str:
     """What A's residual stream carries into B where nothing is ablated, at the position that was patched."""
     if facts["position"] == "answers":
-        return f"it carries half of A's lead up to layer {point_of(row, 'transfer_until', quotes)}"
+        return f"it carries half of A's lead up to layer {layer_of(row, 'transfer_until', quotes)}"
     return came_across(row, quotes)
 
 
 def came_across(row: Any, quotes: Quotes | None = None) -> str:
     """Where half of what A has over B was recovered, and half of what the rule is."""
-    task, answer, rule = (point_of(row, f"{name}_layer", quotes) for name in ("transfer", "answer", "rule"))
+    task, answer, rule = (layer_of(row, f"{name}_layer", quotes) for name in ("transfer", "answer", "rule"))
     across = f"is recovered at layer {task}"
     if task in ("never", "-"):
         across = "is not recovered"

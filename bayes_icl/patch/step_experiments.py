@@ -99,12 +99,12 @@ class _AblatedTo(NamedTuple):
     norms: Arrays
 
 
-def run_steps(experiment: PatchExperiment, baseline: Baseline, transfer_point: int | None) -> Steps:
+def run_steps(experiment: PatchExperiment, baseline: Baseline, transfer_layer: int | None) -> Steps:
     """Knock out attention, ablate the heads that attend so, ablate the MLPs between them; judge each step.
 
     Parameters
     ----------
-    transfer_point
+    transfer_layer
         Where the task is recovered, at which MLPs are read in transfer as well; None where it is not.
     """
     roles = experiment.each("attention by role", lambda pair: attention_by_role(experiment.anatomy, pair.a))
@@ -119,7 +119,7 @@ def run_steps(experiment: PatchExperiment, baseline: Baseline, transfer_point: i
     for step in HEAD_STEPS:
         rows += _heads_ablated(experiment, baseline, step, heads[step.number], other_queries)
     forms = _forms(experiment)
-    mlps = _mlps_by_layer(experiment, forms, transfer_point)
+    mlps = _mlps_by_layer(experiment, forms, transfer_layer)
     layers = _layers_between(heads, experiment.anatomy.n_layers)
     rows += _mlps_together(experiment, baseline, forms, layers, other_queries)
     if not baseline.taught:
@@ -209,14 +209,14 @@ def _forms(experiment: PatchExperiment) -> dict[int, Form]:
     return forms
 
 
-def _mlps_by_layer(experiment: PatchExperiment, forms: Mapping[int, Form], transfer_point: int | None) -> list[Row]:
+def _mlps_by_layer(experiment: PatchExperiment, forms: Mapping[int, Form], transfer_layer: int | None) -> list[Row]:
     """Rows of the table of MLPs: what ablating one layer's costs, by place and readout."""
     kind = experiment.kind
-    point = transfer_point if experiment.settings.position == "last" else None
+    patched = transfer_layer if experiment.settings.position == "last" else None
 
     def each(pair: Pair) -> dict[str, np.ndarray]:
         mlps = experiment.values.of(pair.a.seq, kind)[1]
-        lost = ablate_mlps(experiment.anatomy, pair, mlps, forms[pair.a.seq], point)
+        lost = ablate_mlps(experiment.anatomy, pair, mlps, forms[pair.a.seq], patched)
         return {" ".join(name): x for name, x in lost.items()}
 
     rows = []

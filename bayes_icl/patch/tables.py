@@ -37,10 +37,10 @@ def rounds_table(rounds: pd.DataFrame) -> PaperTable:
             columns.Column("kind", lambda row: columns.one_line(row.kind) if row.n_heads else "", number=False),
             columns.interval("A's log-odds", "a_own", ".2f"),
             columns.number("rule left", "left", ".0%"),
-            columns.point("transfer", "transfer_layer"),
-            columns.point("of clean A", "transfer_layer_kept"),
-            columns.point("rule", "rule_layer"),
-            columns.point("answer", "answer_layer"),
+            columns.layer("transfer", "transfer_layer"),
+            columns.layer("of clean A", "transfer_layer_kept"),
+            columns.layer("rule", "rule_layer"),
+            columns.layer("answer", "answer_layer"),
         ),
         rounds.assign(left=rounds.rule_gain / whole)[~again],
     )
@@ -157,7 +157,7 @@ def _in_order(names: pd.Series) -> pd.Series:
 
 
 def transfer_table(transfer: pd.DataFrame) -> PaperTable:
-    """Log-odds by layer with nothing ablated, from transfer.csv: a few points a task, B's best one among them."""
+    """Log-odds by layer with nothing ablated, from transfer.csv: a few layers a task, B's best one among them."""
     clean = transfer[(transfer["round"] == 0) & (transfer["set"] == "ablated")].drop_duplicates(["task", "layer"])
     step = -(-int(clean.layer.nunique()) // SEVERAL) or 1
     return PaperTable(

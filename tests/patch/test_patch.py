@@ -89,7 +89,7 @@ def test_the_built_transfer_layers_are_found(built: PatchResult) -> None:
     assert set(table.index.get_level_values("round")) == {0, 1, 2}
     facts_ = built.facts["mapping"]
     assert "nats of the rule left: too little to carry" in facts_["ended"] and facts_["taught"]
-    assert facts_["transfer_point"] == TRANSFER and facts_["n_pairs"] == 12
+    assert facts_["transfer_layer"] == TRANSFER and facts_["n_pairs"] == 12
     assert facts_["rule_gain"]["mean"] == pytest.approx(table.rule_gain[0, "mean"])
     assert facts_["gain"]["mean"] == pytest.approx(FULL_ANSWER, abs=0.8)
 
