@@ -277,7 +277,7 @@ def first_sentence(rows: pd.DataFrame) -> str:
     kinds = [on(most[mine.index].sum(), len(mine), f"{form} tasks") for form, mine in by_form(own)]
     examples = worth.jump_complement / worth.delta
     return (
-        f"The first example teaches the form of an answer (`format` surely rises "
+        f"The first example teaches the form of an answer (`format` rises, 95 % interval above 0, "
         f"{on((own.jump_format_low > 0).sum(), len(own), 'tasks that have it')}) and, {listed(kinds)}, most of what "
         f"`rule` gains in all. It is worth many later examples, {examples.min():.0f} to {examples.max():.0f} of "
         f"average size (jump of `complement` over delta), so {end}"
@@ -387,7 +387,7 @@ def jump_answer(rows: pd.DataFrame) -> str:
     not_second = taught[~(taught.first_over_second_low > 0)]
     named = [f"{row.task} {ranged(row, 'first_over_second')}" for row in not_second.itertuples()]
     text = (
-        f"*What does the first example add?* `complement` gains {between(taught.jump_complement)} nats: surely more "
+        f"*What does the first example add?* `complement` gains {between(taught.jump_complement)} nats: more (95 % interval) "
         f"than delta, the average later example, {on(len(more), len(own))}, and more than the second example, by the "
         f"paired interval of L(1) - L(0) less L(2) - L(1), {on(len(taught) - len(named), len(taught))}"
         f"{f' (not on {listed(named)})' if named else ''}."

@@ -15,7 +15,7 @@ from bayes_icl.core.intervals import LEVEL_WORDS, TAIL, Interval
 from bayes_icl.mechanism.placebos import are_placebos
 from bayes_icl.patch.sentences import came_across
 from bayes_icl.patch.tables import rounds_table
-from bayes_icl.writing.numbers import listed, layer_of
+from bayes_icl.writing.numbers import layer_of, listed
 
 OPENING = """# Claim 1: the layer where a task forms, and heads that take over
 
@@ -92,7 +92,7 @@ class Found:
                 f"{shifts}"
             )
             later += [f"{task} ({row.kind})" for row in rows if row.shift_low > 0]
-        verdict = f"It surely moves up on {listed(later)}." if later else "It surely moves up in no case."
+        verdict = f"It moves up (95 % interval) on {listed(later)}." if later else "It moves up (95 % interval) in no case."
         return (
             "*Does it move to later layers when all heads of the layers just before it are ablated?* "
             f"{verdict} {sentence(parts)} In Skunnavakkam (2024) A keeps its answer, and the layer moves up by two."
@@ -115,7 +115,7 @@ class Found:
                 for row in found.itertuples()
             ]
             grown = len(own) - len(found)
-            also = f"; {grown} more whose cost grows, but not surely beyond placebo sets" if grown else ""
+            also = f"; {grown} more whose cost grows, but not beyond placebo sets (95 % interval)" if grown else ""
             parts.append(f"on {task} {listed(names) if names else 'none could be named'}{also}")
         return f"*Do backup heads take over?* {sentence(parts)}"
 
@@ -232,7 +232,7 @@ class Found:
         text = (
             "A backup head costs more when it is ablated after the others than before. Its growth is tested "
             "on every other "
-            "pair (t-test, Holm over all heads, 5 %) and measured on the rest, where it must surely be more than with "
+            "pair (t-test, Holm over all heads, 5 %) and measured on the rest, where its 95 % interval must be above that with "
             "placebo sets ablated. *Active*: it then looks more at examples, or adds more to the log-odds itself."
         )
         if not len(backups):

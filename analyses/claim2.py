@@ -164,7 +164,7 @@ class Found:
                 + (f": {', '.join(names)}{more}" if names else "")
             )
         return (
-            "Share of delta that each head writes. After partial pooling over heads, a head stands out if it surely "
+            "Share of delta that each head writes. After partial pooling over heads, a head stands out if with a probability above 0.95 it "
             f"writes more than 5 % of delta, for or against it: {'; '.join(parts)}."
         )
 

@@ -14,7 +14,7 @@ from bayes_icl.mechanism.thresholds import STEP_LEAST
 from bayes_icl.patch.sentences import steps_sentences
 from bayes_icl.patch.step_experiments import SETS_OF_FEW
 from bayes_icl.patch.steps import STEPS
-from bayes_icl.writing.numbers import Quotes, listed, plain, layer_of
+from bayes_icl.writing.numbers import Quotes, layer_of, listed, plain
 
 OPENING = """# Claim 3: three steps
 
@@ -29,8 +29,8 @@ them) and add those features. Each step is asked twice: attention is kept from t
 which says whether the model needs the way at all; and the heads that attend most so are ablated where they do, beside
 {n_sets} random sets of other heads, which says whether it is those. For MLPs at y the second question is whether they
 depend on the pair: they are replaced by what they put out where the same y follows another x. A step is *supported* if
-each of these surely takes {material:.0%} or more, ways and MLPs more than their control and heads more than every
-random set; *rejected* if the way surely takes less than that; and *not seen* otherwise.
+each of these takes {material:.0%} or more (95 % interval), ways and MLPs more than their control and heads more than every
+random set; *rejected* if the way takes less than that (95 % interval); and *not seen* otherwise.
 
 {answers}
 """
@@ -106,7 +106,7 @@ class Found:
                 most = here[here.readout == readout].nlargest(1, "lost").iloc[0]
                 sure = here[(here.readout == readout) & (here.lost_low > 0)]
                 words.append(
-                    f"{readout} {ranged(most, 'lost')} at layer {most.layer} ({len(sure)} layers surely above 0)"
+                    f"{readout} {ranged(most, 'lost')} at layer {most.layer} ({len(sure)} layers with a 95 % interval above 0)"
                 )
             parts.append(
                 f"at {dict(answers='the answers', others='other tokens of examples', last='the last position')[place]} "

@@ -37,7 +37,7 @@ def heads_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most: 
         f"heads_{file_name(task)}",
         f"Heads that write the update on {task}",
         f"{named}: the heads of the largest slopes, nats per example, with {LEVEL_WORDS} intervals over sequences, and "
-        "their shares of delta; whether a head surely writes a material part of it, how its effect grows, its "
+        "their shares of delta; whether a head stands out, how its effect grows, its "
         "attention to examples at the last shot, and what of delta is lost if this head alone is mean-ablated over shots. "
         "Asterisk: among those ablated. The CSV has all components.",
         "heads.csv",

@@ -70,7 +70,7 @@ def edits_of_pair(
 
 
 def has_rule(rule: Float[np.ndarray, " pair"]) -> bool:
-    """Whether the rule surely adds something, and half a nat or more."""
+    """Whether the 95 % interval of the rule gain lies above 0, and its mean at half a nat or more."""
     mean, low, _ = t_interval(rule)
     return bool(low > 0 and mean >= RULE_LEAST)
 
@@ -206,9 +206,9 @@ def backup_rows(
     """Rows of the table of heads named on the even pairs, measured on the odd ones.
 
     backup
-        Its growth is surely more than with placebo sets gone; none where the model has too few heads for such sets.
+        Its growth exceeds that with placebo sets gone (95 % interval above 0); none where the model has too few heads for such sets.
     active
-        In a layer above the lowest ablated one, and surely looking more at examples, or surely adding more to the
+        In a layer above the lowest ablated one, and attending more to examples, or adding more to the
         log-odds, than with placebo sets gone (97.5 % each). Else passive: what it does was not needed before (a head of
         the same layer cannot react).
 

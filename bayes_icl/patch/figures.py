@@ -26,9 +26,9 @@ from bayes_icl.mechanism.placebos import are_placebos
 from bayes_icl.patch.drawing import (
     GREY,
     KINDS,
+    LAYER,
     LOG_ODDS,
     PATCHES,
-    LAYER,
     between,
     line,
     mark_below,

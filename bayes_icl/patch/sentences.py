@@ -16,7 +16,7 @@ from bayes_icl.patch.outputs import TABLES
 from bayes_icl.patch.steps import STEPS
 from bayes_icl.patch.tables import costly_table, rounds_table, steps_table
 from bayes_icl.writing.blocks import Heading, Tabled, Text, to_terminal
-from bayes_icl.writing.numbers import Quotes, code, listed, plain, layer_of, token_words
+from bayes_icl.writing.numbers import Quotes, code, layer_of, listed, plain, token_words
 
 PLACES = {"last": "the last position", "query": "the last token of the query", "separator": "the separator"}
 

@@ -57,7 +57,7 @@ def backups_table(backups: pd.DataFrame) -> PaperTable:
         "Backup heads",
         "Heads whose own ablation costs more once others are gone: its cost before and after, the growth, and the "
         f"growth with placebo sets gone, nats, {LEVEL_WORDS} intervals over pairs; p by Holm's method. A head takes "
-        "over if the growth surely exceeds that beside placebo sets.",
+        "over if the interval of its growth beyond placebo sets lies above 0.",
         "backups.csv",
         backups,
         (
