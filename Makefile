@@ -40,7 +40,7 @@ claim1: $(READY)  ## patching, rounds of ablation, backup heads on three tasks; 
 claim2: $(READY)  ## curves, fits, heads, intervention on three tasks; docs/claim2.md: about 20 minutes
 	$(RUN) analyses/claim2.py
 
-claim3: $(READY)  ## the post's three steps, from the run of claim1; docs/claim3.md: seconds after claim1
+claim3: $(READY)  ## the three steps of Skunnavakkam (2024), from the run of claim1; docs/claim3.md: seconds after claim1
 	$(RUN) analyses/claim3.py
 
 across: $(READY)  ## all built-in tasks side by side; docs/across_tasks.md: about 20 minutes

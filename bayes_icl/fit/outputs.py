@@ -63,7 +63,7 @@ SENSITIVITY = Table(
         Column("priors", "stated, halved or doubled", "text"),
         Column("noise", "normal or student", "text"),
         Column("verdict", "on `additive`", "text"),
-        Column("named", "the simplest survivor; of equals the best", "text"),
+        Column("selected", "the simplest survivor; of equals the best", "text", formerly="named"),
         Column("delta", "under `additive`, nats per example", ends=POSTERIOR),
         Column("seqs_needed", "sequences to decide, when undecided"),
         Column("headline", "whether this is the setting of the verdict", "flag"),
@@ -157,7 +157,7 @@ def sensitivity_table(verdicts: Mapping[str, dict]) -> pd.DataFrame:
             rows.append(
                 {
                     "task": task,
-                    **{name: verdict[name] for name in ("readout", "n_min", "priors", "noise", "verdict", "named")},
+                    **{name: verdict[name] for name in ("readout", "n_min", "priors", "noise", "verdict", "selected")},
                     **{f"delta_{name}": value for name, value in delta.items()},
                     "seqs_needed": verdict["seqs_needed"],
                     "headline": verdict is headline,

@@ -17,10 +17,10 @@ from bayes_icl.fit.tables import (
 )
 from bayes_icl.writing.blocks import Section, Shown, Tabled, Text
 from bayes_icl.writing.numbers import Quotes
-from bayes_icl.writing.stage import Found
+from bayes_icl.writing.stage import StageOutputs
 
 
-def fit_sections(found: Found, quotes: Quotes) -> list[Section]:
+def fit_sections(found: StageOutputs, quotes: Quotes) -> list[Section]:
     if "fit" not in found.folder:
         return [Section("verdicts", "Verdicts", [found.missing["fit"]])]
     own, verdicts, q = found.tables["fit"], found.facts["fit"], quotes.under("fit")
@@ -30,7 +30,9 @@ def fit_sections(found: Found, quotes: Quotes) -> list[Section]:
             "delta",
             f"Delta under additive: posterior density, mean and {LEVEL_WORDS} interval, by task, with the verdict.",
         ),
-        Shown("updates", "Mean update by number of examples, and what additive and the law that is named make of it."),
+        Shown(
+            "updates", "Mean update by number of examples, and what additive and the law that is selected make of it."
+        ),
     ]
     pooled = found.folder["fit"] / "pooled.json"
     if pooled.exists():
@@ -51,7 +53,7 @@ def fit_sections(found: Found, quotes: Quotes) -> list[Section]:
     agree = engines_agree(own["engines"], comparison)
     engines = [q.all_in(f"engines.{i}", line) for i, line in enumerate(agree)]
     sensitive: list[Any] = [
-        Shown("sensitivity", "The verdict on every task under every setting, and the law that is named."),
+        Shown("sensitivity", "The verdict on every task under every setting, and the law that is selected."),
         Tabled(sensitivity_table(own["sensitivity"]), folded=True),
         Tabled(checks_table(own["checks"]), folded=True),
         Text(engines),
@@ -66,7 +68,7 @@ def fit_sections(found: Found, quotes: Quotes) -> list[Section]:
     ]
 
 
-def refused_section(found: Found, quotes: Quotes) -> Section:
+def refused_section(found: StageOutputs, quotes: Quotes) -> Section:
     sentences = left_aside(found.facts.get("fit", {}), quotes)
     if "fit" not in found.folder:
         return Section("refused", "Refused and left aside", [found.missing["fit"]])

@@ -14,14 +14,14 @@ from bayes_icl.fit.settings import FitSettings
 from bayes_icl.fit.verdict import Verdict
 from bayes_icl.writing.blocks import Section
 from bayes_icl.writing.numbers import Quotes
-from bayes_icl.writing.stage import Found, Stage
+from bayes_icl.writing.stage import Stage, StageOutputs
 
 
-def _figures(found: Found) -> Mapping[str, Figure]:
+def _figures(found: StageOutputs) -> Mapping[str, Figure]:
     return fit_figures(found.curves, found.folder["fit"])
 
 
-def _sections(found: Found, quotes: Quotes) -> list[tuple[int, Section]]:
+def _sections(found: StageOutputs, quotes: Quotes) -> list[tuple[int, Section]]:
     """Verdicts stand first, what was refused last."""
     verdicts, *others = fit_sections(found, quotes)
     return [(10, verdicts), *((30, section) for section in others), (90, refused_section(found, quotes))]

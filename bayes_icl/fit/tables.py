@@ -39,7 +39,7 @@ def verdict_table(verdicts: Mapping[str, dict], comparison: pd.DataFrame, checks
                 "verdict": verdict["verdict"],
                 # Of a refused fit neither is to be relied on.
                 **{f"delta_{end}": ((sound and verdict["delta"]) or {}).get(end, math.nan) for end in ("mean", *HDI)},
-                "named": verdict["named"] if sound else None,
+                "selected": verdict["selected"] if sound else None,
                 **{name: score.get(name, math.nan) for name in ("elpd_diff", "diff_se")},
                 "contrast": contrast.get("estimate", math.nan),
                 **{f"contrast_{end}": contrast.get(end, math.nan) for end in ("low", "high")},
@@ -68,7 +68,7 @@ def verdict_table(verdicts: Mapping[str, dict], comparison: pd.DataFrame, checks
             ),
             columns.text("additive", "verdict"),
             columns.interval("delta", "delta_mean", ends=("delta_hdi_low", "delta_hdi_high")),
-            columns.text("law named", "named"),
+            columns.text("law selected", "selected"),
             columns.Column("from best (SE)", _with_se("elpd_diff", "diff_se")),
             columns.interval("contrast", "contrast", ".2f"),
             columns.p_value("p", "p"),
@@ -153,7 +153,7 @@ def sensitivity_table(sensitivity: pd.DataFrame) -> PaperTable:
     return PaperTable(
         "sensitivity",
         "Verdicts under other settings",
-        f"How the verdict on the additive update, the law named and delta (nats per example, {LEVEL_WORDS} "
+        f"How the verdict on the additive update, the law selected and delta (nats per example, {LEVEL_WORDS} "
         "highest-density interval) hang on the readout, the first n, the priors and the noise; and how many sequences "
         "would decide.",
         "sensitivity.csv",
@@ -165,7 +165,7 @@ def sensitivity_table(sensitivity: pd.DataFrame) -> PaperTable:
             columns.text("priors", "priors"),
             columns.text("noise", "noise"),
             columns.text("additive", "verdict"),
-            columns.text("law named", "named"),
+            columns.text("law selected", "selected"),
             columns.interval("delta", "delta_mean", ends=("delta_hdi_low", "delta_hdi_high")),
             columns.number("seqs needed", "seqs_needed", ".0f"),
             columns.yes("headline", "headline"),

@@ -26,7 +26,7 @@ PATCHES = {
     "answers": "examples\u2019 answers of A patched into B (permuted)",
 }
 
-POINT, LOG_ODDS = "point l of the residual stream (input of block l)", "log-odds (nats)"
+LAYER, LOG_ODDS = "layer whose resid_pre is patched", "log-odds (nats)"
 
 
 def unique(column: pd.Series) -> list[Any]:

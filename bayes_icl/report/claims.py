@@ -1,4 +1,4 @@
-"""The answer on the report's first screen, and the post's claims."""
+"""The answer on the report's first screen, and the claims of Skunnavakkam (2024)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BAYESIAN = {
 
 
 class Claim(NamedTuple):
-    """One claim of the post that started this project, and what was found of it.
+    """One claim of Skunnavakkam (2024), and what was found of it.
 
     Attributes
     ----------
@@ -129,7 +129,7 @@ def claims(
     settings: Mapping[str, Any],
     quotes: Quotes,
 ) -> list[Claim]:
-    """The post's claims about heads, layers and steps, and what was found of each.
+    """The claims of Skunnavakkam (2024) about heads, layers and steps, and what was found of each.
 
     Parameters
     ----------

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bayes_icl.core.intervals import Interval
-from bayes_icl.writing.numbers import point_of
+from bayes_icl.writing.numbers import layer_of
 
 NOTHING = "\u2013"  # where a number is not known
 
@@ -64,9 +64,9 @@ def p_value(heading: str, name: str) -> Column:
     return Column(heading, lambda row: p_cell(getattr(row, name)))
 
 
-def point(heading: str, name: str) -> Column:
-    """A column of layers, or points between them, that may never be reached."""
-    return Column(heading, lambda row: NOTHING if (words := point_of(row, name)) == "-" else words)
+def layer(heading: str, name: str) -> Column:
+    """A column of layers that may never be reached."""
+    return Column(heading, lambda row: NOTHING if (words := layer_of(row, name)) == "-" else words)
 
 
 def missing(x: Any) -> bool:

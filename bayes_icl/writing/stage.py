@@ -28,7 +28,7 @@ class Missing(NamedTuple):
 
 
 @dataclass
-class Found:
+class StageOutputs:
     """What the stages have left for one curves file.
 
     Attributes
@@ -86,7 +86,7 @@ class Stage:
     Attributes
     ----------
     name
-        Its command, and its key in `Found`.
+        Its command, and its key in `StageOutputs`.
     title
         What the report has of it, in words.
     settings
@@ -110,10 +110,10 @@ class Stage:
     name: str
     title: str
     settings: Callable[[], Any]
-    sections: Callable[[Found, Quotes], Sequence[tuple[int, Section]]]
-    figures: Callable[[Found], Mapping[str, Figure]] = lambda found: {}
+    sections: Callable[[StageOutputs, Quotes], Sequence[tuple[int, Section]]]
+    figures: Callable[[StageOutputs], Mapping[str, Figure]] = lambda found: {}
     flag: str = ""
     place: Callable[[Path], Path] | None = None
     tables: Mapping[str, Table] = field(default_factory=dict)
     facts: tuple[str, frozenset[str]] = ("json", frozenset())
-    gather: Callable[[Found, Path | None], None] | None = None
+    gather: Callable[[StageOutputs, Path | None], None] | None = None

@@ -95,7 +95,7 @@ def verdict(**changed: Any) -> dict[str, Any]:
         "verdict": "rejected",
         "readout": "complement",
         "n_min": 1,
-        "named": "nll_power",
+        "selected": "nll_power",
         "delta": {"mean": 0.1777, "hdi_low": -0.0004, "hdi_high": 0.2107},
         "survivors": ["nll_power", "pooling"],
         "seqs_needed": None,
@@ -365,14 +365,14 @@ def test_heads_are_those_of_the_largest_slopes_and_those_taken_away() -> None:
 def test_ablation_counts_the_placebo_sets_that_lose_as_much() -> None:
     sets = ["none", "top", "placebo 1", "placebo 2", "L0H1"]
     lost = [0, 0.05, 0.06, 0.01, 0.02]
-    rows = pd.DataFrame({"task": "t", "way": "held", "set": sets, "n_heads": [0, 2, 2, 2, 1]})
+    rows = pd.DataFrame({"task": "t", "value": "mean_over_shots", "set": sets, "n_heads": [0, 2, 2, 2, 1]})
     names = ("lost", "direct", "predicted", "delta")
     rows = rows.assign(
         **triples({name: (np.array(lost), np.array(lost) - 0.01, np.array(lost) + 0.01) for name in names})
     )
     table = attribute_tables.ablation_table(rows, {"t": {"delta_measured": {"mean": 0.1}}})
     (cells,) = table.cells()
-    assert cells[:3] == ["t", "held", "2"] and cells[5:7] == ["0.050 [0.040, 0.060]", "50%"]
+    assert cells[:3] == ["t", "mean_over_shots", "2"] and cells[5:7] == ["0.050 [0.040, 0.060]", "50%"]
     assert cells[-2:] == ["1 of 2", "0.035 (0.010 to 0.060)"]
     assert len(table.frame) == 5
     assert attribute_tables.ablation_table(rows.head(0), {}).cells() == []
@@ -381,7 +381,7 @@ def test_ablation_counts_the_placebo_sets_that_lose_as_much() -> None:
 def rounds() -> pd.DataFrame:
     table = pd.DataFrame({"task": "t", "round": [0, 0, 1, 1], "kind": ["zero", "mean", "mean", "mean"]})
     table["set"], table["n_heads"] = ["ablated", "ablated", "ablated", "placebo 1"], [0, 0, 18, 18]
-    table["layers_text"], table["rule"] = [None, None, "layers 19-20", "18 heads"], [4.0, 4.0, 1.0, 2.0]
+    table["layers_text"], table["rule_gain"] = [None, None, "layers 19-20", "18 heads"], [4.0, 4.0, 1.0, 2.0]
     table["a_own"] = table["a_own_low"] = table["a_own_high"] = -1.5
     for name in ("transfer_layer", "transfer_layer_kept", "rule_layer", "answer_layer"):
         for end in ("", "_low", "_high"):
@@ -427,7 +427,7 @@ def test_costly_heads_come_first_and_have_the_other_kind() -> None:
 def test_what_is_shown_of_long_tables() -> None:
     points = np.arange(31)
     own = -np.abs(points - 23.0)
-    transfer = pd.DataFrame({"task": "t", "round": 0, "kind": "zero", "set": "ablated", "point": points})
+    transfer = pd.DataFrame({"task": "t", "round": 0, "kind": "zero", "set": "ablated", "layer": points})
     three = triples({"own": (own, own - 1, own + 1), "other": (own, own, own)})
     transfer = transfer.assign(**three, own_first=0.5, other_first=0.25)
     both = pd.concat([transfer, transfer.assign(kind="mean"), transfer.assign(round=1, own=9.0)], ignore_index=True)
@@ -467,7 +467,7 @@ def test_backups_and_repair_and_sensitivity() -> None:
     cells = patch_tables.backups_table(backups).cells()
     assert [row[3] for row in cells] == ["active", "\u2013"] and cells[0][-1] == "0.0011"
     assert patch_tables.backups_table(backups.head(0)).cells() == []
-    repair = pd.DataFrame({"task": ["t"], "way": ["mean"]})
+    repair = pd.DataFrame({"task": ["t"], "value": ["mean"]})
     parts = ("predicted", "other_heads", "mlps", "norm", "lost")
     repair = repair.assign(**triples({name: (0.1, -0.2, 0.3) for name in parts}))
     facts = {"t": {"token": 1, "token_text": "\u201c5\u201d, \u2026"}}
