@@ -92,7 +92,9 @@ class Found:
                 f"{shifts}"
             )
             later += [f"{task} ({row.kind})" for row in rows if row.shift_low > 0]
-        verdict = f"It moves up (95 % interval) on {listed(later)}." if later else "It moves up (95 % interval) in no case."
+        verdict = (
+            f"It moves up (95 % interval) on {listed(later)}." if later else "It moves up (95 % interval) in no case."
+        )
         return (
             "*Does it move to later layers when all heads of the layers just before it are ablated?* "
             f"{verdict} {sentence(parts)} In Skunnavakkam (2024) A keeps its answer, and the layer moves up by two."
