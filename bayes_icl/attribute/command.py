@@ -63,7 +63,7 @@ def main(settings: AttributeSettings) -> int:
         return effects_files(out, TABLES, tables, result.facts, result.effects)
 
     run.carry_out(
-        key_without(settings, elsewhere, curves=sha256(path), tasks=tasks, names=NAMES),
+        key_without(settings, elsewhere, curves=sha256(path), tasks=tasks, version=NAMES),
         work,
         lambda: (figure_files(attribute_figures(out)), summarise_heads(out)),
     )

@@ -47,7 +47,7 @@ def main(settings: PatchSettings) -> int:
         return effects_files(out, TABLES, result.tables, result.facts, result.effects)
 
     run.carry_out(
-        key_without(settings, elsewhere, inputs=[sha256(file) for file in inputs], tasks=tasks, names=NAMES),
+        key_without(settings, elsewhere, inputs=[sha256(file) for file in inputs], tasks=tasks, version=NAMES),
         work,
         lambda: (figure_files(patch_figures(out)), summarise_patch(out)),
     )
