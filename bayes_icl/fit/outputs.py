@@ -101,7 +101,7 @@ TABLES = {table.name: table for table in (COMPARISON, SENSITIVITY, CHECKS, ENGIN
 
 
 def comparison_table(scores: Sequence[Score]) -> pd.DataFrame:
-    """One row per task, readout, n_min and hypothesis, with the columns of `COMPARISON`, then its parameters' means and intervals.
+    """One row per task, readout, n_min and hypothesis: the columns of `COMPARISON`, parameters' means and intervals.
 
     Differences are to the best rival, negative when worse, nats; `gap_to_freeform` is to the ceiling.
     """
