@@ -280,7 +280,7 @@ def test_files_hold_all_of_the_frame_exactly(tmp_path: Path) -> None:
 
 
 def test_verdicts_join_the_three_files() -> None:
-    verdicts = {"past_tense": verdict(), "a & b": verdict(verdict="refused", delta=None, named=None, survivors=[])}
+    verdicts = {"past_tense": verdict(), "a & b": verdict(verdict="refused", delta=None, selected=None, survivors=[])}
     table = fit_tables.verdict_table(verdicts, comparison(), CHECKS)
     assert table.cells() == [
         [
@@ -294,7 +294,7 @@ def test_verdicts_join_the_three_files() -> None:
 
 
 def test_verdicts_stand_without_any_fit() -> None:
-    table = fit_tables.verdict_table({"t": verdict(delta=None, named=None)}, pd.DataFrame(), pd.DataFrame())
+    table = fit_tables.verdict_table({"t": verdict(delta=None, selected=None)}, pd.DataFrame(), pd.DataFrame())
     assert [cell for cell in table.cells()[0] if cell not in ("", "\u2013")] == ["t", "rejected", "nll_power, pooling"]
     assert fit_tables.comparison_tables({"t": verdict()}, pd.DataFrame(columns=COMPARISON.names)) == []
 
