@@ -76,8 +76,8 @@ def ablation_table(ablation: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTab
         "ablation",
         "The top heads ablated",
         f"What of delta (nats per example, {LEVEL_WORDS} intervals over the sequences that the heads were not chosen "
-        "on) is lost with the top heads mean-ablated, shot by shot (mean) or over shots too (mean_over_shots): beside it "
-        "what they write directly, what of that goes, delta fitted again, and placebo sets of other heads of the "
+        "on) is lost with the top heads mean-ablated, shot by shot (mean) or over shots too (mean_over_shots): beside "
+        "it what they write directly, what of that goes, delta fitted again, and placebo sets of other heads of the "
         "same number and norm: how many lose as much, and what they lose, on average and from least to most. The CSV "
         "has every set." + _tokens(facts),
         "ablation.csv",
