@@ -31,6 +31,8 @@ class Interval(NamedTuple):
 
         Parameters
         ----------
+        row
+            A mapping, or an object whose attributes are the columns.
         mean, low, high
             Columns; the ends are those with ``_low`` and ``_high`` if none are named.
         """

@@ -113,6 +113,10 @@ def direct_effects(
 
     Parameters
     ----------
+    anatomy
+        The model's parts.
+    episodes
+        Those to run in one pass.
     by_source
         Split heads over the tokens attended to.
     on_z
@@ -274,6 +278,12 @@ def attribute_task(
 
     Parameters
     ----------
+    model
+        The one that the curves were collected from.
+    curves
+        As `collect_curves` gives them.
+    task
+        Its name in the file.
     readout, token
         As in `recorded_episodes`.
     by_source
@@ -289,7 +299,8 @@ def attribute_task(
 
     Returns
     -------
-    Dataset in the effects format, one task.
+    Dataset
+        In the effects format, one task.
 
     Raises
     ------
