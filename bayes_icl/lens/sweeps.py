@@ -98,7 +98,7 @@ def base_run(anatomy: Anatomy, tokens: Int[np.ndarray, " pos"], first: int, edit
     tokens
         The prompt.
     first
-        Position from which on keys, values and the residual stream are kept.
+        First position that rows may edit.
     edits
         As for `stream.heads_replaced`, at every position of the prompt.
 
