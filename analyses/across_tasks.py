@@ -27,6 +27,7 @@ from bayes_icl.core.errors import StatedError
 from bayes_icl.core.files import read_table, replacing
 from bayes_icl.core.intervals import LEVEL_WORDS, TAILS, UNKNOWN_INTERVAL, Interval, flat, t_interval
 from bayes_icl.curves import Curves, read_curves, readouts_of, select
+from bayes_icl.fit.outputs import read_verdicts
 from bayes_icl.fit.verdict import AT_BOUND
 from bayes_icl.hypotheses import HYPOTHESES
 from bayes_icl.inference.survival import SLACK_NATS, SLACK_SE
@@ -112,7 +113,7 @@ def table(curves: Path = CURVES, fits: Path = FITS) -> pd.DataFrame:
     example, paired over sequences; `rise_rule` is what `rule` gains from n = 0 to the last. For the columns that come
     with ``_rule`` as well see `found`.
     """
-    dataset, verdicts = read_curves(curves), json.loads((fits / "verdict.json").read_text())
+    dataset, verdicts = read_curves(curves), read_verdicts(fits)
     scores = read_table(fits / "comparison.csv")
     pooled = read_pooled(fits)
     forms = {task.name: task.form for task in load_tasks(list(verdicts))}

@@ -31,8 +31,8 @@ on: 12, 14, 16. Its picture is that other heads take over. On this model:
 
 What is read is the log-odds of the first token that tells the task's answers apart (of a number, its first digit),
 against all other tokens. A and B ask different queries with different answers, so that "the task was recovered" (B
-gives the rule's answer to its own query) and "A's answer was recovered" are two things. What is patched at a *layer* is
-its resid_pre: what goes into the block of that number. A layer is named where the mean over pairs first comes half
+gives the rule's answer to its own query) and "A's answer was recovered" are two things. What is patched at a *layer*
+is its resid_pre: what goes into the block of that number. A layer is named where the mean over pairs first comes half
 of the way from B to what A has in that round, in nats. Much of that way is the form of an answer; *the rule gain* is
 A's log-odds less those of the same run with its answers permuted among the examples, which shows the form and no rule.
 *mean* and *resample* put in the place of a head what it hands on in those permuted runs; *zero* puts in nothing, which

@@ -16,6 +16,7 @@ from bayes_icl.attribute import outputs as attribute_outputs
 from bayes_icl.attribute.sentences import ABLATED_WORDS, MOSTLY
 from bayes_icl.core.files import beside
 from bayes_icl.core.intervals import LEVEL_WORDS
+from bayes_icl.fit.outputs import read_verdicts
 from bayes_icl.mechanism.placebos import are_placebos, placebo_rank
 from bayes_icl.writing.numbers import listed, token_label
 
@@ -71,7 +72,7 @@ class Found:
     """What the stages wrote, and sentences about it."""
 
     def __init__(self) -> None:
-        self.verdicts = json.loads((FITS / "verdict.json").read_text())
+        self.verdicts = read_verdicts(FITS)
         self.facts = json.loads(beside(EFFECTS, "json").read_text())
         self.heads, self.ablation, self.repair = (
             table.read(beside(EFFECTS, f"{name}.csv")) for name, table in attribute_outputs.TABLES.items()

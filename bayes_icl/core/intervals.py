@@ -32,7 +32,7 @@ class Interval(NamedTuple):
         Parameters
         ----------
         row
-            A mapping, or an object whose attributes are the columns.
+            A row as pandas gives it, or a mapping.
         mean, low, high
             Columns; the ends are those with ``_low`` and ``_high`` if none are named.
         """

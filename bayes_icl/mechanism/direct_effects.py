@@ -113,10 +113,8 @@ def direct_effects(
 
     Parameters
     ----------
-    anatomy
-        The model's parts.
-    episodes
-        Those to run in one pass.
+    anatomy, episodes
+        The model's parts, and what they run in one pass.
     by_source
         Split heads over the tokens attended to.
     on_z
@@ -278,13 +276,7 @@ def attribute_task(
 
     Parameters
     ----------
-    model
-        The one that the curves were collected from.
-    curves
-        As `collect_curves` gives them.
-    task
-        Its name in the file.
-    readout, token
+    model, curves, task, readout, token
         As in `recorded_episodes`.
     by_source
         Split heads over examples, sink and query, which takes most of the file.
