@@ -1,7 +1,8 @@
 """How a head's effect grows with examples: not at all, like a sum, like a mean.
 
 Softmax weights add up to 1, so a head of fixed scores that averages over examples writes A n/(n + c), and no single
-such head can write n delta for long: it must attend to something that itself grows."""
+such head can write n delta for long: it must attend to something that itself grows.
+"""
 
 from __future__ import annotations
 
@@ -70,6 +71,8 @@ def accumulation(curves: Curves, seed: int = 0) -> Accumulation:
     ----------
     curves
         What the head adds to L, nats.
+    seed
+        Of the fits' random draws.
     """
     return without_fits(curves) or _judged(curves, {name: fit_alone(name, curves, seed) for name in LAWS})
 

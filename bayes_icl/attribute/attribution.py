@@ -69,12 +69,16 @@ def attribute_curves(
         As `collect_curves` gives them.
     tasks
         All, if empty.
-    readout, token, n_min, top, seed, workers, by_source, batch_size
+    readout, token, n_min, top
         As in `AttributeSettings`.
     placebos
         Random sets to compare with; 0 leaves the intervention out.
+    by_source, batch_size, seed, workers
+        As in `AttributeSettings`.
     parts
         Keeps what is finished on disk, so that a killed run goes on where it stopped.
+    progress
+        Show a bar on stderr.
 
     Raises
     ------

@@ -73,6 +73,8 @@ def pool_heads(
 
     Parameters
     ----------
+    estimates
+        One a head, in any unit.
     standard_errors
         0 where an estimate is exact.
     dof

@@ -27,6 +27,10 @@ def heads_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most: 
         heads.csv of `attribute`.
     facts
         Its JSON: whether delta is clear of 0, so that there is something to share out.
+    task
+        Which task.
+    most
+        How many heads are shown by their slopes; twice as many rows at most.
     """
     own = heads[heads.task == task]
     named = named_task(facts, task)
@@ -62,6 +66,8 @@ def ablation_table(ablation: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTab
 
     Parameters
     ----------
+    ablation
+        ablation.csv of `attribute`.
     facts
         The JSON of `attribute`: delta of the sequences measured.
     """

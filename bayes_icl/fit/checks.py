@@ -66,7 +66,8 @@ def quadratic_contrast(curves: Curves, *, robust: bool = False) -> tuple[float, 
     from statsmodels.stats.weightstats import DescrStatsW
 
     described = DescrStatsW(_contrasts(curves))
-    return float(described.mean), float(described.ttest_mean(0)[1])
+    with np.errstate(divide="ignore", invalid="ignore"):  # of contrasts that do not vary at all
+        return float(described.mean), float(described.ttest_mean(0)[1])
 
 
 def _contrasts(curves: Curves) -> Float[np.ndarray, " seq"]:

@@ -52,8 +52,14 @@ def plot_curves(curves: Curves, inference: az.InferenceData, ax: Axes, *, name: 
 
     Parameters
     ----------
+    curves
+        Those of one task and readout, nats.
     inference
         A fit of the hypothesis `name`: its mean curve gives the line, its replicates the band, for new sequences.
+    ax
+        Where it is drawn.
+    name
+        The hypothesis, which gives the colour.
     """
     colour = colour_of(name)
     ax.plot(curves.shots, curves.log_odds.T, color=FAINT, lw=0.3, alpha=0.5, zorder=1, rasterized=True)
@@ -109,6 +115,8 @@ def plot_comparison(table: pd.DataFrame, ax: Axes) -> Axes:
     ----------
     table
         The rows of one curve in `comparison.csv`.
+    ax
+        Where it is drawn.
     """
     table = table.sort_values("elpd_diff").reset_index(drop=True)
     for y, row in table.iterrows():
@@ -181,6 +189,10 @@ def delta_figure(
 
     Parameters
     ----------
+    inferences
+        Fits of `additive`, by task.
+    verdicts
+        verdict.json, by task.
     pooled
         The content of pooled.json: what partial pooling makes of the tasks (open diamonds) and of their mean.
     """

@@ -83,6 +83,16 @@ def ablate_episode(
 
     Parameters
     ----------
+    model
+        The one that the curves were collected from.
+    episode
+        One of a curves file, with the token attributed.
+    sets
+        Heads to ablate together, by name of the set.
+    means
+        What heads are ablated to.
+    vocabulary
+        The model's texts, for `complement` of the whole answer.
     ways
         ``mean``, ``mean_over_shots`` or both.
     apart
@@ -90,9 +100,10 @@ def ablate_episode(
 
     Returns
     -------
-    By way and set, each of shape (shot,), nats: ``log_odds`` of the token attributed; ``curve``, the `complement` of
-    the whole answer; ``taken``, the direct effect that goes with the heads, along the clean run's direction; and for
-    sets in `apart` what `loss_apart` gives.
+    dict
+        By way and set, each of shape (shot,), nats: ``log_odds`` of the token attributed; ``curve``, the `complement`
+        of the whole answer; ``taken``, the direct effect that goes with the heads, along the clean run's direction;
+        and for sets in `apart` what `loss_apart` gives.
     """
     plain = replace(model, hf=model.plain)
     anatomy, prompt = model.anatomy, episode.prompt
@@ -154,8 +165,12 @@ def loss_apart(
 
     Parameters
     ----------
+    clean
+        Direct effects without ablation.
     ablated
         Along the direction of `clean`.
+    heads
+        The heads ablated.
     taken
         The direct effect that goes with the heads.
     """

@@ -36,8 +36,12 @@ def heads_named(
     specs
         Each a head (``L12H3``), a layer (``12``), a range of layers (``10-11``), or ``top8``: the eight heads with the
         largest `rank_by` in a table.
+    n_layers, n_heads
+        The model's layers, and heads a layer.
     ranks
         A table with the columns layer, head and `rank_by`.
+    rank_by
+        Column that ranks them.
 
     Raises
     ------

@@ -41,9 +41,10 @@ def carried(
 
     Returns
     -------
-    ``own``, ``other``: log-odds of B's and of A's right answer after B, shape (pair, layer); ``own_first``,
-    ``other_first``: whether that token comes first; ``a``: A's own log-odds, shape (pair,); ``b``, ``b_other``: after B
-    without patch, shape (pair,).
+    dict
+        Of ``own`` and ``other``, log-odds of B's and of A's right answer after B, nats, shape (pair, layer);
+        ``own_first`` and ``other_first``, whether that token comes first; ``a``, A's own log-odds, shape (pair,);
+        ``b`` and ``b_other``, those after B without patch, shape (pair,).
     """
     names = ("own", "other", "own_first", "other_first", "a", "b", "b_other")
     found: dict[str, list] = {name: [] for name in names}
@@ -148,12 +149,23 @@ def norms_taken(
 
     Parameters
     ----------
+    anatomy
+        The model's parts.
+    pairs
+        Runs with examples (A) and without (B).
+    values
+        What heads are ablated to.
+    kinds
+        Kinds of ablation.
     places
         By name: a function that gives the tokens of a cut episode at which heads are ablated.
+    on_pair
+        Called after each pair.
 
     Returns
     -------
-    By ``"kind place"``.
+    dict
+        By ``"kind place"``.
     """
     total = {f"{kind} {place}": np.zeros((anatomy.n_layers, anatomy.n_heads)) for kind in kinds for place in places}
     count = dict.fromkeys(places, 0)
@@ -216,10 +228,16 @@ def backup_rows(
 
     Parameters
     ----------
+    named
+        Heads and their p-values, as `name_backups` gives them.
+    before, after
+        Each head ablated alone: with the others, and without them.
     placebo
         Means over placebo sets of as many heads.
     others
         Before and after by another kind of ablation.
+    gone
+        The heads that were ablated.
     """
     rows = []
     lowest = min(layer for layer, _ in gone)

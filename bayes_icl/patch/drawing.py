@@ -78,6 +78,10 @@ def label_points(ax: Axes, names: Iterable[str], points: np.ndarray, drawn: np.n
 
     Parameters
     ----------
+    ax
+        Where they are drawn.
+    names
+        One a point.
     points
         Those named, shape (name, 2).
     drawn

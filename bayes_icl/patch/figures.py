@@ -55,6 +55,8 @@ def transfer_figure(
     ----------
     transfer, rounds
         transfer.csv and rounds.csv; A and B are marked as they are in round 0.
+    task
+        Which task.
     kind
         Kind of ablation that is drawn.
     position

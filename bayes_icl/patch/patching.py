@@ -68,6 +68,8 @@ def patch_curves(
         Those of the command; its paths are not read, but for `ranks`.
     parts
         Keeps what is finished on disk, so that a killed run goes on where it stopped.
+    progress
+        Show a bar on stderr.
 
     Raises
     ------

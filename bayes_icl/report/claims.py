@@ -50,10 +50,14 @@ def answer(
 
     Parameters
     ----------
+    dataset
+        The curves file.
     verdicts
         verdict.json.
     checks
         checks.csv; may be empty.
+    quotes
+        Where the numbers are kept that the sentences quote.
     """
     q = quotes.under("answer")
     nulls = null_controls(dataset)
@@ -139,6 +143,8 @@ def claims(
         Facts and tables of `patch`; None if it was not run.
     settings
         Those of `patch`.
+    quotes
+        Where the numbers are kept that the sentences quote.
     """
     writers, layers, steps = list[str](), list[str](), list[str]()
     if heads is not None and standing is not None and ablation is not None:

@@ -118,6 +118,8 @@ def to_html(text: str, numbers: Mapping[str, Mapping[str, Any]] | None = None) -
 
     Parameters
     ----------
+    text
+        Plain, with words between backquotes.
     numbers
         Those of the `Quotes`, for the full precision.
     """

@@ -1,7 +1,8 @@
 """The style of all figures, and what they share: a paper's column, colours, labels.
 
 Colours are seaborn's colour-blind palette, one for each hypothesis in every figure, less those too pale for words and
-thin lines on white."""
+thin lines on white.
+"""
 
 from __future__ import annotations
 
@@ -105,11 +106,13 @@ def panels(number: int, heights: float | Sequence[float], more: float, **shared:
 
     Parameters
     ----------
+    number
+        Of panels.
     heights
         Of a row of panels, inches; of each row if there are several.
     more
         What is above and below the panels, inches.
-    shared
+    **shared
         What `Figure.subplots` takes.
     """
     rows, columns = -(-number // 2), min(number, 2)
