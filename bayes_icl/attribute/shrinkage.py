@@ -81,6 +81,17 @@ def pool_heads(
     by_noise
         Pool values in units of their standard errors, as suits heads, since those that write more vary more (Stephens's
         alpha = 1). `sds` are in those units then.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayes_icl.attribute.shrinkage import pool_heads, stands_out
+    >>> slopes = np.array([0.02, -0.01, 0.01, -0.02, 0.0, 0.01, -0.01, 0.2])  # nats per example
+    >>> pooled = pool_heads(slopes, np.full(8, 0.02))
+    >>> pooled.mean.round(1).tolist()
+    [0.0, -0.0, 0.0, -0.0, 0.0, 0.0, -0.0, 0.2]
+    >>> np.flatnonzero(stands_out(pooled, (0.5, 0.4, 0.6))).tolist()
+    [7]
     """
     x, s = np.asarray(estimates, float), np.asarray(standard_errors, float)
     exact = s <= 0
