@@ -171,7 +171,7 @@ def select(dataset: xr.Dataset, task: str, readout: str) -> Curves:
     >>> curves.log_odds.shape  # 32 sequences, 0 to 32 examples
     (32, 33)
     >>> curves.log_odds[:, [0, 1, -1]].mean(0).round(1).tolist()
-    [-4.4, -0.4, 2.5]
+    [-10.6, -1.5, 2.4]
     """
     if task not in dataset.task.values:
         raise unknown("task", task, [str(name) for name in dataset.task.values])

@@ -55,8 +55,11 @@ def frequentist_checks(curves: Curves) -> pd.DataFrame:
 
     >>> from bayes_icl.fit.checks import frequentist_checks
     >>> curves = select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1)
-    >>> table = frequentist_checks(curves)
-    >>> print(table[["check", "estimate", "low", "high"]].round(2).to_string(index=False))
+    >>> table = frequentist_checks(curves).set_index("check")
+    >>> table.estimate.round(2).to_dict()
+    {'slope by sequence': 0.08, 'quadratic contrast': -2.4, 'updates on n': -0.02, 'mixed model': nan}
+    >>> table.note["mixed model"].split(":")[0]
+    'singular'
     """
     rows = [_slope_by_sequence(curves), _contrast(curves), _updates_on_n(curves), _mixed_model(curves)]
     return pd.DataFrame(rows, columns=CHECK_COLUMNS)
