@@ -192,11 +192,10 @@ def test_the_page_across_tasks_says_what_the_table_holds(tmp_path: Path, scripts
         "`additive` is rejected on 4, undecided on 1, supported on 1 and refused on 1 of 7 tasks.",
         "(`rule`, 6 tasks), it is rejected on 1, supported on 1 and refused on 1 of 3 number tasks; no_update on 2 and "
         "undecided on 1 of 3 label tasks.",
-        "Under `complement` the law selected is `pooling` on 3, `additive` on 2 and `power` on 1 of 6 tasks (`additive`: "
-        "threshold and copy).",
+        "Under `complement` the law selected is `pooling` on 3, `additive` on 2 and `power` on 1 of 6 tasks "
+        "(`additive`: threshold and copy).",
         "Both scores are survived by `pooling` on 4, `power` on 1 and `additive` on 2; the law selected does not "
-        "survive both "
-        "(*) on 1 of 6 tasks.",
+        "survive both (*) on 1 of 6 tasks.",
         "survive a left-out sequence too on 2 of 6 tasks, the nearest 1.5 nats behind it.",
         "Under `rule` the law selected is `additive` on 2, `constant` on 2 and `pooling` on 1 of 5 tasks "
         "(`additive`: category "

@@ -37,8 +37,8 @@ def heads_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most: 
         f"heads_{file_name(task)}",
         f"Heads that write the update on {task}",
         f"{named}: the heads of the largest slopes, nats per example, with {LEVEL_WORDS} intervals over sequences, and "
-        "their shares of delta; whether a head stands out, how its effect grows, its "
-        "attention to examples at the last shot, and what of delta is lost if this head alone is mean-ablated over shots. "
+        "their shares of delta; whether a head stands out, how its effect grows, its attention to examples at the last "
+        "shot, and what of delta is lost if this head alone is mean-ablated over shots. "
         "Asterisk: among those ablated. The CSV has all components.",
         "heads.csv",
         own,
@@ -76,10 +76,10 @@ def ablation_table(ablation: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTab
         "ablation",
         "The top heads ablated",
         f"What of delta (nats per example, {LEVEL_WORDS} intervals over the sequences that the heads were not chosen "
-        "on) is lost with the top heads mean-ablated, shot by shot (mean) or over shots too (mean_over_shots): beside it what "
-        "they write directly, what of that goes, delta fitted again, and placebo sets of other heads of the same "
-        "number and norm: how many lose as much, and what they lose, on average and from least to most. The CSV has "
-        "every set." + _tokens(facts),
+        "on) is lost with the top heads mean-ablated, shot by shot (mean) or over shots too (mean_over_shots): beside "
+        "it what they write directly, what of that goes, delta fitted again, and placebo sets of other heads of the "
+        "same number and norm: how many lose as much, and what they lose, on average and from least to most. The CSV "
+        "has every set." + _tokens(facts),
         "ablation.csv",
         ablation,
         (

@@ -39,6 +39,8 @@ class Interval(NamedTuple):
 
         Parameters
         ----------
+        row
+            A row as pandas gives it, or a mapping.
         mean, low, high
             Columns; the ends are those with ``_low`` and ``_high`` if none are named.
         """

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from bayes_icl.core.files import file_name
 from bayes_icl.core.intervals import LEVEL, LEVEL_WORDS, TAILS, t_interval
 from bayes_icl.curves import Curves, select
-from bayes_icl.fit.outputs import COMPARISON, SENSITIVITY, fit_file
+from bayes_icl.fit.outputs import COMPARISON, SENSITIVITY, fit_file, read_verdicts
 from bayes_icl.hypotheses.law import HYPOTHESES, label_of
 from bayes_icl.inference.survival import SLACK_NATS
 from bayes_icl.writing.style import (
@@ -255,7 +255,7 @@ def fit_figures(dataset: xr.Dataset, out: Path) -> dict[str, Figure]:
     """The figures by name, all of them from the curves and the folder of the fits."""
     import arviz as az
 
-    verdicts = json.loads((out / "verdict.json").read_text())
+    verdicts = read_verdicts(out)
     shown = {
         task: select(dataset, task, verdict["readout"]).since(verdict["n_min"]) for task, verdict in verdicts.items()
     }

@@ -21,6 +21,7 @@ from bayes_icl.writing.stage import StageOutputs
 
 
 def fit_sections(found: StageOutputs, quotes: Quotes) -> list[Section]:
+    """Sections on verdicts, delta, laws compared and the checks of the fits."""
     if "fit" not in found.folder:
         return [Section("verdicts", "Verdicts", [found.missing["fit"]])]
     own, verdicts, q = found.tables["fit"], found.facts["fit"], quotes.under("fit")
@@ -69,6 +70,7 @@ def fit_sections(found: StageOutputs, quotes: Quotes) -> list[Section]:
 
 
 def refused_section(found: StageOutputs, quotes: Quotes) -> Section:
+    """Section on curves that were refused, and laws that were left aside."""
     sentences = left_aside(found.facts.get("fit", {}), quotes)
     if "fit" not in found.folder:
         return Section("refused", "Refused and left aside", [found.missing["fit"]])

@@ -1,8 +1,8 @@
 """Which hypotheses survive, and the verdict on the additive one.
 
 The survivors are all hypotheses within max(4 nats, 2 standard errors) of the best when a sequence is left out, and of
-those the simplest is selected; of several equally simple ones, the best by that score. These are often not told apart, so
-the survivors are given too. The rules stand in `judge`, and every verdict carries the reasons in words.
+those the simplest is selected; of several equally simple ones, the best by that score. These are often not told apart,
+so the survivors are given too. The rules stand in `judge`, and every verdict carries the reasons in words.
 """
 
 from __future__ import annotations

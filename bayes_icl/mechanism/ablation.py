@@ -1,11 +1,11 @@
 """What goes when heads are ablated: sets of heads, what replaces them, the curves collected again.
 
-`ablate_episode` ablates to means over the task's episodes, in two ways, since they ask two questions. ``mean_over_shots``: a head
-hands on its mean output over the task's episodes and shots, so that nothing it does can grow with the number of
-examples. ``mean``: the mean is over episodes at the same shot, so what it says of this episode's examples and query is
-gone, and what it writes in all of them at that shot is not. Both act at every token, on what later heads read too,
-where a direct effect is of the answer's position alone. Ablating to zero would change the norm of the residual stream
-besides.
+`ablate_episode` ablates to means over the task's episodes, in two ways, since they ask two questions.
+``mean_over_shots``: a head hands on its mean output over the task's episodes and shots, so that nothing it does can
+grow with the number of examples. ``mean``: the mean is over episodes at the same shot, so what it says of this
+episode's examples and query is gone, and what it writes in all of them at that shot is not. Both act at every token, on
+what later heads read too, where a direct effect is of the answer's position alone. Ablating to zero would change the
+norm of the residual stream besides.
 
 Both are means over the task's own episodes (`mean_outputs.TASK_MEANS`). The experiments on one number of examples,
 where the question is the task itself, take `AblationValues` instead (`ablation_values.REFERENCE_KINDS`): a mean over

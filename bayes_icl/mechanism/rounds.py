@@ -1,8 +1,9 @@
-"""The sequence of Skunnavakkam (2024): find where the task is recovered, ablate what comes before, find it again, name who took over.
+"""The rounds of Skunnavakkam (2024), in which heads that matter are ablated until the task is no longer recovered.
 
-Round 0 ablates nothing. Round 1 ablates all heads of the layers just before the transfer layer in the run with
-examples, at every token; each later round its backup heads as well. It ends when the task is no longer recovered, when
-the run has nothing left to carry, or when nobody took over.
+Each finds where the task is recovered, ablates what comes before, finds it again, and names who took over. Round 0
+ablates nothing. Round 1 ablates all heads of the layers just before the transfer layer in the run with examples, at
+every token; each later round its backup heads as well. They end when the task is no longer recovered, when the run has
+nothing left to carry, or when nobody took over.
 """
 
 from __future__ import annotations
@@ -206,7 +207,8 @@ def backup_rows(
     """Rows of the table of heads named on the even pairs, measured on the odd ones.
 
     backup
-        Its growth exceeds that with placebo sets gone (95 % interval above 0); none where the model has too few heads for such sets.
+        Its growth exceeds that with placebo sets gone (95 % interval above 0); none where the model has too few heads
+        for such sets.
     active
         In a layer above the lowest ablated one, and attending more to examples, or adding more to the
         log-odds, than with placebo sets gone (97.5 % each). Else passive: what it does was not needed before (a head of

@@ -1,4 +1,4 @@
-"""Three steps (Skunnavakkam 2024): x is brought to y, MLPs make features of the pair, later heads bring these to the answer.
+"""Three steps (Skunnavakkam 2024): x is brought to y, MLPs make features of the pair, later heads read them.
 
 Each is asked twice. Attention kept from certain tokens (Geva et al. 2023, arXiv 2304.14767) says whether the model
 needs the way at all, whichever heads go it; ablating the heads that attend so, beside other heads, says whether it is

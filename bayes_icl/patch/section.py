@@ -25,6 +25,7 @@ from bayes_icl.writing.stage import StageOutputs
 
 
 def patch_section(found: StageOutputs, quotes: Quotes) -> Section:
+    """Section on where the task forms, and the heads that take over."""
     title = "Where the task forms, and who takes over"
     if "patch" not in found.folder:
         return Section("formation", title, [found.missing["patch"]])

@@ -24,7 +24,7 @@ ANSWERS = "the answers of examples"
 
 
 def summarise_patch(out: Path) -> str:
-    """Text for people: where each task is recovered, who takes over, how many heads can go, and the steps of Skunnavakkam (2024).
+    """Text for people: where each task is recovered, who takes over, how many heads can go, and the three steps.
 
     Parameters
     ----------

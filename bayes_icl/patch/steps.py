@@ -30,8 +30,8 @@ def judge(steps: pd.DataFrame) -> dict[int, str]:
     supported
         All hold, heads among them where the step has heads: by chance in less than 2.5 % of cases.
     rejected
-        Every ``path`` takes less than a tenth (95 % interval below), so that the step is not needed. Heads that take little reject
-        nothing, since others may repair them.
+        Every ``path`` takes less than a tenth (95 % interval below), so that the step is not needed. Heads that take
+        little reject nothing, since others may repair them.
     not seen
         Else.
 

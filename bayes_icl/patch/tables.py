@@ -24,8 +24,8 @@ def rounds_table(rounds: pd.DataFrame) -> PaperTable:
     return PaperTable(
         "rounds",
         "Rounds of ablation",
-        f"A's log-odds (nats, {LEVEL_WORDS} intervals over pairs) with heads ablated at every token, the share of the rule "
-        "gain that is left, and the layers at which the task is recovered: where half of what this A has over "
+        f"A's log-odds (nats, {LEVEL_WORDS} intervals over pairs) with heads ablated at every token, the share of the "
+        "rule gain that is left, and the layers at which the task is recovered: where half of what this A has over "
         "B does, half of what clean A had, half of its lead over permuted answers beyond what these carry, and half of "
         "A's own answer.",
         "rounds.csv",

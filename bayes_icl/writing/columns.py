@@ -70,6 +70,7 @@ def layer(heading: str, name: str) -> Column:
 
 
 def missing(x: Any) -> bool:
+    """Whether there is no value: None or NaN."""
     return x is None or (isinstance(x, float) and math.isnan(x))
 
 
@@ -79,8 +80,10 @@ def one_line(x: Any) -> str:
 
 
 def number_cell(x: Any, form: str) -> str:
+    """A number in that form, as plain text; what is missing as `NOTHING`."""
     return NOTHING if missing(x) else f"{x:z{form}}"  # z: no minus before what is rounded to 0
 
 
 def p_cell(x: Any) -> str:
+    """A p-value to two digits, as plain text; below `P_LEAST` as a bound."""
     return number_cell(x, ".2g") if missing(x) or x > P_LEAST else f"<{P_LEAST:g}"
