@@ -91,10 +91,8 @@ def attribute_curves(
     >>> model = load_model("tiny", "cpu")  # random weights
     >>> curves = collect_curves(model, load_tasks(["capital"]), n_shots=4, n_seqs=4)
     >>> attribution = attribute_curves(model, curves, placebos=0)
-    >>> attribution.heads.component[:3].tolist(), attribution.effects.effect.dims
-    (['L0H0', 'L0H1', 'L0H2'], ('task', 'seq', 'shot', 'layer', 'head'))
-    >>> attribution.effects.attrs["completeness"] < 1e-5  # by how much the parts miss the log-odds
-    True
+    >>> attribution.heads.component[:3].tolist(), attribution.effects.attrs["completeness"] < 1e-5
+    (['L0H0', 'L0H1', 'L0H2'], True)
     """
     tasks = list(tasks) or [str(name) for name in curves.task.values]
     n_all = model.anatomy.n_layers * model.anatomy.n_heads

@@ -88,8 +88,8 @@ def pool_heads(
     >>> from bayes_icl.attribute.shrinkage import pool_heads, stands_out
     >>> slopes = np.array([0.02, -0.01, 0.01, -0.02, 0.0, 0.01, -0.01, 0.2])  # nats per example
     >>> pooled = pool_heads(slopes, np.full(8, 0.02))
-    >>> pooled.mean.round(1).tolist()
-    [0.0, -0.0, 0.0, -0.0, 0.0, 0.0, -0.0, 0.2]
+    >>> abs(pooled.mean).round(1).tolist()
+    [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.2]
     >>> np.flatnonzero(stands_out(pooled, (0.5, 0.4, 0.6))).tolist()
     [7]
     """

@@ -21,6 +21,11 @@ TAILS = (TAIL, 1 - TAIL)
 class Interval(NamedTuple):
     """A mean with its interval; all three NaN where they are not known, the ends where there is no interval.
 
+    Attributes
+    ----------
+    mean, low, high
+        In the unit of what was averaged.
+
     Examples
     --------
     >>> from bayes_icl.core.intervals import Interval

@@ -98,8 +98,8 @@ def fit_curves(
     >>> fits = fit_curves([Case(curves, headline=True)], ["constant", "additive", "power"], engine="fast")
     >>> max(fits.scores[0], key=lambda score: score.elpd_logo.sum()).hypothesis
     'power'
-    >>> f"{fits.posteriors[0, 'power'].params['a'].mean():.1f}"
-    '1.0'
+    >>> f"{fits.scores[0][1].intervals['delta']:.2f} nats per example"
+    '0.09 [0.07, 0.11] nats per example'
     """
     from bayes_icl.inference.nuts import SamplerSettings
 
