@@ -73,6 +73,16 @@ def accumulation(curves: Curves, seed: int = 0) -> Accumulation:
         What the head adds to L, nats.
     seed
         Of the fits' random draws.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayes_icl.attribute.accumulation import accumulation
+    >>> from bayes_icl.curves import Curves
+    >>> shots, noise = np.arange(25.0), np.random.default_rng(0).normal(size=(32, 25))
+    >>> counts, averages = 0.3 * shots, 8 * shots / (shots + 2)
+    >>> [accumulation(Curves("L0H0", "complement", shots, mean + noise)).kind for mean in (counts, averages)]
+    ['linear', 'averaging']
     """
     return without_fits(curves) or _judged(curves, {name: fit_alone(name, curves, seed) for name in LAWS})
 

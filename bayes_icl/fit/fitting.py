@@ -92,6 +92,19 @@ def fit_curves(
         Processes; 0 takes one a core, 4 at most.
     progress
         Show a bar on stderr.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from bayes_icl.curves import read_curves, select
+
+    >>> from bayes_icl.fit import Case, fit_curves
+    >>> curves = select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1)
+    >>> fits = fit_curves([Case(curves, headline=True)], ["constant", "additive", "power"], engine="fast")
+    >>> max(fits.scores[0], key=lambda score: score.elpd_logo.sum()).hypothesis
+    'power'
+    >>> f"{fits.scores[0][1].intervals['delta']:.2f} nats per example"
+    '0.09 [0.07, 0.11] nats per example'
     """
     from bayes_icl.inference.nuts import SamplerSettings
 
@@ -308,7 +321,27 @@ def _compare_engines(curves: Curves, fast: Posterior, nuts: Posterior) -> list[d
 
 
 def judge_cases(cases: Sequence[Case], scores: Sequence[Sequence[Score]]) -> dict[str, dict]:
-    """The verdict on every task: that of its headline, with those under every other setting in `others`."""
+    """The verdict on every task: that of its headline, with those under every other setting in `others`.
+
+    Parameters
+    ----------
+    cases
+        The headline of a task before its other settings.
+    scores
+        Of each case, one a law.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from bayes_icl.curves import read_curves, select
+
+    >>> from bayes_icl.fit import Case, fit_curves, judge_cases
+    >>> cases = [Case(select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1))]
+    >>> fits = fit_curves(cases, ["constant", "additive", "power"], engine="fast")
+    >>> verdict = judge_cases(cases, fits.scores)["past_tense"]
+    >>> verdict["verdict"], verdict["selected"]
+    ('rejected', 'power')
+    """
     verdicts: dict[str, dict] = {}
     for case, own in zip(cases, scores):
         reason = too_little(case.curves)

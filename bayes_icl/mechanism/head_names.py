@@ -47,6 +47,12 @@ def heads_named(
     ------
     StatedError
         A name of another form, a head or layer that the model has not, or no table to rank by.
+
+    Examples
+    --------
+    >>> from bayes_icl.mechanism.head_names import heads_named
+    >>> heads_named(["L2H0", "0-1"], n_layers=3, n_heads=2)
+    [(2, 0), (0, 0), (0, 1), (1, 0), (1, 1)]
     """
     found: list[tuple[int, int]] = []
     for spec in specs:
