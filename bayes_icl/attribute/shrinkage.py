@@ -110,7 +110,8 @@ def pool_heads(
     centres = (shrink * x[:, None, None]).reshape(len(x), -1)
     spreads = (np.sqrt(shrink) * error).reshape(len(x), -1)
     low, high = (_quantile(p, shares, centres, spreads) for p in TAILS)
-    pooled = Pooled((shares * centres).sum(1), low, high, np.empty(0), sds, weights, shares, centres, spreads)
+    unknown = np.full(len(x), np.nan)  # until it is read off the same posterior
+    pooled = Pooled((shares * centres).sum(1), low, high, unknown, sds, weights, shares, centres, spreads)
     return replace(pooled, false_sign=np.minimum(pooled.not_above(0), 1 - pooled.below(0)))
 
 

@@ -27,7 +27,7 @@ class Space:
         self.size = len(self.priors)
         self.sds = np.array([prior.family == "HalfNormal" for prior in self.priors.values()])
 
-    def params(self, z: Float[np.ndarray, "draw z"]) -> dict[str, np.ndarray]:
+    def params(self, z: Float[np.ndarray, "... draw z"]) -> dict[str, np.ndarray]:
         """Each parameter, shape (draw, 1)."""
         return {name: self._constrain(prior, z[..., [i]]) for i, (name, prior) in enumerate(self.priors.items())}
 
@@ -50,7 +50,7 @@ class Space:
             return np.log((value - low) / (high - value))
         return value / self.stats.scale if prior.scaled else value
 
-    def log_prior(self, z: Float[np.ndarray, "draw z"]) -> Float[np.ndarray, " draw"]:
+    def log_prior(self, z: Float[np.ndarray, "... draw z"]) -> Float[np.ndarray, "... draw"]:
         """Log prior density of z; that of a standard deviation is continued below 0 as its mirror image."""
         total = np.zeros(z.shape[:-1])
         for i, prior in enumerate(self.priors.values()):
@@ -62,7 +62,7 @@ class Space:
                 total += -0.5 * ((x - mean) / sd) ** 2 - np.log(sd) - 0.5 * LOG_2PI
         return total + self.sds.sum() * np.log(2)
 
-    def log_posterior(self, z: Float[np.ndarray, "draw z"], *, mirror: bool = False) -> Float[np.ndarray, " draw"]:
+    def log_posterior(self, z: Float[np.ndarray, "... draw z"], *, mirror: bool = False) -> Float[np.ndarray, "... draw"]:
         """Log prior plus log-likelihood, not normalised; -inf where it is not a number.
 
         Parameters
@@ -88,7 +88,7 @@ class Space:
         blocks = [{k: v[i : i + step] for k, v in params.items()} for i in range(0, n_draws, step)]
         return np.concatenate([total_log_likelihood(np, self.hypothesis, self.stats, block) for block in blocks])
 
-    def starts(self, n: int, rng: np.random.Generator) -> Float[np.ndarray, "draw z"]:
+    def starts(self, n: int, rng: np.random.Generator) -> Float[np.ndarray, "... draw z"]:
         """Places to begin: parameters of the law drawn from their priors, those of the noise estimated."""
         stats = self.stats
         spectrum = np.diagonal(stats.x_scatter, axis1=-2, axis2=-1) / stats.n_seqs
@@ -119,7 +119,7 @@ class Space:
 
 def collapsed_log_likelihood(
     hypothesis: Hypothesis, stats: Statistics, params: dict[str, np.ndarray]
-) -> Float[np.ndarray, " draw"]:
+) -> Float[np.ndarray, "... draw"]:
     """Log-likelihood of all sequences under a `ceiling`, its free means integrated out, nats.
 
     `params` lack the free means. The mean of the sequences is then normal about 0, with the prior variance of the means
