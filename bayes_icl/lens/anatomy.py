@@ -14,7 +14,7 @@ from torch import Tensor, nn
 EXACT = 1e-5  # logits that differ from a multiple of the unembedding's by more than this part were capped
 
 
-def pad(rows: Sequence[Int[np.ndarray, " pos"]]) -> Int[Tensor, "batch pos"]:
+def pad(rows: Sequence[Int[np.ndarray, " _pos"]]) -> Int[Tensor, "batch pos"]:
     """Episodes as one tensor, with zeros on the right."""
     width = max(len(row) for row in rows)
     return torch.from_numpy(np.stack([np.pad(row, (0, width - len(row))) for row in rows]))

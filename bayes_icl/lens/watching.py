@@ -55,7 +55,7 @@ class Stream:
 
 def watch(
     anatomy: Anatomy,
-    tokens: Sequence[Int[np.ndarray, " pos"]],
+    tokens: Sequence[Int[np.ndarray, " _pos"]],
     positions: Int[np.ndarray, "batch read"],
     *,
     on_z: Any = None,

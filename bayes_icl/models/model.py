@@ -190,7 +190,7 @@ class Model:
 
     def logits_at(
         self,
-        tokens: Sequence[Int[np.ndarray, " pos"]],
+        tokens: Sequence[Int[np.ndarray, " _pos"]],
         positions: Sequence[Sequence[int]],
         branches: Sequence[Branches],
         branch_positions: Sequence[Sequence[int]],

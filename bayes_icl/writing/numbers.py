@@ -68,7 +68,7 @@ class Quotes:
         return self._quote(key, f"{interval:{form}}", values, self.unit)
 
     def columns(self, row: Any, name: str, form: str = ".3f") -> str:
-        """A mean with its interval from a table's row: columns `name`, `name`_low, `name`_high."""
+        """A mean with its interval from a table's row: columns `name`, and that with _low and _high after it."""
         return self.three(name, Interval.of(row, name), form)
 
     def count(self, key: str, value: float, form: str = "") -> str:
