@@ -198,7 +198,7 @@ def test_a_terminal_and_markdown_show_the_cells_of_the_page() -> None:
 
 def test_columns_are_shown_as_the_schema_has_them() -> None:
     """Words, flags, counts, numbers, p-values, intervals and layers, each with its own heading or its name's."""
-    known = (
+    known = (Schemed("task", "", "text"), Schemed("stands_out", "", "flag"), Schemed("n", "", "count"))
         Schemed("task", "", "text"),
         Schemed("stands_out", "", "flag"),
         Schemed("n", "", "count"),
