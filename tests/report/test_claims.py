@@ -25,7 +25,7 @@ def claimed(
     heads: Any, standing: Any, ablation: Any, patch: Any, tables: Any, settings: dict, q: Quotes
 ) -> list[Claim]:
     """The claims where `attribute` and `patch` have left this, or nothing."""
-    found = Found(Path("t.nc"), xr.Dataset(), records={"patch": {"settings": with_}})
+    found = Found(Path("t.nc"), xr.Dataset(), records={"patch": {"settings": settings}})
     if heads is not None:
         found.facts["attribute"], found.tables["attribute"] = heads, {"heads": standing, "ablation": ablation}
     if patch is not None:
