@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo figures calibrate pages claim1 claim2 claim3 across families analyses docs test kills lint bench clean
+.PHONY: help setup demo figures calibrate pages claim1 claim2 claim3 across families analyses docs test quick kills lint bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -40,7 +40,7 @@ claim1: $(READY)  ## patching, rounds of ablation, backup heads on three tasks; 
 claim2: $(READY)  ## curves, fits, heads, intervention on three tasks; docs/claim2.md: about 20 minutes
 	$(RUN) analyses/claim2.py
 
-claim3: $(READY)  ## the post's three steps, from the run of claim1; docs/claim3.md: seconds after claim1
+claim3: $(READY)  ## the three steps of Skunnavakkam (2024), from the run of claim1; docs/claim3.md: seconds after claim1
 	$(RUN) analyses/claim3.py
 
 across: $(READY)  ## all built-in tasks side by side; docs/across_tasks.md: about 20 minutes
@@ -62,6 +62,9 @@ kills: $(READY)  ## kill every command ten times, let it go on, compare: benchma
 
 test: $(READY)  ## all tests, those on the real model too: a process a core, 4 at most
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+quick: $(READY)  ## most tests, while working: without PyMC, the real model and whole commands; less than a minute
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not real_model and not sampling and not slow"
 
 lint: $(READY)  ## ruff, mypy, the arrows between packages that must never be, docstrings
 	$(RUN) -m ruff check .

@@ -27,6 +27,7 @@ from bayes_icl.core.errors import StatedError
 from bayes_icl.core.files import read_table, replacing
 from bayes_icl.core.intervals import LEVEL_WORDS, TAILS, UNKNOWN_INTERVAL, Interval, flat, t_interval
 from bayes_icl.curves import Curves, read_curves, readouts_of, select
+from bayes_icl.fit.outputs import read_verdicts
 from bayes_icl.fit.verdict import AT_BOUND
 from bayes_icl.hypotheses import HYPOTHESES
 from bayes_icl.inference.survival import SLACK_NATS, SLACK_SE
@@ -51,7 +52,7 @@ MEANING = {
 }
 RESAMPLES = 9999
 LEAST = 5  # tasks that a correlation needs: with fewer no order of them is unlikely
-PICTURE = "delta by task with the law named, and the jump at the first example"
+PICTURE = "delta by task with the law selected, and the jump at the first example"
 OPENING = f"""# All tasks side by side
 
 *Written by `analyses/across_tasks.py` (`make across`) from its output: {{model}}, {{n_tasks}} tasks, {{n_seqs}}
@@ -68,9 +69,9 @@ sequences.*{{left_out}}
 `complement` counts every other text as incorrect, `rule` only wrong answers of the right form, and `format` any answer
 of the right form as correct. A law *survives* a score if it is within {SLACK_NATS:g} nats or {SLACK_SE:g} standard
 errors of the best: when a sequence is left out, and, to *survive both scores*, when the second half of the shots is
-left out as well. The law *named* is the simplest survivor of the first score; of several as simple, which the score
-does not tell apart, it is the best by that score, however little it is ahead. An asterisk marks a law named that does
-not survive both scores. All numbers: [across_tasks.csv](../figures/across_tasks/across_tasks.csv).
+left out as well. The law *selected* is the simplest survivor of the first score; of several as simple, which the score
+does not tell apart, it is the best by that score, however little it is ahead. An asterisk marks a law selected that
+does not survive both scores. All numbers: [across_tasks.csv](../figures/across_tasks/across_tasks.csv).
 
 """
 
@@ -112,7 +113,7 @@ def table(curves: Path = CURVES, fits: Path = FITS) -> pd.DataFrame:
     example, paired over sequences; `rise_rule` is what `rule` gains from n = 0 to the last. For the columns that come
     with ``_rule`` as well see `found`.
     """
-    dataset, verdicts = read_curves(curves), json.loads((fits / "verdict.json").read_text())
+    dataset, verdicts = read_curves(curves), read_verdicts(fits)
     scores = read_table(fits / "comparison.csv")
     pooled = read_pooled(fits)
     forms = {task.name: task.form for task in load_tasks(list(verdicts))}
@@ -156,21 +157,21 @@ def found(scores: pd.DataFrame, task: str, verdict: Mapping[str, Any]) -> dict[s
 
     Returns
     -------
-    verdict, named
-        That on `additive`, and the law named; empty if there is none.
+    verdict, selected
+        That on `additive`, and the law selected; empty if there is none.
     behind, behind_se
-        By how much the law named is behind the best when a sequence is left out, with its standard error, nats.
+        By how much the law selected is behind the best when a sequence is left out, with its standard error, nats.
     survivors
         Of both scores.
     as_simple, lead
-        The other survivors of a left-out sequence of the same complexity as the law named, and by how much it is ahead
-        of the best of them, nats.
+        The other survivors of a left-out sequence of the same complexity as the law selected, and by how much it is
+        ahead of the best of them, nats.
     a, delta
         The power law's exponent, and the update per example under `additive`, with intervals.
     """
     numbers: dict[str, Any] = {name: math.nan for name in ("behind", "behind_se", "lead")}
     numbers |= {"survivors": "", "as_simple": "", **flat({"a": UNKNOWN_INTERVAL})}
-    named = (verdict["named"] if verdict.get("verdict", "refused") != "refused" else "") or ""
+    named = (verdict["selected"] if verdict.get("verdict", "refused") != "refused" else "") or ""
     if named:
         at = (scores.task == task) & (scores.readout == verdict["readout"]) & (scores.n_min == verdict["n_min"])
         own = scores[at].set_index("hypothesis")
@@ -185,7 +186,7 @@ def found(scores: pd.DataFrame, task: str, verdict: Mapping[str, Any]) -> dict[s
             "as_simple": " ".join(ties),
             **flat({"a": own.loc["power", ["a_mean", "a_hdi_low", "a_hdi_high"]]}),
         }
-    return {"verdict": verdict.get("verdict", ""), "named": named, **numbers, **flat({"delta": delta_of(verdict)})}
+    return {"verdict": verdict.get("verdict", ""), "selected": named, **numbers, **flat({"delta": delta_of(verdict)})}
 
 
 def delta_of(verdict: Mapping[str, Any]) -> Interval:
@@ -277,7 +278,7 @@ def first_sentence(rows: pd.DataFrame) -> str:
     kinds = [on(most[mine.index].sum(), len(mine), f"{form} tasks") for form, mine in by_form(own)]
     examples = worth.jump_complement / worth.delta
     return (
-        f"The first example teaches the form of an answer (`format` surely rises "
+        f"The first example teaches the form of an answer (`format` rises, 95 % interval above 0, "
         f"{on((own.jump_format_low > 0).sum(), len(own), 'tasks that have it')}) and, {listed(kinds)}, most of what "
         f"`rule` gains in all. It is worth many later examples, {examples.min():.0f} to {examples.max():.0f} of "
         f"average size (jump of `complement` over delta), so {end}"
@@ -300,13 +301,13 @@ def alive(rows: pd.DataFrame, law: str, suffix: str = "") -> pd.Series:
 
 
 def holds(row: Any, suffix: str = "") -> bool:
-    """Whether the law named survives both scores."""
-    return getattr(row, f"named{suffix}") in getattr(row, f"survivors{suffix}").split()
+    """Whether the law selected survives both scores."""
+    return getattr(row, f"selected{suffix}") in getattr(row, f"survivors{suffix}").split()
 
 
 def starred(row: Any, suffix: str = "") -> str:
-    """The law named, with an asterisk if it does not survive both scores; "-" if there is none."""
-    named = getattr(row, f"named{suffix}")
+    """The law selected, with an asterisk if it does not survive both scores; "-" if there is none."""
+    named = getattr(row, f"selected{suffix}")
     return (named if holds(row, suffix) else f"{named}*") if named else "-"
 
 
@@ -314,25 +315,26 @@ def law_answer(rows: pd.DataFrame) -> str:
     """Which law each task follows, under `complement` and under `rule`."""
     parts = []
     for readout, suffix in (("complement", ""), ("rule", "_rule")):
-        own = rows[rows[f"named{suffix}"] != ""]
+        own = rows[rows[f"selected{suffix}"] != ""]
         if not len(own):
-            parts.append(f"Under `{readout}` no law is named.")
+            parts.append(f"Under `{readout}` no law is selected.")
             continue
         lives = listed([f"`{law}` on {alive(own, law, suffix).sum()}" for law in LAWS])
         fails = sum(not holds(row, suffix) for row in own.itertuples())
         ties = own[f"lead{suffix}"].dropna()
         tied = f", the nearest {ties.min():.1f} nats behind it" if len(ties) else ""
         parts.append(
-            f"Under `{readout}` the law named is {counted(own[f'named{suffix}'], mark='`')}{additive_on(own, suffix)}. "
-            f"Both scores are survived by {lives}; the law named does not survive both (*) {on(fails, len(own))}. Laws "
-            f"as simple as the one named survive a left-out sequence too {on(len(ties), len(own))}{tied}."
+            f"Under `{readout}` the law selected is {counted(own[f'selected{suffix}'], mark='`')}"
+            f"{additive_on(own, suffix)}. Both scores are survived by {lives}; the law selected does not survive both "
+            f"(*) {on(fails, len(own))}. Laws as simple as the one selected survive a left-out sequence too "
+            f"{on(len(ties), len(own))}{tied}."
         )
     return f"*Which law?* {' '.join(parts)}{power_sentence(rows)}"
 
 
 def additive_on(rows: pd.DataFrame, suffix: str) -> str:
-    """The tasks on which `additive` is named, in brackets; those whose asterisk says that it does not survive both."""
-    own = rows[rows[f"named{suffix}"] == "additive"]
+    """The tasks on which `additive` is selected, in brackets; an asterisk where it does not survive both scores."""
+    own = rows[rows[f"selected{suffix}"] == "additive"]
     marked = [name + ("" if holds(row, suffix) else "*") for name, row in zip(called(own), own.itertuples())]
     return f" (`additive`: {listed(marked)})" if marked else ""
 
@@ -387,9 +389,9 @@ def jump_answer(rows: pd.DataFrame) -> str:
     not_second = taught[~(taught.first_over_second_low > 0)]
     named = [f"{row.task} {ranged(row, 'first_over_second')}" for row in not_second.itertuples()]
     text = (
-        f"*What does the first example add?* `complement` gains {between(taught.jump_complement)} nats: surely more "
-        f"than delta, the average later example, {on(len(more), len(own))}, and more than the second example, by the "
-        f"paired interval of L(1) - L(0) less L(2) - L(1), {on(len(taught) - len(named), len(taught))}"
+        f"*What does the first example add?* `complement` gains {between(taught.jump_complement)} nats: more "
+        f"(95 % interval) than delta, the average later example, {on(len(more), len(own))}, and more than the second "
+        f"example, by the paired interval of L(1) - L(0) less L(2) - L(1), {on(len(taught) - len(named), len(taught))}"
         f"{f' (not on {listed(named)})' if named else ''}."
     )
     has = taught[taught.jump_format.notna()]
@@ -471,7 +473,7 @@ def law_table(rows: pd.DataFrame, suffix: str, title: str) -> PaperTable:
         columns.text("task", "called"),
         estimate("delta", f"delta{suffix}", ".3f"),
         columns.text("verdict", f"verdict{suffix}"),
-        Column("law named", lambda row: starred(row, suffix)),
+        Column("law selected", lambda row: starred(row, suffix)),
         Column("nats behind the best (SE)", behind),
         Column("survive both scores", lambda row: getattr(row, f"survivors{suffix}").replace(" ", ", ") or "-"),
     )
@@ -538,10 +540,10 @@ def shape_of(hypothesis: str) -> str:
 
 
 def plot_deltas(rows: pd.DataFrame, ax: Axes, pooled: Mapping[str, Any]) -> Axes:
-    """Delta by task, the largest at the top, as the law named is drawn; hollow where the verdict is open."""
+    """Delta by task, the largest at the top, as the law selected is drawn; hollow where the verdict is open."""
     for row in rows.itertuples():
         y = -row.Index
-        colour, shape = (colour_of(row.named), shape_of(row.named)) if row.named else (INK, ".")
+        colour, shape = (colour_of(row.selected), shape_of(row.selected)) if row.selected else (INK, ".")
         face = colour if row.verdict in DECIDED else "w"
         if not math.isnan(row.delta):
             ax.plot([row.delta_low, row.delta_high], [y, y], color=colour, lw=1.4, solid_capstyle="butt")
@@ -553,14 +555,14 @@ def plot_deltas(rows: pd.DataFrame, ax: Axes, pooled: Mapping[str, Any]) -> Axes
         ax.plot(pooled["mu"][0], y, "|", color=INK, ms=8, mew=1.5)
     ax.axvline(0, color=INK, lw=0.6, ls=":")
     ax.set_xlabel(f"delta (nats per example; bars: {LEVEL_WORDS})")
-    laws = list(dict.fromkeys(name for name in rows.named if name))
+    laws = list(dict.fromkeys(name for name in rows.selected if name))
     marks = [Line2D([], [], marker=shape_of(law), ms=5, lw=1.4, color=colour_of(law)) for law in laws]
     labels = laws
     if (rows.delta.notna() & ~rows.verdict.isin(DECIDED)).any():
         marks.append(Line2D([], [], marker="o", ms=5, lw=1.4, color=INK, markerfacecolor="w"))
         labels = [*laws, "hollow: no verdict"]
     if laws:
-        ax.legend(marks, labels, ncols=2, title="law named", **ABOVE)
+        ax.legend(marks, labels, ncols=2, title="law selected", **ABOVE)
     return ax
 
 
@@ -585,7 +587,7 @@ def plot_jumps(rows: pd.DataFrame, ax: Axes) -> Axes:
 
 @mpl.rc_context(STYLE)  # type: ignore[arg-type]
 def figure(rows: pd.DataFrame, pooled: Mapping[str, Any]) -> Figure:
-    """Tasks by delta: at the left delta and the law named, at the right the jumps at the first example; bars 95 %."""
+    """Tasks by delta: at the left delta and the law selected, at the right the first example's jumps; bars 95 %."""
     n_rows = len(rows) + ("mu" in pooled)
     drawn_figure = Figure(figsize=(2 * COLUMN, 0.25 * n_rows + 1.5), layout="constrained")
     left, right = drawn_figure.subplots(1, 2, sharey=True, width_ratios=(1, 1))
@@ -606,7 +608,7 @@ def figure(rows: pd.DataFrame, pooled: Mapping[str, Any]) -> Figure:
         "xytext": (5, 2),
         "textcoords": "offset points",
     }
-    right.annotate("verdict on additive;\nlaw named (*: does not\nsurvive both scores)", **heading, fontsize=7)
+    right.annotate("verdict on additive;\nlaw selected (*: does not\nsurvive both scores)", **heading, fontsize=7)
     for ax in (left, right):
         ax.tick_params(axis="y", length=0)
         for row in rows.itertuples():

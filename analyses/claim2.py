@@ -1,4 +1,4 @@
-"""Claim 2 of the post on SmolLM2-135M: does each example add the same, and do heads that attend to examples write it?
+"""Claim 2 of Skunnavakkam (2024) on SmolLM2-135M: whether examples add alike, and heads that attend to them write it.
 
 ``python analyses/claim2.py`` (about 20 minutes): curves, fits, heads, intervention; then docs/claim2.md, whose
 sentences are made from the numbers found. It goes on where it stopped.
@@ -13,9 +13,10 @@ from claims import CURVES, ROOT, TASKS, collect_all, ranged, three
 
 from bayes_icl import attribute, fit
 from bayes_icl.attribute import outputs as attribute_outputs
-from bayes_icl.attribute.sentences import MOSTLY, TAKEN
+from bayes_icl.attribute.sentences import ABLATED_WORDS, MOSTLY
 from bayes_icl.core.files import beside
 from bayes_icl.core.intervals import LEVEL_WORDS
+from bayes_icl.fit.outputs import read_verdicts
 from bayes_icl.mechanism.placebos import are_placebos, placebo_rank
 from bayes_icl.writing.numbers import listed, token_label
 
@@ -27,8 +28,8 @@ OPENING = """# Claim 2: constant updates, written by heads that attend to exampl
 examples, n >= {n_min}. Brackets hold {level} intervals: of delta those of its posterior under `additive`, which
 counts curvature as noise; of everything else t-intervals over sequences.*
 
-The post says that log P(correct)/P(incorrect) gains a constant with every example, and that heads which attend from
-earlier examples add it to the residual stream. That is four questions, and the model's answers are:
+Skunnavakkam (2024) says that log P(correct)/P(incorrect) gains a constant with every example, and that heads which
+attend from earlier examples add it to the residual stream. That is four questions, and the model's answers are:
 
 {answers}
 
@@ -40,7 +41,7 @@ others' entropy add comes to the log-odds itself, here within {completeness:.0e}
 linear form of its updates that is delta's posterior mean when applied to the log-odds; where the update is not
 constant, that form weighs shots by the noise of the task, and shares of two tasks are not alike. A slope is not only
 what a component writes more: the direction in which its writes count moves with n as well. Ablation acts at every
-token, direct effects at the answer's position; heads are chosen on half of the sequences and taken away on the other
+token, direct effects at the answer's position; heads are chosen on half of the sequences and ablated on the other
 half.
 """
 
@@ -71,7 +72,7 @@ class Found:
     """What the stages wrote, and sentences about it."""
 
     def __init__(self) -> None:
-        self.verdicts = json.loads((FITS / "verdict.json").read_text())
+        self.verdicts = read_verdicts(FITS)
         self.facts = json.loads(beside(EFFECTS, "json").read_text())
         self.heads, self.ablation, self.repair = (
             table.read(beside(EFFECTS, f"{name}.csv")) for name, table in attribute_outputs.TABLES.items()
@@ -92,7 +93,7 @@ class Found:
 
     def lost(self, task: str, way: str) -> tuple[pd.Series, pd.DataFrame, str]:
         """The row of the top set, those of placebo sets, and how many of these lose as much, in words."""
-        own = self.ablation[(self.ablation.task == task) & (self.ablation.way == way)]
+        own = self.ablation[(self.ablation.task == task) & (self.ablation.value == way)]
         top, placebo = own[own.set == "top"].iloc[0], own[are_placebos(own.set)]
         beyond, n_sets = placebo_rank(own, way, self.facts[task]["delta"]["mean"])
         return top, placebo, f"{beyond} of {n_sets} placebo sets lose as much"
@@ -132,7 +133,7 @@ class Found:
                 f"{mostly:.3f} on {task} (by any head from examples {three(facts['slope_examples'])}, from "
                 f"{self.query(task)} {three(facts['slope_query'])} nats per example; {self.most_from(task)})"
             )
-            top, _, beside_placebos = self.lost(task, "held")
+            top, _, beside_placebos = self.lost(task, "mean_over_shots")
             here = facts["delta_measured"]["mean"]
             still = self.lost(task, "mean")[0].lost / top.lost
             taken.append(
@@ -146,7 +147,7 @@ class Found:
                 f"left. Heads with most of their attention on examples at the last shot add {listed(attending)}.",
                 f"3. *Does every example add the same?* By what all heads write from examples, a further example adds "
                 f"{flat}.",
-                f"4. *Does it go with the heads?* Heads that write half of what heads write, held at their mean over "
+                f"4. *Does it go with the heads?* Heads that write half of what heads write, mean-ablated over "
                 f"episodes and shots, take with them {listed(taken)}.",
             ]
         )
@@ -164,8 +165,9 @@ class Found:
                 + (f": {', '.join(names)}{more}" if names else "")
             )
         return (
-            "Share of delta that each head writes. After partial pooling over heads, a head stands out if it surely "
-            f"writes more than 5 % of delta, for or against it: {'; '.join(parts)}."
+            "Share of delta that each head writes. After partial pooling over heads, a head stands out if with a "
+            "probability above 0.95 it writes "
+            f"more than 5 % of delta, for or against it: {'; '.join(parts)}."
         )
 
     def cumulative_paragraph(self) -> str:
@@ -213,7 +215,7 @@ class Found:
         for task in TASKS:
             top, placebo, beside_placebos = self.lost(task, way)
             lost, direct, predicted = (ranged(top, name, ".3f") for name in ("lost", "direct", "predicted"))
-            own = self.ablation[(self.ablation.task == task) & (self.ablation.way == way)]
+            own = self.ablation[(self.ablation.task == task) & (self.ablation.value == way)]
             single = own[own.set.isin(self.facts[task]["top"])]
             largest = single.loc[single.lost.abs().idxmax()] if len(single) else None
             parts.append(
@@ -228,18 +230,18 @@ class Found:
                 )
             )
         left = "What does not go is their mean, along a direction that moves with n."
-        return f"Heads {TAKEN[way]}: {'; '.join(parts)}. {left}"
+        return f"Heads {ABLATED_WORDS[way]}: {'; '.join(parts)}. {left}"
 
     def repair_paragraph(self, way: str) -> str:
-        """Of what made up for the loss."""
+        """Of what repaired the loss."""
         parts = []
-        for row in self.repair[self.repair.way == way].itertuples():
+        for row in self.repair[self.repair.value == way].itertuples():
             moves = {"other heads": row.other_heads, "MLPs": row.mlps, "norms and rival tokens": row.norm}
             made_up = [f"{name} {x:+.3f}" for name, x in moves.items()]
             parts.append(f"on {row.task} {row.predicted:.3f} was to go and {row.lost:.3f} went: {', '.join(made_up)}")
         return (
-            "From the direct effects that go to the loss found, by what others change (nats per example; plus: made up "
-            f"for, minus: lost as well): {'; '.join(parts)}."
+            "From the direct effects that go to the loss found, by what others change (nats per example; plus: "
+            f"repaired, minus: lost as well): {'; '.join(parts)}."
         )
 
     def page(self) -> str:
@@ -270,7 +272,7 @@ class Found:
                 f"`fit`: additive is {verdict['verdict']} ({verdict['reasons'][0]}); delta of the whole answer "
                 f"{three(verdict['delta'])}, of {token_label(self.facts[task])} "
                 f"{three(self.facts[task]['delta'])} nats per example; "
-                f"the simplest law that survives is {verdict['named']}.",
+                f"the simplest law that survives is {verdict['selected']}.",
                 "",
                 self.effects_paragraph(task),
                 "",
@@ -280,8 +282,12 @@ class Found:
                 figure(f"sources_{task}", f"effects of heads on {task} by source example"),
             ]
         lines += ["## Taking the heads away", ""]
-        for way in TAKEN:
-            lines += [self.ablation_paragraph(way), "", figure(f"ablation_{way}", f"delta lost, heads {TAKEN[way]}")]
+        for way in ABLATED_WORDS:
+            lines += [
+                self.ablation_paragraph(way),
+                "",
+                figure(f"ablation_{way}", f"delta lost, heads {ABLATED_WORDS[way]}"),
+            ]
             lines += [self.repair_paragraph(way), "", figure(f"repair_{way}", "predicted and found loss")]
         return "\n".join(lines)
 

@@ -81,7 +81,7 @@ print(comparison_table(fits.scores[0])[columns].to_string(index=False))
 
 # %%
 verdict = judge_cases([case], fits.scores)[task]
-print(f"additive on {task}: {verdict['verdict']}; the simplest law that survives: {verdict['named']}")
+print(f"additive on {task}: {verdict['verdict']}; the simplest law that survives: {verdict['selected']}")
 print(*verdict["reasons"], *verdict["notes"], sep="\n")
 
 # %% [markdown]
@@ -99,7 +99,7 @@ az.plot_posterior(inferences["additive"], var_names=["delta"], hdi_prob=0.95, fi
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(2 * style.COLUMN, 2.2), sharey=True, layout="constrained")
-for ax, name in zip(axes, ("additive", verdict["named"])):
+for ax, name in zip(axes, ("additive", verdict["selected"])):
     fit_figures.plot_curves(case.curves, inferences[name], ax, name=name)
 figure.supxlabel("examples shown, n; grey: sequences; colour: 95 % of new ones", fontsize=8)
 
@@ -142,7 +142,7 @@ print(own_curves.log_odds.sel(readout="complement", shot=[0, 1, 12]).mean("seq")
 ## Heads
 
 Which heads write what the log-odds gain with examples: slopes of heads, MLPs and the rest add up to that of the
-log-odds. With `placebos=20` heads are taken away as well. A random model has no update to share out, and where it says
+log-odds. With `placebos=20` heads are ablated as well. A random model has no update to share out, and where it says
 "averaging" or the like of a head, that is chance: on few sequences some heads look so. The table of SmolLM2-135M is in
 [docs/claim2.md](../docs/claim2.md).
 """

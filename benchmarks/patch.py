@@ -82,7 +82,7 @@ def some_heads(n_layers: int, n_heads: int, settings: BenchmarkSettings) -> np.n
 
 
 def ours(model: Model, way: str, settings: BenchmarkSettings) -> Callable[[], np.ndarray]:
-    """What a way of ours does in one round; it returns log P of every token, by point or head."""
+    """What a way of ours does in one round; it returns log P of every token, by layer or head."""
     import torch
 
     from bayes_icl.lens.sweeps import Row, base_run, sweep

@@ -93,5 +93,5 @@ def setup(app: Any) -> None:
     """Hook up what is special here."""
     app.add_directive("generated", Generated)
     app.connect("autodoc-skip-member", _skip)
-    app.connect("autodoc-process-signature", _shapes)
+    app.connect("autodoc-process-signature", _shapes, priority=400)  # before numpydoc, which reads a tuple's own
     app.connect("missing-reference", _within_package)

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from bayes_icl.models import Model, load_model
 
+# Whole runs of commands, pages, junk and kills: what `make quick` leaves out, by folder or file.
+SLOW = (
+    "attribute", "calibrate", "mechanism", "patch", "report",
+    "collect/test_collect.py", "fit/test_fit.py", "fit/test_fit_figures.py", "inference/test_importance.py",
+    "models/test_models.py", "writing/test_interactive.py",
+    "test_analyses.py", "test_docs_site.py", "test_families.py", "test_junk.py", "test_kills.py",
+)  # fmt: skip
+
 # Two threads wait for each other in busy loops: on a machine that does anything else, tests take ten times as long.
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow."""
+    slow = tuple(str(Path(__file__).parent / name) for name in SLOW)
+    for item in items:
+        if str(item.path).startswith(slow):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

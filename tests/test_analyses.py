@@ -55,7 +55,7 @@ class Made(NamedTuple):
     delta: float
     half: float  # of delta's interval
     verdict: str
-    named: str
+    selected: str
     alive: tuple[str, ...]  # survivors of both scores
     complement: float  # jumps
     format: float = math.nan
@@ -63,7 +63,7 @@ class Made(NamedTuple):
     verdict_rule: str = ""
     named_rule: str = ""
     alive_rule: tuple[str, ...] = ()
-    lead: float = 1.5  # of the law named, over every other survivor
+    lead: float = 1.5  # of the law selected, over every other survivor
     second: float = 0.5  # the second update, of the first
     rise: float = 1.7  # what `rule` gains in all, of its first update
     a: float = 0.9
@@ -105,12 +105,12 @@ def make(folder: Path, made: dict[str, Made], rule_delta: float = 0.0) -> tuple[
         delta = {"mean": one.delta, "hdi_low": one.delta - half, "hdi_high": one.delta + half}
         common = {"n_min": 1, "reasons": ["too odd"]}
         low = {"mean": rule_delta, "hdi_low": rule_delta - 0.01, "hdi_high": rule_delta + 0.01}
-        rule = {"readout": "rule", "verdict": one.verdict_rule, "delta": low, "named": one.named_rule}
+        rule = {"readout": "rule", "verdict": one.verdict_rule, "delta": low, "selected": one.named_rule}
         others = [common | rule] if one.verdict_rule else []
-        verdicts[task] = common | {"readout": "complement", "verdict": one.verdict, "named": one.named or None}
+        verdicts[task] = common | {"readout": "complement", "verdict": one.verdict, "selected": one.selected or None}
         verdicts[task] |= {"delta": None if math.isnan(one.delta) else delta, "others": others}
         for readout, named, alive in (
-            ("complement", one.named, one.alive),
+            ("complement", one.selected, one.alive),
             ("rule", one.named_rule, one.alive_rule),
         ):
             rows += [
@@ -149,7 +149,7 @@ def test_the_table_across_tasks_holds_what_the_stages_wrote(tmp_path: Path, scri
         row = own.loc[task]
         assert (row.verdict, row.verdict_rule, row.n_seqs) == (one.verdict, one.verdict_rule, 8)
         sound = one.verdict != "refused"  # of a refused curve no law is told
-        assert (row.named, row.survivors) == ((one.named, " ".join(one.alive)) if sound else ("", ""))
+        assert (row.selected, row.survivors) == ((one.selected, " ".join(one.alive)) if sound else ("", ""))
         assert (row.named_rule, row.survivors_rule) == (
             (one.named_rule, " ".join(one.alive_rule)) if sound else ("", "")
         )
@@ -192,16 +192,15 @@ def test_the_page_across_tasks_says_what_the_table_holds(tmp_path: Path, scripts
         "`additive` is rejected on 4, undecided on 1, supported on 1 and refused on 1 of 7 tasks.",
         "(`rule`, 6 tasks), it is rejected on 1, supported on 1 and refused on 1 of 3 number tasks; no_update on 2 and "
         "undecided on 1 of 3 label tasks.",
-        "Under `complement` the law named is `pooling` on 3, `additive` on 2 and `power` on 1 of 6 tasks (`additive`: "
-        "threshold and copy).",
-        "Both scores are survived by `pooling` on 4, `power` on 1 and `additive` on 2; the law named does not "
-        "survive both "
-        "(*) on 1 of 6 tasks.",
+        "Under `complement` the law selected is `pooling` on 3, `additive` on 2 and `power` on 1 of 6 tasks "
+        "(`additive`: threshold and copy).",
+        "Both scores are survived by `pooling` on 4, `power` on 1 and `additive` on 2; the law selected does not "
+        "survive both (*) on 1 of 6 tasks.",
         "survive a left-out sequence too on 2 of 6 tasks, the nearest 1.5 nats behind it.",
-        "Under `rule` the law named is `additive` on 2, `constant` on 2 and `pooling` on 1 of 5 tasks "
+        "Under `rule` the law selected is `additive` on 2, `constant` on 2 and `pooling` on 1 of 5 tasks "
         "(`additive`: category "
         "and copy*).",
-        "survived by `pooling` on 2, `power` on 2 and `additive` on 1; the law named does not survive both (*) "
+        "survived by `pooling` on 2, `power` on 2 and `additive` on 1; the law selected does not survive both (*) "
         "on 2 of 5",
         "touches the upper bound of its prior, 1.00, on all 6 tasks under `complement` (its lower end is 0.80 or more)",
         "Delta falls from 0.500 [0.450, 0.550] nats per example on times_ten to 0.050 [0.030, 0.070] on copy.",
@@ -267,7 +266,7 @@ def test_a_changed_number_changes_its_sentence(tmp_path: Path, scripts: Callable
     assert "rejected on 3, supported on 2, undecided on 1 and refused" in altered("times_ten", verdict="supported")
     same = changed({task: one._replace(verdict="rejected") for task, one in MADE.items() if task != "double"})
     assert "`additive` is rejected on all 6 tasks." in same
-    # The law named, its asterisk, and its ties.
+    # The law selected, its asterisk, and its ties.
     assert "| category | 0.200 [0.180, 0.220] | rejected | power |" in altered("category", alive=BOTH)
     assert "`pooling` on 3, `power` on 2 and `additive` on 2; the law" in (
         text := altered("category", alive=("power",))
@@ -372,9 +371,9 @@ def test_the_figure_shows_every_task_in_its_place_and_colour(tmp_path: Path, scr
     shapes = {}
     for y, line in points.items():
         row = rows.loc[y]
-        assert line.get_xdata()[0] == row.delta and line.get_color() == colour_of(row.named)
+        assert line.get_xdata()[0] == row.delta and line.get_color() == colour_of(row.selected)
         assert (line.get_markerfacecolor() == "w") == (row.verdict == "undecided")
-        assert shapes.setdefault(row.named, line.get_marker()) == line.get_marker()
+        assert shapes.setdefault(row.selected, line.get_marker()) == line.get_marker()
     assert len(set(shapes.values())) == len(shapes) == 3  # each law has a shape of its own
     assert len({script.shape_of(law) for law in HYPOTHESES}) >= 14
     jumps = [line for line in right.lines if line.get_marker() != "None"]
@@ -603,7 +602,7 @@ def claims_of(tmp_path: Path, scripts: Callable, monkeypatch: pytest.MonkeyPatch
         for task in shared.TASKS:  # that a second run is there is seen by its netCDF file
             if f"claims_by_task_{task}.json" in KEPT:
                 (tmp_path / f"claims_by_task_{task}.nc").touch()
-        return script.Found().page()
+        return script.StageOutputs().page()
 
     return page
 
@@ -638,7 +637,7 @@ def test_sentences_of_claim_1_follow_the_tables(claims_of: Callable) -> None:
     moved = changed(rounds=lambda t: at(t, 2.0, "shift_low", **where(round=1)))
     assert "It surely moves up on copy" in moved and "It surely moves up on copy" not in before
     said = changed(rounds=lambda t: at(t, 17.0, "transfer_layer", **where(round=0)))
-    assert "the task comes across at point 17 [" in said.splitlines()[0]
+    assert "the task is recovered at layer 17 [" in said.splitlines()[0]
     kept = changed(rounds=lambda t: at(t, 123.456, "a_own", **where(round=1)))
     assert "A has 123.46 [" in kept and "| 123.46 [" in kept
     halves = changed(halves=lambda t: at(t, 0.777, "share", task="category", order="random"))
@@ -652,7 +651,7 @@ def test_sentences_of_claim_1_follow_the_tables(claims_of: Callable) -> None:
     other = claims_of(
         "claim1", {"claims_by_task_copy.rounds.csv": lambda t: at(t, 0.0, "rule", round=1, set="ablated")}
     )
-    assert "on copy A keeps 0% of what the rule adds" in differing(before, other)
+    assert "on copy A keeps 0% of the rule gain" in differing(before, other)
 
 
 def test_sentences_of_claim_3_follow_the_tables(claims_of: Callable) -> None:
@@ -720,7 +719,9 @@ def test_the_notebook_is_one_and_finds_what_the_functions_find(tmp_path: Path) -
     verdict = judge_cases([case], fits.scores)["past_tense"]
     assert found["verdict"] == json.loads(json.dumps(verdict))
     text = "".join(output.text for output in outputs if output.output_type == "stream")
-    assert f"additive on past_tense: {verdict['verdict']}; the simplest law that survives: {verdict['named']}" in text
+    assert (
+        f"additive on past_tense: {verdict['verdict']}; the simplest law that survives: {verdict['selected']}" in text
+    )
     assert found["delta"]["mean"] == pytest.approx(verdict["delta"]["mean"], abs=0.001)
     assert found["delta"]["hdi_2.5%"] == pytest.approx(verdict["delta"]["hdi_low"], abs=0.003)
     elpd = found["elpd"]

@@ -3,10 +3,13 @@
 import re
 import runpy
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
+import bayes_icl
 from bayes_icl.fit import FitSettings, main
 from bayes_icl.hypotheses import HYPOTHESES
 
@@ -97,6 +100,23 @@ def test_the_readme_shows_the_form_that_the_program_prints(tmp_path: Path) -> No
 def test_readme_points_at_what_exists() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_there_is_one_version_number() -> None:
+    """The package's; pyproject takes it from there, the citation has to follow."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert citation["version"] == bayes_icl.__version__
+    assert project["project"]["dynamic"] == ["version"] and citation["license"] == project["project"]["license"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "bayes_icl.__version__"}
+
+
+def test_the_commit_hooks_are_what_lint_runs() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    lint = (ROOT / "Makefile").read_text(encoding="utf-8").split("\nlint:")[1].split("\n\n")[0]
+    for hook in hooks:
+        assert hook["entry"].removeprefix(".venv/bin/").split()[0] in lint, hook["id"]
+    assert len(hooks) == lint.count("\n\t")
 
 
 @pytest.mark.parametrize("block", [b for b in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)])

@@ -51,7 +51,7 @@ def accumulation(curves: Curves, seed: int = 0) -> Accumulation:
 
     A head whose softmax scores do not change averages over examples, which makes A n/(n + c): steep at first, then
     flat. One that counts them makes n delta. The two look alike where c is large, so that a straight line is claimed
-    only if the last update under `pooling` is surely more than half the first.
+    only if the 95 % interval of the last update over the first, under `pooling`, lies above a half.
 
     none
         `constant` survives (within max(4 nats, 2 SE) of the best when a sequence is left out), or nothing varies.

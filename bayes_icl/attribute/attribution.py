@@ -29,8 +29,8 @@ class Attribution:
     effects
         The effects format.
     heads, ablation, repair
-        Tables: a row for every component, every set of heads taken away, every task. The last two are empty without
-        ablation, or where there is no update to take away.
+        Tables: a row for every component, every set of heads ablated, every task. The last two are empty without
+        ablation, or where there is no update to remove.
     facts
         By task: delta of the token attributed and of the whole answer (as `fit` gives it), and what adds up to it.
     """

@@ -1,4 +1,4 @@
-"""Figures of what heads write: shares of delta, effects against n and source, what ablation takes away.
+"""Figures of what heads write: shares of delta, effects against n and source, what ablation removes.
 
 Functions that take the tables and the Dataset of `attribute` with its JSON, `facts`, by task, and return a Figure.
 Effects are in nats, slopes in nats per example; intervals are over sequences. Where delta may be zero, shares of it
@@ -43,7 +43,7 @@ from bayes_icl.writing.style import (
 
 Facts = Mapping[str, Mapping[str, Any]]
 
-TAKEN = {"mean": "heads at their mean over episodes", "held": "heads held at their mean over shots"}
+ABLATED_WORDS = {"mean": "heads at their mean over episodes", "mean_over_shots": "heads mean-ablated over shots"}
 
 PARTS = {"heads": "head", "MLPs": "mlp", "rest": "rest"}
 
@@ -265,7 +265,7 @@ def ablation_figure(ablation: pd.DataFrame, facts: Facts, way: str, *, most: int
         "placebo set": {"marker": "o", "ms": 2.5, "lw": 0, "color": "0.45"},
         f"all of delta, {LEVEL_WORDS}": {"lw": 1.2, "color": GREEN},
     }
-    style.legend(figure, styles, ncols=2 * min(len(tasks), 2), title=f"{TAKEN[way]} ({_context(facts)})")
+    style.legend(figure, styles, ncols=2 * min(len(tasks), 2), title=f"{ABLATED_WORDS[way]} ({_context(facts)})")
     return titled(figure, "", "delta lost (nats per example)")
 
 
@@ -319,7 +319,7 @@ def cumulative_figure(table: pd.DataFrame, facts: Facts) -> Figure:
 def repair_figure(repair: pd.DataFrame, facts: Facts, way: str) -> Figure:
     """From the loss that direct effects predict for the top set to the loss there is, a panel a task.
 
-    Each bar starts where the one above ends: what the set's heads still write and what others make up for goes off the
+    Each bar starts where the one above ends: what the set's heads still write and what others repair goes off the
     predicted loss, or on it, where they lose as well. `repair` is repair.csv, of one way to take heads away.
     """
     figure, axes = style.panels(len(repair), 1.4, 0.5, sharey=True)
@@ -344,8 +344,8 @@ def repair_figure(repair: pd.DataFrame, facts: Facts, way: str) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.set_title(named_task(facts, row["task"]), loc="left", pad=3)
     readout = next(iter(facts.values()))["readout"]
-    title = f"{TAKEN[way]}\npredicted loss to loss found, {LEVEL_WORDS} ({readout})"
-    legend = "green: stays, or is made up for; pink: goes as well"
+    title = f"{ABLATED_WORDS[way]}\npredicted loss to loss found, {LEVEL_WORDS} ({readout})"
+    legend = "green: stays, or is repaired; pink: goes as well"
     return titled(figure, f"{title}\n{legend}", "delta lost (nats per example)")
 
 
@@ -407,7 +407,7 @@ def attribute_figures(out: Path) -> dict[str, Figure]:
             drawn[file_name(f"effects_{task}")] = effect_curves_figure(effects, table, facts, task)
             if "effect_by_source" in effects:
                 drawn[file_name(f"sources_{task}")] = source_map_figure(effects, table, facts, task)
-    for way in dict.fromkeys(ablation.way):
-        drawn[f"ablation_{way}"] = ablation_figure(ablation[ablation.way == way], facts, way)
-        drawn[f"repair_{way}"] = repair_figure(repair[repair.way == way], facts, way)
+    for way in dict.fromkeys(ablation.value):
+        drawn[f"ablation_{way}"] = ablation_figure(ablation[ablation.value == way], facts, way)
+        drawn[f"repair_{way}"] = repair_figure(repair[repair.value == way], facts, way)
     return drawn

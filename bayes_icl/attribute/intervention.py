@@ -27,11 +27,11 @@ from bayes_icl.mechanism.placebos import placebo_name, placebo_sets
 from bayes_icl.models.model import Model
 from bayes_icl.models.readouts import Vocabulary
 
-SINGLES = 12  # heads of the top set that are also taken away one by one
+SINGLES = 12  # heads of the top set that are also ablated one by one
 
 MEASURING_LEAST = 2  # sequences to measure on
 
-LOST = {"mean": "lost", "held": "lost_held"}
+LOST = {"mean": "lost", "mean_over_shots": "lost_over_shots"}
 """The column of heads.csv for a head ablated by itself, by way."""
 
 
@@ -88,7 +88,7 @@ def intervene(
         chosen = choose_top(slope_table(effects.isel(seq=CHOOSING), task, n_min, seed)[0], top, mean)
     norms = means.taken_norm(model.anatomy, episodes, effects["norm"].transpose("layer", "head").values.astype(float))
     if not chosen or 2 * len(chosen) > norms.size:
-        note = "nothing is taken away: it needs heads that write the update, as many others, and 4 sequences"
+        note = "nothing is ablated: it needs heads that write the update, as many others, and 4 sequences"
         return Intervention({"top": [], "note": note})
     sets: dict[str, Heads] = {"top": chosen}
     sets |= {placebo_name(i): heads for i, heads in enumerate(placebo_sets(norms, chosen, placebos, seed), 1)}
@@ -121,7 +121,7 @@ def _read_without(
     wanted = {name: [list(head) for head in heads] for name, heads in sets.items()}
     by_episode: Readings = []
     with tqdm(episodes, unit="seq", disable=not progress, dynamic_ncols=True) as bar:
-        bar.set_description(f"{task}: {len(sets)} sets of heads taken away in {len(TASK_MEANS)} ways")
+        bar.set_description(f"{task}: {len(sets)} sets of heads ablated in {len(TASK_MEANS)} ways")
         for episode in bar:
             name = f"ablation {episode.seq}/{task}"
             kept = parts.get(name) if parts else None
@@ -213,7 +213,7 @@ def _ablation_rows(
     """Rows of ablation.csv: by way, without any ablation and then without each set."""
 
     def row(way: str, name: str, heads: Heads, *read: Any) -> dict[str, Any]:
-        about = {"task": measured.task, "way": way, "set": name, "heads": " ".join(map(name_of, heads))}
+        about = {"task": measured.task, "value": way, "set": name, "heads": " ".join(map(name_of, heads))}
         size = {"n_heads": len(heads), "norm": float(sum(norms[head] for head in heads)), "n_seqs": len(by_episode)}
         return {**about, **size, **measured.numbers(heads, *read)}
 
@@ -232,7 +232,7 @@ def _repair_row(measured: _Measured, way: str, by_episode: Readings) -> dict[str
     slopes = {key: measured.slope([one[way]["top"][key] for one in by_episode]) for key in keys}
     moves = {"predicted": slopes.pop("taken"), **slopes}
     moves["lost"] = measured.slope(measured.log_odds - [one[way]["top"]["log_odds"] for one in by_episode])
-    return {"task": measured.task, "way": way, **flat({name: t_interval(x) for name, x in moves.items()})}
+    return {"task": measured.task, "value": way, **flat({name: t_interval(x) for name, x in moves.items()})}
 
 
 def _head_columns(
@@ -254,5 +254,5 @@ def _log_odds_read(measured: _Measured, sets: Mapping[str, Heads], by_episode: R
     """What was read, dims task, way, set, seq, shot."""
     read = [[[one[way][name]["log_odds"] for one in by_episode] for name in sets] for way in TASK_MEANS]
     shots = measured.effects.shot.values
-    coords = {"way": list(TASK_MEANS), "set": list(sets), "seq": measured.seqs, "shot": shots}
-    return xr.DataArray(read, coords, ("way", "set", "seq", "shot")).expand_dims(task=[measured.task])
+    coords = {"value": list(TASK_MEANS), "set": list(sets), "seq": measured.seqs, "shot": shots}
+    return xr.DataArray(read, coords, ("value", "set", "seq", "shot")).expand_dims(task=[measured.task])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from bayes_icl.core.schemas import INTERVAL, Column, Table, columns
 
+VALUES = ("mean", "mean_over_shots")
+
 HEADS = Table(
     "heads",
     "A row for each component. The heads come first, then MLPs, embedding, biases and entropy, last their sum.",
@@ -32,7 +34,9 @@ HEADS = Table(
         Column("slope_examples", "part of the slope written from earlier examples"),
         Column("top", "among those ablated", "flag"),
         Column("lost", "what goes when it alone is mean-ablated, shot by shot", ends=INTERVAL),
-        Column("lost_held", "what goes when it alone is mean-ablated over shots", ends=INTERVAL),
+        Column(
+            "lost_over_shots", "what goes when it alone is mean-ablated over shots", ends=INTERVAL, formerly="lost_held"
+        ),
     ),
 )
 
@@ -41,7 +45,9 @@ ABLATION = Table(
     "A row for each set of heads ablated.",
     (
         Column("task", "which", "text"),
-        Column("way", "mean (shot by shot) or held (over shots too)", "text"),
+        Column(
+            "value", "ablation value: mean (shot by shot) or mean_over_shots", "text", formerly="way", values=VALUES
+        ),
         Column("set", "none, top, placebo 1, ..., or one head", "text"),
         Column("heads", "those of the set", "text"),
         Column("n_heads", "how many", "count"),
@@ -58,7 +64,9 @@ REPAIR = Table(
     "A row for each task and way of ablation: from what goes with the top heads to what is lost.",
     (
         Column("task", "which", "text"),
-        Column("way", "as in ablation.csv", "text"),
+        Column(
+            "value", "ablation value: mean (shot by shot) or mean_over_shots", "text", formerly="way", values=VALUES
+        ),
         Column("predicted", "direct effects that go", ends=INTERVAL),
         *columns("other_heads mlps norm", "what other heads, MLPs, the norm and rivals change", ends=INTERVAL),
         Column("lost", "what is lost", ends=INTERVAL),

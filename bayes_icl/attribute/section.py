@@ -13,10 +13,11 @@ from bayes_icl.writing.blocks import Explorer, Heading, Section, Shown, Tabled, 
 from bayes_icl.writing.head_map import head_map
 from bayes_icl.writing.interactive import as_html
 from bayes_icl.writing.numbers import Quotes, named_task
-from bayes_icl.writing.stage import Found, Missing
+from bayes_icl.writing.stage import Missing, StageOutputs
 
 
-def heads_section(found: Found, quotes: Quotes) -> Section:
+def heads_section(found: StageOutputs, quotes: Quotes) -> Section:
+    """Section on the heads that write the update, and what goes with them."""
     title = "Which heads write the update"
     if "attribute" not in found.folder:
         return Section("heads", title, [found.missing["attribute"]])
@@ -41,8 +42,8 @@ def heads_section(found: Found, quotes: Quotes) -> Section:
             Shown(file_name(f"heads_effects_{task}"), f"{named}: effects of the heads of largest slope against n."),
             Shown(file_name(f"heads_sources_{task}"), f"{named}: what heads write, by the token that they attend to."),
         ]
-    blocks.append(Heading("Heads taken away", "heads-taken"))
-    for way, words in (("held", "held at their mean over shots"), ("mean", "at their mean shot by shot")):
+    blocks.append(Heading("Heads ablated", "heads-ablated"))
+    for way, words in (("mean_over_shots", "mean-ablated over shots"), ("mean", "mean-ablated shot by shot")):
         blocks += [
             Shown(f"heads_ablation_{way}", f"Delta lost with the top heads {words}, beside placebo sets."),
             Shown(f"heads_repair_{way}", f"From what was to go to what went, heads {words}."),
@@ -55,5 +56,5 @@ def heads_section(found: Found, quotes: Quotes) -> Section:
     elif not found.settings("attribute").get("ablate", True):
         settings = found.settings("attribute") | {"ablate": True}
         command = f"{command_of('attribute', settings, AttributeSettings())} --force"
-        blocks.append(Missing("attribute", "no heads were taken away, so the effects are direct effects only", command))
+        blocks.append(Missing("attribute", "no heads were ablated, so the effects are direct effects only", command))
     return Section("heads", title, blocks)

@@ -22,16 +22,16 @@ from bayes_icl.writing.numbers import Quotes, code, plain, token_words
 
 MOSTLY = 0.5  # attention on examples from which a head is said to attend to them
 
-TAKEN = {
-    "held": "held at their mean over episodes and shots",
-    "mean": "at their mean over episodes, shot by shot",
+ABLATED_WORDS = {
+    "mean_over_shots": "mean-ablated over episodes and shots",
+    "mean": "mean-ablated over episodes, shot by shot",
 }
 
-UNCLEAR = "delta's interval has zero in it: there is no update to share out, and nothing is taken away"
+UNCLEAR = "delta's interval has zero in it: there is no update to share out, and nothing is ablated"
 
 
 def summarise_heads(out: Path) -> str:
-    """Text for people: what writes delta on each task, and what goes when the top heads are taken away.
+    """Text for people: what writes delta on each task, and what goes when the top heads are ablated.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def standing_out(heads: pd.DataFrame, quotes: Quotes) -> str:
     own = heads[heads.kind == "head"]
     standing = own[own.stands_out.astype(bool)]
     text = (
-        f"{quotes.count('standing', len(standing))} of {quotes.count('n_heads', len(own))} heads stand out (surely "
+        f"{quotes.count('standing', len(standing))} of {quotes.count('n_heads', len(own))} heads stand out ("
         f"more than {quotes.count('least_share', 100 * LEAST_SHARE, 'g')} % of delta, for or against it)"
     )
     if not len(standing):
@@ -138,17 +138,17 @@ def standing_out(heads: pd.DataFrame, quotes: Quotes) -> str:
 
 
 def _taken_away(facts: Mapping[str, Any], ablation: pd.DataFrame, repair: pd.DataFrame, quotes: Quotes) -> list[str]:
-    """What goes with the top heads, in both ways of taking them away, and who makes up for it."""
+    """What goes with the top heads, in both ways of ablating them, and self-repair."""
     q, first = quotes.under("taken"), ablation[ablation.set == "top"].iloc[0]
     lines = [
-        f"taken away, of heads those that write most: {q.count('n_heads', first.n_heads)} ({first['heads']}), chosen "
+        f"ablated, of heads those that write most: {q.count('n_heads', first.n_heads)} ({first['heads']}), chosen "
         f"on every other sequence; on the other {q.count('n_seqs', first.n_seqs)}, of delta "
         f"{q.number('delta_here', facts['delta_measured']['mean'])}, what they write is {q.columns(first, 'direct')}"
     ]
-    for way in TAKEN:
-        q, own = quotes.under("taken", way), ablation[ablation.way == way]
+    for way in ABLATED_WORDS:
+        q, own = quotes.under("taken", way), ablation[ablation.value == way]
         top, clean = (own[own.set == name].iloc[0] for name in ("top", "none"))
-        mended, placebo = repair[repair.way == way].iloc[0], own[are_placebos(own.set)]
+        mended, placebo = repair[repair.value == way].iloc[0], own[are_placebos(own.set)]
         norms = {
             "placebo_norm_least": placebo.norm.min(),
             "placebo_norm_most": placebo.norm.max(),
@@ -171,14 +171,14 @@ def _taken_away(facts: Mapping[str, Any], ablation: pd.DataFrame, repair: pd.Dat
 def lost_with_top(facts: Mapping[str, Any], ablation: pd.DataFrame, way: str, quotes: Quotes) -> str:
     """What of delta is lost with the top heads of one task."""
     q = quotes.under("taken", way)
-    top = ablation[(ablation.way == way) & (ablation.set == "top")].iloc[0]
+    top = ablation[(ablation.value == way) & (ablation.set == "top")].iloc[0]
     share = q.percent("share_lost", top.lost / facts["delta_measured"]["mean"])
-    return f"{TAKEN[way]}: {q.columns(top, 'lost')} is lost ({share})"
+    return f"{ABLATED_WORDS[way]}: {q.columns(top, 'lost')} is lost ({share})"
 
 
 def lost_with_placebos(facts: Mapping[str, Any], ablation: pd.DataFrame, way: str, quotes: Quotes) -> str:
     """How many placebo sets of one task lose as much as its top heads, and what they lose on average."""
-    q, own = quotes.under("taken", way), ablation[ablation.way == way]
+    q, own = quotes.under("taken", way), ablation[ablation.value == way]
     beyond, n_sets = placebo_rank(own, way, facts["delta_measured"]["mean"])
     mean = q.number("placebo_mean", own[are_placebos(own.set)].lost.mean())
     sets = f"{q.count('placebos_beyond', beyond)} of {q.count('placebos', n_sets)} placebo sets"
@@ -200,7 +200,8 @@ def writers_sentence(
     if len(ablation):
         n_heads = q.under("taken").count("n_heads", ablation[ablation.set == "top"].n_heads.iloc[0])
         lost = [
-            f"{lost_with_top(facts, ablation, way, q)}; {lost_with_placebos(facts, ablation, way, q)}" for way in TAKEN
+            f"{lost_with_top(facts, ablation, way, q)}; {lost_with_placebos(facts, ablation, way, q)}"
+            for way in ABLATED_WORDS
         ]
         sentences.append(f"Of those that write most ({n_heads}), {'; '.join(lost)}")
     return f"{code(task)} ({of}): {'. '.join(sentences)}."

@@ -28,9 +28,9 @@ class AttributeSettings:
     model: str = ""
     """The model that the curves were collected from, if it is now somewhere else; its weights must be the same."""
     top: int = 0
-    """How many heads the intervention takes away; 0 takes as many as write half of what all heads write."""
+    """How many heads the intervention ablates; 0 takes as many as write half of what all heads write."""
     placebos: int = 20
-    """Random sets of heads of the same number and norm, taken away for comparison."""
+    """Random sets of heads of the same number and norm, ablated for comparison."""
     ablate: bool = True
     """Take heads away and collect again: most of the time."""
     by_source: bool = True

@@ -11,7 +11,7 @@ from scipy.special import ndtr
 
 from bayes_icl.core.intervals import TAILS
 
-LEAST_SHARE, SURE = 0.05, 0.95  # a head stands out that surely writes more than this share of delta
+LEAST_SHARE, SURE = 0.05, 0.95  # share of delta that a head which stands out exceeds, and with which probability
 
 NULL_WEIGHT = 10.0  # of the Dirichlet prior on no effect; 1 on every other width, as in Stephens (2017)
 

@@ -105,7 +105,7 @@ def head_table(
         `delta_weights` are taken as known. The slopes of a task add up to the posterior mean of delta, which is the row
         "all". Beside it, free of any law, `rise`: the effect at the last shot less that at n_min, nats. Heads have
         besides: `pooled`, `false_sign`, `stands_out` (`pool_heads`), `accumulation`, `delta`, `c` (`accumulation`)
-        and `attention` at the last shot. `slope_examples`, `top`, `lost` and `lost_held` are empty here.
+        and `attention` at the last shot. `slope_examples`, `top`, `lost` and `lost_over_shots` are empty here.
 
     Raises
     ------
@@ -161,7 +161,7 @@ def join_columns(tables: Sequence[pd.DataFrame], *columns: Sequence[pd.DataFrame
     for table, *more in zip(tables, *(own for own in columns if own)):
         wide.append(pd.concat([table, *(own.reindex(table.index) for own in more)], axis=1))
     heads = pd.concat([table.reindex(columns=HEADS.names) for table in wide], ignore_index=True)
-    return heads.assign(accumulation=heads.accumulation.fillna(""), top=heads.top.eq(True))
+    return heads.assign(accumulation=heads.accumulation.astype(object).fillna(""), top=heads.top.eq(True))
 
 
 def slope_table(effects: xr.Dataset, task: str, n_min: int, seed: int) -> tuple[pd.DataFrame, list[Curves]]:

@@ -13,14 +13,14 @@ from bayes_icl.attribute.section import heads_section
 from bayes_icl.attribute.settings import AttributeSettings
 from bayes_icl.writing.blocks import Section
 from bayes_icl.writing.numbers import Quotes
-from bayes_icl.writing.stage import Found, Stage
+from bayes_icl.writing.stage import Stage, StageOutputs
 
 
-def _figures(found: Found) -> Mapping[str, Figure]:
+def _figures(found: StageOutputs) -> Mapping[str, Figure]:
     return {f"heads_{name}": figure for name, figure in attribute_figures(found.folder["attribute"]).items()}
 
 
-def _sections(found: Found, quotes: Quotes) -> list[tuple[int, Section]]:
+def _sections(found: StageOutputs, quotes: Quotes) -> list[tuple[int, Section]]:
     return [(50, heads_section(found, quotes))]
 
 

@@ -20,7 +20,7 @@ from bayes_icl.writing.tables import (
 
 
 def heads_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most: int = SEVERAL) -> PaperTable:
-    """Components of one task; shown are the heads of the largest slopes, and those taken away.
+    """Components of one task; shown are the heads of the largest slopes, and those ablated.
 
     Parameters
     ----------
@@ -38,16 +38,16 @@ def heads_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most: 
         f"heads_{file_name(task)}",
         f"Heads that write the update on {task}",
         f"{named}: the heads of the largest slopes, nats per example, with {LEVEL_WORDS} intervals over sequences, and "
-        "their shares of delta; whether a head surely writes a material part of it, how its effect grows, its "
-        "attention to examples at the last shot, and what of delta is lost if this head alone is held at its mean. "
-        "Asterisk: among those taken away. The CSV has all components.",
+        "their shares of delta; whether a head stands out, how its effect grows, its attention to examples at the last "
+        "shot, and what of delta is lost if this head alone is mean-ablated over shots. "
+        "Asterisk: among those ablated. The CSV has all components.",
         "heads.csv",
         own,
         (
             columns.Column("head", _starred, number=False),
             *columns.shown(HEADS, "slope .4f"),
             *(columns.shown(HEADS, "share .0%") if clear else []),
-            *columns.shown(HEADS, "stands_out; accumulation; attention .2f; lost if held = lost_held .4f"),
+            *columns.shown(HEADS, "stands_out; accumulation; attention .2f; lost_over_shots .4f"),
         ),
         shown.sort_values("slope", key=abs, ascending=False).head(2 * most),
     )
@@ -66,7 +66,7 @@ def ablation_table(ablation: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTab
         The JSON of `attribute`: delta of the sequences measured.
     """
     rows = []
-    for (task, way), own in ablation.groupby(["task", "way"], sort=False):
+    for (task, way), own in ablation.groupby(["task", "value"], sort=False):
         here, placebo = facts[task]["delta_measured"]["mean"], own[are_placebos(own["set"])].lost
         beyond, n_sets = placebo_rank(own, way, here)
         row = own[own["set"] == "top"].iloc[0].to_dict()
@@ -74,16 +74,16 @@ def ablation_table(ablation: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTab
         rows.append(row | spread | {"share": row["lost"] / here, "as_much": f"{beyond} of {n_sets}"})
     return PaperTable(
         "ablation",
-        "The top heads taken away",
+        "The top heads ablated",
         f"What of delta (nats per example, {LEVEL_WORDS} intervals over the sequences that the heads were not chosen "
-        "on) is lost with the top heads at their mean, shot by shot (mean) or over shots too (held): beside it what "
-        "they write directly, what of that goes, delta fitted again, and placebo sets of other heads of the same "
-        "number and norm: how many lose as much, and what they lose, on average and from least to most. The CSV has "
-        "every set." + _tokens(facts),
+        "on) is lost with the top heads mean-ablated, shot by shot (mean) or over shots too (mean_over_shots): beside "
+        "it what they write directly, what of that goes, delta fitted again, and placebo sets of other heads of the "
+        "same number and norm: how many lose as much, and what they lose, on average and from least to most. The CSV "
+        "has every set." + _tokens(facts),
         "ablation.csv",
         ablation,
         (
-            *columns.shown(ABLATION, "task; way; heads = n_heads; they write = direct; of it goes = predicted; lost"),
+            *columns.shown(ABLATION, "task; value; heads = n_heads; they write = direct; of it goes = predicted; lost"),
             columns.number("share", "share", ".0%"),
             *columns.shown(ABLATION, "delta again = delta"),
             columns.Column("placebos as much", lambda row: row.as_much),
@@ -109,10 +109,10 @@ def repair_table(repair: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTable:
     """From what goes with the top heads to what is lost, from repair.csv; `facts` as in `ablation_table`."""
     return PaperTable(
         "repair",
-        "Who makes up for the top heads",
-        "What goes with the top heads, less what other heads, MLPs, and the final norm and the other tokens make up "
-        f"for, is what is lost of delta: nats per example, {LEVEL_WORDS} intervals over sequences." + _tokens(facts),
+        "Self-repair of the top heads",
+        "What goes with the top heads, less what other heads, MLPs, and the final norm and the other tokens repair "
+        f", is what is lost of delta: nats per example, {LEVEL_WORDS} intervals over sequences." + _tokens(facts),
         "repair.csv",
         repair,
-        (*columns.shown(REPAIR, "task; way; goes = predicted; other_heads; MLPs = mlps; norm, rivals = norm; lost"),),
+        (*columns.shown(REPAIR, "task; value; goes = predicted; other_heads; MLPs = mlps; norm, rivals = norm; lost"),),
     )

@@ -139,9 +139,9 @@ def confuse(
                 "noise": noise,
                 "n_seqs": n_seqs,
                 "averaged": averaged,
-                "named": verdict.named or "none",
+                "selected": verdict.selected or "none",
                 # No update on average is one kind, whichever law without a mean update predicts best.
-                "named_kind": "constant" if verdict.verdict == "no_update" else kind_of(verdict.named or "none"),
+                "selected_kind": "constant" if verdict.verdict == "no_update" else kind_of(verdict.selected or "none"),
                 "verdict": verdict.verdict,
             }
         )

@@ -86,7 +86,7 @@ def recovery_figure(coverage: pd.DataFrame) -> Figure:
 
 @styled
 def confusion_figure(confusion: pd.DataFrame) -> Figure:
-    """The kind of law named, and the verdict, by true law: shares of simulations over three kinds of noise.
+    """The kind of law selected, and the verdict, by true law: shares of simulations over three kinds of noise.
 
     `confusion` is confusion.csv.
     """
@@ -95,7 +95,7 @@ def confusion_figure(confusion: pd.DataFrame) -> Figure:
     truths = list(dict.fromkeys(own.truth))
     figure, axes = new_figure(len(sizes), 2, 1.55 * len(sizes) + 0.4, width=2 * COLUMN)
     columns = {
-        "named_kind": ["constant", "additive", "curved", "change-point"],
+        "selected_kind": ["constant", "additive", "curved", "change-point"],
         "verdict": ["no_update", "supported", "rejected", "undecided", "refused"],
     }
     for row, n_seqs in zip(axes, sizes):
@@ -108,9 +108,9 @@ def confusion_figure(confusion: pd.DataFrame) -> Figure:
                 100 * share, ax=ax, annot=True, fmt=".0f", cbar=False, cmap="Blues", vmin=0, vmax=100, lw=0.5,
                 annot_kws={"fontsize": 7},
             )  # fmt: skip
-            what = "law named" if column == "named_kind" else "verdict on additive"
+            what = "law selected" if column == "selected_kind" else "verdict on additive"
             ax.set_title(f"{what}, {n_seqs} sequences (%)", loc="left", pad=3)
-            ax.set(xlabel="", ylabel="truth" if column == "named_kind" else "")
+            ax.set(xlabel="", ylabel="truth" if column == "selected_kind" else "")
             ax.tick_params(axis="x", rotation=20, length=0)
             ax.tick_params(axis="y", rotation=0, length=0)
             if column == "verdict":

@@ -24,7 +24,7 @@ class Bounds:
     coverage_low, coverage_high
         Of intervals of additive's delta and the power law's a (alarm in 0.5 % of sound runs each).
     right_kind
-        Least share of simulations in which the kind of law named is the true one.
+        Least share of simulations in which the kind of law selected is the true one.
     additive_rejected
         Largest share of additive truths whose verdict is rejected.
     control_p
@@ -90,9 +90,9 @@ def outcomes(tables: dict[str, pd.DataFrame], settings: CalibrateSettings, bound
     confusion = tables["confusion"]
     full = confusion[(confusion.n_seqs == settings.n_seqs) & ~confusion.averaged]
     # Every truth and noise counts alike, however many simulations it has.
-    share = full.assign(right=full.kind == full.named_kind).groupby(["truth", "noise"]).right.mean().mean()
+    share = full.assign(right=full.kind == full.selected_kind).groupby(["truth", "noise"]).right.mean().mean()
     check(
-        f"kind of law named is the true one ({len(full)} simulations)",
+        f"kind of law selected is the true one ({len(full)} simulations)",
         *(share, f"at least {bounds.right_kind}", share >= bounds.right_kind),
     )
     additive = full[full.truth == "additive"]

@@ -67,7 +67,8 @@ CONFUSION = Table(
         Column("noise", "level, walk or both", "text"),
         Column("n_seqs", "sequences", "count"),
         Column("averaged", "whether it is the control whose probabilities were averaged before the fit", "flag"),
-        *columns("named named_kind", "the simplest law that survives, and its kind", "text"),
+        Column("selected", "the simplest law that survives, and its kind", "text", formerly="named"),
+        Column("selected_kind", "the simplest law that survives, and its kind", "text", formerly="named_kind"),
         Column("verdict", "on `additive`", "text"),
     ),
 )

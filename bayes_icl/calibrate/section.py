@@ -9,10 +9,11 @@ from bayes_icl.calibrate.tables import calibration_table
 from bayes_icl.core.intervals import LEVEL_WORDS
 from bayes_icl.writing.blocks import Section, Shown, Tabled, Text
 from bayes_icl.writing.numbers import Quotes
-from bayes_icl.writing.stage import Found
+from bayes_icl.writing.stage import StageOutputs
 
 
-def calibration_section(found: Found, quotes: Quotes) -> Section:
+def calibration_section(found: StageOutputs, quotes: Quotes) -> Section:
+    """Section on what the fits make of curves whose law is known."""
     blocks: list[Any] = []
     if "calibrate" in found.folder:
         outcomes, settings = found.tables["calibrate"]["outcomes"], found.settings("calibrate")

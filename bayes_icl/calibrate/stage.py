@@ -19,7 +19,7 @@ from bayes_icl.core.outputs import problem_of
 from bayes_icl.core.provenance import read_record
 from bayes_icl.writing.blocks import Section
 from bayes_icl.writing.numbers import Quotes
-from bayes_icl.writing.stage import Found, Missing, Stage
+from bayes_icl.writing.stage import Missing, Stage, StageOutputs
 
 READ = ("outcomes", "ranks", "rank_tests", "recovery", "confusion")  # tables that the page is made from
 SETTINGS = {"n_seqs": int, "n_shots": int, "sims": int, "gain": int | float, "hypotheses": list}
@@ -40,7 +40,7 @@ def _record(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _gather(found: Found, named: Path | None) -> None:
+def _gather(found: StageOutputs, named: Path | None) -> None:
     """Take the calibration of the curves' size, or another, which the page then says."""
     n_seqs, n_shots = (max(size, LEAST[name]) for name, size in zip(("n_seqs", "n_shots"), found.sizes))
     command = f"python -m bayes_icl.calibrate --n-seqs {n_seqs} --n-shots {n_shots}"
@@ -74,12 +74,12 @@ def _gather(found: Found, named: Path | None) -> None:
         found.missing["calibrate"] = Missing("calibrate", "run for curves of another size", command)
 
 
-def _figures(found: Found) -> Mapping[str, Figure]:
+def _figures(found: StageOutputs) -> Mapping[str, Figure]:
     drawn = calibration_figures(found.folder["calibrate"])
     return {f"calibration_{name}": figure for name, figure in drawn.items()}
 
 
-def _sections(found: Found, quotes: Quotes) -> list[tuple[int, Section]]:
+def _sections(found: StageOutputs, quotes: Quotes) -> list[tuple[int, Section]]:
     return [(40, calibration_section(found, quotes))]
 
 

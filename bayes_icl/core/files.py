@@ -7,7 +7,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +88,7 @@ def beside(path: Path, end: str) -> Path:
     return path.with_name(f"{path.name.removesuffix('.nc')}.{end}")
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A table that a command wrote, names as they are: a task may be called null, or 7."""
-    names = dict.fromkeys(("task", "readout", "hypothesis", "named"), str)
+def read_table(path: Path, text: Iterable[str] = ("task", "readout", "hypothesis")) -> pd.DataFrame:
+    """A table that a command wrote; in columns of text names are as they are: a task may be called null, or 7."""
+    names = dict.fromkeys(text, str)
     return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])

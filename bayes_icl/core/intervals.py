@@ -31,6 +31,8 @@ class Interval(NamedTuple):
 
         Parameters
         ----------
+        row
+            A row as pandas gives it, or a mapping.
         mean, low, high
             Columns; the ends are those with ``_low`` and ``_high`` if none are named.
         """
@@ -38,7 +40,7 @@ class Interval(NamedTuple):
         return cls(*(row[name] if hasattr(row, "keys") else getattr(row, name) for name in columns))
 
     def excludes(self, value: float) -> bool:
-        """Whether the value is surely another; False without an interval."""
+        """Whether a value lies outside the interval; False without an interval."""
         return self.low > value or self.high < value
 
     def words(self, write: Callable[[float], str]) -> str:

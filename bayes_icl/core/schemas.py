@@ -44,6 +44,8 @@ class Column:
         The name in files of before, which are still read.
     optional
         Whether some runs do not write it.
+    values
+        All that it may hold, where these are few.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Column:
     written: str = ""
     formerly: str = ""
     optional: bool = False
+    values: Sequence[str] = ()
 
     @property
     def names(self) -> list[str]:
@@ -105,6 +108,7 @@ class Table:
                 required=not column.optional,
                 coerce=KINDS[column.kind] is not None,
                 description=column.meaning,
+                checks=pa.Check.isin(list(column.values)) if column.values else None,
             )
             for column in self.columns
             for name in column.names
@@ -141,7 +145,8 @@ class Table:
         ValueError
             It lacks a column, or one of its columns is of another kind.
         """
-        table = read_table(path)
+        text = [column for column in self.columns if column.kind == "text"]
+        table = read_table(path, {name for column in text for name in (column.name, column.written, column.formerly)})
         for take in (lambda column: column.written, lambda column: column.formerly):
             back = {there: here for here, there in self._renamed(take).items()}
             table = table.rename(columns={there: here for there, here in back.items() if here not in table})

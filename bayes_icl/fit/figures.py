@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from bayes_icl.core.files import file_name
 from bayes_icl.core.intervals import LEVEL, LEVEL_WORDS, TAILS, t_interval
 from bayes_icl.curves import Curves, select
-from bayes_icl.fit.outputs import COMPARISON, SENSITIVITY, fit_file
+from bayes_icl.fit.outputs import COMPARISON, SENSITIVITY, fit_file, read_verdicts
 from bayes_icl.hypotheses.law import HYPOTHESES, label_of
 from bayes_icl.inference.survival import SLACK_NATS
 from bayes_icl.writing import style
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 
 def shown_hypotheses(verdict: Mapping[str, Any]) -> list[str]:
-    """Those that get a panel or line of their own: laws of few parameters, the ceiling, and the one named."""
-    shown = [name for name, h in HYPOTHESES.items() if not h.in_nats or name == verdict["named"]]
-    return list(dict.fromkeys([*shown, verdict["named"]])) if verdict["named"] else shown
+    """Those that get a panel or line of their own: laws of few parameters, the ceiling, and the one selected."""
+    shown = [name for name, h in HYPOTHESES.items() if not h.in_nats or name == verdict["selected"]]
+    return list(dict.fromkeys([*shown, verdict["selected"]])) if verdict["selected"] else shown
 
 
 def plot_curves(curves: Curves, inference: az.InferenceData, ax: Axes, *, name: str) -> Axes:
@@ -56,7 +56,7 @@ def plot_curves(curves: Curves, inference: az.InferenceData, ax: Axes, *, name: 
 
 
 def plot_updates(curves: Curves, inferences: Mapping[str, az.InferenceData], ax: Axes, *, named: str | None) -> Axes:
-    """Mean update L(n) - L(n-1) against n with t-intervals, and what `additive` and the named hypothesis predict."""
+    """Mean update L(n) - L(n-1) against n with t-intervals, and what `additive` and the selected hypothesis predict."""
     n, (mean, low, high) = curves.shots[1:], t_interval(np.diff(curves.log_odds, axis=1))
     ax.axhline(0, **ZERO)
     bars, label = [mean - low, high - mean], f"data, {LEVEL_WORDS} interval"
@@ -133,7 +133,7 @@ def updates_figure(
     """One panel a task."""
     figure, axes = style.new_figure(len(tasks), 1, 1.5 * len(tasks) + 0.5, sharex=True)
     for ax, (task, (curves, inferences)) in zip(axes.flat, tasks.items()):
-        plot_updates(curves, inferences, ax, named=verdicts[task]["named"])
+        plot_updates(curves, inferences, ax, named=verdicts[task]["selected"])
         title = f"{style.title_of_curves(curves)}: additive {verdicts[task]['verdict']}"
         ax.set_title(title, loc="left", pad=3, fontsize=7)
     return titled(figure, "", style.EXAMPLES, "update L(n) \u2212 L(n\u22121) (nats)")
@@ -199,7 +199,7 @@ def delta_figure(
 
 @styled
 def sensitivity_figure(table: pd.DataFrame) -> Figure:
-    """The verdict on every task (rows) under every setting (columns), with the law that is named.
+    """The verdict on every task (rows) under every setting (columns), with the law that is selected.
 
     `table` is sensitivity.csv.
     """
@@ -221,7 +221,7 @@ def sensitivity_figure(table: pd.DataFrame) -> Figure:
         x, y = settings.index(row.setting), len(tasks) - 1 - tasks.index(row.task)
         colour = style.verdict_colour(row.verdict)
         ax.add_patch(Rectangle((x - 0.48, y - 0.45), 0.96, 0.9, color=colour, alpha=0.35, lw=0))
-        named = row.named if isinstance(row.named, str) else ""
+        named = row.selected if isinstance(row.selected, str) else ""
         ax.text(x, y, f"{row.verdict}\n{named}", ha="center", va="center", fontsize=6, color=INK)
     ax.set_xticks(range(len(settings)), settings)
     ax.set_yticks(range(len(tasks)), tasks[::-1])
@@ -242,7 +242,7 @@ def fit_figures(dataset: xr.Dataset, out: Path) -> dict[str, Figure]:
     """The figures by name, all of them from the curves and the folder of the fits."""
     import arviz as az
 
-    verdicts = json.loads((out / "verdict.json").read_text())
+    verdicts = read_verdicts(out)
     shown = {
         task: select(dataset, task, verdict["readout"]).since(verdict["n_min"]) for task, verdict in verdicts.items()
     }

@@ -141,7 +141,7 @@ def fit_curves(
         if engine == "auto":
             for i, case in enumerate(cases):
                 if case.headline and scores[i]:
-                    named = judge(case.curves, list(scores[i].values())).named
+                    named = judge(case.curves, list(scores[i].values())).selected
                     for name in sorted({"additive", named or "additive"} & {n for n in scores[i] if i not in anew[n]}):
                         shown[name].append(i)
         nuts = [name for name in hypotheses if anew[name] or shown[name]]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,7 +66,7 @@ SENSITIVITY = Table(
         Column("priors", "stated, halved or doubled", "text"),
         Column("noise", "normal or student", "text"),
         Column("verdict", "on `additive`", "text"),
-        Column("named", "the simplest survivor; of equals the best", "text"),
+        Column("selected", "the simplest survivor; of equals the best", "text", formerly="named"),
         Column("delta", "under `additive`, nats per example", ends=POSTERIOR),
         Column("seqs_needed", "sequences to decide, when undecided"),
         Column("headline", "whether this is the setting of the verdict", "flag"),
@@ -98,7 +101,7 @@ TABLES = {table.name: table for table in (COMPARISON, SENSITIVITY, CHECKS, ENGIN
 
 
 def comparison_table(scores: Sequence[Score]) -> pd.DataFrame:
-    """One row per task, readout, n_min and hypothesis, with the columns of `COMPARISON`, then its parameters' means and intervals.
+    """One row per task, readout, n_min and hypothesis: the columns of `COMPARISON`, parameters' means and intervals.
 
     Differences are to the best rival, negative when worse, nats; `gap_to_freeform` is to the ceiling.
     """
@@ -157,7 +160,7 @@ def sensitivity_table(verdicts: Mapping[str, dict]) -> pd.DataFrame:
             rows.append(
                 {
                     "task": task,
-                    **{name: verdict[name] for name in ("readout", "n_min", "priors", "noise", "verdict", "named")},
+                    **{name: verdict[name] for name in ("readout", "n_min", "priors", "noise", "verdict", "selected")},
                     **{f"delta_{name}": value for name, value in delta.items()},
                     "seqs_needed": verdict["seqs_needed"],
                     "headline": verdict is headline,
@@ -169,3 +172,18 @@ def sensitivity_table(verdicts: Mapping[str, dict]) -> pd.DataFrame:
 def fit_file(task: str, hypothesis: str) -> str:
     """The name of a fit's file."""
     return f"{file_name(task)}__{hypothesis}.nc"
+
+
+def verdicts_of(content: Any) -> Any:
+    """Verdicts from the content of verdict.json, names of before made those of now.
+
+    Files of before say ``named`` where this version says ``selected``.
+    """
+    if isinstance(content, dict):
+        return {{"named": "selected"}.get(key, key): verdicts_of(value) for key, value in content.items()}
+    return [verdicts_of(one) for one in content] if isinstance(content, list) else content
+
+
+def read_verdicts(out: Path) -> dict[str, dict[str, Any]]:
+    """Verdicts by task, from the folder of the fits."""
+    return verdicts_of(json.loads((out / "verdict.json").read_text(encoding="utf-8")))

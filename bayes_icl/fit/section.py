@@ -10,10 +10,11 @@ from bayes_icl.fit import tables
 from bayes_icl.fit.sentences import engines_agree, left_aside, pooled_sentences
 from bayes_icl.writing.blocks import Section, Shown, Tabled, Text
 from bayes_icl.writing.numbers import Quotes
-from bayes_icl.writing.stage import Found
+from bayes_icl.writing.stage import StageOutputs
 
 
-def fit_sections(found: Found, quotes: Quotes) -> list[Section]:
+def fit_sections(found: StageOutputs, quotes: Quotes) -> list[Section]:
+    """Sections on verdicts, delta, laws compared and the checks of the fits."""
     if "fit" not in found.folder:
         return [Section("verdicts", "Verdicts", [found.missing["fit"]])]
     own, verdicts, q = found.tables["fit"], found.facts["fit"], quotes.under("fit")
@@ -23,7 +24,9 @@ def fit_sections(found: Found, quotes: Quotes) -> list[Section]:
             "delta",
             f"Delta under additive: posterior density, mean and {LEVEL_WORDS} interval, by task, with the verdict.",
         ),
-        Shown("updates", "Mean update by number of examples, and what additive and the law that is named make of it."),
+        Shown(
+            "updates", "Mean update by number of examples, and what additive and the law that is selected make of it."
+        ),
     ]
     pooled = found.folder["fit"] / "pooled.json"
     if pooled.exists():
@@ -44,7 +47,7 @@ def fit_sections(found: Found, quotes: Quotes) -> list[Section]:
     agree = engines_agree(own["engines"], comparison)
     engines = [q.all_in(f"engines.{i}", line) for i, line in enumerate(agree)]
     sensitive: list[Any] = [
-        Shown("sensitivity", "The verdict on every task under every setting, and the law that is named."),
+        Shown("sensitivity", "The verdict on every task under every setting, and the law that is selected."),
         Tabled(tables.sensitivity_table(own["sensitivity"]), folded=True),
         Tabled(tables.checks_table(own["checks"]), folded=True),
         Text(engines),
@@ -59,7 +62,8 @@ def fit_sections(found: Found, quotes: Quotes) -> list[Section]:
     ]
 
 
-def refused_section(found: Found, quotes: Quotes) -> Section:
+def refused_section(found: StageOutputs, quotes: Quotes) -> Section:
+    """Section on curves that were refused, and laws that were left aside."""
     sentences = left_aside(found.facts.get("fit", {}), quotes)
     if "fit" not in found.folder:
         return Section("refused", "Refused and left aside", [found.missing["fit"]])

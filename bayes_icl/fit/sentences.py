@@ -48,8 +48,8 @@ def verdict_line(verdict: dict, headline: dict) -> str:
     rest = ""
     if (delta := verdict["delta"]) is not None:
         rest = f"delta {Interval(*delta.values()):.3f} nats/example"
-    if verdict["named"]:
-        rest += f"   named: {verdict['named']}"
+    if verdict["selected"]:
+        rest += f"   selected: {verdict['selected']}"
     setting = next(iter(_differs(verdict, headline)), f"{verdict['readout']}, n >= {verdict['n_min']}")
     return f"{setting:18s} additive update: {word:10s} {rest}"
 
@@ -142,7 +142,7 @@ VERDICTS = {
 
 
 def verdict_sentence(task: str, verdict: Mapping[str, Any], quotes: Quotes) -> str:
-    """The verdict on a task with its reasons, its delta and the law that is named."""
+    """The verdict on a task with its reasons, its delta and the law that is selected."""
     q = quotes.under(task, "verdict", unit="nats/example")
     reasons = verdict["reasons"]
     parts = [q.all_in(f"reasons.{i}", reason) for i, reason in enumerate(reasons)]
@@ -150,12 +150,12 @@ def verdict_sentence(task: str, verdict: Mapping[str, Any], quotes: Quotes) -> s
         f"{code(task)}: {verdict['verdict']} ({verdict['readout']}, n \u2265 {q.count('n_min', verdict['n_min'])})"
     )
     sentence += f". {'; '.join(parts)}." if parts else "."
-    if verdict["verdict"] == "refused":  # then neither delta nor the law named is to be relied on
+    if verdict["verdict"] == "refused":  # then neither delta nor the law selected is to be relied on
         return sentence
     if (delta := verdict["delta"]) is not None and not any("delta =" in reason for reason in reasons):
         sentence += f" Delta under `additive` is {q.three('delta', delta.values())} nats per example."
-    if verdict["named"]:
-        sentence += f" The simplest law that survives is {code(verdict['named'])}."
+    if verdict["selected"]:
+        sentence += f" The simplest law that survives is {code(verdict['selected'])}."
     if verdict.get("seqs_needed") and not any("would decide" in reason for reason in reasons):
         sentence += f" About {q.count('seqs_needed', verdict['seqs_needed'])} sequences would decide it."
     return sentence

@@ -8,20 +8,20 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from bayes_icl.fit.figures import fit_figures
-from bayes_icl.fit.outputs import TABLES
+from bayes_icl.fit.outputs import TABLES, verdicts_of
 from bayes_icl.fit.section import fit_sections, refused_section
 from bayes_icl.fit.settings import FitSettings
 from bayes_icl.fit.verdict import Verdict
 from bayes_icl.writing.blocks import Section
 from bayes_icl.writing.numbers import Quotes
-from bayes_icl.writing.stage import Found, Stage
+from bayes_icl.writing.stage import Stage, StageOutputs
 
 
-def _figures(found: Found) -> Mapping[str, Figure]:
+def _figures(found: StageOutputs) -> Mapping[str, Figure]:
     return fit_figures(found.curves, found.folder["fit"])
 
 
-def _sections(found: Found, quotes: Quotes) -> list[tuple[int, Section]]:
+def _sections(found: StageOutputs, quotes: Quotes) -> list[tuple[int, Section]]:
     """Verdicts stand first, what was refused last."""
     verdicts, *others = fit_sections(found, quotes)
     return [(10, verdicts), *((30, section) for section in others), (90, refused_section(found, quotes))]
@@ -36,5 +36,6 @@ STAGE = Stage(
     flag="fits",
     place=lambda curves: Path("data/fits") / curves.stem,
     tables=TABLES,
+    parse=verdicts_of,
     facts=("verdict.json", frozenset({*Verdict("", "", 0, "", []).as_json(), "others"})),
 )

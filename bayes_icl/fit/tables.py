@@ -40,7 +40,7 @@ def verdict_table(verdicts: Mapping[str, dict], comparison: pd.DataFrame, checks
                 "verdict": verdict["verdict"],
                 # Of a refused fit neither is to be relied on.
                 **{f"delta_{end}": ((sound and verdict["delta"]) or {}).get(end, math.nan) for end in ("mean", *HDI)},
-                "named": verdict["named"] if sound else None,
+                "selected": verdict["selected"] if sound else None,
                 **{name: score.get(name, math.nan) for name in ("elpd_diff", "diff_se")},
                 "contrast": contrast.get("estimate", math.nan),
                 **{f"contrast_{end}": contrast.get(end, math.nan) for end in ("low", "high")},
@@ -63,7 +63,7 @@ def verdict_table(verdicts: Mapping[str, dict], comparison: pd.DataFrame, checks
         pd.DataFrame(rows),
         (
             *(columns.shown(SENSITIVITY, several) if len(settings) > 1 else columns.shown(SENSITIVITY, "task")),
-            *columns.shown(SENSITIVITY, "additive = verdict; delta; law named = named"),
+            *columns.shown(SENSITIVITY, "additive = verdict; delta; law selected = selected"),
             columns.Column("from best (SE)", _from_best),
             columns.interval("contrast", "contrast", ".2f"),
             columns.p_value("p", "p"),
@@ -135,7 +135,7 @@ def sensitivity_table(sensitivity: pd.DataFrame) -> PaperTable:
     return PaperTable(
         "sensitivity",
         "Verdicts under other settings",
-        f"How the verdict on the additive update, the law named and delta (nats per example, {LEVEL_WORDS} "
+        f"How the verdict on the additive update, the law selected and delta (nats per example, {LEVEL_WORDS} "
         "highest-density interval) hang on the readout, the first n, the priors and the noise; and how many sequences "
         "would decide.",
         "sensitivity.csv",
@@ -143,7 +143,7 @@ def sensitivity_table(sensitivity: pd.DataFrame) -> PaperTable:
         (
             *columns.shown(
                 SENSITIVITY,
-                "task; readout; n from = n_min; priors; noise; additive = verdict; law named = named; delta",
+                "task; readout; n from = n_min; priors; noise; additive = verdict; law selected = selected; delta",
             ),
             *columns.shown(SENSITIVITY, "seqs_needed .0f; headline"),
         ),

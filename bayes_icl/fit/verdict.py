@@ -1,8 +1,8 @@
 """Which hypotheses survive, and the verdict on the additive one.
 
 The survivors are all hypotheses within max(4 nats, 2 standard errors) of the best when a sequence is left out, and of
-those the simplest is named; of several equally simple ones, the best by that score. These are often not told apart, so
-the survivors are given too. The rules stand in `judge`, and every verdict carries the reasons in words.
+those the simplest is selected; of several equally simple ones, the best by that score. These are often not told apart,
+so the survivors are given too. The rules stand in `judge`, and every verdict carries the reasons in words.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Verdict:
         supported, rejected, no_update, undecided or refused.
     reasons
         Why, in words with numbers.
-    named
+    selected
         The simplest survivor, of equals the best when a sequence is left out; None where nothing was compared.
     delta
         Mean and 95 % highest-density interval of the update per example under `additive`, nats; None if not fitted.
@@ -63,7 +63,7 @@ class Verdict:
     n_min: int
     verdict: str
     reasons: list[str]
-    named: str | None = None
+    selected: str | None = None
     delta: dict[str, float] | None = None
     seqs_needed: int | None = None
     survivors: list[str] = field(default_factory=list)
@@ -77,7 +77,7 @@ class Verdict:
         return {
             "verdict": self.verdict,
             "reasons": self.reasons,
-            "named": self.named,
+            "selected": self.selected,
             "delta": self.delta,
             "n_min": self.n_min,
             "readout": self.readout,
@@ -133,14 +133,14 @@ def judge(curves: Curves, scores: Sequence[Score]) -> Verdict:
         if name in distance and distance[name][0] > slack(distance[name][1]) and not HYPOTHESES[name].ceiling:
             refusals.append(f"{doubt}; it may be {in_nats(*distance[name])} better than {best}")
     notes = [f"left aside: {doubt}" for name, doubt in doubts.items() if name not in JUDGED_BY]
-    named = _simplest(alive, distance)
+    selected = _simplest(alive, distance)
 
     def verdict(kind: str, reasons: list[str], needed: int | None = None) -> Verdict:
         delta = {"mean": mean, "hdi_low": low, "hdi_high": high}
         n_min, setting = int(curves.shots[0]), (additive.noise, additive.priors)
-        notes_here = [*notes, *_notes(by_name, named)]
+        notes_here = [*notes, *_notes(by_name, selected)]
         return Verdict(
-            curves.task, curves.readout, n_min, kind, reasons, named, delta, needed, alive, *setting, notes_here,
+            curves.task, curves.readout, n_min, kind, reasons, selected, delta, needed, alive, *setting, notes_here,
             additive.pulls,
         )  # fmt: skip
 
@@ -206,20 +206,20 @@ def _simplest(alive: list[str], distance: dict[str, tuple[float, float]]) -> str
     return min(alive, key=lambda name: (HYPOTHESES[name].complexity, -distance[name][0]), default=None)
 
 
-def _notes(by_name: dict[str, Score], named: str | None) -> list[str]:
-    """What a reader should know of the named law and of the power law's a."""
+def _notes(by_name: dict[str, Score], selected: str | None) -> list[str]:
+    """What a reader should know of the law selected and of the power law's a."""
     notes = []
-    if named:
-        s = by_name[named]
+    if selected:
+        s = by_name[selected]
         if s.lag == s.lag and not s.lag_low <= s.lag <= s.lag_high:
             notes.append(
-                f"the noise is not what {named} expects: lag-1 autocorrelation of the updates {s.lag:.2f}, "
+                f"the noise is not what {selected} expects: lag-1 autocorrelation of the updates {s.lag:.2f}, "
                 f"99 % of replicates in [{s.lag_low:.2f}, {s.lag_high:.2f}]"
             )
         if "freeform" in by_name and not doubt_of(by_name["freeform"]):
             gap, se = _difference(by_name["freeform"].elpd_logo, s.elpd_logo)
             if gap > slack(se):
-                notes.append(f"{named} misses part of the curve: freeform is {in_nats(gap, se)} better")
+                notes.append(f"{selected} misses part of the curve: freeform is {in_nats(gap, se)} better")
     low, high = HYPOTHESES["power"].priors["a"].parameters
     _, a_low, a_high = by_name["power"].intervals["a"]
     if a_high > high - AT_BOUND or a_low < low + AT_BOUND:

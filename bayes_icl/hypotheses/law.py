@@ -14,7 +14,7 @@ import numpy as np
 
 from bayes_icl.core.errors import StatedError
 from bayes_icl.core.inputs import run_python
-from bayes_icl.hypotheses.kinds import BySequence, Free, Kind, Smooth, Step
+from bayes_icl.hypotheses.kinds import SMOOTH, BySequence, Free, Kind, Smooth, Step
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Hypothesis:
     predicts: str
     priors: Mapping[str, Prior] = field(default_factory=dict)
     meanings: Mapping[str, str] = field(default_factory=dict)
-    kind: Kind = Smooth()
+    kind: Kind = SMOOTH
     student: bool = False
     prior_width: float = 1.0
 

@@ -30,7 +30,7 @@ def constant(xp: Any, n: Any) -> Any:
 @hypothesis(
     "additive",
     complexity=1,
-    reference="the post; Bayes with independent examples of equal evidence",
+    reference="Skunnavakkam (2024); Bayes with independent examples of equal evidence",
     predicts="every example adds the same amount, delta = gain / (n_max - n_min)",
 )
 def additive(xp: Any, n: Any) -> Any:

@@ -124,7 +124,7 @@ def base_run(anatomy: Anatomy, tokens: Int[np.ndarray, " pos"], first: int, edit
         ids = torch.from_numpy(tokens)[None].to(anatomy.unembedding.device)
         logits = anatomy.hf(input_ids=ids, use_cache=False).logits[0]
     if edits and not changed:
-        raise StatedError("the heads to ablate already put out what stands in for them: nothing would be ablated")
+        raise StatedError("the heads to ablate already put out what replaces them: nothing would be ablated")
     return Base(tokens, first, edits, residual, keys, values, logits)
 
 

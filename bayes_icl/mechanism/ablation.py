@@ -1,11 +1,11 @@
-"""What goes when heads are taken away: sets of heads, what stands in for them, the curves collected again.
+"""What goes when heads are ablated: sets of heads, what replaces them, the curves collected again.
 
-`ablate_episode` ablates to means over the task's episodes, in two ways, since they ask two questions. ``held``: a head
-hands on its mean output over the task's episodes and shots, so that nothing it does can grow with the number of
-examples. ``mean``: the mean is over episodes at the same shot, so what it says of this episode's examples and query is
-gone, and what it writes in all of them at that shot is not. Both act at every token, on what later heads read too,
-where a direct effect is of the answer's position alone. Ablating to zero would change the norm of the residual stream
-besides.
+`ablate_episode` ablates to means over the task's episodes, in two ways, since they ask two questions.
+``mean_over_shots``: a head hands on its mean output over the task's episodes and shots, so that nothing it does can
+grow with the number of examples. ``mean``: the mean is over episodes at the same shot, so what it says of this
+episode's examples and query is gone, and what it writes in all of them at that shot is not. Both act at every token, on
+what later heads read too, where a direct effect is of the answer's position alone. Ablating to zero would change the
+norm of the residual stream besides.
 
 Both are means over the task's own episodes (`mean_outputs.TASK_MEANS`). The experiments on one number of examples,
 where the question is the task itself, take `AblationValues` instead (`ablation_values.REFERENCE_KINDS`): a mean over
@@ -84,7 +84,7 @@ def ablate_episode(
     Parameters
     ----------
     ways
-        ``mean``, ``held`` or both.
+        ``mean``, ``mean_over_shots`` or both.
     apart
         Sets whose loss is taken apart as well, which takes a run of all layers.
 
@@ -120,7 +120,7 @@ def ablate_episode(
 
 
 def _taken(model: Model, episode: Episode, clean: DirectEffects, edits: Edits) -> np.ndarray:
-    """Direct effect of some heads in the clean run less that of what stands in for them, shape (shot,)."""
+    """Direct effect of some heads in the clean run less that of what replaces them, shape (shot,)."""
     total = np.zeros(len(episode.target.positions))
     for layer, (heads, values) in edits.items():
         seen = clean.seen[layer][:, list(heads)]

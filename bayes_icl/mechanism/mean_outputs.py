@@ -14,9 +14,9 @@ from bayes_icl.lens.anatomy import Anatomy
 from bayes_icl.mechanism.episodes import Episode
 from bayes_icl.models.prompts import Places
 
-TASK_MEANS = ("mean", "held")
+TASK_MEANS = ("mean", "mean_over_shots")
 """Ablation values of `attribute`: a head's mean output over the task's own episodes, at the same shot and place
-(``mean``) or over shots as well (``held``).
+(``mean``) or over shots as well (``mean_over_shots``).
 
 Both hold the task, and one of them what grows with examples. They are not the ``mean`` of
 `ablation_values.REFERENCE_KINDS`, which is over reference episodes that show no rule.
@@ -27,7 +27,7 @@ class MeanOutputs:
     """Mean output of every head over the episodes of a task: at the same shot and place within it, or over shots too.
 
     A place is a role and a distance from the answer of the shot, so queries of unequal length meet at their ends. A
-    mean includes the episode it stands in for, and a place that one episode alone has keeps its own output. Means over
+    mean includes the episode it replaces, and a place that one episode alone has keeps its own output. Means over
     shots weigh all shots alike, n = 0 too. The sink is a place of its own.
 
     Attributes
@@ -120,7 +120,11 @@ class MeanOutputs:
         if way == "mean" and counts.all():
             return self.sums[layer][groups] / counts
         held = self._held_means(layer)[self._held[groups]]
-        return held if way == "held" else torch.where(counts > 0, self.sums[layer][groups] / counts.clamp(min=1), held)
+        return (
+            held
+            if way == "mean_over_shots"
+            else torch.where(counts > 0, self.sums[layer][groups] / counts.clamp(min=1), held)
+        )
 
     def at(self, seq: int, layer: int, heads: Sequence[int], way: str = "mean") -> Float[Tensor, "1 pos chosen d_head"]:
         """Mean outputs of some heads where a sequence's tokens stand; `way` is one of `TASK_MEANS`."""

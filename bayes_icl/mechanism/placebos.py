@@ -43,7 +43,7 @@ def placebo_sets(
 ) -> list[list[Head]]:
     """Random sets of other heads, as many as the chosen ones and with as large a sum of norms, within 10 %.
 
-    Each chosen head is stood in for by one of the heads near it in norm, and the set kept where the sum is near enough.
+    Each chosen head is replaced by one of the heads near it in norm, and the set kept where the sum is near enough.
     No two are the same. Where there are not enough such sets, those nearest in sum are taken, and there may be fewer
     than `n_sets`. Heads in `besides` are in none.
 
@@ -89,11 +89,11 @@ def placebo_rank(ablation: pd.DataFrame, way: str, delta: float) -> tuple[int, i
     ablation
         Rows of one task in ablation.csv.
     way
-        ``mean`` or ``held``.
+        ``mean`` or ``mean_over_shots``.
     delta
         Its sign says which way a loss is.
     """
-    own = ablation[ablation.way == way]
+    own = ablation[ablation.value == way]
     lost = own.lost * (1.0 if delta >= 0 else -1.0)
     placebo = lost[are_placebos(own["set"])]
     return int((placebo >= lost[own["set"] == "top"].iloc[0]).sum()), len(placebo)

@@ -1,6 +1,6 @@
-"""How redundant heads are: what the ablation of each costs, who makes up for it, who takes over, how many can go.
+"""How redundant heads are: what the ablation of each costs, self-repair, who takes over, how many can go.
 
-A head's ablation costs less than what it writes where others make up for it at once (self-repair: Rushing and Nanda
+A head's ablation costs less than what it writes where others repair it at once (self-repair: Rushing and Nanda
 2024, arXiv 2402.15390), and a head that costs nothing now may cost much once others are gone: a backup head, found by
 the growth of its own ablation's effect (conditional co-ablation: Gong et al. 2026, arXiv 2607.01940).
 """
@@ -73,7 +73,7 @@ def ablate_each(
     Parameters
     ----------
     z
-        What stands in for heads (`AblationValues`).
+        What replaces heads (`AblationValues`).
     edits
         Heads that are gone in all these runs.
     heads
@@ -146,7 +146,7 @@ def name_backups(
     """The heads whose ablation costs more once others are gone, the largest growth first.
 
     A one-sided t-test of the growth over every other pair, with Holm's correction over heads, so that with no backup
-    head among them any is named in at most 5 % of cases; and their growth is at least 5 % of what the rule adds. How
+    head among them any is named in at most 5 % of cases; and their growth is at least 5 % of the rule gain. How
     much it grows, and whether more than beside placebo sets, is to be measured on the pairs left (the odd ones).
 
     Parameters
@@ -154,7 +154,7 @@ def name_backups(
     before, after
         What ablating a head costs with the others, and without them; NaN for those.
     rule
-        What the rule adds to the log-odds, nats.
+        The rule gain to the log-odds, nats.
     """
     from statsmodels.stats.multitest import multipletests
 
@@ -219,7 +219,7 @@ def half_gone(
     seed: int = 0,
     n_resamples: int = 2000,
 ) -> tuple[float, float, float]:
-    """How many heads are gone when half of what the rule adds is, with a 95 % bootstrap interval over pairs.
+    """How many heads are gone when half of the rule gain is, with a 95 % bootstrap interval over pairs.
 
     Parameters
     ----------

@@ -1,8 +1,9 @@
-"""The post's sequence: find where the task comes across, ablate what comes before, find it again, name who took over.
+"""The rounds of Skunnavakkam (2024), in which heads that matter are ablated until the task is no longer recovered.
 
-Round 0 ablates nothing. Round 1 ablates all heads of the layers just before the transfer layer in the run with
-examples, at every token; each later round its backup heads as well. It ends when the task no longer comes across, when
-the run has nothing left to carry, or when nobody took over.
+Each finds where the task is recovered, ablates what comes before, finds it again, and names who took over. Round 0
+ablates nothing. Round 1 ablates all heads of the layers just before the transfer layer in the run with examples, at
+every token; each later round its backup heads as well. They end when the task is no longer recovered, when the run has
+nothing left to carry, or when nobody took over.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ def carried(
     position: str = "last",
     on_pair: Any = None,
 ) -> dict[str, np.ndarray]:
-    """Transfer by point with some heads of A ablated.
+    """Transfer by layer with some heads of A ablated.
 
     Returns
     -------
-    ``own``, ``other``: log-odds of B's and of A's right answer after B, shape (pair, point); ``own_first``,
+    ``own``, ``other``: log-odds of B's and of A's right answer after B, shape (pair, layer); ``own_first``,
     ``other_first``: whether that token comes first; ``a``: A's own log-odds, shape (pair,); ``b``, ``b_other``: after B
     without patch, shape (pair,).
     """
@@ -70,7 +71,7 @@ def edits_of_pair(
 
 
 def has_rule(rule: Float[np.ndarray, " pair"]) -> bool:
-    """Whether the rule surely adds something, and half a nat or more."""
+    """Whether the 95 % interval of the rule gain lies above 0, and its mean at half a nat or more."""
     mean, low, _ = t_interval(rule)
     return bool(low > 0 and mean >= RULE_LEAST)
 
@@ -81,19 +82,19 @@ def describe(
     """Transfer and answer layer, peak, A's and B's log-odds of one ablation, as in the table of rounds.
 
     transfer_layer, answer_layer
-        Where half of what *this* A has over B has come across.
+        Where half of what *this* A has over B is recovered.
     transfer_layer_kept
         Where half of what A had over B before anything was ablated has.
     transfer_until
-        The last point at which half of what this A has over B comes across: of a patch at the answers of examples,
+        The last layer at which half of what this A has over B is recovered: of a patch at the answers of examples,
         where the task leaves them.
     rule_layer
-        Where half of what A has over a run whose answers are permuted has come across beyond what that run carries:
+        Where half of what A has over a run whose answers are permuted is recovered beyond what that run carries:
         what A's stream says of the rule, not of the form of answers.
     shift
-        By how many points transfer_layer is later than without ablation, over the same resamples.
+        By how many layers transfer_layer is later than without ablation, over the same resamples.
 
-    Where the rule adds nothing to A, there is nothing to carry: all are NaN. The peak is the point with the largest
+    Where there is no rule gain, there is nothing to carry: all are NaN. The peak is the layer with the largest
     mean on the even pairs, and its height that on the odd ones.
     """
     left = found["a"] - no_rule["a"]
@@ -109,28 +110,28 @@ def describe(
     for name, (curve, base, full) in curves.items():
         r = reached[name] = reaching(curve, base, full, seed=seed)
         has = has_rule(clean["a"] - no_rule["a"] if name.endswith("kept") else left)
-        numbers = (r.point, r.low, r.high, r.share) if has else (np.nan,) * 4
+        numbers = (r.layer, r.low, r.high, r.share) if has else (np.nan,) * 4
         row |= dict(zip((name, f"{name}_low", f"{name}_high", f"{name}_reached"), numbers))
     back = reaching(found["own"][:, ::-1], found["b"], found["a"], seed=seed)
-    until = [found["own"].shape[1] - 1 - x + 0 * row["transfer_layer"] for x in (back.point, back.high, back.low)]
+    until = [found["own"].shape[1] - 1 - x + 0 * row["transfer_layer"] for x in (back.layer, back.high, back.low)]
     row |= dict(zip(("transfer_until", "transfer_until_low", "transfer_until_high"), until))
     row["transfer_until_reached"] = row["transfer_layer_reached"]
     before = reaching(clean["own"], clean["b"], clean["a"], seed=seed)
     moves = reached["transfer_layer"].draws - before.draws
     moves = moves[~np.isnan(moves)]
     ends = np.quantile(moves, TAILS, method="inverted_cdf") if len(moves) else (np.nan, np.nan)
-    shift = row["transfer_layer"] - before.point
+    shift = row["transfer_layer"] - before.layer
     row |= dict(zip(("shift", "shift_low", "shift_high"), (float(shift), *(np.asarray(ends) + 0 * shift).tolist())))
     row["shift_reached"] = len(moves) / len(before.draws)
     peak = int(chosen_on(found["own"]).mean(0).argmax())
-    row["peak_point"], row["peak_first"] = peak, float(measured_on(found["own_first"])[:, peak].mean())
+    row["peak_layer"], row["peak_first"] = peak, float(measured_on(found["own_first"])[:, peak].mean())
     numbers_ = {
         "peak": measured_on(found["own"])[:, peak],
         "a_own": found["a"],
         "b_own": found["b"],
         "gain": found["a"] - found["b"],
     }
-    row |= flat({name: t_interval(x) for name, x in (numbers_ | {"rule": left}).items()})
+    row |= flat({name: t_interval(x) for name, x in (numbers_ | {"rule_gain": left}).items()})
     row["n_pairs"] = len(found["a"])
     return row
 
@@ -206,9 +207,10 @@ def backup_rows(
     """Rows of the table of heads named on the even pairs, measured on the odd ones.
 
     backup
-        Its growth is surely more than with placebo sets gone; none where the model has too few heads for such sets.
+        Its growth exceeds that with placebo sets gone (95 % interval above 0); none where the model has too few heads
+        for such sets.
     active
-        In a layer above the lowest ablated one, and surely looking more at examples, or surely adding more to the
+        In a layer above the lowest ablated one, and attending more to examples, or adding more to the
         log-odds, than with placebo sets gone (97.5 % each). Else passive: what it does was not needed before (a head of
         the same layer cannot react).
 

@@ -1,4 +1,4 @@
-"""The post's three steps: x is brought to y, MLPs make features of the pair, later heads bring these to the answer.
+"""Three steps (Skunnavakkam 2024): x is brought to y, MLPs make features of the pair, later heads read them.
 
 Each is asked twice. Attention kept from certain tokens (Geva et al. 2023, arXiv 2304.14767) says whether the model
 needs the way at all, whichever heads go it; ablating the heads that attend so, beside other heads, says whether it is
@@ -106,7 +106,7 @@ def _attention(
 
 
 class Knockout(NamedTuple):
-    """A way that is shut: which step it speaks to, in words, and whether it decides (``way``) or not."""
+    """An attention knockout: which step it speaks to, in words, and whether it decides (``path``) or not."""
 
     step: int
     what: str
@@ -114,16 +114,16 @@ class Knockout(NamedTuple):
 
 
 KNOCKOUTS = {
-    "bring": Knockout(1, "answers cannot attend to their own query", "way"),
+    "bring": Knockout(1, "answers cannot attend to their own query", "path"),
     "bring_other": Knockout(1, "answers cannot attend to the query before", ""),
-    "to_answers": Knockout(3, "last position cannot attend to earlier answers", "way"),
+    "to_answers": Knockout(3, "last position cannot attend to earlier answers", "path"),
     "to_before": Knockout(3, "last position cannot attend to tokens before them", ""),
     "to_queries": Knockout(3, "last position cannot attend to earlier queries", ""),
     "all": Knockout(3, "query and last position cannot attend to examples", ""),
 }
 
 
-def shut_ways(anatomy: Anatomy, episode: Episode) -> dict[str, float]:
+def knocked_out(anatomy: Anatomy, episode: Episode) -> dict[str, float]:
     """Log-odds of a cut episode when attention is kept from each way, in all layers; ``clean`` when it is not."""
     edges, width = _edges(episode), len(episode.places.shot)
     found: dict[str, float] = {}
@@ -219,7 +219,7 @@ def read_token(
 PLACES_OF_MLPS = ("answers", "others", "last")
 
 OTHER_QUERY = "same y, other x"
-"""What stands in for MLPs at the answers of step 2: theirs where the same answer follows another example's query."""
+"""What replaces MLPs at the answers of step 2: theirs where the same answer follows another example's query."""
 
 
 def ablate_mlps(
@@ -238,7 +238,7 @@ def ablate_mlps(
     Parameters
     ----------
     mlps
-        What stands in for them (`AblationValues`).
+        What replaces them (`AblationValues`).
     point
         Where A's residual stream is put into B, for the readout ``transfer``: what B's own answer loses.
     """

@@ -1,8 +1,8 @@
 """A task carried from one prompt to another: runs with examples, runs without, and patches between them.
 
 Run A has n examples and a query, run B the bare query of another episode. A's residual stream at one position is put
-into B, at one point after the other: at first B does nothing with it, then it gives the rule's answer to its *own*
-query (the task came across), and last A's answer (the answer itself did). Positions are matched by role and distance
+into B, at one layer after the other: at first B does nothing with it, then it gives the rule's answer to its *own*
+query (the task was recovered), and last A's answer (the answer itself did). Positions are matched by role and distance
 from the answer, never by index. After Hendel et al. 2023 (arXiv 2310.15916).
 """
 
@@ -235,19 +235,19 @@ def patched(
     b: Base,
     positions: Sequence[tuple[int, int]],
     tokens: Sequence[int],
-    points: Sequence[int] | None = None,
-) -> tuple[Float[np.ndarray, "point token"], Bool[np.ndarray, "point token"]]:
-    """Log-odds of some tokens after B, A's residual stream being put into it at each point; and which come first.
+    layers: Sequence[int] | None = None,
+) -> tuple[Float[np.ndarray, "layer token"], Bool[np.ndarray, "layer token"]]:
+    """Log-odds of some tokens after B, A's residual stream being put into it at each layer; and which come first.
 
     Parameters
     ----------
     positions
         Of A and B, as `matched` gives them.
-    points
+    layers
         What goes into these blocks, the number of layers being what goes into the final norm; all if None.
     """
-    points = range(anatomy.n_layers + 1) if points is None else points
-    rows = [Row(i, patch={q - b.first: a.residual[i][0, p - a.first] for p, q in positions}) for i in points]
+    layers = range(anatomy.n_layers + 1) if layers is None else layers
+    rows = [Row(i, patch={q - b.first: a.residual[i][0, p - a.first] for p, q in positions}) for i in layers]
     found = np.zeros((len(rows), len(tokens)))
     first = np.zeros(found.shape, bool)
     for some in sweep(anatomy, b, rows, [len(b.tokens) - 1 - b.first]):
@@ -263,21 +263,21 @@ def log_odds_of(logits: Float[Tensor, "row vocab"], tokens: Sequence[int]) -> Fl
 
 
 class TransferLayer(NamedTuple):
-    """Where a mean curve over points reaches its goal.
+    """Where a mean curve over layers reaches its goal.
 
     Attributes
     ----------
-    point
-        The first such point; NaN if there is none.
+    layer
+        The first such layer; NaN if there is none.
     low, high
         95 % of the bootstrap resamples that reach it lie between.
     share
         How many of them do.
     draws
-        The point in each resample, NaN where it is not reached; the same resamples for the same pairs and seed.
+        The layer in each resample, NaN where it is not reached; the same resamples for the same pairs and seed.
     """
 
-    point: float
+    layer: float
     low: float
     high: float
     share: float
@@ -285,14 +285,14 @@ class TransferLayer(NamedTuple):
 
 
 def reaching(
-    curves: Float[np.ndarray, "pair point"],
+    curves: Float[np.ndarray, "pair layer"],
     without: Float[np.ndarray, " pair"],
     full: Float[np.ndarray, " pair"],
     *,
     seed: int = 0,
     n_resamples: int = 2000,
 ) -> TransferLayer:
-    """The first point at which the mean over pairs comes half of the way from `without` to `full`.
+    """The first layer at which the mean over pairs comes half of the way from `without` to `full`.
 
     Pairs are resampled together with what they have without patch and in full. A task that A does not know better than
     B (the mean of `full` not above that of `without`) is never carried over.

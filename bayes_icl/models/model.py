@@ -24,6 +24,7 @@ from torch import Tensor
 from bayes_icl.core.errors import StatedError
 from bayes_icl.lens.anatomy import Anatomy, pad
 from bayes_icl.lens.locating import anatomy_of
+from bayes_icl.models.branching import Branching, gap_between
 from bayes_icl.models.identity import hash_weights
 from bayes_icl.models.prompts import Branches, first_token
 
@@ -40,45 +41,6 @@ CONTEXT_NAMES = (
     "context_length",
     "n_ctx",
 )
-
-
-@dataclass
-class Branching:
-    """How a model's branches are read, as far as it was found out by spelling some of them out.
-
-    Attributes
-    ----------
-    checked
-        Tokens of the longest row for which reading over the cached prefix was found to be right.
-    why
-        Why branches are read one by one; empty if they need not be.
-    told
-        Whether a line on stderr said so.
-    last
-        What the last read did; empty if it had no branches.
-    """
-
-    checked: int = 0
-    why: str = ""
-    told: bool = False
-    last: str = ""
-
-
-# How far log probabilities of two ways to the same number may lie apart, nats; dtypes of 16 bits: COARSE.
-TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
-
-COARSE = 0.5
-
-
-def _gap(found: Float[Tensor, "row vocab"], expected: Float[Tensor, "row vocab"], dtype: torch.dtype) -> float:
-    """Largest difference of log probabilities, nats; 0 where it is within the tolerance of the dtype."""
-    if found.shape != expected.shape:
-        return float("inf")
-    a, b = (logits.float().log_softmax(-1) for logits in (found, expected))
-    tolerance = TOLERANCE.get(dtype, COARSE)
-    if torch.allclose(a, b, atol=tolerance, rtol=tolerance / 100):
-        return 0.0
-    return float((a - b).abs().nan_to_num(float("inf")).max())
 
 
 def _first_line(error: Exception) -> str:
@@ -325,7 +287,7 @@ class Model:
             raise StatedError(
                 f"model {self.name!r} ({type(self.hf).__name__}) cannot be run on text alone: {_first_line(error)}"
             ) from error
-        again, *changed = (_gap(read, other, self.hf.dtype) for other in whole)
+        again, *changed = (gap_between(read, other, self.hf.dtype) for other in whole)
         if again:
             raise StatedError(
                 f"model {self.name!r} ({type(self.hf).__name__}) gives other logits, by {again:.2g} nats, when a text "
@@ -403,7 +365,7 @@ class Model:
             ),
             (branched[[wanted.index(i) for i in few]], self._spelled_out([text], [b], [few])),
         ]
-        gap = max(_gap(a, expected, self.hf.dtype) for a, expected in pairs)
+        gap = max(gap_between(a, expected, self.hf.dtype) for a, expected in pairs)
         return f"over its cache they are {gap:.2g} nats off" if gap else ""
 
     def _spelled_out(

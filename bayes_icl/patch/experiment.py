@@ -157,7 +157,7 @@ class PatchExperiment:
         return self.stage(name, compute, len(pairs))
 
     def transfer(self, name: str, heads: Heads, kind: str) -> Arrays:
-        """A stage: transfer by point with some heads of A ablated, as `rounds.carried` gives it."""
+        """A stage: transfer by layer with some heads of A ablated, as `rounds.carried` gives it."""
         return self.stage(
             name,
             lambda step: carried(
@@ -192,7 +192,7 @@ class PatchExperiment:
         kinds: Sequence[str],
         places: Mapping[str, Callable[[Episode], Bool[np.ndarray, " pos"]]],
     ) -> Arrays:
-        """A stage: norms of what ablating a head takes away, by ``"kind place"``, each of shape (layer, head)."""
+        """A stage: norms of what ablating a head removes, by ``"kind place"``, each of shape (layer, head)."""
         return self.stage(name, lambda step: norms_taken(self.anatomy, self.pairs, values, kinds, places, step))
 
 

@@ -34,9 +34,9 @@ from bayes_icl.writing.style import INK, VERMILION, ZERO, number_words, styled, 
 def transfer_figure(
     transfer: pd.DataFrame, rounds: pd.DataFrame, task: str, *, kind: str, position: str = "last"
 ) -> Figure:
-    """The own answer (above) and A's (below) against the point that is patched, a line a round of ablation.
+    """The own answer (above) and A's (below) against the layer that is patched, a line a round of ablation.
 
-    Dashed, where the round's A is above B: half-way between them. Triangles on the lower edge: the first point at which
+    Dashed, where the round's A is above B: half-way between them. Triangles on the lower edge: the first layer at which
     an answer is half-way, with its interval. Dotted: a run whose examples have their answers permuted, patched alike.
 
     Parameters
@@ -55,12 +55,12 @@ def transfer_figure(
     words = [fill(drawing.round_words(row), 54, subsequent_indent="    ") for row in known.itertuples()]
     height = 4.15 + 0.13 * (sum(word.count("\n") + 1 for word in words) + len(known))
     figure, axes = style.new_figure(2, 1, height, sharex=True, height_ratios=[1.35, 1])
-    no_rule = transfer[(transfer.task == task) & (transfer["set"] == "no rule")].sort_values("point")
+    no_rule = transfer[(transfer.task == task) & (transfer["set"] == "no rule")].sort_values("layer")
     for ax, answer in zip(axes.flat, ("own", "other")):
         for number in known["round"]:
-            own = curves[curves["round"] == number].sort_values("point")
-            drawing.line(ax, own.point, own, answer, color=drawing.round_colour(number), lw=1.2, marker=".", ms=2.5)
-        ax.plot(no_rule.point, no_rule[answer], color=INK, lw=1, ls=":", zorder=2)
+            own = curves[curves["round"] == number].sort_values("layer")
+            drawing.line(ax, own.layer, own, answer, color=drawing.round_colour(number), lw=1.2, marker=".", ms=2.5)
+        ax.plot(no_rule.layer, no_rule[answer], color=INK, lw=1, ls=":", zorder=2)
     for row in known.itertuples():
         if row.a_own_low > row.b_own:
             half = (row.a_own + row.b_own) / 2
@@ -69,7 +69,7 @@ def transfer_figure(
     _mark_levels(axes[0, 0], known, "transfer_layer", levels)
     _mark_levels(axes[1, 0], known, "answer_layer", {"A": levels["A"]})
     axes[0, 0].set_ylabel(f"own answer\n{drawing.LOG_ODDS}")
-    axes[1, 0].set(xlabel=drawing.POINT, ylabel=f"A\u2019s answer\n{drawing.LOG_ODDS}")
+    axes[1, 0].set(xlabel=drawing.LAYER, ylabel=f"A\u2019s answer\n{drawing.LOG_ODDS}")
     styles: dict[str, dict[str, Any]] = {
         word: {"color": drawing.round_colour(number), "marker": "^", "ms": 4, "lw": 1.2}
         for word, number in zip(words, known["round"])
@@ -168,14 +168,14 @@ def redundancy_figure(
 ) -> Figure:
     """A's log-odds against the number of heads ablated, best first and in random orders, a panel a task.
 
-    Triangles on the lower edge: where half of what the rule adds is gone, with its interval.
+    Triangles on the lower edge: where half of the rule gain is gone, with its interval.
 
     Parameters
     ----------
     redundancy, halves
         redundancy.csv and halves.csv.
     rules
-        What the rule adds by task, nats, of the facts; the line at half of it is drawn for those named.
+        The rule gain by task, nats, of the facts; the line at half of it is drawn for those named.
     """
     tasks = drawing.unique(redundancy.task)
     figure, axes = style.panels(len(tasks), 2.0, 0.65)
@@ -211,7 +211,7 @@ def redundancy_figure(
         "random orders": {"color": drawing.GREY, "lw": 0.6},
     }
     if rules:
-        styles["half of what the rule adds is gone"] = {"color": INK, "lw": 0.6, "ls": style.DASHES}
+        styles["half of the rule gain is gone"] = {"color": INK, "lw": 0.6, "ls": style.DASHES}
     style.legend(figure, styles, ncols=3 if len(tasks) > 1 else 2, columnspacing=1.2)
     return titled(figure, "", "heads ablated (log scale from 1)", f"A\u2019s {drawing.LOG_ODDS}")
 
@@ -220,7 +220,7 @@ def patch_figures(out: Path) -> dict[str, Figure]:
     """The figures by name, all of them from the tables beside the effects file."""
     table = read_beside(out, TABLES)
     facts = json.loads(beside(out, "json").read_text())
-    rules = {task: own["rule_measured"] for task, own in facts.items() if own["taught"]}
+    rules = {task: own["rule_gain_measured"] for task, own in facts.items() if own["taught"]}
     drawn_of = {name: next(iter(facts.values()))[name] for name in ("kind", "position")}
     drawn = {
         "rounds": rounds_figure(table["rounds"]),

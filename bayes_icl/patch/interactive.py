@@ -11,7 +11,7 @@ from bayes_icl.writing import interactive
 
 
 def transfer_map(transfer: pd.DataFrame, task: str, kind: str) -> go.Figure:
-    """Log-odds of B's own answer and, dashed, of A's by the point patched, with bands: a colour a round.
+    """Log-odds of B's own answer and, dashed, of A's by the layer patched, with bands: a colour a round.
 
     One more colour is a run with permuted answers, where there is one. A menu offers the kinds of ablation in
     transfer.csv; `kind` is drawn at once.
@@ -28,10 +28,10 @@ def transfer_map(transfer: pd.DataFrame, task: str, kind: str) -> go.Figure:
     if len(control):
         lines.append((None, "permuted answers", interactive.CONTROL_COLOUR, control))
     title = "log-odds (nats); dashed: A\u2019s answer"
-    figure = go.Figure(layout=interactive.layout("point of the residual stream that is patched", title))
+    figure = go.Figure(layout=interactive.layout("layer whose resid_pre that is patched", title))
     for _, words, colour, rows in lines:
         for answer in ("own", "other"):
-            figure.add_traces(_answer_traces(rows.sort_values("point"), answer, words, colour))
+            figure.add_traces(_answer_traces(rows.sort_values("layer"), answer, words, colour))
     per_line = len(figure.data) // len(lines)
 
     def visible(chosen: str) -> list[bool]:
@@ -48,7 +48,7 @@ def transfer_map(transfer: pd.DataFrame, task: str, kind: str) -> go.Figure:
 def _answer_traces(rows: pd.DataFrame, answer: str, words: str, colour: str) -> list[go.Scatter]:
     """A band and a line; the own answer's is named in the legend."""
     name = "own answer" if answer == "own" else "A\u2019s answer"
-    points = [int(x) for x in rows.point]
+    points = [int(x) for x in rows.layer]
     low, high, mean = (rows[answer + end].to_numpy(float) for end in ("_low", "_high", ""))
     first = [f"{x:.0%}" for x in rows[f"{answer}_first"]]
     pale = colour.replace("rgb", "rgba").replace(")", ",0.18)")
@@ -60,7 +60,7 @@ def _answer_traces(rows: pd.DataFrame, answer: str, words: str, colour: str) -> 
         marker={"size": 4},
         legendgroup=words,
         showlegend=answer == "own",
-        hovertemplate=f"<b>{words}</b><br>{name} at point %{{x}}:<br>%{{y:.4f}} %{{customdata[0]}} nats<br>comes "
+        hovertemplate=f"<b>{words}</b><br>{name} at layer %{{x}}:<br>%{{y:.4f}} %{{customdata[0]}} nats<br>comes "
         "first in %{customdata[1]}<extra></extra>",
     )
     return [area.update(showlegend=False, legendgroup=words), curve]

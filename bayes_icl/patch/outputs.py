@@ -9,13 +9,18 @@ KIND = Column("kind", "kind of ablation: zero, mean or resample", "text")
 
 TRANSFER = Table(
     "transfer",
-    "A row for each round, set of heads and point.",
+    "A row for each round, set of heads and layer.",
     (
         TASK,
         Column("round", "round of ablation; 0 without", "count"),
         KIND,
         Column("set", "ablated, placebo 1, ..., or no rule (answers permuted)", "text"),
-        Column("point", "layer whose input is patched", "count"),
+        Column(
+            "layer",
+            "layer whose resid_pre is patched; that of the last is resid_post of the last block",
+            "count",
+            formerly="point",
+        ),
         *columns("own other", "log-odds of B's own answer, and of A's, after B", ends=INTERVAL),
         *columns("own_first other_first", "share of pairs in which that token comes first"),
     ),
@@ -47,11 +52,11 @@ ROUNDS = Table(
         ),
         Column("transfer_until", "the last layer at which half is recovered", ends=REACHED),
         Column("shift", "layers by which transfer_layer is later than without ablation", ends=REACHED),
-        Column("peak_point", "layer at which B's own answer is likeliest", "count"),
+        Column("peak_layer", "layer at which B's own answer is likeliest", "count", formerly="peak_point"),
         Column("peak_first", "share of pairs in which it comes first there"),
         Column("peak", "its log-odds there", ends=INTERVAL),
         *columns("a_own b_own gain", "log-odds of A and of B; their difference", ends=INTERVAL),
-        Column("rule", "rule gain: A's log-odds less those with permuted answers", ends=INTERVAL),
+        Column("rule_gain", "A's log-odds less those with permuted answers", ends=INTERVAL, formerly="rule"),
         Column("n_pairs", "pairs measured", "count"),
     ),
 )
@@ -149,7 +154,7 @@ STEPS = Table(
         *columns("n_controls n_as_much", "controls, and those that lose as much", "count", optional=True),
         Column("step", "1 to 3", "count"),
         Column("what", "the experiment", "text"),
-        Column("decides", "way, heads, or nothing", "text"),
+        Column("decides", "path, heads, or nothing", "text"),
         Column("kind", "what is done: attention knockout, or the kind of ablation", "text"),
         Column("share", "what is lost, as a share of the rule gain", ends=INTERVAL),
         Column("beyond", "that, less the largest of its controls", ends=INTERVAL, optional=True),
@@ -160,7 +165,7 @@ STEPS = Table(
 TABLES = {table.name: table for table in (TRANSFER, ROUNDS, BACKUPS, REDUNDANCY, HALVES, HEADS, MLPS, STEPS)}
 
 DESCRIBED = {
-    "transfer_own": "log-odds of the right answer to B's own query, A's residual stream being put into B at each point",
+    "transfer_own": "log-odds of the right answer to B's own query, A's residual stream being put into B at each layer",
     "transfer_other": "log-odds of A's answer after B, likewise",
     "log_odds_a": "A's own log-odds",
     "log_odds_b": "log-odds of B's right answer without a patch",

@@ -113,7 +113,7 @@ def _patch_task(experiment: PatchExperiment) -> _TaskResult:
     facts = _facts_of(experiment, baseline) | rounds.facts()
     roles: Arrays = {}
     if experiment.settings.steps:
-        steps = run_steps(experiment, baseline, rounds.transfer_point)
+        steps = run_steps(experiment, baseline, rounds.transfer_layer)
         rows |= {"mlps": steps.mlps, "steps": steps.steps}
         facts |= steps.facts()
         roles = steps.roles
@@ -165,8 +165,8 @@ def _effects_of(experiment: PatchExperiment, baseline: Baseline, rounds: Rounds)
     stacked = {key: np.stack([one[key] for one in transfers.values()]) for key in ("own", "other", "a", "b")}
     lost = np.stack([baseline.alone.lost, baseline.alone_other.lost])
     variables: dict[str, Any] = {
-        "transfer_own": (("run", "seq", "point"), stacked["own"]),
-        "transfer_other": (("run", "seq", "point"), stacked["other"]),
+        "transfer_own": (("run", "seq", "resid_pre"), stacked["own"]),
+        "transfer_other": (("run", "seq", "resid_pre"), stacked["other"]),
         "log_odds_a": (("run", "seq"), stacked["a"]),
         "log_odds_b": (("run", "seq"), stacked["b"]),
         "lost_alone": (("ablation", "seq", "layer", "head"), lost),
@@ -174,7 +174,7 @@ def _effects_of(experiment: PatchExperiment, baseline: Baseline, rounds: Rounds)
     coords: dict[str, Any] = {
         "run": list(transfers),
         "seq": seqs,
-        "point": np.arange(experiment.anatomy.n_layers + 1),
+        "resid_pre": np.arange(experiment.anatomy.n_layers + 1),
         "ablation": [experiment.kind, experiment.other_kind],
     }
     added = xr.Dataset(variables, coords).expand_dims(task=[task])

@@ -1,4 +1,4 @@
-"""Second stage: how many heads can go before half of what the rule adds has gone."""
+"""Second stage: how many heads can go before half of the rule gain has gone."""
 
 from __future__ import annotations
 

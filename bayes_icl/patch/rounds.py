@@ -33,7 +33,7 @@ class Baseline:
     clean, no_rule
         Transfer from A, and from A with its answers permuted; as `rounds.carried` gives it.
     norms
-        Of what ablating a head takes away, by ``"kind place"``, each of shape (layer, head).
+        Of what ablating a head removes, by ``"kind place"``, each of shape (layer, head).
     alone, alone_other
         Heads ablated one by one, by the kind that leads and by the other.
     """
@@ -46,7 +46,7 @@ class Baseline:
 
     @property
     def rule(self) -> Float[np.ndarray, " pair"]:
-        """What the rule adds to A's log-odds, nats."""
+        """The rule gain to A's log-odds, nats."""
         return self.clean["a"] - self.no_rule["a"]
 
     @property
@@ -56,9 +56,9 @@ class Baseline:
 
     def facts(self) -> dict[str, Any]:
         """Numbers of the task."""
-        numbers = {"gain": self.clean["a"] - self.clean["b"], "rule": self.rule, "no_rule": self.no_rule["a"]}
+        numbers = {"gain": self.clean["a"] - self.clean["b"], "rule_gain": self.rule, "no_rule": self.no_rule["a"]}
         three = {name: dict(zip(("mean", "low", "high"), map(float, t_interval(x)))) for name, x in numbers.items()}
-        return {"rule_measured": float(measured_on(self.rule).mean()), **three}
+        return {"rule_gain_measured": float(measured_on(self.rule).mean()), **three}
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Rounds:
         By run (``no rule``, then ``round 1, mean`` and the like): transfer as `rounds.carried` gives it.
     rounds, transfer, backups
         Rows of the tables of these names.
-    transfer_point
+    transfer_layer
         Where the task is recovered before any head is gone; None where it is not.
     ablated
         Heads that are gone in the last round.
@@ -87,7 +87,7 @@ class Rounds:
     rounds: list[Row]
     transfer: list[Row]
     backups: list[Row]
-    transfer_point: int | None
+    transfer_layer: int | None
     ablated: list[Head]
     round_of: dict[Head, int]
     sought: list[int]
@@ -98,7 +98,7 @@ class Rounds:
         return {
             "ended": self.ended,
             "ablated": [name_of(head) for head in self.ablated],
-            "transfer_point": self.transfer_point,
+            "transfer_layer": self.transfer_layer,
             "backups_sought": self.sought,
         }
 
@@ -121,19 +121,19 @@ def run_rounds(experiment: PatchExperiment, baseline: Baseline) -> Rounds:
     gone: list[Head] = []
     sought: list[int] = []
     round_of: dict[Head, int] = {}
-    transfer_point: int | None = None
+    transfer_layer: int | None = None
     for number in itertools.count():
         one = _measure_round(experiment, baseline, number, gone)
         transfers |= one.transfers
         rounds += one.rounds
         transfer += one.transfer
-        point = one.row["transfer_layer"]
+        layer = one.row["transfer_layer"]
         if number == 0:
-            transfer_point = None if np.isnan(point) else int(point)
+            transfer_layer = None if np.isnan(layer) else int(layer)
         if ended := _why_ended(experiment, baseline, number, one):
             break
         if number == 0:
-            new, ended = _first_heads(experiment, point), NO_LAYER
+            new, ended = _first_heads(experiment, layer), NO_LAYER
         else:
             sought.append(number)
             rows = _backups(experiment, baseline, number, gone)
@@ -144,10 +144,10 @@ def run_rounds(experiment: PatchExperiment, baseline: Baseline) -> Rounds:
         for head in new:
             round_of.setdefault(head, number + 1)
         gone = [*gone, *(head for head in new if head not in gone)]
-    return Rounds(transfers, rounds, transfer, backups, transfer_point, gone, round_of, sought, ended)
+    return Rounds(transfers, rounds, transfer, backups, transfer_layer, gone, round_of, sought, ended)
 
 
-NO_LAYER = "the task comes across from the embedding on: there is no layer before it"
+NO_LAYER = "the task is recovered from the embedding on: there is no layer before it"
 
 NO_BACKUP = "no head could be named that takes over"
 
@@ -204,14 +204,14 @@ def _measure_round(experiment: PatchExperiment, baseline: Baseline, number: int,
 
 
 def _transfer_rows(about: Row, arrays: Arrays) -> list[Row]:
-    """Rows of the table of transfer: a point each, means over pairs."""
+    """Rows of the table of transfer: a layer each, means over pairs."""
     three = {key: t_interval(arrays[key]) for key in ("own", "other")}
     firsts = {key: arrays[key].mean(0) for key in ("own_first", "other_first")}
     rows = []
-    for point in range(arrays["own"].shape[1]):
-        numbers = flat({key: [x[point] for x in t] for key, t in three.items()})
-        numbers |= {key: float(x[point]) for key, x in firsts.items()}
-        rows.append({**about, "point": point, **numbers})
+    for layer in range(arrays["own"].shape[1]):
+        numbers = flat({key: [x[layer] for x in t] for key, t in three.items()})
+        numbers |= {key: float(x[layer]) for key, x in firsts.items()}
+        rows.append({**about, "layer": layer, **numbers})
     return rows
 
 
@@ -221,21 +221,21 @@ def _why_ended(experiment: PatchExperiment, baseline: Baseline, number: int, one
         return f"{experiment.settings.rounds} rounds were asked for"
     if not baseline.taught:
         return "the examples teach no rule"
-    left = one.row["rule"] / baseline.rule.mean()
+    left = one.row["rule_gain"] / baseline.rule.mean()
     if number and not has_rule(one.left):
-        return f"A has {one.row['rule']:.2f} nats of the rule left: too little to carry"
+        return f"A has {one.row['rule_gain']:.2f} nats of the rule left: too little to carry"
     if number and not left >= LEFT_LEAST:
-        return f"{left:.0%} of what the rule adds is left: too little to tell whether heads take over"
+        return f"{left:.0%} of the rule gain is left: too little to tell whether heads take over"
     if np.isnan(one.row["transfer_layer"]) and not (number == 0 and experiment.named):
-        return f"no point carries the task{' any more' if number else ''}, though A has {left:.0%} of the rule"
+        return f"no layer carries the task{' any more' if number else ''}, though A has {left:.0%} of the rule"
     return ""
 
 
-def _first_heads(experiment: PatchExperiment, point: float) -> list[Head]:
+def _first_heads(experiment: PatchExperiment, layer: float) -> list[Head]:
     """The heads of round 1: those that the user names, or all of the layers just before the transfer layer."""
     if experiment.named:
         return list(experiment.named)
-    layers = range(max(int(point) - experiment.settings.before, 0), int(point))
+    layers = range(max(int(layer) - experiment.settings.before, 0), int(layer))
     return [(layer, head) for layer in layers for head in range(experiment.anatomy.n_heads)]
 
 

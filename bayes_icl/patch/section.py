@@ -12,10 +12,11 @@ from bayes_icl.writing.blocks import Explorer, Heading, Section, Shown, Tabled, 
 from bayes_icl.writing.head_map import head_map
 from bayes_icl.writing.interactive import as_html
 from bayes_icl.writing.numbers import Quotes
-from bayes_icl.writing.stage import Found
+from bayes_icl.writing.stage import StageOutputs
 
 
-def patch_section(found: Found, quotes: Quotes) -> Section:
+def patch_section(found: StageOutputs, quotes: Quotes) -> Section:
+    """Section on where the task forms, and the heads that take over."""
     title = "Where the task forms, and who takes over"
     if "patch" not in found.folder:
         return Section("formation", title, [found.missing["patch"]])
@@ -30,9 +31,11 @@ def patch_section(found: Found, quotes: Quotes) -> Section:
             Text([line.strip() for line in sentences], as_list=True),
             Explorer(
                 as_html(transfer_map(own["transfer"], task, fact["kind"]), f"transfer-{id_of(task)}"),
-                f"{task}: A's residual stream put into B, point by point; hover for the numbers.",
+                f"{task}: A's residual stream put into B, layer by layer; hover for the numbers.",
             ),
-            Shown(file_name(f"patch_transfer_{task}"), f"{task}: where the task and A's answer come across, by round."),
+            Shown(
+                file_name(f"patch_transfer_{task}"), f"{task}: where the task and A's answer are recovered, by round."
+            ),
             Shown(file_name(f"patch_roles_{task}"), f"{task}: what the most costly heads attend to, by role."),
             Tabled(tables.costly_table(own["heads"], facts, task), folded=True),
         ]
@@ -45,8 +48,8 @@ def patch_section(found: Found, quotes: Quotes) -> Section:
         Shown("patch_redundancy", "How many heads can go: the most costly first, and in random order."),
         *([Tabled(tables.halves_table(halves), folded=True)] if len(halves) else []),
         Tabled(tables.redundancy_table(own["redundancy"]), folded=True),
-        Shown("patch_repair", "Self-repair: what a head's ablation takes, and what others make up for."),
-        Shown("patch_steps", "The post's three steps: what each experiment takes, beside its control."),
+        Shown("patch_repair", "Self-repair: what a head's ablation takes, and what others repair."),
+        Shown("patch_steps", "Three steps (Skunnavakkam 2024): what each experiment takes, beside its control."),
         *([Tabled(tables.steps_table(own["steps"]), folded=True)] if len(own["steps"]) else []),
         Shown("patch_mlps", "MLPs ablated by layer, place and readout."),
         *([Tabled(tables.mlps_table(own["mlps"]), folded=True)] if len(own["mlps"]) else []),

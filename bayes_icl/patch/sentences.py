@@ -16,7 +16,7 @@ from bayes_icl.patch.outputs import TABLES
 from bayes_icl.patch.steps import STEPS
 from bayes_icl.patch.tables import costly_table, rounds_table, steps_table
 from bayes_icl.writing.blocks import Heading, Tabled, Text, to_terminal
-from bayes_icl.writing.numbers import Quotes, code, listed, plain, point_of, token_words
+from bayes_icl.writing.numbers import Quotes, code, layer_of, listed, plain, token_words
 
 PLACES = {"last": "the last position", "query": "the last token of the query", "separator": "the separator"}
 
@@ -24,7 +24,7 @@ ANSWERS = "the answers of examples"
 
 
 def summarise_patch(out: Path) -> str:
-    """Text for people: where each task comes across, who takes over, how many heads can go, and the post's steps.
+    """Text for people: where each task is recovered, who takes over, how many heads can go, and the three steps.
 
     Parameters
     ----------
@@ -57,15 +57,15 @@ def patch_sentences(
         f"{q.count('n_pairs', facts['n_pairs'])} pairs: A, with {q.count('n_examples', facts['n_examples'])} examples, "
         f"{q.columns(first, 'a_own')} nats; with their answers permuted "
         f"{q.three('no_rule', facts['no_rule'].values())}; {bare}, {q.columns(first, 'b_own')}; the rule "
-        f"adds {q.three('rule', facts['rule'].values())}"
+        f"adds {q.three('rule_gain', facts['rule_gain'].values())}"
     ]
     if not facts["taught"]:
         return [*lines, "the examples teach no rule here: there is nothing to carry, and nothing to explain"]
     return [
         *lines,
         f"A's stream at {PLACES.get(facts['position'], ANSWERS)} put into B: "
-        f"{carried(facts, first, q)}; B's own answer is likeliest at point "
-        f"{q.count('peak_point', first.peak_point, '.0f')}, {q.columns(first, 'peak')} nats, and comes first in "
+        f"{carried(facts, first, q)}; B's own answer is likeliest at layer "
+        f"{q.count('peak_layer', first.peak_layer, '.0f')}, {q.columns(first, 'peak')} nats, and comes first in "
         f"{q.percent('peak_first', first.peak_first)}",
         f"rounds end: {q.all_in('ended', facts['ended'])}",
         *(_grown(row, facts, quotes) for row in tables["backups"].itertuples()),
@@ -102,10 +102,10 @@ def growth_words(row: Any, facts: Mapping[str, Any], quotes: Quotes) -> str:
 
 
 def _half_gone(row: Any, facts: Mapping[str, Any], quotes: Quotes) -> str:
-    """How many heads must go until half of what the rule adds is gone."""
+    """How many heads must go until half of the rule gain is gone."""
     q = quotes.under("halves", row.order.replace(" ", "_"))
     order = "the most costly first" if row.order == "best first" else "in random order"
-    start = f"heads ablated at every token ({facts['kind']}), {order}: half of what the rule adds is"
+    start = f"heads ablated at every token ({facts['kind']}), {order}: half of the rule gain is"
     if row.share != row.share:
         return f"{start} never gone: {q.number('left', row.left_without_heads, '.2f')} nats are left without any"
     share = q.three_percent("share", (row.share, row.share_low, row.share_high))
@@ -116,16 +116,16 @@ def _half_gone(row: Any, facts: Mapping[str, Any], quotes: Quotes) -> str:
 def carried(facts: Mapping[str, Any], row: Any, quotes: Quotes) -> str:
     """What A's residual stream carries into B where nothing is ablated, at the position that was patched."""
     if facts["position"] == "answers":
-        return f"it carries half of A's lead up to point {point_of(row, 'transfer_until', quotes)}"
+        return f"it carries half of A's lead up to layer {layer_of(row, 'transfer_until', quotes)}"
     return came_across(row, quotes)
 
 
 def came_across(row: Any, quotes: Quotes | None = None) -> str:
-    """Where half of what A has over B came across, and half of what the rule is."""
-    task, answer, rule = (point_of(row, f"{name}_layer", quotes) for name in ("transfer", "answer", "rule"))
-    across = f"comes across at point {task}"
+    """Where half of what A has over B was recovered, and half of what the rule is."""
+    task, answer, rule = (layer_of(row, f"{name}_layer", quotes) for name in ("transfer", "answer", "rule"))
+    across = f"is recovered at layer {task}"
     if task in ("never", "-"):
-        across = "does not come across"
+        across = "is not recovered"
         if (reached := row.transfer_layer_reached) > TAIL:
             share = quotes.percent("transfer_reached", reached) if quotes else f"{reached:.0%}"
             across += f" (it does in {share} of resamples)"
@@ -135,7 +135,7 @@ def came_across(row: Any, quotes: Quotes | None = None) -> str:
 
 
 def layers_sentence(task: str, facts: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], quotes: Quotes) -> str:
-    """Where a task comes across and who takes over, in short; `tables` are of all tasks."""
+    """Where a task is recovered and who takes over, in short; `tables` are of all tasks."""
     rounds, backups = (tables[name][tables[name].task == task] for name in ("rounds", "backups"))
     where = ANSWERS if facts["position"] == "answers" else code(facts["position"])
     words = carried(facts, _clean(facts, rounds), quotes.under(unit="nats"))
@@ -152,7 +152,7 @@ def layers_sentence(task: str, facts: Mapping[str, Any], tables: Mapping[str, pd
 
 
 def steps_sentences(facts: Mapping[str, Mapping[str, Any]], quotes: Quotes) -> list[str]:
-    """The verdicts on each of the post's steps, over tasks; none where no task was tested."""
+    """The verdicts on each of the steps of Skunnavakkam (2024), over tasks; none where no task was tested."""
     sentences = []
     for step, what in STEPS.items():
         by_verdict: dict[str, list[str]] = {}

@@ -9,8 +9,9 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class PatchSettings:
-    """Say at which layer a task that examples show comes across into a prompt without them, which heads take over when
-    those before it are ablated, how many can go, and whether the model works in the post's three steps."""
+    """Say at which layer a task that examples show is recovered into a prompt without them, which heads take over when
+    those before it are ablated, how many can go, and whether the model works in the three steps of Skunnavakkam
+    (2024)."""
 
     curves: Path | None = None
     """A curves file of `collect` (.nc), whose very episodes are run again; the newest in data/curves, if none is
@@ -27,7 +28,7 @@ class PatchSettings:
     """Where A's residual stream is put into B: at the last position before the answer, the last token of the query, the
     tokens between query and answer; or at the answers of earlier examples, B then showing them permuted."""
     kind: Literal["zero", "mean", "resample"] = "mean"
-    """What stands in for an ablated head: nothing, its mean output over reference episodes at the same role, or that
+    """What replaces an ablated head: nothing, its mean output over reference episodes at the same role, or that
     in one of them. Rounds are led by this kind; transfer is read in all three, backup heads and steps in two."""
     reference: Literal["shuffled", "task"] = "shuffled"
     """Reference episodes: these with their answers permuted among the examples, which show no rule; or the task's
@@ -51,7 +52,7 @@ class PatchSettings:
     singles_everywhere: bool = False
     """Where each head is ablated by itself: at every token, not only at the last; some forty times as long."""
     steps: bool = True
-    """Test the post's three steps."""
+    """Test the three steps of Skunnavakkam (2024)."""
     model: str = ""
     """The model that the curves were collected from, if it is now somewhere else; its weights must be the same."""
     device: str = "auto"

@@ -28,7 +28,7 @@ from bayes_icl.mechanism.steps import (
     attention_by_role,
     form_of,
     induction_scores,
-    shut_ways,
+    knocked_out,
 )
 from bayes_icl.mechanism.transfer import Pair, permuted
 from bayes_icl.patch.experiment import Arrays, PatchExperiment, last_of
@@ -92,19 +92,19 @@ class Steps:
 
 
 class _AblatedTo(NamedTuple):
-    """What heads are ablated to, by which kind, and the norms that this takes away, by ``"kind place"``."""
+    """What heads are ablated to, by which kind, and the norms that this removes, by ``"kind place"``."""
 
     values: AblationValues
     kind: str
     norms: Arrays
 
 
-def run_steps(experiment: PatchExperiment, baseline: Baseline, transfer_point: int | None) -> Steps:
+def run_steps(experiment: PatchExperiment, baseline: Baseline, transfer_layer: int | None) -> Steps:
     """Knock out attention, ablate the heads that attend so, ablate the MLPs between them; judge each step.
 
     Parameters
     ----------
-    transfer_point
+    transfer_layer
         Where the task is recovered, at which MLPs are read in transfer as well; None where it is not.
     """
     roles = experiment.each("attention by role", lambda pair: attention_by_role(experiment.anatomy, pair.a))
@@ -119,11 +119,11 @@ def run_steps(experiment: PatchExperiment, baseline: Baseline, transfer_point: i
     for step in HEAD_STEPS:
         rows += _heads_ablated(experiment, baseline, step, heads[step.number], other_queries)
     forms = _forms(experiment)
-    mlps = _mlps_by_layer(experiment, forms, transfer_point)
+    mlps = _mlps_by_layer(experiment, forms, transfer_layer)
     layers = _layers_between(heads, experiment.anatomy.n_layers)
     rows += _mlps_together(experiment, baseline, forms, layers, other_queries)
     if not baseline.taught:
-        # Where the rule adds nothing, shares of it mean nothing.
+        # Where there is no rule gain, shares of it mean nothing.
         ends = [f"{name}{end}" for name in ("share", "beyond") for end in ("", "_low", "_high")]
         rows = [row | dict.fromkeys(ends, np.nan) for row in rows]
     verdicts = judge(pd.DataFrame(rows)) if baseline.taught else dict.fromkeys(STEPS, "nothing to explain")
@@ -135,12 +135,12 @@ def run_steps(experiment: PatchExperiment, baseline: Baseline, transfer_point: i
 
 def _knockouts(experiment: PatchExperiment, baseline: Baseline) -> list[Row]:
     """What keeping attention from some tokens costs."""
-    log_odds = experiment.each("ways shut", lambda pair: shut_ways(experiment.anatomy, pair.a))
+    log_odds = experiment.each("attention knockout", lambda pair: knocked_out(experiment.anatomy, pair.a))
     lost = {name: log_odds["clean"] - log_odds[name] for name in KNOCKOUTS}
     return [
         experiment_row(
             lost[name], baseline.rule, [lost[other] for other in CONTROLS.get(name, ())], **about._asdict(),
-            kind="attention shut",
+            kind="attention knockout",
         )
         for name, about in KNOCKOUTS.items()
     ]  # fmt: skip
@@ -209,14 +209,14 @@ def _forms(experiment: PatchExperiment) -> dict[int, Form]:
     return forms
 
 
-def _mlps_by_layer(experiment: PatchExperiment, forms: Mapping[int, Form], transfer_point: int | None) -> list[Row]:
+def _mlps_by_layer(experiment: PatchExperiment, forms: Mapping[int, Form], transfer_layer: int | None) -> list[Row]:
     """Rows of the table of MLPs: what ablating one layer's costs, by place and readout."""
     kind = experiment.kind
-    point = transfer_point if experiment.settings.position == "last" else None
+    patched = transfer_layer if experiment.settings.position == "last" else None
 
     def each(pair: Pair) -> dict[str, np.ndarray]:
         mlps = experiment.values.of(pair.a.seq, kind)[1]
-        lost = ablate_mlps(experiment.anatomy, pair, mlps, forms[pair.a.seq], point)
+        lost = ablate_mlps(experiment.anatomy, pair, mlps, forms[pair.a.seq], patched)
         return {" ".join(name): x for name, x in lost.items()}
 
     rows = []
@@ -258,7 +258,7 @@ def _mlps_together(
         for name, x, controls in (("the answers", gone, [control]), ("other tokens", control, [])):
             row = experiment_row(
                 x, measured_on(baseline.rule), controls,
-                step=2, what=f"{what}{name} of examples", decides="way" if controls else "",
+                step=2, what=f"{what}{name} of examples", decides="path" if controls else "",
                 kind=words if controls else kind,
             )  # fmt: skip
             rows.append(row)

@@ -1,4 +1,4 @@
-"""Figures of single heads and MLPs: backups, repair, roles, the post's steps."""
+"""Figures of single heads and MLPs: backups, repair, roles, the steps of Skunnavakkam (2024)."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def repair_figure(heads: pd.DataFrame, most: int = 6) -> Figure:
     styles = {word: {"marker": "o", "ms": 3.2, "lw": 0, "color": round_colour(x)} for x, word in names.items()}
     title = (
         "right of 0 and below the dashed line of equal loss:\n"
-        f"others make up for the head (self-repair); bars: {LEVEL_WORDS}"
+        f"others repair the head (self-repair); bars: {LEVEL_WORDS}"
     )
     legend = style.legend(figure, styles, ncols=len(styles) if len(tasks) > 1 else 2, title=title)
     legend.get_title().set_multialignment("center")
@@ -195,7 +195,7 @@ def roles_figure(heads: pd.DataFrame, task: str, most: int = 12) -> Figure:
 
 @styled
 def steps_figure(steps: pd.DataFrame) -> Figure:
-    """The experiments behind each step of the account, as shares of what the rule adds, a panel a task.
+    """The experiments behind each step of the account, as shares of the rule gain, a panel a task.
 
     `steps` is steps.csv.
     """
@@ -231,7 +231,7 @@ def steps_figure(steps: pd.DataFrame) -> Figure:
     styles["open: decides nothing"] = {"color": INK, "marker": "o", "mfc": "w", "ms": 3.2, "lw": 1}
     styles[f"material: {STEP_LEAST}"] = {"color": INK, "lw": 0.6, "ls": style.DASHES}
     style.legend(figure, styles, ncols=len(styles) if len(tasks) > 1 else 3, columnspacing=1.2)
-    return titled(figure, "", f"share of what the rule adds, both in nats (bars: {LEVEL_WORDS})")
+    return titled(figure, "", f"share of the rule gain, both in nats (bars: {LEVEL_WORDS})")
 
 
 @styled

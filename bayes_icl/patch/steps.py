@@ -1,4 +1,4 @@
-"""When a step of the post is supported: shares of the rule gain, beyond their controls."""
+"""When a step of Skunnavakkam (2024) is supported: shares of the rule gain, beyond their controls."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ STEPS = {
 def judge(steps: pd.DataFrame) -> dict[int, str]:
     """Each step's verdict from the experiments on one task.
 
-    What decides: whether the way is needed (``way``: attention kept from it; for step 2, MLPs at the answers), and
-    whether the heads that go it can be told (``heads``). An experiment *holds* if it surely takes a tenth of what the
-    rule adds, or more (the lower end of its 95 % interval), and more than its control: the lower end of `beyond` for
+    What decides: whether the way is needed (``path``: attention kept from it; for step 2, MLPs at the answers), and
+    whether the heads that go it can be told (``heads``). An experiment *holds* if it takes a tenth of the rule
+    gain, or more (the lower end of its 95 % interval), and more than its control: the lower end of `beyond` for
     ways, no placebo set that takes as much for heads.
 
     supported
         All hold, heads among them where the step has heads: by chance in less than 2.5 % of cases.
     rejected
-        Every ``way`` surely takes less than a tenth, so that the step is not needed. Heads that take little reject
-        nothing, since others may make up for them.
+        Every ``path`` takes less than a tenth (95 % interval below), so that the step is not needed. Heads that take
+        little reject nothing, since others may repair them.
     not seen
         Else.
 
@@ -43,7 +43,7 @@ def judge(steps: pd.DataFrame) -> dict[int, str]:
     verdicts = {}
     for step in STEPS:
         own = steps[steps.step == step]
-        ways_, heads = (own[own.decides == what] for what in ("way", "heads"))
+        ways_, heads = (own[own.decides == what] for what in ("path", "heads"))
         hold = (ways_.share_low >= STEP_LEAST) & (ways_.beyond_low > 0)
         told = (heads.share_low >= STEP_LEAST) & (heads.n_as_much == 0) & (heads.n_controls > 0)
         if len(ways_) and (ways_.share_high < STEP_LEAST).all():
@@ -61,7 +61,7 @@ def experiment_row(
     controls: Sequence[Float[np.ndarray, " pair"]] = (),
     **about: Any,
 ) -> dict[str, Any]:
-    """A row of the table of steps: a loss as a share of what the rule adds, and beyond the largest of its controls.
+    """A row of the table of steps: a loss as a share of the rule gain, and beyond the largest of its controls.
 
     Both are ratios of means over pairs; their intervals are those of a ratio (linearised).
     """

@@ -21,12 +21,12 @@ from bayes_icl.writing.tables import (
 def rounds_table(rounds: pd.DataFrame) -> PaperTable:
     """Rounds of ablation, from rounds.csv; round 0, in which nothing is ablated, once a task."""
     again = (rounds["round"] == 0) & rounds.duplicated(["task", "round"])
-    whole = rounds.groupby("task", sort=False).rule.transform("first")
+    whole = rounds.groupby("task", sort=False).rule_gain.transform("first")
     return PaperTable(
         "rounds",
         "Rounds of ablation",
-        f"A's log-odds (nats, {LEVEL_WORDS} intervals over pairs) with heads ablated at every token, the share of what "
-        "the rule adds that is left, and the points at which the task comes across: where half of what this A has over "
+        f"A's log-odds (nats, {LEVEL_WORDS} intervals over pairs) with heads ablated at every token, the share of the "
+        "rule gain that is left, and the layers at which the task is recovered: where half of what this A has over "
         "B does, half of what clean A had, half of its lead over permuted answers beyond what these carry, and half of "
         "A's own answer.",
         "rounds.csv",
@@ -42,7 +42,7 @@ def rounds_table(rounds: pd.DataFrame) -> PaperTable:
                 "transfer = transfer_layer; of clean A = transfer_layer_kept; rule = rule_layer; answer = answer_layer",
             ),
         ),
-        rounds.assign(left=rounds.rule / whole)[~again],
+        rounds.assign(left=rounds.rule_gain / whole)[~again],
     )
 
 
@@ -57,7 +57,7 @@ def backups_table(backups: pd.DataFrame) -> PaperTable:
         "Backup heads",
         "Heads whose own ablation costs more once others are gone: its cost before and after, the growth, and the "
         f"growth with placebo sets gone, nats, {LEVEL_WORDS} intervals over pairs; p by Holm's method. A head takes "
-        "over if the growth surely exceeds that beside placebo sets.",
+        "over if the interval of its growth beyond placebo sets lies above 0.",
         "backups.csv",
         backups,
         (
@@ -81,7 +81,7 @@ def halves_table(halves: pd.DataFrame) -> PaperTable:
     return PaperTable(
         "halves",
         "How many heads can go",
-        f"The share of all heads whose ablation takes half of what the rule adds, with its {LEVEL_WORDS} interval, and "
+        f"The share of all heads whose ablation takes half of the rule gain, with its {LEVEL_WORDS} interval, and "
         "their number, the most costly first or in random order; never: A's log-odds without any head, nats, are still "
         "above half.",
         "halves.csv",
@@ -109,7 +109,7 @@ def costly_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most:
         f"Heads that cost most on {task}",
         f"{task}: the heads whose {known['kind']} ablation {where} costs most, alone, nats ({LEVEL_WORDS} intervals "
         f"over pairs; beside it by {other}). What is lost is what is taken, less what other heads, MLPs, and the norm "
-        "and rivals make up for. Attention by role. The CSV has all heads.",
+        "and rivals repair. Attention by role. The CSV has all heads.",
         "heads.csv",
         own,
         (
@@ -123,11 +123,11 @@ def costly_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most:
 
 
 def steps_table(steps: pd.DataFrame) -> PaperTable:
-    """The experiments on the post's three steps and the verdicts, from steps.csv."""
+    """The experiments on the three steps of Skunnavakkam (2024) and the verdicts, from steps.csv."""
     return PaperTable(
         "steps",
-        "The post's three steps",
-        "What each experiment takes, as a share of what the rule adds (beyond 100 %: of the form of answers as well), "
+        "Three steps (Skunnavakkam 2024)",
+        "What each experiment takes, as a share of the rule gain (beyond 100 %: of the form of answers as well), "
         "and what it takes beyond its control, which is the same done elsewhere or the largest of the placebo sets; "
         f"{LEVEL_WORDS} intervals over pairs.",
         "steps.csv",
@@ -147,22 +147,22 @@ def _in_order(names: pd.Series) -> pd.Series:
 
 
 def transfer_table(transfer: pd.DataFrame) -> PaperTable:
-    """Log-odds by point with nothing ablated, from transfer.csv: a few points a task, B's best one among them."""
-    clean = transfer[(transfer["round"] == 0) & (transfer["set"] == "ablated")].drop_duplicates(["task", "point"])
-    step = -(-int(clean.point.nunique()) // SEVERAL) or 1
+    """Log-odds by layer with nothing ablated, from transfer.csv: a few layers a task, B's best one among them."""
+    clean = transfer[(transfer["round"] == 0) & (transfer["set"] == "ablated")].drop_duplicates(["task", "layer"])
+    step = -(-int(clean.layer.nunique()) // SEVERAL) or 1
     return PaperTable(
         "transfer",
-        "What is carried, point by point",
+        "What is carried, layer by layer",
         "A's residual stream put into B, nothing ablated: log-odds of B's own answer and of A's (the other) after B, "
-        f"nats, {LEVEL_WORDS} intervals over pairs, and how often that token comes first. The CSV has every point, "
+        f"nats, {LEVEL_WORDS} intervals over pairs, and how often that token comes first. The CSV has every layer, "
         "round and kind of ablation.",
         "transfer.csv",
         transfer,
         (
-            *columns.shown(TRANSFER, "task; point; own answer = own .2f; first = own_first .0%"),
+            *columns.shown(TRANSFER, "task; layer; own answer = own .2f; first = own_first .0%"),
             *columns.shown(TRANSFER, "other answer = other .2f; first = other_first .0%"),
         ),
-        clean[(clean.point % step == 0) | clean.index.isin(clean.groupby("task").own.idxmax())],
+        clean[(clean.layer % step == 0) | clean.index.isin(clean.groupby("task").own.idxmax())],
     )
 
 

@@ -1,4 +1,4 @@
-"""The answer on the report's first screen, and the post's claims."""
+"""The answer on the report's first screen, and the claims of Skunnavakkam (2024)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bayes_icl.curves import null_controls
 from bayes_icl.fit.sentences import VERDICTS, _tasks, readings, rule_beside
 from bayes_icl.patch.sentences import layers_sentence, steps_sentences
 from bayes_icl.writing.numbers import Quotes, code, listed
-from bayes_icl.writing.stage import Found
+from bayes_icl.writing.stage import StageOutputs
 
 SURE = 0.01  # p of the quadratic contrast below which updates are said to change
 
@@ -27,7 +27,7 @@ BAYESIAN = {
 
 
 class Claim(NamedTuple):
-    """One claim of the post that started this project, and what was found of it.
+    """One claim of Skunnavakkam (2024), and what was found of it.
 
     Attributes
     ----------
@@ -121,8 +121,8 @@ def answer(
     return word, sentences
 
 
-def claims(found: Found, quotes: Quotes) -> list[Claim]:
-    """The post's claims about heads, layers and steps, and what was found of each."""
+def claims(found: StageOutputs, quotes: Quotes) -> list[Claim]:
+    """The claims of Skunnavakkam (2024) about heads, layers and steps, and what was found of each."""
     writers, layers, steps = list[str](), list[str](), list[str]()
     for task, own in found.facts.get("attribute", {}).items():
         parts = {name: table[table.task == task] for name, table in found.tables["attribute"].items()}

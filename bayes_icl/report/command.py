@@ -20,7 +20,7 @@ from bayes_icl.report.sections import compose, draw, open_with
 from bayes_icl.report.settings import ReportSettings
 from bayes_icl.report.stages import STAGES
 from bayes_icl.writing.numbers import Quotes, latex_macros
-from bayes_icl.writing.stage import Found
+from bayes_icl.writing.stage import StageOutputs
 from bayes_icl.writing.style import figure_files
 from bayes_icl.writing.tables import table_files
 
@@ -60,7 +60,7 @@ def main(settings: ReportSettings) -> int:
 
 def _compose(
     path: Path, settings: ReportSettings, out: Path, started: datetime
-) -> tuple[Found, dict[str, bytes], dict[str, bytes]]:
+) -> tuple[StageOutputs, dict[str, bytes], dict[str, bytes]]:
     """What was found, the page and what belongs to it, and the figures; files by name as seen from the page."""
     named = {stage.flag: getattr(settings, stage.flag, None) for stage in STAGES.values() if stage.flag}
     found = gather(path, read_curves(path), named)

@@ -15,10 +15,11 @@ from bayes_icl.fit.sentences import beside_verdict, verdict_sentence
 from bayes_icl.writing.blocks import Explorer, Heading, Section, Shown, Text, id_of
 from bayes_icl.writing.interactive import as_html
 from bayes_icl.writing.numbers import Quotes
-from bayes_icl.writing.stage import Found
+from bayes_icl.writing.stage import StageOutputs
 
 
-def curves_section(found: Found, quotes: Quotes) -> Section:
+def curves_section(found: StageOutputs, quotes: Quotes) -> Section:
+    """Section on curves: a heading, verdict and two figures a task."""
     verdicts = found.facts.get("fit", {})
     blocks: list[Any] = []
     for i, task in enumerate(map(str, found.curves.task.values), 1):
@@ -49,11 +50,11 @@ def curves_section(found: Found, quotes: Quotes) -> Section:
     return Section("curves", "Curves", blocks)
 
 
-def _mean_curves(found: Found, task: str) -> dict[str, tuple[Any, Any]]:
-    """Posterior mean curves of `additive` and of the law that is named, from their files."""
+def _mean_curves(found: StageOutputs, task: str) -> dict[str, tuple[Any, Any]]:
+    """Posterior mean curves of `additive` and of the law that is selected, from their files."""
     verdict = found.facts.get("fit", {}).get(task)
     curves: dict[str, tuple[Any, Any]] = {}
-    for name in dict.fromkeys(["additive", verdict["named"]] if verdict else []):
+    for name in dict.fromkeys(["additive", verdict["selected"]] if verdict else []):
         file = found.folder["fit"] / fit_file(task, name) if name else None
         if file and file.exists():
             with xr.open_dataset(file, group="posterior_predictive", engine="h5netcdf") as predicted:

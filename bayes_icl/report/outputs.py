@@ -16,10 +16,10 @@ from bayes_icl.core.outputs import problem_of
 from bayes_icl.core.provenance import read_record, record_of
 from bayes_icl.report.stages import STAGES
 from bayes_icl.writing.numbers import unmarked
-from bayes_icl.writing.stage import Found, Missing, Stage
+from bayes_icl.writing.stage import Missing, Stage, StageOutputs
 
 
-def gather(path: Path, curves: xr.Dataset, named: Mapping[str, Path | None] | None = None) -> Found:
+def gather(path: Path, curves: xr.Dataset, named: Mapping[str, Path | None] | None = None) -> StageOutputs:
     """Read what the stages have left for a curves file.
 
     Parameters
@@ -35,7 +35,7 @@ def gather(path: Path, curves: xr.Dataset, named: Mapping[str, Path | None] | No
         A stage's output that was named is not there, not whole, or of other curves. What stands at a default place and
         is of other curves is left out and said to be missing.
     """
-    found = Found(path, curves, read=[path])
+    found = StageOutputs(path, curves, read=[path])
     found.records["collect"] = record_of(curves)
     for stage in STAGES.values():
         own = (named or {}).get(stage.flag)
@@ -46,7 +46,7 @@ def gather(path: Path, curves: xr.Dataset, named: Mapping[str, Path | None] | No
     return found
 
 
-def _gather(found: Found, stage: Stage, named: Path | None) -> None:
+def _gather(found: StageOutputs, stage: Stage, named: Path | None) -> None:
     """Read a stage's output, or say why it is missing."""
     assert stage.place is not None
     place = named or stage.place(found.path)
@@ -74,7 +74,7 @@ def _gather(found: Found, stage: Stage, named: Path | None) -> None:
         found.missing[stage.name] = Missing(stage.name, why, command)
 
 
-def _take(found: Found, stage: Stage, place: Path, record: dict[str, Any]) -> bool:
+def _take(found: StageOutputs, stage: Stage, place: Path, record: dict[str, Any]) -> bool:
     """Read a stage's tables and facts; whether they are all there, as this version writes them."""
 
     def file(end: str) -> Path:
@@ -88,7 +88,7 @@ def _take(found: Found, stage: Stage, place: Path, record: dict[str, Any]) -> bo
             for name, table in stage.tables.items()
         }
         written = json.loads(file(name_of_facts).read_text(encoding="utf-8"))
-        facts = json.loads(unmarked(json.dumps(written, ensure_ascii=False)))
+        facts = stage.parse(json.loads(unmarked(json.dumps(written, ensure_ascii=False))))
     except (OSError, ValueError, RecursionError):  # pandas' own errors are ValueErrors
         return False
     known = isinstance(facts, dict) and bool(facts)

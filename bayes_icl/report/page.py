@@ -21,14 +21,14 @@ from bayes_icl.report.stages import STAGES
 from bayes_icl.writing.blocks import Section
 from bayes_icl.writing.interactive import STYLE, library
 from bayes_icl.writing.numbers import Quotes, escape_latex, to_html, to_latex
-from bayes_icl.writing.stage import Found
+from bayes_icl.writing.stage import StageOutputs
 from bayes_icl.writing.style import VERDICT_COLOURS, verdict_colour
 
 GENERATOR = "bayes_icl report"
 
 
 def render(
-    found: Found,
+    found: StageOutputs,
     opening: Opening,
     asked: Sequence[Claim],
     sections: Sequence[Section],
@@ -98,7 +98,7 @@ def _image(figure: Figure) -> Image:
     return Image("data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode(), float(width), float(height))
 
 
-def commands_of(found: Found) -> dict[str, str]:
+def commands_of(found: StageOutputs) -> dict[str, str]:
     """By stage, the command that makes its output again."""
     return {
         stage.name: command_of(stage.name, record.get("settings", {}), stage.settings())

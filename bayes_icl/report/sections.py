@@ -12,10 +12,10 @@ from bayes_icl.report.claims import answer
 from bayes_icl.report.stages import STAGES
 from bayes_icl.writing.blocks import Section
 from bayes_icl.writing.numbers import Quotes
-from bayes_icl.writing.stage import Found
+from bayes_icl.writing.stage import StageOutputs
 
 
-def draw(found: Found) -> dict[str, Figure]:
+def draw(found: StageOutputs) -> dict[str, Figure]:
     """The figures of all stages, by name."""
     return {
         name: figure
@@ -34,7 +34,7 @@ class Opening(NamedTuple):
     setting: str
 
 
-def open_with(found: Found, quotes: Quotes) -> Opening:
+def open_with(found: StageOutputs, quotes: Quotes) -> Opening:
     """The question, and its answer as far as `fit` was run."""
     q, verdicts = quotes.under("answer"), found.facts.get("fit", {})
     word, sentences = "Not judged yet.", list[str]()
@@ -57,7 +57,7 @@ def open_with(found: Found, quotes: Quotes) -> Opening:
     return Opening(question, word, sentences, f"{setting}.")
 
 
-def compose(found: Found, figures: Mapping[str, Figure], quotes: Quotes) -> list[Section]:
+def compose(found: StageOutputs, figures: Mapping[str, Figure], quotes: Quotes) -> list[Section]:
     """The sections of the page, in order; a stage that was not run has one that says how to run it."""
     placed = [own for stage in STAGES.values() for own in stage.sections(found, quotes)]
     sections = [section for _, section in sorted(placed, key=lambda own: own[0])]

@@ -9,7 +9,7 @@ from typing import Any
 
 from bayes_icl.core.intervals import Interval
 from bayes_icl.core.schemas import REACHED, Table
-from bayes_icl.writing.numbers import point_of
+from bayes_icl.writing.numbers import layer_of
 
 NOTHING = "\u2013"  # where a number is not known
 
@@ -65,9 +65,9 @@ def p_value(heading: str, name: str) -> Column:
     return Column(heading, lambda row: p_cell(getattr(row, name)))
 
 
-def point(heading: str, name: str) -> Column:
-    """A column of layers, or points between them, that may never be reached."""
-    return Column(heading, lambda row: NOTHING if (words := point_of(row, name)) == "-" else words)
+def layer(heading: str, name: str) -> Column:
+    """A column of layers that may never be reached."""
+    return Column(heading, lambda row: NOTHING if (words := layer_of(row, name)) == "-" else words)
 
 
 def shown(table: Table, words: str) -> list[Column]:
@@ -91,7 +91,7 @@ def shown(table: Table, words: str) -> list[Column]:
         elif len(ends) == 1:
             made.append(number(heading, name, form or (".0f" if kind == "count" else ".3f")))
         elif ends == REACHED:
-            made.append(point(heading, name))
+            made.append(layer(heading, name))
         else:
             mean, low, high = (name + end for end in ends)
             made.append(interval(heading, mean, form or ".3f", ends=(low, high)))
@@ -99,6 +99,7 @@ def shown(table: Table, words: str) -> list[Column]:
 
 
 def missing(x: Any) -> bool:
+    """Whether there is no value: None or NaN."""
     return x is None or (isinstance(x, float) and math.isnan(x))
 
 
@@ -108,8 +109,10 @@ def one_line(x: Any) -> str:
 
 
 def number_cell(x: Any, form: str) -> str:
+    """A number in that form, as plain text; what is missing as `NOTHING`."""
     return NOTHING if missing(x) else f"{x:z{form}}"  # z: no minus before what is rounded to 0
 
 
 def p_cell(x: Any) -> str:
+    """A p-value to two digits, as plain text; below `P_LEAST` as a bound."""
     return number_cell(x, ".2g") if missing(x) or x > P_LEAST else f"<{P_LEAST:g}"

@@ -40,8 +40,8 @@ ATTRIBUTED = (
     Quantity("pooled", "slope, pooled over heads", "nats/example"),
     Quantity("rise", "rise from n_min to the last shot", "nats"),
     Quantity("slope_examples", "slope of what comes from examples", "nats/example"),
-    Quantity("lost", "lost at its mean, shot by shot", "nats/example"),
-    Quantity("lost_held", "lost if held at its mean", "nats/example"),
+    Quantity("lost", "lost if mean-ablated, shot by shot", "nats/example"),
+    Quantity("lost_over_shots", "lost if mean-ablated over shots", "nats/example"),
     Quantity("attention", "attention to examples, last shot", signed=False),
 )
 
@@ -158,7 +158,7 @@ def _grids(
     return {name: [rounded(line, significant=True) for line in grid] for name, grid in z.items()}, words
 
 
-MARKS = {"stands_out": "stands out", "top": "among those taken away"}
+MARKS = {"stands_out": "stands out", "top": "among those ablated"}
 
 
 def _with_interval(row: Mapping[str, Any], name: str) -> str:

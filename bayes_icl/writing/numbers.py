@@ -241,17 +241,17 @@ def named_task(facts: Mapping[str, Mapping[str, Any]], task: str) -> str:
     return ", ".join(filter(None, [task, token_label(facts[task])]))
 
 
-def point_of(row: Any, name: str, quotes: Quotes | None = None) -> str:
-    """A point with its interval; one that more than `TAIL` of the resamples never reach is open on that side.
+def layer_of(row: Any, name: str, quotes: Quotes | None = None) -> str:
+    """A layer with its interval; one that more than `TAIL` of the resamples never reach is open on that side.
 
     "-" where there is no rule left to carry. `quotes` as in `head_sentences`.
     """
-    point, low, high = Interval.of(row, name)
+    layer, low, high = Interval.of(row, name)
     reached = getattr(row, f"{name}_reached")
-    if point != point:
+    if layer != layer:
         return "-" if reached != reached else "never"
     ends = [f"{low:.0f}", f"{high:.0f}"]
     if not reached >= 1 - TAIL:
         ends[0 if name == "transfer_until" else 1] = "never"
-    text = f"{point:.0f} [{ends[0]}, {ends[1]}]"
-    return quotes.words(name, text, value=point, low=low, high=high) if quotes else text
+    text = f"{layer:.0f} [{ends[0]}, {ends[1]}]"
+    return quotes.words(name, text, value=layer, low=low, high=high) if quotes else text

@@ -28,7 +28,7 @@ class Missing(NamedTuple):
 
 
 @dataclass
-class Found:
+class StageOutputs:
     """What the stages have left for one curves file.
 
     Attributes
@@ -86,7 +86,7 @@ class Stage:
     Attributes
     ----------
     name
-        Its command, and its key in `Found`.
+        Its command, and its key in `StageOutputs`.
     title
         What the report has of it, in words.
     settings
@@ -103,17 +103,20 @@ class Stage:
         Those that are read, by name.
     facts
         The JSON with facts by task, and the keys that each task needs.
+    parse
+        From the content of that JSON to what this version writes.
     gather
-        Finds the output in a way of its own, in place of the five fields above.
+        Finds the output in a way of its own, in place of the fields above.
     """
 
     name: str
     title: str
     settings: Callable[[], Any]
-    sections: Callable[[Found, Quotes], Sequence[tuple[int, Section]]]
-    figures: Callable[[Found], Mapping[str, Figure]] = lambda found: {}
+    sections: Callable[[StageOutputs, Quotes], Sequence[tuple[int, Section]]]
+    figures: Callable[[StageOutputs], Mapping[str, Figure]] = lambda found: {}
     flag: str = ""
     place: Callable[[Path], Path] | None = None
     tables: Mapping[str, Table] = field(default_factory=dict)
     facts: tuple[str, frozenset[str]] = ("json", frozenset())
-    gather: Callable[[Found, Path | None], None] | None = None
+    parse: Callable[[Any], Any] = lambda content: content
+    gather: Callable[[StageOutputs, Path | None], None] | None = None

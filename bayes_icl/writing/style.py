@@ -95,6 +95,7 @@ def save_figures(figures: Mapping[str, Figure], folder: Path, suffixes: Sequence
 def new_figure(
     rows: int, columns: int, height: float, *, width: float = COLUMN, **shared: Any
 ) -> tuple[Figure, np.ndarray]:
+    """Figure and its axes, of shape (rows, columns), sizes in inches; `shared` goes to `Figure.subplots`."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
@@ -127,6 +128,7 @@ def legend(figure: Figure, styles: Mapping[str, Mapping[str, Any]], **more: Any)
 
 
 def title_of_curves(curves: Curves) -> str:
+    """Title of a panel: task, readout and n_min."""
     return f"{curves.task} ({curves.readout}, n \u2265 {curves.shots[0]:.0f})"
 
 
@@ -166,11 +168,13 @@ def label_right(
 
 
 def few_ticks(ax: Axes) -> None:
+    """Ticks in at most four steps a side, whole numbers along x."""
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(4))
 
 
 def titled(figure: Figure, title: str, across: str = "", up: str = "") -> Figure:
+    """The same figure with a title, and labels below and beside all panels."""
     for set_words, words in ((figure.suptitle, title), (figure.supxlabel, across), (figure.supylabel, up)):
         if words:
             set_words(words, fontsize=8)
@@ -178,10 +182,12 @@ def titled(figure: Figure, title: str, across: str = "", up: str = "") -> Figure
 
 
 def hide_unused(axes: np.ndarray, number: int) -> None:
+    """Blank places after the first `number` axes; the panel above one keeps its tick labels."""
     for ax in axes.flat[number:]:
         ax.axis("off")
         axes[max(len(axes) - 2, 0), 1].tick_params(labelbottom=True)  # the lowest panel of its column
 
 
 def number_words(x: float, digits: int = 2) -> str:
+    """A number with so many decimals, a true minus sign, and no minus before 0."""
     return f"{round(x, digits) + 0.0:.{digits}f}".replace("-", MINUS)

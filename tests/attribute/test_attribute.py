@@ -125,7 +125,7 @@ def test_tables_of_the_intervention(finished: Path) -> None:
     for task in done:
         heads = found["heads"][(found["heads"].task == task) & (found["heads"].kind == "head")].set_index("component")
         assert set(heads.index[heads.top]) == set(own[task]["top"])
-        for way, column in (("mean", "lost"), ("held", "lost_held")):
+        for way, column in (("mean", "lost"), ("mean_over_shots", "lost_over_shots")):
             rows = found["ablation"][(found["ablation"].task == task) & (found["ablation"].way == way)].set_index("set")
             assert rows.loc["top", "heads"].split() == own[task]["top"] == list(dict.fromkeys(own[task]["top"]))
             for name, row in rows.iterrows():
@@ -171,7 +171,9 @@ def test_the_summary_follows_the_numbers(finished: Path) -> None:
     parts = [table[table.task == task] for table in found.values()]
     before = head_sentences(own[task], *parts)
     moved = parts[1].copy()
-    moved.loc[(moved.set == "top") & (moved.way == "held"), "lost"] = -2 * own[task]["delta_measured"]["mean"]
+    moved.loc[(moved.set == "top") & (moved.value == "mean_over_shots"), "lost"] = (
+        -2 * own[task]["delta_measured"]["mean"]
+    )
     after = head_sentences(own[task], parts[0], moved, parts[2])
     changed = [(a, b) for a, b in zip(before, after) if a != b]
     assert len(changed) == 2 and "-200%" in changed[0][1] and "3 of 3 placebo sets" in changed[1][1]

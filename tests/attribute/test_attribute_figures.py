@@ -156,7 +156,7 @@ def made_ablation(table: pd.DataFrame, placebos: int = 20) -> pd.DataFrame:
 
 
 def made_repair(ablation: pd.DataFrame) -> pd.DataFrame:
-    """As repair.csv; on the first task all others make up for the loss, on the next MLPs lose too."""
+    """As repair.csv; on the first task all others repair the loss, on the next MLPs lose too."""
     rows = []
     for i, own in enumerate(ablation[ablation["set"] == "top"].itertuples()):
         p = own.predicted
@@ -194,9 +194,9 @@ def all_figures(table: pd.DataFrame, effects: xr.Dataset) -> dict[str, Figure]:
         "map": attribute_figures.share_map_figure(table, facts),
         "curves": attribute_figures.effect_curves_figure(effects, table, facts, task),
         "sources": attribute_figures.source_map_figure(effects, table, facts, task),
-        "ablation": attribute_figures.ablation_figure(ablation, facts, "held"),
+        "ablation": attribute_figures.ablation_figure(ablation, facts, "mean_over_shots"),
         "cumulative": attribute_figures.cumulative_figure(table, facts),
-        "repair": attribute_figures.repair_figure(made_repair(ablation), facts, "held"),
+        "repair": attribute_figures.repair_figure(made_repair(ablation), facts, "mean_over_shots"),
     }
 
 
@@ -463,9 +463,11 @@ def test_the_ablation_has_all_sets_beside_delta(table: pd.DataFrame, figures: di
 
 def test_an_ablation_of_the_top_alone_and_of_many_single_heads(table: pd.DataFrame) -> None:
     ablation = made_ablation(table)
-    alone = attribute_figures.ablation_figure(ablation[ablation["set"] == "top"], made_facts(), "held")
+    alone = attribute_figures.ablation_figure(ablation[ablation["set"] == "top"], made_facts(), "mean_over_shots")
     assert not cut_off(alone) and "0 placebo sets" in words_of(alone)
-    few = attribute_figures.ablation_figure(ablation[ablation.task == TASKS[1]], made_facts(), "held", most=3)
+    few = attribute_figures.ablation_figure(
+        ablation[ablation.task == TASKS[1]], made_facts(), "mean_over_shots", most=3
+    )
     assert len(panels(few)) == 1 and len(panels(few)[0].get_yticks()) == 5
     assert few.get_figwidth() == COLUMN and not cut_off(few)
 

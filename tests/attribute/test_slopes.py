@@ -16,7 +16,7 @@ from simulate import line, power_law, simulate_curves
 
 from bayes_icl.attribute.accumulation import LAWS, _judged, accumulation, accumulations, fit_alone
 from bayes_icl.attribute.outputs import HEADS
-from bayes_icl.attribute.slopes import choose_top, delta_weights, fit_delta, head_table
+from bayes_icl.attribute.slopes import choose_top, delta_weights, fit_delta, head_table, join_columns, slope_table
 from bayes_icl.core.errors import StatedError
 from bayes_icl.core.intervals import t_interval
 from bayes_icl.curves import Curves
@@ -307,6 +307,17 @@ def test_rows_and_columns() -> None:
     others = table[table.kind != "head"]
     assert others[["head", "pooled", "false_sign", "delta", "c", "attention"]].isna().all().all()
     assert (others.accumulation == "").all() and not others.stands_out.any()
+
+
+def test_columns_of_a_step_are_joined_by_row() -> None:
+    """Rows that a step says nothing of, and tasks of which it says nothing, are left empty."""
+    tables = [slope_table(made_effects().sel(task=task), task, 1, 0)[0] for task in ("one", "two")]
+    lost = pd.DataFrame({"top": [True, True], "lost": [0.2, 0.1]}, index=[5, 2])
+    joined = join_columns(tables, [lost, pd.DataFrame()])
+    assert list(joined.columns) == HEADS.names and joined.top.dtype == bool
+    assert joined.index[joined.top].tolist() == [2, 5] == joined.index[joined.lost.notna()].tolist()
+    assert joined.lost[2] == 0.1 and joined.lost[5] == 0.2 and joined.component[5] == "L1H2"
+    assert joined.slope.tolist() == [x for table in tables for x in table.slope]
 
 
 @pytest.mark.parametrize("n_min", [0, 1, 2])

@@ -84,7 +84,7 @@ def test_recovery_counts_what_intervals_hold() -> None:
 
 def test_confusion_names_the_kind() -> None:
     row = calibration.confuse("power", "level", [0], 64, 16, 9.6, averaged=False)[0]
-    assert (row["kind"], row["named_kind"], row["verdict"]) == ("curved", "curved", "rejected")
+    assert (row["kind"], row["selected_kind"], row["verdict"]) == ("curved", "curved", "rejected")
 
 
 def _tables(**changed: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -99,7 +99,7 @@ def _tables(**changed: pd.DataFrame) -> dict[str, pd.DataFrame]:
     confusion = pd.DataFrame(
         [
             {"truth": t, "kind": calibration.kind_of(t), "noise": "both", "n_seqs": 64, "averaged": averaged,
-             "named": t, "named_kind": calibration.kind_of(t), "verdict": "rejected" if averaged else "supported"}
+             "selected": t, "selected_kind": calibration.kind_of(t), "verdict": "rejected" if averaged else "supported"}
             for t in simulation.TRUTHS
             for averaged in (False, True)
         ]
@@ -117,7 +117,7 @@ def test_outcomes_hold_and_each_fails_by_itself() -> None:
         "ranks uniform": {"sbc": good["sbc"].assign(gain=good["sbc"].gain / 5)},
         "control, shifted": {"sbc": good["sbc"].assign(gain=np.tile(good["sbc"].gain[:400].to_numpy()[:400], 3))},
         "additive delta": {"recovery": good["recovery"].assign(held=True)},
-        "kind of law": {"confusion": good["confusion"].assign(named_kind="curved")},
+        "kind of law": {"confusion": good["confusion"].assign(selected_kind="curved")},
         "additive truths rejected": {"confusion": good["confusion"].assign(verdict="rejected")},
         "additive truths supported": {"confusion": good["confusion"].assign(verdict="supported")},
     }

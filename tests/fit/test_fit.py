@@ -241,7 +241,7 @@ def test_the_files_of_a_run(csv: Path, capsys: Any) -> None:
         assert (figures / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
     rising = verdict_of(csv.parent)["rising"]
-    assert set(rising) >= {"verdict", "reasons", "named", "delta", "n_min", "readout", "others"}
+    assert set(rising) >= {"verdict", "reasons", "selected", "delta", "n_min", "readout", "others"}
     assert (rising["readout"], rising["n_min"], rising["noise"], rising["priors"]) == (
         *("complement", 1, "normal", "stated"),
     )
@@ -259,7 +259,7 @@ def test_the_files_of_a_run(csv: Path, capsys: Any) -> None:
     ]
     assert all(set(v) == set(rising) - {"others", "left_out"} for v in rising["others"])
     refused = verdict_of(csv.parent)["flat"]
-    assert (refused["verdict"], refused["delta"], refused["named"]) == ("refused", None, None)
+    assert (refused["verdict"], refused["delta"], refused["selected"]) == ("refused", None, None)
     assert "no variation" in refused["reasons"][0]
 
     table = pd.read_csv(out / "comparison.csv")
@@ -603,7 +603,7 @@ def test_the_observer_is_fitted_where_the_evidence_is_known(tmp_path: Path, undr
     assert verdict_of(tmp_path)["known"]["left_out"] == {}
     row = table[table.hypothesis == "observer"].iloc[0]
     assert row.weight_hdi_low < 0.8 < row.weight_hdi_high and row.weight_hdi_high - row.weight_hdi_low < 0.5
-    assert row.survivor and verdict_of(tmp_path)["known"]["named"] == "observer"
+    assert row.survivor and verdict_of(tmp_path)["known"]["selected"] == "observer"
     assert verdict_of(tmp_path)["null"]["verdict"] == "no_update"
 
 
@@ -683,7 +683,7 @@ def test_a_users_hypothesis_is_compared_beside_the_others(csv: Path, own_registr
     assert list(table.index) == [*THREE, "sigmoid"]
     assert table.survivor["sigmoid"] and not table.survivor[list(THREE)].any()
     assert table.half_hdi_low["sigmoid"] < 8 < table.half_hdi_high["sigmoid"]
-    assert verdict_of(csv.parent)["sigmoidal"]["named"] == "sigmoid"
+    assert verdict_of(csv.parent)["sigmoidal"]["selected"] == "sigmoid"
     assert (csv.parent / "out" / "sigmoidal__sigmoid.nc").exists()
     record = json.loads((csv.parent / "out" / "provenance.json").read_text())
     assert set(record["inputs"]) == {"c.csv", "my_laws.py"}
@@ -764,7 +764,7 @@ def test_auto_samples_the_named_law_too(csv: Path, undrawn: None) -> None:
     curves = simulate_curves(16, 16, f=power_law(0.5), gain=10, level=0.4, gain_sd=0.5, task="bent")
     write_csv(csv, curves)
     assert ended(settings_for(csv, engine="auto", **SHORT)) in (0, 3)
-    assert verdict_of(csv.parent)["bent"]["named"] == "power"
+    assert verdict_of(csv.parent)["bent"]["selected"] == "power"
     engines = {p.stem: az.from_netcdf(str(p)).attrs["engine"] for p in (csv.parent / "out").glob("*.nc")}
     assert engines == {"bent__constant": "fast", "bent__additive": "nuts", "bent__power": "nuts"}
     assert set(pd.read_csv(csv.parent / "out" / "engines.csv").hypothesis) == {"additive", "power"}

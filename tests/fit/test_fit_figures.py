@@ -53,7 +53,7 @@ def table(curves: dict[str, Curves]) -> pd.DataFrame:
 
 def verdicts_of(kind: str = "no_update") -> dict[str, dict]:
     """The longest words that a verdict may have."""
-    return {t: {"verdict": kind, "named": "nll_logistic", "readout": "complement", "n_min": 1} for t in TASKS}
+    return {t: {"verdict": kind, "selected": "nll_logistic", "readout": "complement", "n_min": 1} for t in TASKS}
 
 
 SETTINGS = [
@@ -73,7 +73,7 @@ def sensitivity_of(tasks: tuple[str, ...] = TASKS) -> pd.DataFrame:
     rows = [
         dict(zip(("readout", "n_min", "priors", "noise"), setting))
         | {"task": task, "verdict": (kind := KINDS[(i + j) % 5]), "headline": j == 0}
-        | {"named": None if kind == "refused" else "nll_logistic"}
+        | {"selected": None if kind == "refused" else "nll_logistic"}
         for i, task in enumerate(tasks)
         for j, setting in enumerate(SETTINGS)
     ]
@@ -232,11 +232,11 @@ def test_a_users_hypothesis_moves_no_colour(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_law_that_is_not_named_and_of_many_parameters_gets_no_panel() -> None:
-    shown = fit_figures.shown_hypotheses({"named": None})
+    shown = fit_figures.shown_hypotheses({"selected": None})
     assert {"constant", "additive", "power", "freeform"} <= set(shown)
     assert not {"lapse", "nll_power", "scaling_law"} & set(shown)
-    assert set(fit_figures.shown_hypotheses({"named": "nll_power"})) - set(shown) == {"nll_power"}
-    assert fit_figures.shown_hypotheses({"named": "power"}) == shown
+    assert set(fit_figures.shown_hypotheses({"selected": "nll_power"})) - set(shown) == {"nll_power"}
+    assert fit_figures.shown_hypotheses({"selected": "power"}) == shown
 
 
 @pytest.mark.parametrize("number", [1, 2, 7, 8])
@@ -287,7 +287,7 @@ def test_every_setting_has_a_cell_with_its_verdict() -> None:
     for i, task in enumerate(TASKS):
         for j in range(7):
             row = table[table.task == task].iloc[j]
-            assert cells(figure)[j, 1 - i] == f"{row.verdict}\n" + ("" if pd.isna(row.named) else row.named)
+            assert cells(figure)[j, 1 - i] == f"{row.verdict}\n" + ("" if pd.isna(row.selected) else row.selected)
     faces = {kind: set() for kind in KINDS}
     for patch, row in zip(ax.patches, table.itertuples()):
         faces[row.verdict].add(patch.get_facecolor())

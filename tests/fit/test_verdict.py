@@ -141,7 +141,7 @@ def test_supported() -> None:
     curves = with_p(0.2, 1)
     verdict = judge(curves, scores())
     assert verdict.verdict == "supported"
-    assert verdict.named == "additive"
+    assert verdict.selected == "additive"
     assert verdict.survivors == ["additive", "power"]
     assert verdict.delta == {"mean": 0.56, "hdi_low": 0.5, "hdi_high": 0.62}
     assert (verdict.task, verdict.readout, verdict.n_min) == ("made", "complement", 0)
@@ -153,7 +153,7 @@ def test_supported() -> None:
 
 def test_rejected_when_a_sequence_is_left_out() -> None:
     verdict = judge(STRAIGHT, scores(score("power", -280.0)))
-    assert (verdict.verdict, verdict.named, verdict.survivors) == ("rejected", "power", ["power"])
+    assert (verdict.verdict, verdict.selected, verdict.survivors) == ("rejected", "power", ["power"])
     assert "20.0 (SE 0.0) nats from the best (power)" in verdict.reasons[0]
 
 
@@ -177,7 +177,7 @@ def test_rejected_for_a_small_curvature_says_that_it_is_small() -> None:
 
 def test_no_update_when_constant_survives() -> None:
     verdict = judge(STRAIGHT, scores(score("constant", -300.5)))
-    assert (verdict.verdict, verdict.named) == ("no_update", "constant")
+    assert (verdict.verdict, verdict.selected) == ("no_update", "constant")
     assert "additive gains +0.5 (SE 0.0) nats on constant" in verdict.reasons[0]
 
 
@@ -276,9 +276,9 @@ def test_undecided_for_a_reason_that_no_number_of_sequences_tells_says_so() -> N
 
 def test_the_simplest_survivor_is_named_and_ties_go_to_the_better() -> None:
     made = scores(score("pooling", -299.0), score("saturating", -298.5), score("changepoint", -298.0))
-    assert judge(STRAIGHT, made).named == "additive"
+    assert judge(STRAIGHT, made).selected == "additive"
     far = scores(score("additive", -340.0), score("power", -301.0), *made[:3])
-    assert judge(STRAIGHT, far).named == "saturating"
+    assert judge(STRAIGHT, far).selected == "saturating"
 
 
 # --------------------------------------------------------------------------------------------- notes
@@ -299,7 +299,7 @@ def test_noise_that_is_not_the_models_is_noted(lag: float, noted: bool) -> None:
         notes("additive") if noted else []
     )
     assert bool(notes("additive")) == noted
-    assert notes("power") == []  # only the named law's own replicates count
+    assert notes("power") == []  # only the law selected's own replicates count
 
 
 @pytest.mark.parametrize(("ceiling", "noted"), [(-296.5, False), (-295.0, True), (-310.0, False)])
@@ -526,7 +526,7 @@ def verdict_json(**own: Any) -> dict[str, Any]:
         "n_min": 1,
         "verdict": "supported",
         "reasons": [],
-        "named": "additive",
+        "selected": "additive",
         "delta": {"mean": 0.5, "hdi_low": 0.4, "hdi_high": 0.6},
     }
     return Verdict(**fields | own).as_json()
@@ -546,7 +546,7 @@ def test_the_sensitivity_table_has_a_row_a_setting_the_headline_first() -> None:
     assert list(table.priors) == ["stated", "stated", "halved", "stated", "stated"]
     assert list(table.noise) == ["normal", "normal", "normal", "student", "normal"]
     assert list(table.verdict) == ["supported", "undecided", "supported", "rejected", "refused"]
-    assert list(table.named[:4]) == ["additive", "additive", "additive", "power"] and pd.isna(table.named[4])
+    assert list(table.selected[:4]) == ["additive", "additive", "additive", "power"] and pd.isna(table.selected[4])
     assert table.seqs_needed[1] == 40
     assert table.iloc[0][["delta_mean", "delta_hdi_low", "delta_hdi_high"]].to_list() == [0.5, 0.4, 0.6]
     assert table.iloc[4][["delta_mean", "delta_hdi_low", "delta_hdi_high"]].isna().all()

@@ -266,10 +266,10 @@ def test_extrapolated_intervals_hold_95_of_100_under_the_truth() -> None:
 
 
 def test_a_score_says_what_it_is_of() -> None:
-    curves = with_evidence(simulate_curves(8, 12, n_min=1, task="t", readout="named"))
+    curves = with_evidence(simulate_curves(8, 12, n_min=1, task="t", readout="selected"))
     for called, width in inference_scores.PRIOR_WIDTHS.items():
         score, posterior = score_curves(HYPOTHESES["observer"].varied(prior_width=width), curves, checks=False)
-        assert (score.task, score.readout, score.n_min, score.hypothesis) == ("t", "named", 1, "observer")
+        assert (score.task, score.readout, score.n_min, score.hypothesis) == ("t", "selected", 1, "observer")
         assert (score.noise, score.priors, score.engine) == ("normal", called, "fast")
         assert score.k_hat == posterior.k_hat and score.log_marginal == posterior.log_marginal
         numbers = posterior.numbers(summarise(curves))

@@ -1,4 +1,4 @@
-"""Mean-ablation: means by shot and place, passes with heads replaced by them, and what other parts make up for."""
+"""Mean-ablation: means by shot and place, passes with heads replaced by them, and what other parts repair."""
 
 from __future__ import annotations
 
@@ -211,13 +211,13 @@ def test_an_ablated_head_says_nothing_of_its_episode(
     assert (ablated[0][1][:, 0] - clean[0][1][:, 0]).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("way", TASK_MEANS)
+@pytest.mark.parametrize("value", TASK_MEANS)
 @pytest.mark.parametrize("readout", ["complement", "foil"])
 @pytest.mark.parametrize("name", KINDS)
 def test_a_loss_is_taken_apart(
     model_of: Callable[[str], Model], curves_of: Callable[[str], xr.Dataset], name: str, readout: str, way: str
 ) -> None:
-    """lost = taken - made up for; heads that cannot react do not, which another direction would hide."""
+    """lost = taken - repaired; heads that cannot react do not, which another direction would hide."""
     model = model_of(name)
     episodes, means = with_means(model, curves_of(name), readout=readout)
     episode = episodes[2]
@@ -252,7 +252,7 @@ def test_held_heads_have_one_output_at_every_shot(
     outs = {e.seq: outputs(model, e) for e in episodes}
     at = [e.target.positions for e in episodes]
     expected = torch.cat([outs[e.seq][1][p][:, 2] for e, p in zip(episodes, at)]).mean(0)
-    held = means.at(0, 1, [2], "held")[0, at[0], 0]
+    held = means.at(0, 1, [2], "mean_over_shots")[0, at[0], 0]
     torch.testing.assert_close(held, expected.expand_as(held), atol=1e-5, rtol=1e-5)
     assert means.at(0, 1, [2])[0, at[0], 0].std(0).max() > 1e-3
     norm = attribute_task(model, curves_of("llama"), "past_tense")["norm"].values[0]

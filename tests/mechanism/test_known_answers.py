@@ -75,7 +75,7 @@ def test_the_sign_is_learned_by_log_2_an_example() -> None:
     _, low, high = scores["additive"].intervals["delta"]
     assert high - low < 0.06 * LOG2
     verdict = judge(curves, list(scores.values()))
-    assert (verdict.verdict, verdict.named) == ("supported", "additive"), verdict.reasons
+    assert (verdict.verdict, verdict.selected) == ("supported", "additive"), verdict.reasons
     # No lapses: both knees lie outside the examples shown, or lapse would have something to gain.
     assert elpd(scores, "lapse") < elpd(scores, "additive") + 1
     assert holds(scores["lapse"], "slope", LOG2)
@@ -236,7 +236,7 @@ def test_leaky_counts_are_found_by_a_users_hypothesis(keep: float, leaky_beta: s
     assert holds(scores[leaky_beta], "gain", leaky(16, keep)[16])
     alive, _ = survivors(list(scores.values()), "elpd_logo")
     assert alive == [leaky_beta]
-    assert judge(curves, list(scores.values())).named == leaky_beta
+    assert judge(curves, list(scores.values())).selected == leaky_beta
     # The control: counts that are not discounted are logarithmic again.
     plain = curves_of(np.tile(leaky(16, 1.0), (64, 1)), 0.1, seed=4)
     on_plain = fits(plain, "logarithmic", leaky_beta)

@@ -62,7 +62,7 @@ def runs(model_of: Callable[[str], Model], curves: xr.Dataset) -> list[Episode]:
 
 
 def given_in(model: Model, runs: list[Episode], kind: str = "mean") -> torch.Tensor:
-    """What stands in for the first run's heads, shape (layer, pos, head, d_head)."""
+    """What replaces the first run's heads, shape (layer, pos, head, d_head)."""
     return AblationValues(model.anatomy, runs, [permuted(run, N, 0) for run in runs]).of(runs[0].seq, kind)[0]
 
 
@@ -133,7 +133,7 @@ def test_each_head_is_a_run_of_its_own_without_it(
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_ablating_everywhere_is_another_thing(model_of: Callable[[str], Model], runs: list[Episode], name: str) -> None:
-    """But for what a head takes away itself, in the last layer, and there all else too."""
+    """But for what a head removes itself, in the last layer, and there all else too."""
     model, z = model_of(name), given_in(model_of(name), runs)
     here, all_over = (ablate_each(model.anatomy, runs[0], z, everywhere=x) for x in (False, True))
     for one, other in zip(here[:5], all_over[:5]):

@@ -1,4 +1,4 @@
-"""Ablation in rounds: what stands in for heads, what is carried without them, how a round is told."""
+"""Ablation in rounds: what replaces heads, what is carried without them, how a round is told."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ def test_what_is_carried_is_that_of_hooked_runs(
     where: str,
     kind: str,
 ) -> None:
-    """A without some heads, its stream at every point put into B: two plain runs with hooks."""
+    """A without some heads, its stream at every layer put into B: two plain runs with hooks."""
     model, pairs = model_of(name), pairs_at(position)
     given, _ = ablation_values(model, pairs)
     seen: list[int] = []
@@ -333,7 +333,7 @@ def test_heads_alone_are_those_of_each_run(
 def carried_so(
     own: list[float], a: float, b: float = 0.0, n: int = 8, noise: float = 0.1, seed: int = 1
 ) -> dict[str, np.ndarray]:
-    """Pairs about known means; A's answer comes across where B's own goes."""
+    """Pairs about known means; A's answer is recovered where B's own goes."""
     rng = np.random.default_rng(seed)
     curve = np.array(own)
     found = {
@@ -364,11 +364,11 @@ def test_a_round_is_told_by_what_its_a_has_and_by_what_the_first_had() -> None:
     assert three_of(found, "transfer_layer") == [2, 2, 2] == three_of(found, "transfer_layer_kept")
     assert found["answer_layer"] == 1 and found["transfer_layer_reached"] == 1 and found["n_pairs"] == 8
     assert three_of(found, "shift") == [0, 0, 0]
-    # Beyond what the run without a rule carries: 5 at point 2 and at point 3, half of 10 - 4 is 3.
+    # Beyond what the run without a rule carries: 5 at layer 2 and at layer 3, half of 10 - 4 is 3.
     assert three_of(found, "rule_layer") == [2, 2, 2]
     for name, x in (("a_own", FIRST["a"]), ("b_own", FIRST["b"]), ("gain", FIRST["a"] - FIRST["b"])):
         np.testing.assert_allclose(three_of(found, name), t_by_hand(x))
-    np.testing.assert_allclose(three_of(found, "rule"), t_by_hand(FIRST["a"] - FORM["a"]))
+    np.testing.assert_allclose(three_of(found, "rule_gain"), t_by_hand(FIRST["a"] - FORM["a"]))
     # Ablated: A has 6 nats left, half of which is reached later; half of the first round's 10 never is.
     later = carried_so([0.0, 0.2, 1.7, 4.5, 1.5], a=6.0)
     found = describe(later, FIRST, FORM, 0)
@@ -390,18 +390,18 @@ def test_the_peak_is_chosen_on_the_even_pairs_and_measured_on_the_odd() -> None:
     found = carried_so([0.0, 5.0, 5.0, 5.0], a=9.0, noise=2.0)
     row = describe(found, found, carried_so([0.0] * 4, a=0.0), 0)
     point = int(found["own"][::2].mean(0).argmax())
-    assert row["peak_point"] == point and row["peak_first"] == found["own_first"][1::2, point].mean()
+    assert row["peak_layer"] == point and row["peak_first"] == found["own_first"][1::2, point].mean()
     np.testing.assert_allclose(three_of(row, "peak"), t_by_hand(found["own"][1::2, point]))
     odd = {name: x.copy() for name, x in found.items()}
     odd["own"][1::2] += 100 * (np.arange(4) == 0)
-    assert describe(odd, odd, carried_so([0.0] * 4, a=0.0), 0)["peak_point"] == point
+    assert describe(odd, odd, carried_so([0.0] * 4, a=0.0), 0)["peak_layer"] == point
 
 
 def test_a_shift_is_over_the_same_resamples() -> None:
     """Wide layers that move together move by a sure amount; the control: resampled apart they do not."""
     rng = np.random.default_rng(0)
     n = 13  # so that no resample has half of them
-    late = rng.integers(0, 2, size=n)  # half of the pairs come across two points later
+    late = rng.integers(0, 2, size=n)  # half of the pairs are recovered two points later
     steps = np.arange(9)
 
     def curves(by: int) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The post's three steps: which way attention goes, what happens without it or without MLPs, and the verdict."""
+"""Three steps (Skunnavakkam 2024): which way attention goes, what is lost without it or MLPs, and the verdict."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from bayes_icl.mechanism.steps import (
     attention_edges,
     form_of,
     induction_scores,
+    knocked_out,
     read_token,
-    shut_ways,
 )
 from bayes_icl.mechanism.thresholds import STEP_LEAST
 from bayes_icl.mechanism.transfer import Pair, cut, pairs_of, permuted
@@ -188,7 +188,7 @@ def test_induction_scores_are_those_of_an_eager_run(model_of: Callable[[str], Mo
     assert not np.allclose(found["induction"], induction_scores(model.anatomy, seed=4, length=length)["induction"])
 
 
-# ------------------------------------------------------------------------------------------------- ways shut
+# ------------------------------------------------------------------------------------------------- attention knockouts
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -200,7 +200,7 @@ def test_a_way_shut_is_an_eager_run_with_a_mask(
     model = model_of(name)
     for pair in pairs_on(task)[:2]:
         run = pair.a
-        found = shut_ways(model.anatomy, run)
+        found = knocked_out(model.anatomy, run)
         correct, shot = int(run.target.correct[0]), run.places.shot
         assert set(found) == {"clean", *KNOCKOUTS}
         plain = odds_by_hand(forward(model, run.prompt.tokens)[-1], correct)
@@ -236,7 +236,7 @@ def test_with_one_example_there_is_no_query_before(
     model_of: Callable[[str], Model], pairs_on: Callable[[str], list[Pair]]
 ) -> None:
     run = cut(pairs_on("copy")[0].a, 1, 0)
-    found = shut_ways(model_of("llama").anatomy, run)
+    found = knocked_out(model_of("llama").anatomy, run)
     assert found["bring_other"] == pytest.approx(found["clean"], abs=1e-5)
     assert abs(found["bring"] - found["clean"]) > 1e-3
 
@@ -457,9 +457,9 @@ def table(*rows: Row) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=columns)
 
 
-WAY: Row = (1, "way", 0.3, 0.5, 0.2, 1, 0)
+WAY: Row = (1, "path", 0.3, 0.5, 0.2, 1, 0)
 TOLD: Row = (1, "heads", 0.3, 0.5, 0.1, 20, 0)
-FILLED: list[Row] = [(step, what, 0.3, 0.5, 0.2, 20, 0) for step in (2, 3) for what in ("way", "heads")]
+FILLED: list[Row] = [(step, what, 0.3, 0.5, 0.2, 20, 0) for step in (2, 3) for what in ("path", "heads")]
 
 
 @pytest.mark.parametrize(
@@ -467,32 +467,32 @@ FILLED: list[Row] = [(step, what, 0.3, 0.5, 0.2, 20, 0) for step in (2, 3) for w
     [
         ([WAY, TOLD], "supported"),
         ([WAY, TOLD, TOLD], "supported"),
-        ([(1, "way", STEP_LEAST, 0.5, 0.01, 1, 0), (1, "heads", STEP_LEAST, 0.5, -0.1, 20, 0)], "supported"),
+        ([(1, "path", STEP_LEAST, 0.5, 0.01, 1, 0), (1, "heads", STEP_LEAST, 0.5, -0.1, 20, 0)], "supported"),
         ([WAY], "not seen"),  # no heads that go it
         ([TOLD], "not seen"),
         ([WAY, (1, "heads", 0.09, 0.5, 0.1, 20, 0)], "not seen"),  # may be less than a tenth
         ([WAY, (1, "heads", 0.3, 0.5, 0.1, 20, 1)], "not seen"),  # a placebo set takes as much
         ([WAY, (1, "heads", 0.3, 0.5, NAN, 0, 0)], "not seen"),  # no placebo sets
         ([WAY, TOLD, (1, "heads", -0.1, 0.01, -0.4, 20, 20)], "not seen"),  # by one kind of ablation only
-        ([WAY, (1, "heads", -0.1, 0.01, -0.4, 20, 20)], "not seen"),  # others may make up for them
-        ([(1, "way", 0.09, 0.5, 0.2, 1, 0), TOLD], "not seen"),
-        ([(1, "way", 0.3, 0.5, 0.0, 1, 0), TOLD], "not seen"),  # may be no more than a control
-        ([(1, "way", 0.3, 0.5, NAN, 0, 0), TOLD], "not seen"),  # without a control
-        ([(1, "way", -0.05, 0.09, -0.1, 1, 1), TOLD], "rejected"),  # surely less than a tenth
-        ([(1, "way", -0.05, 0.09, -0.1, 1, 1)], "rejected"),
-        ([(1, "way", -0.5, -0.2, 0.1, 1, 0)], "rejected"),
-        ([WAY, (1, "way", -0.05, 0.09, -0.1, 1, 1), TOLD], "not seen"),  # one of two
+        ([WAY, (1, "heads", -0.1, 0.01, -0.4, 20, 20)], "not seen"),  # others may repair them
+        ([(1, "path", 0.09, 0.5, 0.2, 1, 0), TOLD], "not seen"),
+        ([(1, "path", 0.3, 0.5, 0.0, 1, 0), TOLD], "not seen"),  # may be no more than a control
+        ([(1, "path", 0.3, 0.5, NAN, 0, 0), TOLD], "not seen"),  # without a control
+        ([(1, "path", -0.05, 0.09, -0.1, 1, 1), TOLD], "rejected"),  # surely less than a tenth
+        ([(1, "path", -0.05, 0.09, -0.1, 1, 1)], "rejected"),
+        ([(1, "path", -0.5, -0.2, 0.1, 1, 0)], "rejected"),
+        ([WAY, (1, "path", -0.05, 0.09, -0.1, 1, 1), TOLD], "not seen"),  # one of two
         ([WAY, TOLD, (1, "", 0.0, 0.01, NAN, 0, 0)], "supported"),  # a control decides nothing by itself
         ([WAY, TOLD, (1, "", 0.6, 0.9, NAN, 0, 0)], "supported"),
         ([(1, "", 0.3, 0.5, 0.2, 1, 0)], "not seen"),
-        ([(1, "way", NAN, NAN, NAN, 1, 0), (1, "heads", NAN, NAN, NAN, 20, 0)], "not seen"),  # no rule to explain
+        ([(1, "path", NAN, NAN, NAN, 1, 0), (1, "heads", NAN, NAN, NAN, 20, 0)], "not seen"),  # no rule to explain
         ([], "not seen"),
     ],
 )
 def test_a_step_is_judged_by_what_decides(rows: list[Row], verdict: str) -> None:
     """And by nothing of the other steps; step 2 has no heads."""
     assert judge(table(*rows, *FILLED)) == {1: verdict, 2: "supported", 3: "supported"}
-    assert judge(table(*rows, *[(step, "way", 0.0, 0.01, 0.0, 1, 0) for step in (2, 3)]))[1] == verdict
+    assert judge(table(*rows, *[(step, "path", 0.0, 0.01, 0.0, 1, 0) for step in (2, 3)]))[1] == verdict
     assert judge(table((2, *WAY[1:])))[2] == "supported"
     assert list(judge(table())) == list(STEPS)
 
@@ -540,7 +540,7 @@ def test_the_interval_of_a_share_is_that_of_a_ratio() -> None:
 def test_stronger_evidence_never_weakens_a_verdict(seed: int) -> None:
     rng = np.random.default_rng(seed)
     rows: list[Row] = []
-    for what in ("way", "heads", "way", "heads"):
+    for what in ("path", "heads", "path", "heads"):
         share, beyond, width = rng.uniform(-0.3, 0.6), rng.uniform(-0.3, 0.4), rng.uniform(0, 0.4)
         rows.append((1, what, share - width, share + width, beyond - width, 20, int(rng.integers(0, 2))))
     order = ["rejected", "not seen", "supported"]

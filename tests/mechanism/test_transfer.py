@@ -1,4 +1,4 @@
-"""A task carried between prompts: which runs are paired, where they are patched, and where it comes across."""
+"""A task carried between prompts: which runs are paired, where they are patched, and where it is recovered."""
 
 from __future__ import annotations
 
@@ -383,7 +383,7 @@ def test_half_is_reached_where_a_known_curve_crosses_it() -> None:
     assert (found.draws == 3).all() and len(found.draws) == 2000
     assert reaching(np.tile(curve, (n, 1)) + 2, np.zeros(n) + 2, np.full(n, 12.0))[:4] == found[:4]
     # The first point counts, whatever comes after.
-    assert reaching(np.tile(curve[::-1], (n, 1)), np.zeros(n), np.full(n, 10.0)).point == 0
+    assert reaching(np.tile(curve[::-1], (n, 1)), np.zeros(n), np.full(n, 10.0)).layer == 0
 
 
 def test_what_is_never_reached_or_not_there_is_nan() -> None:
@@ -391,14 +391,14 @@ def test_what_is_never_reached_or_not_there_is_nan() -> None:
     low = np.full((n, 4), 1.0)
     for without, full in ((0.0, 10.0), (0.0, 0.0), (3.0, -5.0)):  # not reached; nothing to carry; less than nothing
         found = reaching(low, np.full(n, without), np.full(n, full))
-        assert np.isnan([found.point, found.low, found.high]).all() and found.share == 0
+        assert np.isnan([found.layer, found.low, found.high]).all() and found.share == 0
     # Half of the pairs have it: the mean of the resamples that drew enough of them reaches it.
     some = np.where(np.arange(n) < 3, 10.0, 0.0)[:, None] * np.ones(4)
     found = reaching(some, np.zeros(n), np.full(n, 10.0 - 1e-9))
-    assert found.point == 0 and 0.5 < found.share < 0.8
+    assert found.layer == 0 and 0.5 < found.share < 0.8
     # Shares count all resamples; the interval is of those that reach it.
     found = reaching(some * 0.9, np.zeros(n), np.full(n, 10.0))
-    assert np.isnan(found.point) and 0.2 < found.share < 0.5 and found.low == found.high == 0
+    assert np.isnan(found.layer) and 0.2 < found.share < 0.5 and found.low == found.high == 0
 
 
 def test_resamples_are_of_pairs_with_all_that_is_theirs() -> None:
@@ -459,12 +459,12 @@ def test_a_layer_moves_with_nothing_that_all_share(
     assert moved[:4] == pytest.approx(found[:4], nan_ok=True)
     order = np.array([2, 0, 1, 3])
     again = reaching(curves[order], without[order], full[order], n_resamples=20)
-    assert again.point == pytest.approx(found.point, nan_ok=True)
+    assert again.layer == pytest.approx(found.layer, nan_ok=True)
     lowest = np.minimum(without, full)[:, None] - 1
     later = reaching(np.hstack([lowest, curves]), without, full, n_resamples=20)
-    assert later.point == pytest.approx(found.point + 1, nan_ok=True) and later.share == found.share
-    if not np.isnan(found.point):
+    assert later.layer == pytest.approx(found.layer + 1, nan_ok=True) and later.share == found.share
+    if not np.isnan(found.layer):
         goal = (without.mean() + full.mean()) / 2
         means = curves.mean(0)
-        point = int(found.point)
+        point = int(found.layer)
         assert means[point] >= goal and (means[:point] < goal).all()

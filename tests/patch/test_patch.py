@@ -84,13 +84,13 @@ def test_the_built_transfer_layers_are_found(built: PatchResult) -> None:
         assert not row.transfer_layer_reached > 0 and not row.rule_layer_reached > 0  # not asked without a rule
     for name in ("a_own", "peak"):
         assert table.loc[(0, "mean")][name] == pytest.approx(FULL_ANSWER, abs=0.6)
-    assert table.peak_first[0, "mean"] == 1 and TRANSFER <= table.peak_point[0, "mean"] < ANSWER
+    assert table.peak_first[0, "mean"] == 1 and TRANSFER <= table.peak_layer[0, "mean"] < ANSWER
     assert table.loc[(2, "mean")].a_own == pytest.approx(0, abs=0.5)
     assert set(table.index.get_level_values("round")) == {0, 1, 2}
     facts_ = built.facts["mapping"]
     assert "nats of the rule left: too little to carry" in facts_["ended"] and facts_["taught"]
-    assert facts_["transfer_point"] == TRANSFER and facts_["n_pairs"] == 12
-    assert facts_["rule"]["mean"] == pytest.approx(table.rule[0, "mean"])
+    assert facts_["transfer_layer"] == TRANSFER and facts_["n_pairs"] == 12
+    assert facts_["rule_gain"]["mean"] == pytest.approx(table.rule_gain[0, "mean"])
     assert facts_["gain"]["mean"] == pytest.approx(FULL_ANSWER, abs=0.8)
 
 
@@ -134,7 +134,7 @@ def test_placebo_sets_do_not_move_the_transfer(built: PatchResult) -> None:
 def test_the_steps_of_the_built_model_are_its_own(built: PatchResult) -> None:
     """Attention to own queries and to earlier answers is needed, and its controls are not; evidence is formed there."""
     table = built.tables["steps"]
-    shut = table[table.kind == "attention shut"].set_index("what").share
+    shut = table[table.kind == "attention knockout"].set_index("what").share
     for what in ("answers cannot attend to their own query", "last position cannot attend to earlier answers"):
         assert shut[what] > 0.6
     for what in (
@@ -145,7 +145,7 @@ def test_the_steps_of_the_built_model_are_its_own(built: PatchResult) -> None:
         assert abs(shut[what]) < 0.05
     # Of step 3 the way is needed, and its heads cannot be told: without the mover, its backup does as well.
     assert built.facts["mapping"]["steps"] == {"1": "supported", "2": "supported", "3": "not seen"}
-    assert table.decides[table.kind == "attention shut"].tolist() == ["way", "", "way", "", "", ""]
+    assert table.decides[table.kind == "attention knockout"].tolist() == ["path", "", "path", "", "", ""]
     heads = table[table.decides == "heads"].set_index(["step", "kind"])
     # Answers permuted leave every query in place, and what is brought the same: queries are permuted for that.
     assert heads.index.tolist() == [(1, "mean"), (1, OTHER_QUERY), (3, "mean"), (3, "resample")]
@@ -306,7 +306,8 @@ LAYERS = ("transfer_layer", "answer_layer", "transfer_layer_kept", "rule_layer")
 COLUMNS = {
     "transfer": "task round kind set point own own_low own_high other other_low other_high own_first other_first",
     "rounds": "task round kind set n_heads heads layers_text shift shift_low shift_high peak peak_low peak_high "
-    "peak_point peak_first a_own a_own_low a_own_high b_own b_own_low b_own_high gain rule rule_low rule_high n_pairs "
+    "peak_layer peak_first a_own a_own_low a_own_high b_own b_own_low b_own_high gain rule_gain rule_gain_low "
+    "rule_gain_high n_pairs "
     + " ".join(f"{name}{end}" for name in LAYERS for end in ("", "_low", "_high", "_reached")),
     "redundancy": "task order n_heads share log_odds log_odds_low log_odds_high",
     "halves": "task order share share_low share_high n_heads_all left_without_heads",
@@ -370,7 +371,7 @@ def test_tables_have_their_columns(finished: Path, built: PatchResult) -> None:
             low, high = table[f"{mean}_low"], table[f"{mean}_high"]
             there = low.notna() & table[mean].notna()
             assert (low[there] <= table[mean][there] + 1e-9).all() and (table[mean] <= high + 1e-9)[there].all(), name
-    assert set(found["mlps"].readout) == {"complement", "format", "rule", "parity"}  # nothing comes across
+    assert set(found["mlps"].readout) == {"complement", "format", "rule", "parity"}  # nothing is recovered
     assert set(built.tables["mlps"].readout) == {"complement", "format", "rule", "transfer"}
     assert set(found["steps"].step) == {1, 2, 3}
     assert set(found["steps"].verdict) <= {"supported", "rejected", "not seen", "nothing to explain"}
@@ -395,12 +396,12 @@ def test_tables_say_the_same(finished: Path) -> None:
         assert first.drop(columns="kind").drop_duplicates().shape[0] == 1
         gain = fact["gain"]["mean"]
         assert first.a_own.iloc[0] - first.b_own.iloc[0] == pytest.approx(gain) == first.gain.iloc[0]
-        assert fact["rule"]["mean"] == pytest.approx(first.rule.iloc[0])
+        assert fact["rule_gain"]["mean"] == pytest.approx(first.rule_gain.iloc[0])
         no_rule = float(effect.log_odds_a.sel(run="no rule").mean())
-        assert first.a_own.iloc[0] - no_rule == pytest.approx(first.rule.iloc[0])
+        assert first.a_own.iloc[0] - no_rule == pytest.approx(first.rule_gain.iloc[0])
         later = rows[(rows.task == task) & (rows["round"] == 1)]
         ours = own_heads.set_index("component")["round"].dropna()
-        assert fact["taught"] == (task in TAUGHT) == (fact["rule"]["low"] > 0 and fact["rule"]["mean"] >= 0.5)
+        assert fact["taught"] == (task in TAUGHT) == (fact["rule_gain"]["low"] > 0 and fact["rule_gain"]["mean"] >= 0.5)
         if fact["taught"]:
             assert later.set.tolist() == ["ablated"] * 3 + ["placebo 1", "placebo 2"] and (later.n_heads == 2).all()
             assert (later["heads"][later.set == "ablated"] == "L0H1 L1H4").all()
@@ -413,8 +414,8 @@ def test_tables_say_the_same(finished: Path) -> None:
             np.testing.assert_allclose(part.own, run.transfer_own.mean("seq"))
             np.testing.assert_allclose(part.other, run.transfer_other.mean("seq"))
             row = rows[(rows.task == task) & (rows["round"] == number) & (rows.kind == kind)].iloc[0]
-            assert row.peak_point == run.transfer_own[::2].mean("seq").values.argmax()  # and measured on the odd pairs
-            assert row.peak == pytest.approx(float(run.transfer_own[1::2, int(row.peak_point)].mean()))
+            assert row.peak_layer == run.transfer_own[::2].mean("seq").values.argmax()  # and measured on the odd pairs
+            assert row.peak == pytest.approx(float(run.transfer_own[1::2, int(row.peak_layer)].mean()))
             assert row.a_own == pytest.approx(float(run.log_odds_a.mean()))
         form = found["transfer"][(found["transfer"].task == task) & (found["transfer"].set == "no rule")]
         np.testing.assert_allclose(form.own, effect.transfer_own.sel(run="no rule").mean("seq"))
@@ -431,12 +432,12 @@ def test_the_effects_file_keeps_its_format(finished: Path, curves: Path) -> None
             "mlp": ("task", "seq", "shot", "layer"),
             "rest": ("task", "seq", "shot"),
             "log_odds": ("task", "seq", "shot"),
-            "transfer_own": ("task", "run", "seq", "point"),
+            "transfer_own": ("task", "run", "seq", "resid_pre"),
             "lost_alone": ("task", "ablation", "seq", "layer", "head"),
         }
         for name, expected in dims.items():
             assert set(found[name].dims) == set(expected), name
-        assert found.shot.values.tolist() == [4] and found.point.values.tolist() == [0, 1, 2]
+        assert found.shot.values.tolist() == [4] and found.resid_pre.values.tolist() == [0, 1, 2]
         parts = found.effect.sum(("layer", "head"), dtype=float) + found.mlp.sum("layer") + found.rest
         np.testing.assert_allclose(parts, found.log_odds, atol=1e-4)
         worst = float((abs(parts - found.log_odds) / abs(found.log_odds).clip(min=1)).max())
@@ -686,7 +687,7 @@ def test_the_past_tense_comes_across_in_smollm2(smollm2: Model) -> None:
     settings = PatchSettings(n_examples=8, steps=False, rounds=0, placebos=1)
     found = patch_curves(smollm2, curves, ["past_tense"], settings)
     row = ablated(found, "past_tense").loc[(0, "mean")]
-    assert 19 <= row.peak_point <= 23 and 22 <= row.answer_layer <= 24
+    assert 19 <= row.peak_layer <= 23 and 22 <= row.answer_layer <= 24
     assert row.peak > row.b_own + 2 and row.a_own > row.b_own + 5 and row.n_pairs == 6
     own = found.tables["transfer"]
     own = own[(own["round"] == 0) & (own.kind == "mean")].own.values

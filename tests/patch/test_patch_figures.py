@@ -44,7 +44,7 @@ def made_transfer(tasks: tuple[str, ...] = TASKS, n_rounds: int = 4) -> pd.DataF
                     for point in range(LAYERS + 1):
                         own = B if point < 15 else -0.7 - 0.3 * hit if point < start else 3.3 - 1.6 * hit
                         own, other = (own, -7.5) if point < 24 else (-6.7, 4.5 + 0.06 * (point - 24) - 0.5 * hit)
-                        row = {"task": task, "round": r, "kind": kind, "set": name, "point": point}
+                        row = {"task": task, "round": r, "kind": kind, "set": name, "layer": point}
                         row |= limits("own", own + rng.normal(0, 0.1), 0.4)
                         rows.append(row | limits("other", other + rng.normal(0, 0.1), 0.4))
     return pd.DataFrame(rows)
@@ -66,7 +66,7 @@ def made_rounds(
                     row |= {"transfer_layer_low": transfer - 1, "transfer_layer_high": transfer}
                     row |= {"reached": 0.99 if np.isfinite(transfer) else 0.2, "answer_layer": 24.0}
                     row |= {"answer_layer_low": 24.0, "answer_layer_high": 25.0}
-                    row |= limits("peak", 3.3 - 1.5 * hit, 0.5) | {"peak_point": 21}
+                    row |= limits("peak", 3.3 - 1.5 * hit, 0.5) | {"peak_layer": 21}
                     row |= limits("a_own", A - 2.1 * hit + (rng.normal(0, 0.2) if r else 0), 0.4)
                     rows.append(row | {"b_own": B, "n_pairs": 32})
     return pd.DataFrame(rows)
@@ -149,7 +149,7 @@ def made_steps(tasks: tuple[str, ...] = TASKS) -> pd.DataFrame:
                 for kind in ("zero", "mean", "resample")[: 3 if j else 2]:
                     row = {"task": task, "step": step, "verdict": ["supported", "rejected", "not seen"][(step + i) % 3]}
                     row |= {"what": what, "kind": kind} | limits("share", rng.uniform(-0.05, 0.8), 0.07)
-                    rows.append(row | {"decides": "way" if j == 0 else ""})
+                    rows.append(row | {"decides": "path" if j == 0 else ""})
     return pd.DataFrame(rows)
 
 
@@ -283,13 +283,13 @@ def test_missing_numbers_do_not_crash(tasks: tuple[str, ...]) -> None:
     )
     halves, rules = blanked(halves, "n_heads_all"), rules | {tasks[0]: np.nan}
     for figure in (
-        patch_figures.transfer_figure(blanked(made_transfer(tasks), "round", "point"), rounds, tasks[0], kind="mean"),
+        patch_figures.transfer_figure(blanked(made_transfer(tasks), "round", "layer"), rounds, tasks[0], kind="mean"),
         patch_figures.rounds_figure(rounds),
         patch_figures.redundancy_figure(blanked(redundancy, "n_heads"), halves, rules),
         step_figures.repair_figure(heads),
         step_figures.backups_figure(blanked(made_backups(tasks), "round", "layer", "head")),
         step_figures.roles_figure(heads, tasks[0]),
-        step_figures.steps_figure(blanked(made_steps(tasks), "step").assign(decides="way")),
+        step_figures.steps_figure(blanked(made_steps(tasks), "step").assign(decides="path")),
         step_figures.mlps_figure(blanked(made_mlps(tasks), "layer")),
     ):
         assert not cut_off(figure)
@@ -304,7 +304,7 @@ def test_transfer_has_both_answers_of_every_round_and_the_levels_of_round_0() ->
     upper, lower = figure.axes
     own = transfer[(transfer.task == TASKS[0]) & (transfer.kind == "zero") & (transfer["set"] == "ablated")]
     for _, part in own.groupby("round"):
-        assert drawn(upper, part.point, part.own) and drawn(lower, part.point, part.other)
+        assert drawn(upper, part.layer, part.own) and drawn(lower, part.layer, part.other)
     assert sum(len(line) == 31 for line in lines(upper)) == 4  # no placebo, no other kind
     bands = [band.get_paths()[0].vertices for band in upper.collections]
     for (_, part), band in zip(own.groupby("round"), bands, strict=True):
@@ -598,7 +598,7 @@ def test_mlps_of_one_readout_are_as_wide_as_a_column() -> None:
 def test_a_run_with_permuted_answers_is_dotted_beside_the_rounds() -> None:
     transfer = made_transfer()
     points = np.arange(LAYERS + 1)
-    no_rule = pd.DataFrame({"task": TASKS[0], "round": 0, "kind": "", "set": "no rule", "point": points})
+    no_rule = pd.DataFrame({"task": TASKS[0], "round": 0, "kind": "", "set": "no rule", "layer": points})
     no_rule["own"], no_rule["other"] = points - 20.0, 3.0 - points
     for rows, wanted in ((transfer, False), (pd.concat([transfer, no_rule]), True)):
         figure = patch_figures.transfer_figure(rows, made_rounds(), TASKS[0], kind="mean")

@@ -16,7 +16,7 @@ from bayes_icl.curves import null_controls
 from bayes_icl.fit.sentences import beside_verdict, left_aside, verdict_sentence
 from bayes_icl.report.claims import Claim, answer, claims
 from bayes_icl.writing.numbers import Quotes, plain
-from bayes_icl.writing.stage import Found
+from bayes_icl.writing.stage import StageOutputs
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +25,7 @@ def claimed(
     heads: Any, standing: Any, ablation: Any, patch: Any, tables: Any, settings: dict, q: Quotes
 ) -> list[Claim]:
     """The claims where `attribute` and `patch` have left this, or nothing."""
-    found = Found(Path("t.nc"), xr.Dataset(), records={"patch": {"settings": settings}})
+    found = StageOutputs(Path("t.nc"), xr.Dataset(), records={"patch": {"settings": settings}})
     if heads is not None:
         found.facts["attribute"], found.tables["attribute"] = heads, {"heads": standing, "ablation": ablation}
     if patch is not None:
@@ -50,7 +50,7 @@ def curves(*tasks: str, null: tuple[str, ...] = ()) -> xr.Dataset:
 
 def verdict(kind: str, **more: Any) -> dict:
     own = {
-        "verdict": kind, "reasons": [], "named": "pooling", "readout": "complement", "n_min": 1, "noise": "normal",
+        "verdict": kind, "reasons": [], "selected": "pooling", "readout": "complement", "n_min": 1, "noise": "normal",
         "priors": "stated", "notes": [], "pulls": [], "others": [], "seqs_needed": None, "survivors": ["pooling"],
         "delta": {"mean": 0.2, "hdi_low": 0.1, "hdi_high": 0.3},
     }  # fmt: skip
@@ -226,9 +226,9 @@ def heads_of(clear: bool = True) -> tuple[dict, pd.DataFrame, pd.DataFrame]:
     table = table.assign(share=[0.3, 0.1, -0.2, 0.0, 0.5], attention=[0.8, 0.9, 0.2, 0.1, np.nan])
     sets = [("top", 0.10, 2), ("placebo 0", 0.12, 2), ("placebo 1", 0.02, 2)]
     rows = [
-        {"task": "copy", "way": way, "set": s, "lost": x * y, "lost_low": 0.0, "lost_high": 0.2, "n_heads": n}
+        {"task": "copy", "value": way, "set": s, "lost": x * y, "lost_low": 0.0, "lost_high": 0.2, "n_heads": n}
         for s, x, n in sets
-        for way, y in (("held", 1.0), ("mean", 0.5))
+        for way, y in (("mean_over_shots", 1.0), ("mean", 0.5))
     ]
     return facts, table, pd.DataFrame(rows)
 
@@ -238,11 +238,11 @@ def test_who_writes_the_update() -> None:
     (text,) = map(plain, first.sentences)
     assert text == (
         "`copy` (0.200 [0.100, 0.300] nats per example, token 0 of the answer): what heads write of it is 0.150 "
-        "[0.100, 0.200] (75%), from examples that they attend to 0.120 [0.100, 0.140]. 2 of 4 heads stand out (surely "
-        "more than 5 % of delta, for or against it): 1 linear, 1 averaging; 1 for the update and 1 against it; 1 of "
-        "them have most of their attention on examples. Of those that write most (2), held at their mean over episodes "
-        "and shots: 0.100 [0.000, 0.200] is lost (40%); 1 of 2 placebo sets lose as much; they lose 0.070 on average; "
-        "at their mean over episodes, shot by shot: 0.050 [0.000, 0.200] is lost (20%); 1 of 2 placebo sets lose as "
+        "[0.100, 0.200] (75%), from examples that they attend to 0.120 [0.100, 0.140]. 2 of 4 heads stand out (more "
+        "than 5 % of delta, for or against it): 1 linear, 1 averaging; 1 for the update and 1 against it; 1 of "
+        "them have most of their attention on examples. Of those that write most (2), mean-ablated over episodes and "
+        "shots: 0.100 [0.000, 0.200] is lost (40%); 1 of 2 placebo sets lose as much; they lose 0.070 on average; "
+        "mean-ablated over episodes, shot by shot: 0.050 [0.000, 0.200] is lost (20%); 1 of 2 placebo sets lose as "
         "much; they lose 0.035 on average."
     )
     (text,) = map(plain, claimed(*heads_of(clear=False), None, None, {}, Quotes())[0].sentences)
@@ -286,8 +286,8 @@ def test_where_the_task_forms_and_who_takes_over(patched: tuple[dict, dict[str, 
     _, layers, steps = claimed(None, None, None, facts, tables, {}, q)
     said = dict(zip(facts, map(plain, layers.sentences)))
     first = tables["rounds"][(tables["rounds"]["round"] == 0) & (tables["rounds"].kind == "mean")].set_index("task")
-    assert f"comes across at point {first.transfer_layer['copy']:.0f} [" in said["copy"]
-    assert "does not come across" in said["category"]
+    assert f"is recovered at layer {first.transfer_layer['copy']:.0f} [" in said["copy"]
+    assert "is not recovered" in said["category"]
     named = tables["backups"][tables["backups"].backup].component
     assert len(named) and all(head in said["past_tense"] for head in named) and "backup" not in said["copy"]
     rounds = tables["rounds"]
@@ -300,7 +300,7 @@ def test_where_the_task_forms_and_who_takes_over(patched: tuple[dict, dict[str, 
     none = {"rounds": later, "backups": tables["backups"].assign(backup=False)}
     _, other, _ = claimed(None, None, None, facts, none, {}, Quotes())
     moved = dict(zip(facts, map(plain, other.sentences)))
-    assert f"comes across at point {first.transfer_layer['copy'] + 2:.0f} [" in moved["copy"]
+    assert f"is recovered at layer {first.transfer_layer['copy'] + 2:.0f} [" in moved["copy"]
     assert "No head is shown to take over" in moved["past_tense"]
     untaught = {task: own | {"taught": task != "copy"} for task, own in facts.items()}
     _, layers, _ = claimed(None, None, None, untaught, tables, {}, Quotes())
@@ -324,5 +324,5 @@ def test_the_stream_at_the_answers_leaves_and_does_not_arrive() -> None:
     q = Quotes()
     _, layers, _ = claimed(None, None, None, facts, tables, {"rounds": 0}, q)
     text = plain(layers.sentences[0])
-    assert "at the answers of examples: it carries half of A's lead up to point" in text and "comes across" not in text
+    assert "at the answers of examples: it carries half of A's lead up to layer" in text and "is recovered" not in text
     assert q.numbers["copy.patch.transfer_until"]["value"] == tables["rounds"].transfer_until.iloc[0]

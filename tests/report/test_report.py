@@ -22,7 +22,7 @@ from bayes_icl import attribute, calibrate, collect, fit, patch, report
 from bayes_icl.core.errors import StatedError
 from bayes_icl.core.provenance import command_of
 from bayes_icl.report import command as report_command
-from bayes_icl.writing.stage import Found
+from bayes_icl.writing.stage import StageOutputs
 
 COLLECT = collect.CollectSettings(
     model="tiny", tasks=("copy", "random_labels"), n_shots=12, n_seqs=10, out=Path("data/curves/t.nc")
@@ -185,7 +185,7 @@ UNITS = {  # by pattern of the key; the first that fits
     r"\.(standing|standing_\w+|n_heads|n_\w+|round|placebos|placebos_beyond|tasks|checks|held|sims)$": None,
     r"\.token(_\w+)?$": None,
     r"\.(share\w*|transfer_reached|peak_first|attention_rise|norm_of_heads|placebo_norm_\w+|heads)$": None,
-    r"\.(peak_point|transfer_\w+|answer_layer|rule_layer|slowing_p|least_share|step\.\d|n_min\w*)$": None,
+    r"\.(peak_layer|transfer_\w+|answer_layer|rule_layer|slowing_p|least_share|step\.\d|n_min\w*)$": None,
     r"\.(reasons|beside|refused|from|note|ended|ablated|pooled|engines|differs|failed)\.": None,
     r"^answer\.": None,
     r"\.patch\.|^calibration\.gain$": "nats",
@@ -271,7 +271,7 @@ def test_other_data_give_other_sentences(copied: Path, undrawn: None) -> None:
     def edit(verdicts: dict) -> None:
         own = verdicts["copy"]
         own["delta"]["mean"] += 1.5
-        own |= {"verdict": "supported", "reasons": ["additive is 77.25 nats from the best"], "named": "additive"}
+        own |= {"verdict": "supported", "reasons": ["additive is 77.25 nats from the best"], "selected": "additive"}
 
     changed(Path("data/fits/t/verdict.json"), edit)
 
@@ -285,7 +285,7 @@ def test_other_data_give_other_sentences(copied: Path, undrawn: None) -> None:
         assert before.quoted[key] != after.quoted[key]
     assert after.quoted["copy.verdict.reasons.0.0"] == "77.25"
     # What was not changed is as it was: the control.
-    assert before.quoted["copy.patch.rule"] == after.quoted["copy.patch.rule"]
+    assert before.quoted["copy.patch.rule_gain"] == after.quoted["copy.patch.rule_gain"]
     assert before.quoted["random_labels.verdict.delta"] == after.quoted["random_labels.verdict.delta"]
     assert "Yes." in after.text and "Yes." not in before.text
 
@@ -408,7 +408,7 @@ def test_effects_without_intervention_say_so(copied: Path, undrawn: None) -> Non
     for name in ("ablation", "repair"):
         table = Path(f"data/effects/t.{name}.csv")
         table.write_text(table.read_text().splitlines()[0] + "\n")
-    report.main(report.ReportSettings())  # there was nothing to take away: no command would change that
+    report.main(report.ReportSettings())  # there was nothing to ablate: no command would change that
     assert "direct effects only" not in Page(Path("reports/t.html")).text
     effects = xr.load_dataset("data/effects/t.nc", engine="h5netcdf")
     record = json.loads(effects.attrs["provenance"])
@@ -598,5 +598,5 @@ def test_the_browser_test_sees_errors(chromium: Any, tmp_path: Path) -> None:
     ("name", "shown"), [("a\u202eb", "a\\u202eb"), ("\ue000x\ue002", "\\ue000x\\ue002"), ("tiny", "tiny")]
 )
 def test_the_name_of_a_model_can_be_printed(name: str, shown: str) -> None:
-    found = Found(Path("t.nc"), xr.Dataset(), records={"collect": {"model": {"model": name}}})
+    found = StageOutputs(Path("t.nc"), xr.Dataset(), records={"collect": {"model": {"model": name}}})
     assert found.model == shown

@@ -247,13 +247,13 @@ def test_a_head_without_a_number_is_a_gap() -> None:
 
 def transfer() -> pd.DataFrame:
     rows = [
-        {"task": "a", "round": i, "kind": kind, "set": "ablated", "point": point, "own": i + 0.1 * point}
+        {"task": "a", "round": i, "kind": kind, "set": "ablated", "layer": point, "own": i + 0.1 * point}
         for kind in ("zero", "mean")
         for i in range(2)
         for point in (2, 0, 1)
     ]
     rows += [{**rows[0], "set": "placebo 1", "own": 99.0}]
-    rows += [{"task": "a", "round": 0, "set": "no rule", "point": point, "own": -5.0} for point in range(3)]
+    rows += [{"task": "a", "round": 0, "set": "no rule", "layer": point, "own": -5.0} for point in range(3)]
     table = pd.DataFrame(rows).assign(own_first=0.25, other_first=0.5)
     table["other"] = -table.own
     for name in ("own", "other"):

@@ -25,7 +25,7 @@ def verdict(**own: Any) -> dict[str, Any]:
         "n_min": 1,
         "verdict": "supported",
         "reasons": ["the first reason, p = 0.51"],
-        "named": "additive",
+        "selected": "additive",
         "delta": {"mean": 0.512, "hdi_low": 0.401, "hdi_high": 0.623},
     }
     return Verdict(**fields | own).as_json()
@@ -186,7 +186,7 @@ def test_what_was_refused_without_a_fit_needs_no_tables(tmp_path: Path) -> None:
     (tmp_path / "comparison.csv").write_bytes(COMPARISON.to_csv(COMPARISON.frame([])))
     text = summarise_verdicts(dataset(), tmp_path, {"rising": {**refused, "others": []}})
     assert "REFUSED" in text and "no variation" in text
-    assert "delta" not in text and "named" not in text and "engines" not in text
+    assert "delta" not in text and "selected" not in text and "engines" not in text
 
 
 # --------------------------------------------------------------------------------------------- readouts together

@@ -97,7 +97,7 @@ def verdict(**changed: Any) -> dict[str, Any]:
         "verdict": "rejected",
         "readout": "complement",
         "n_min": 1,
-        "named": "nll_power",
+        "selected": "nll_power",
         "delta": {"mean": 0.1777, "hdi_low": -0.0004, "hdi_high": 0.2107},
         "survivors": ["nll_power", "pooling"],
         "seqs_needed": None,
@@ -198,14 +198,10 @@ def test_a_terminal_and_markdown_show_the_cells_of_the_page() -> None:
 
 def test_columns_are_shown_as_the_schema_has_them() -> None:
     """Words, flags, counts, numbers, p-values, intervals and layers, each with its own heading or its name's."""
-    known = (Schemed("task", "", "text"), Schemed("stands_out", "", "flag"), Schemed("n", "", "count"))
-        Schemed("task", "", "text"),
-        Schemed("stands_out", "", "flag"),
-        Schemed("n", "", "count"),
-        Schemed("x", ""),
-    )
-    known += (Schemed("p_holm", ""), Schemed("slope", "", ends=INTERVAL), Schemed("delta", "", ends=POSTERIOR))
-    schema = Table("t", "", (*known, Schemed("layer", "", ends=REACHED)))
+    kinds = {"task": "text", "stands_out": "flag", "n": "count", "x": "number", "p_holm": "number"}
+    ends = {"slope": INTERVAL, "delta": POSTERIOR, "layer": REACHED}
+    known = [Schemed(name, "", kind) for name, kind in kinds.items()]
+    schema = Table("t", "", [*known, *(Schemed(name, "", ends=own) for name, own in ends.items())])
     row = {"task": "a", "stands_out": True, "n": 3, "x": 0.5, "p_holm": 0.0123, **dict.fromkeys(schema.names[5:], 2.0)}
     frame = pd.DataFrame([row | {"layer_reached": 1.0}])
     words = "task; stands_out; how many, all = n; x .0%; p = p_holm p; slope .1f; delta; layer"
@@ -306,7 +302,7 @@ def test_files_hold_all_of_the_frame_exactly(tmp_path: Path) -> None:
 
 
 def test_verdicts_join_the_three_files() -> None:
-    verdicts = {"past_tense": verdict(), "a & b": verdict(verdict="refused", delta=None, named=None, survivors=[])}
+    verdicts = {"past_tense": verdict(), "a & b": verdict(verdict="refused", delta=None, selected=None, survivors=[])}
     table = fit_tables.verdict_table(verdicts, comparison(), CHECKS)
     assert table.cells() == [
         [
@@ -320,7 +316,7 @@ def test_verdicts_join_the_three_files() -> None:
 
 
 def test_verdicts_stand_without_any_fit() -> None:
-    table = fit_tables.verdict_table({"t": verdict(delta=None, named=None)}, pd.DataFrame(), pd.DataFrame())
+    table = fit_tables.verdict_table({"t": verdict(delta=None, selected=None)}, pd.DataFrame(), pd.DataFrame())
     assert [cell for cell in table.cells()[0] if cell not in ("", "\u2013")] == ["t", "rejected", "nll_power, pooling"]
     assert fit_tables.comparison_tables({"t": verdict()}, pd.DataFrame(columns=COMPARISON.names)) == []
 
@@ -391,14 +387,14 @@ def test_heads_are_those_of_the_largest_slopes_and_those_taken_away() -> None:
 def test_ablation_counts_the_placebo_sets_that_lose_as_much() -> None:
     sets = ["none", "top", "placebo 1", "placebo 2", "L0H1"]
     lost = [0, 0.05, 0.06, 0.01, 0.02]
-    rows = pd.DataFrame({"task": "t", "way": "held", "set": sets, "n_heads": [0, 2, 2, 2, 1]})
+    rows = pd.DataFrame({"task": "t", "value": "mean_over_shots", "set": sets, "n_heads": [0, 2, 2, 2, 1]})
     names = ("lost", "direct", "predicted", "delta")
     rows = rows.assign(
         **triples({name: (np.array(lost), np.array(lost) - 0.01, np.array(lost) + 0.01) for name in names})
     )
     table = attribute_tables.ablation_table(rows, {"t": {"delta_measured": {"mean": 0.1}}})
     (cells,) = table.cells()
-    assert cells[:3] == ["t", "held", "2"] and cells[5:7] == ["0.050 [0.040, 0.060]", "50%"]
+    assert cells[:3] == ["t", "mean_over_shots", "2"] and cells[5:7] == ["0.050 [0.040, 0.060]", "50%"]
     assert cells[-2:] == ["1 of 2", "0.035 (0.010 to 0.060)"]
     assert len(table.frame) == 5
     assert attribute_tables.ablation_table(rows.head(0), {}).cells() == []
@@ -407,7 +403,7 @@ def test_ablation_counts_the_placebo_sets_that_lose_as_much() -> None:
 def rounds() -> pd.DataFrame:
     table = pd.DataFrame({"task": "t", "round": [0, 0, 1, 1], "kind": ["zero", "mean", "mean", "mean"]})
     table["set"], table["n_heads"] = ["ablated", "ablated", "ablated", "placebo 1"], [0, 0, 18, 18]
-    table["layers_text"], table["rule"] = [None, None, "layers 19-20", "18 heads"], [4.0, 4.0, 1.0, 2.0]
+    table["layers_text"], table["rule_gain"] = [None, None, "layers 19-20", "18 heads"], [4.0, 4.0, 1.0, 2.0]
     table["a_own"] = table["a_own_low"] = table["a_own_high"] = -1.5
     for name in ("transfer_layer", "transfer_layer_kept", "rule_layer", "answer_layer"):
         for end in ("", "_low", "_high"):
@@ -453,7 +449,7 @@ def test_costly_heads_come_first_and_have_the_other_kind() -> None:
 def test_what_is_shown_of_long_tables() -> None:
     points = np.arange(31)
     own = -np.abs(points - 23.0)
-    transfer = pd.DataFrame({"task": "t", "round": 0, "kind": "zero", "set": "ablated", "point": points})
+    transfer = pd.DataFrame({"task": "t", "round": 0, "kind": "zero", "set": "ablated", "layer": points})
     three = triples({"own": (own, own - 1, own + 1), "other": (own, own, own)})
     transfer = transfer.assign(**three, own_first=0.5, other_first=0.25)
     both = pd.concat([transfer, transfer.assign(kind="mean"), transfer.assign(round=1, own=9.0)], ignore_index=True)
@@ -493,7 +489,7 @@ def test_backups_and_repair_and_sensitivity() -> None:
     cells = patch_tables.backups_table(backups).cells()
     assert [row[3] for row in cells] == ["active", "\u2013"] and cells[0][-1] == "0.0011"
     assert patch_tables.backups_table(backups.head(0)).cells() == []
-    repair = pd.DataFrame({"task": ["t"], "way": ["mean"]})
+    repair = pd.DataFrame({"task": ["t"], "value": ["mean"]})
     parts = ("predicted", "other_heads", "mlps", "norm", "lost")
     repair = repair.assign(**triples({name: (0.1, -0.2, 0.3) for name in parts}))
     facts = {"t": {"token": 1, "token_text": "\u201c5\u201d, \u2026"}}
