@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from bayes_icl.attribute.outputs import ABLATION, HEADS, REPAIR
 from bayes_icl.core.files import file_name
 from bayes_icl.core.intervals import LEVEL_WORDS, Interval
 from bayes_icl.mechanism.placebos import are_placebos, placebo_rank
@@ -47,18 +48,17 @@ def heads_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most: 
         "heads.csv",
         own,
         (
-            columns.Column(
-                "head", lambda row: columns.one_line(row.component) + ("*" if row.top else ""), number=False
-            ),
-            columns.interval("slope", "slope", ".4f"),
-            *([columns.interval("share", "share", ".0%")] if clear else []),
-            columns.yes("stands out", "stands_out"),
-            columns.text("accumulation", "accumulation"),
-            columns.number("attention", "attention", ".2f"),
-            columns.interval("lost over shots", "lost_over_shots", ".4f"),
+            columns.Column("head", _starred, number=False),
+            *columns.shown(HEADS, "slope .4f"),
+            *(columns.shown(HEADS, "share .0%") if clear else []),
+            *columns.shown(HEADS, "stands_out; accumulation; attention .2f; lost_over_shots .4f"),
         ),
         shown.sort_values("slope", key=abs, ascending=False).head(2 * most),
     )
+
+
+def _starred(row: Any) -> str:
+    return columns.one_line(row.component) + ("*" if row.top else "")
 
 
 def ablation_table(ablation: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTable:
@@ -89,14 +89,9 @@ def ablation_table(ablation: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTab
         "ablation.csv",
         ablation,
         (
-            columns.text("task", "task"),
-            columns.text("value", "value"),
-            columns.number("heads", "n_heads", ".0f"),
-            columns.interval("they write", "direct"),
-            columns.interval("of it goes", "predicted"),
-            columns.interval("lost", "lost"),
+            *columns.shown(ABLATION, "task; value; heads = n_heads; they write = direct; of it goes = predicted; lost"),
             columns.number("share", "share", ".0%"),
-            columns.interval("delta again", "delta"),
+            *columns.shown(ABLATION, "delta again = delta"),
             columns.Column("placebos as much", lambda row: row.as_much),
             columns.Column("placebos lose", _placebos),
         ),
@@ -125,13 +120,5 @@ def repair_table(repair: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTable:
         f", is what is lost of delta: nats per example, {LEVEL_WORDS} intervals over sequences." + _tokens(facts),
         "repair.csv",
         repair,
-        (
-            columns.text("task", "task"),
-            columns.text("value", "value"),
-            columns.interval("goes", "predicted"),
-            columns.interval("other heads", "other_heads"),
-            columns.interval("MLPs", "mlps"),
-            columns.interval("norm, rivals", "norm"),
-            columns.interval("lost", "lost"),
-        ),
+        (*columns.shown(REPAIR, "task; value; goes = predicted; other_heads; MLPs = mlps; norm, rivals = norm; lost"),),
     )

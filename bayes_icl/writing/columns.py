@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bayes_icl.core.intervals import Interval
+from bayes_icl.core.schemas import REACHED, Table
 from bayes_icl.writing.numbers import layer_of
 
 NOTHING = "\u2013"  # where a number is not known
@@ -67,6 +68,34 @@ def p_value(heading: str, name: str) -> Column:
 def layer(heading: str, name: str) -> Column:
     """A column of layers that may never be reached."""
     return Column(heading, lambda row: NOTHING if (words := layer_of(row, name)) == "-" else words)
+
+
+def shown(table: Table, words: str) -> list[Column]:
+    """Columns as the schema has them: words, counts, numbers, means with intervals, layers or flags.
+
+    Parameters
+    ----------
+    words
+        ``"place; takes = share .0%; p_holm p"``: by column its heading, if that is not its name, its name, and the form
+        of its numbers, if that is not ``.3f``; a p-value's is ``p``.
+    """
+    known, made = {column.name: column for column in table.columns}, []
+    for part in words.split("; "):
+        heading, _, rest = part.rpartition(" = ")
+        name, _, form = rest.partition(" ")
+        heading, (kind, ends) = heading or name.replace("_", " "), (known[name].kind, known[name].ends)
+        if kind in ("text", "flag"):
+            made.append((text if kind == "text" else yes)(heading, name))
+        elif form == "p":
+            made.append(p_value(heading, name))
+        elif len(ends) == 1:
+            made.append(number(heading, name, form or (".0f" if kind == "count" else ".3f")))
+        elif ends == REACHED:
+            made.append(layer(heading, name))
+        else:
+            mean, low, high = (name + end for end in ends)
+            made.append(interval(heading, mean, form or ".3f", ends=(low, high)))
+    return made
 
 
 def missing(x: Any) -> bool:
