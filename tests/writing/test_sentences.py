@@ -128,7 +128,9 @@ def test_the_headline_has_its_words_and_numbers(folder: Folder) -> None:
 
 
 def test_a_change_in_the_verdict_changes_the_text(folder: Folder) -> None:
-    changed = verdict(verdict="rejected", selected="power", delta={"mean": 0.7, "hdi_low": 0.6, "hdi_high": 0.8}, n_min=2)
+    changed = verdict(
+        verdict="rejected", selected="power", delta={"mean": 0.7, "hdi_low": 0.6, "hdi_high": 0.8}, n_min=2
+    )
     folder.verdicts = {"rising": {**changed, "others": []}}
     line = folder.line("complement, n >= 2")
     assert "REJECTED" in line and "0.700 [0.600, 0.800]" in line and "selected: power" in line
