@@ -27,6 +27,7 @@ from bayes_icl.core.errors import StatedError
 from bayes_icl.core.files import read_table, replacing
 from bayes_icl.core.intervals import LEVEL_WORDS, TAILS, UNKNOWN_INTERVAL, Interval, flat, t_interval
 from bayes_icl.curves import Curves, read_curves, readouts_of, select
+from bayes_icl.fit.outputs import read_verdicts
 from bayes_icl.fit.verdict import AT_BOUND
 from bayes_icl.hypotheses import HYPOTHESES
 from bayes_icl.inference.survival import SLACK_NATS, SLACK_SE
@@ -69,8 +70,8 @@ sequences.*{{left_out}}
 of the right form as correct. A law *survives* a score if it is within {SLACK_NATS:g} nats or {SLACK_SE:g} standard
 errors of the best: when a sequence is left out, and, to *survive both scores*, when the second half of the shots is
 left out as well. The law *selected* is the simplest survivor of the first score; of several as simple, which the score
-does not tell apart, it is the best by that score, however little it is ahead. An asterisk marks a law selected that does
-not survive both scores. All numbers: [across_tasks.csv](../figures/across_tasks/across_tasks.csv).
+does not tell apart, it is the best by that score, however little it is ahead. An asterisk marks a law selected that
+does not survive both scores. All numbers: [across_tasks.csv](../figures/across_tasks/across_tasks.csv).
 
 """
 
@@ -112,7 +113,7 @@ def table(curves: Path = CURVES, fits: Path = FITS) -> pd.DataFrame:
     example, paired over sequences; `rise_rule` is what `rule` gains from n = 0 to the last. For the columns that come
     with ``_rule`` as well see `found`.
     """
-    dataset, verdicts = read_curves(curves), json.loads((fits / "verdict.json").read_text())
+    dataset, verdicts = read_curves(curves), read_verdicts(fits)
     scores = read_table(fits / "comparison.csv")
     pooled = read_pooled(fits)
     forms = {task.name: task.form for task in load_tasks(list(verdicts))}
@@ -163,8 +164,8 @@ def found(scores: pd.DataFrame, task: str, verdict: Mapping[str, Any]) -> dict[s
     survivors
         Of both scores.
     as_simple, lead
-        The other survivors of a left-out sequence of the same complexity as the law selected, and by how much it is ahead
-        of the best of them, nats.
+        The other survivors of a left-out sequence of the same complexity as the law selected, and by how much it is
+        ahead of the best of them, nats.
     a, delta
         The power law's exponent, and the update per example under `additive`, with intervals.
     """
@@ -277,7 +278,7 @@ def first_sentence(rows: pd.DataFrame) -> str:
     kinds = [on(most[mine.index].sum(), len(mine), f"{form} tasks") for form, mine in by_form(own)]
     examples = worth.jump_complement / worth.delta
     return (
-        f"The first example teaches the form of an answer (`format` surely rises "
+        f"The first example teaches the form of an answer (`format` rises, 95 % interval above 0, "
         f"{on((own.jump_format_low > 0).sum(), len(own), 'tasks that have it')}) and, {listed(kinds)}, most of what "
         f"`rule` gains in all. It is worth many later examples, {examples.min():.0f} to {examples.max():.0f} of "
         f"average size (jump of `complement` over delta), so {end}"
@@ -323,15 +324,16 @@ def law_answer(rows: pd.DataFrame) -> str:
         ties = own[f"lead{suffix}"].dropna()
         tied = f", the nearest {ties.min():.1f} nats behind it" if len(ties) else ""
         parts.append(
-            f"Under `{readout}` the law selected is {counted(own[f'selected{suffix}'], mark='`')}{additive_on(own, suffix)}. "
-            f"Both scores are survived by {lives}; the law selected does not survive both (*) {on(fails, len(own))}. Laws "
-            f"as simple as the one selected survive a left-out sequence too {on(len(ties), len(own))}{tied}."
+            f"Under `{readout}` the law selected is {counted(own[f'selected{suffix}'], mark='`')}"
+            f"{additive_on(own, suffix)}. Both scores are survived by {lives}; the law selected does not survive both "
+            f"(*) {on(fails, len(own))}. Laws as simple as the one selected survive a left-out sequence too "
+            f"{on(len(ties), len(own))}{tied}."
         )
     return f"*Which law?* {' '.join(parts)}{power_sentence(rows)}"
 
 
 def additive_on(rows: pd.DataFrame, suffix: str) -> str:
-    """The tasks on which `additive` is selected, in brackets; those whose asterisk says that it does not survive both."""
+    """The tasks on which `additive` is selected, in brackets; an asterisk where it does not survive both scores."""
     own = rows[rows[f"selected{suffix}"] == "additive"]
     marked = [name + ("" if holds(row, suffix) else "*") for name, row in zip(called(own), own.itertuples())]
     return f" (`additive`: {listed(marked)})" if marked else ""
@@ -387,9 +389,9 @@ def jump_answer(rows: pd.DataFrame) -> str:
     not_second = taught[~(taught.first_over_second_low > 0)]
     named = [f"{row.task} {ranged(row, 'first_over_second')}" for row in not_second.itertuples()]
     text = (
-        f"*What does the first example add?* `complement` gains {between(taught.jump_complement)} nats: surely more "
-        f"than delta, the average later example, {on(len(more), len(own))}, and more than the second example, by the "
-        f"paired interval of L(1) - L(0) less L(2) - L(1), {on(len(taught) - len(named), len(taught))}"
+        f"*What does the first example add?* `complement` gains {between(taught.jump_complement)} nats: more "
+        f"(95 % interval) than delta, the average later example, {on(len(more), len(own))}, and more than the second "
+        f"example, by the paired interval of L(1) - L(0) less L(2) - L(1), {on(len(taught) - len(named), len(taught))}"
         f"{f' (not on {listed(named)})' if named else ''}."
     )
     has = taught[taught.jump_format.notna()]
@@ -585,7 +587,7 @@ def plot_jumps(rows: pd.DataFrame, ax: Axes) -> Axes:
 
 @mpl.rc_context(STYLE)  # type: ignore[arg-type]
 def figure(rows: pd.DataFrame, pooled: Mapping[str, Any]) -> Figure:
-    """Tasks by delta: at the left delta and the law selected, at the right the jumps at the first example; bars 95 %."""
+    """Tasks by delta: at the left delta and the law selected, at the right the first example's jumps; bars 95 %."""
     n_rows = len(rows) + ("mu" in pooled)
     drawn_figure = Figure(figsize=(2 * COLUMN, 0.25 * n_rows + 1.5), layout="constrained")
     left, right = drawn_figure.subplots(1, 2, sharey=True, width_ratios=(1, 1))

@@ -1,4 +1,4 @@
-"""Claim 1 of Skunnavakkam (2024) on SmolLM2-135M: where does a task form, and do other heads take over when its heads are gone?
+"""Claim 1 of Skunnavakkam (2024) on SmolLM2-135M: where a task forms, and whether other heads take over.
 
 ``python analyses/claim1.py``: curves and `patch` (shared with claim 3); then docs/claim1.md, whose sentences are made
 from the numbers found. It goes on where it stopped.
@@ -15,7 +15,7 @@ from bayes_icl.core.intervals import LEVEL_WORDS, TAIL, Interval
 from bayes_icl.mechanism.placebos import are_placebos
 from bayes_icl.patch.sentences import came_across
 from bayes_icl.patch.tables import rounds_table
-from bayes_icl.writing.numbers import listed, layer_of
+from bayes_icl.writing.numbers import layer_of, listed
 
 OPENING = """# Claim 1: the layer where a task forms, and heads that take over
 
@@ -23,20 +23,20 @@ OPENING = """# Claim 1: the layer where a task forms, and heads that take over
 {n_examples} examples. Brackets hold {level} intervals: of layers by bootstrap over pairs ("never": more than {tail:g} %
 of the resamples do not get there), of everything else t-intervals over pairs.*
 
-Skunnavakkam (2024) patches the residual stream of a run with examples (A) into one without (B) and finds the layer where the task
-is formed; it ablates the heads just before that layer, finds the task formed two layers later, and so on: 12, 14, 16.
-Its picture is that other heads take over. On this model:
+Skunnavakkam (2024) patches the residual stream of a run with examples (A) into one without (B) and finds the layer
+where the task is formed; it ablates the heads just before that layer, finds the task formed two layers later, and so
+on: 12, 14, 16. Its picture is that other heads take over. On this model:
 
 {answers}
 
 What is read is the log-odds of the first token that tells the task's answers apart (of a number, its first digit),
-against all other tokens. A and B ask different queries with different answers, so that "the task was recovered" (B gives
-the rule's answer to its own query) and "A's answer was recovered" are two things. A *point* is what goes into the block
-of that number. A layer is named where the mean over pairs first comes half of the way from B to what A has in that
-round, in nats. Much of that way is the form of an answer; *the rule gain* is A's log-odds less those of the same
-run with its answers permuted among the examples, which shows the form and no rule. *mean* and *resample* put in the
-place of a head what it hands on in those permuted runs; *zero* puts in nothing, which also changes the norm of the
-residual stream. Rounds ablate at every token of A but the first.
+against all other tokens. A and B ask different queries with different answers, so that "the task was recovered" (B
+gives the rule's answer to its own query) and "A's answer was recovered" are two things. What is patched at a *layer*
+is its resid_pre: what goes into the block of that number. A layer is named where the mean over pairs first comes half
+of the way from B to what A has in that round, in nats. Much of that way is the form of an answer; *the rule gain* is
+A's log-odds less those of the same run with its answers permuted among the examples, which shows the form and no rule.
+*mean* and *resample* put in the place of a head what it hands on in those permuted runs; *zero* puts in nothing, which
+also changes the norm of the residual stream. Rounds ablate at every token of A but the first.
 """
 
 
@@ -88,11 +88,11 @@ class Found:
             kept = listed([f"{row.rule_gain / first.rule_gain:.0%} ({row.kind})" for row in rows])
             shifts = listed([f"{shifted(row)} ({row.kind})" for row in rows])
             parts.append(
-                f"on {task}, without {after.layers_text}, A keeps {kept} of the rule gain, and the point moves by "
+                f"on {task}, without {after.layers_text}, A keeps {kept} of the rule gain, and the layer moves by "
                 f"{shifts}"
             )
             later += [f"{task} ({row.kind})" for row in rows if row.shift_low > 0]
-        verdict = f"It surely moves up on {listed(later)}." if later else "It surely moves up in no case."
+        verdict = f"It moves up (95 % interval) {f'on {listed(later)}' if later else 'in no case'}."
         return (
             "*Does it move to later layers when all heads of the layers just before it are ablated?* "
             f"{verdict} {sentence(parts)} In Skunnavakkam (2024) A keeps its answer, and the layer moves up by two."
@@ -115,7 +115,7 @@ class Found:
                 for row in found.itertuples()
             ]
             grown = len(own) - len(found)
-            also = f"; {grown} more whose cost grows, but not surely beyond placebo sets" if grown else ""
+            also = f"; {grown} more whose cost grows, but not beyond placebo sets (95 % interval)" if grown else ""
             parts.append(f"on {task} {listed(names) if names else 'none could be named'}{also}")
         return f"*Do backup heads take over?* {sentence(parts)}"
 
@@ -230,10 +230,10 @@ class Found:
         """Of the backup heads."""
         backups = self.tables["backups"]
         text = (
-            "A backup head costs more when it is ablated after the others than before. Its growth is tested "
-            "on every other "
-            "pair (t-test, Holm over all heads, 5 %) and measured on the rest, where it must surely be more than with "
-            "placebo sets ablated. *Active*: it then looks more at examples, or adds more to the log-odds itself."
+            "A backup head costs more when it is ablated after the others than before. Its growth is tested on every "
+            "other pair (t-test, Holm over all heads, 5 %) and measured on the rest, where its 95 % interval must be "
+            "above that with placebo sets ablated. *Active*: it then looks more at examples, or adds more to the "
+            "log-odds itself."
         )
         if not len(backups):
             sought = [task for task in TASKS if self.facts[task]["backups_sought"]]
@@ -283,7 +283,7 @@ def at(row: Any) -> str:
 
 
 def shifted(row: Any) -> str:
-    """By how many points it is later than without ablation."""
+    """By how many layers it is later than without ablation."""
     if pd.isna(row.shift):
         return "nothing: it is recovered " + at(row)
     return f"{Interval.of(row, 'shift'):+.0f}"

@@ -1,4 +1,4 @@
-"""Claim 2 of Skunnavakkam (2024) on SmolLM2-135M: does each example add the same, and do heads that attend to examples write it?
+"""Claim 2 of Skunnavakkam (2024) on SmolLM2-135M: whether examples add alike, and heads that attend to them write it.
 
 ``python analyses/claim2.py`` (about 20 minutes): curves, fits, heads, intervention; then docs/claim2.md, whose
 sentences are made from the numbers found. It goes on where it stopped.
@@ -16,6 +16,7 @@ from bayes_icl.attribute import outputs as attribute_outputs
 from bayes_icl.attribute.sentences import ABLATED_WORDS, MOSTLY
 from bayes_icl.core.files import beside
 from bayes_icl.core.intervals import LEVEL_WORDS
+from bayes_icl.fit.outputs import read_verdicts
 from bayes_icl.mechanism.placebos import are_placebos, placebo_rank
 from bayes_icl.writing.numbers import listed, token_label
 
@@ -27,8 +28,8 @@ OPENING = """# Claim 2: constant updates, written by heads that attend to exampl
 examples, n >= {n_min}. Brackets hold {level} intervals: of delta those of its posterior under `additive`, which
 counts curvature as noise; of everything else t-intervals over sequences.*
 
-Skunnavakkam (2024) says that log P(correct)/P(incorrect) gains a constant with every example, and that heads which attend from
-earlier examples add it to the residual stream. That is four questions, and the model's answers are:
+Skunnavakkam (2024) says that log P(correct)/P(incorrect) gains a constant with every example, and that heads which
+attend from earlier examples add it to the residual stream. That is four questions, and the model's answers are:
 
 {answers}
 
@@ -71,7 +72,7 @@ class Found:
     """What the stages wrote, and sentences about it."""
 
     def __init__(self) -> None:
-        self.verdicts = json.loads((FITS / "verdict.json").read_text())
+        self.verdicts = read_verdicts(FITS)
         self.facts = json.loads(beside(EFFECTS, "json").read_text())
         self.heads, self.ablation, self.repair = (
             table.read(beside(EFFECTS, f"{name}.csv")) for name, table in attribute_outputs.TABLES.items()
@@ -146,8 +147,8 @@ class Found:
                 f"left. Heads with most of their attention on examples at the last shot add {listed(attending)}.",
                 f"3. *Does every example add the same?* By what all heads write from examples, a further example adds "
                 f"{flat}.",
-                f"4. *Does it go with the heads?* Heads that write half of what heads write, mean-ablated over episodes and "
-                f"shots, take with them {listed(taken)}.",
+                f"4. *Does it go with the heads?* Heads that write half of what heads write, mean-ablated over "
+                f"episodes and shots, take with them {listed(taken)}.",
             ]
         )
 
@@ -164,8 +165,9 @@ class Found:
                 + (f": {', '.join(names)}{more}" if names else "")
             )
         return (
-            "Share of delta that each head writes. After partial pooling over heads, a head stands out if it surely "
-            f"writes more than 5 % of delta, for or against it: {'; '.join(parts)}."
+            "Share of delta that each head writes. After partial pooling over heads, a head stands out if with a "
+            "probability above 0.95 it writes "
+            f"more than 5 % of delta, for or against it: {'; '.join(parts)}."
         )
 
     def cumulative_paragraph(self) -> str:
@@ -238,8 +240,8 @@ class Found:
             made_up = [f"{name} {x:+.3f}" for name, x in moves.items()]
             parts.append(f"on {row.task} {row.predicted:.3f} was to go and {row.lost:.3f} went: {', '.join(made_up)}")
         return (
-            "From the direct effects that go to the loss found, by what others change (nats per example; plus: repaired "
-            f", minus: lost as well): {'; '.join(parts)}."
+            "From the direct effects that go to the loss found, by what others change (nats per example; plus: "
+            f"repaired, minus: lost as well): {'; '.join(parts)}."
         )
 
     def page(self) -> str:

@@ -1,4 +1,4 @@
-"""Claim 3 of Skunnavakkam (2024) on SmolLM2-135M: is x brought to y, made into features by MLPs, and read by later heads?
+"""Claim 3 of Skunnavakkam (2024) on SmolLM2-135M: whether heads bring x to y and later heads read MLPs' features.
 
 ``python analyses/claim3.py``: curves and `patch` (shared with claim 1); then docs/claim3.md, whose sentences are made
 from the numbers found. It goes on where it stopped.
@@ -14,7 +14,7 @@ from bayes_icl.mechanism.thresholds import STEP_LEAST
 from bayes_icl.patch.sentences import steps_sentences
 from bayes_icl.patch.step_experiments import SETS_OF_FEW
 from bayes_icl.patch.steps import STEPS
-from bayes_icl.writing.numbers import Quotes, listed, plain, layer_of
+from bayes_icl.writing.numbers import Quotes, layer_of, listed, plain
 
 OPENING = """# Claim 3: three steps
 
@@ -29,8 +29,8 @@ them) and add those features. Each step is asked twice: attention is kept from t
 which says whether the model needs the way at all; and the heads that attend most so are ablated where they do, beside
 {n_sets} random sets of other heads, which says whether it is those. For MLPs at y the second question is whether they
 depend on the pair: they are replaced by what they put out where the same y follows another x. A step is *supported* if
-each of these surely takes {material:.0%} or more, ways and MLPs more than their control and heads more than every
-random set; *rejected* if the way surely takes less than that; and *not seen* otherwise.
+each of these takes {material:.0%} or more (95 % interval), ways and MLPs more than their control and heads more than
+every random set; *rejected* if the way takes less than that (95 % interval); and *not seen* otherwise.
 
 {answers}
 """
@@ -90,9 +90,8 @@ class Found:
         at, last = rounds.iloc[0], self.tables["rounds"][self.tables["rounds"].task == task].iloc[0]
         return (
             f"A's residual stream at the examples' answers, put into the same examples with their answers permuted "
-            f"({at.n_pairs} pairs), "
-            f"carries half of A's lead up to layer {layer_of(at, 'transfer_until')}; at the last position half of the rule "
-            f"gain is there from layer {layer_of(last, 'rule_layer')} on."
+            f"({at.n_pairs} pairs), carries half of A's lead up to layer {layer_of(at, 'transfer_until')}; at the last "
+            f"position half of the rule gain is there from layer {layer_of(last, 'rule_layer')} on."
         )
 
     def mlps_paragraph(self, task: str) -> str:
@@ -106,7 +105,8 @@ class Found:
                 most = here[here.readout == readout].nlargest(1, "lost").iloc[0]
                 sure = here[(here.readout == readout) & (here.lost_low > 0)]
                 words.append(
-                    f"{readout} {ranged(most, 'lost')} at layer {most.layer} ({len(sure)} layers surely above 0)"
+                    f"{readout} {ranged(most, 'lost')} at layer {most.layer} "
+                    f"({len(sure)} layers with a 95 % interval above 0)"
                 )
             parts.append(
                 f"at {dict(answers='the answers', others='other tokens of examples', last='the last position')[place]} "

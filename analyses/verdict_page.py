@@ -57,7 +57,7 @@ CLOSING = """## The verdicts side by side
 - **left-out seq, SE**: how much worse than the best law a sequence is predicted by a fit to the others, nats, and the
   standard error of that difference over sequences. Laws within 4 nats or 2 SE survive.
 - **left-out future, SE**: the same for the second half of the shots, predicted from a fit to the first half.
-- **survives**: seq, future or both. `additive` must survive both to be supported. The law *named* is the simplest of
+- **survives**: seq, future or both. `additive` must survive both to be supported. The law *selected* is the simplest of
   those that survive a sequence left out; of several equally simple ones, the one that predicts it best. These are often
   not told apart, so read `survivors` in `verdict.json` too.
 - **engine, ESS, k**: which engine fitted it, its effective number of draws, and the largest Pareto k of a sequence left

@@ -1,9 +1,24 @@
 """Does a language model learn from the examples in its prompt the way a Bayesian would, and which heads do it?
 
-The modules follow the data: `tasks`, `prompts`, `models`, `readouts`, `collect` (torch) write curves in the format of
-`curves`; `hypotheses`, `noise`, an engine, `compare`, `fit` (PyMC) judge them; `attribute` and `patch` run their very
-episodes again; `report` writes up what was run. ARCHITECTURE.md has the whole list.
-Nothing is imported here, so that ``python -m bayes_icl.collect --help`` answers at once; import the module you need.
+A folder a stage (`collect`, `fit`, `attribute`, `patch`, `calibrate`, `report`) over a torch wing (`tasks`, `lens`,
+`models`, `mechanism`) and a statistics wing (`hypotheses`, `inference`); they meet in the format of `curves`.
+ARCHITECTURE.md has the layout. What is named here is imported when it is first asked for.
 """
 
+import lazy_loader
+
 __version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "attribute": ["attribute_curves"],
+        "collect": ["collect_curves"],
+        "curves": ["read_curves"],
+        "fit": ["fit_curves"],
+        "hypotheses": ["hypothesis"],
+        "models": ["load_model"],
+        "patch": ["patch_curves"],
+        "tasks": ["load_tasks"],
+    },
+)

@@ -59,6 +59,15 @@ class Curves(NamedTuple):
         Shape (seq, shot), nats.
     evidence
         The ideal observer's update at each shot, same shape, nats, NaN where it is not known; None where none is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayes_icl.curves import Curves
+    >>> shots = np.arange(5.0)
+    >>> curves = Curves("mine", "complement", shots, np.stack([0.2 * shots, 0.4 * shots - 1]))
+    >>> np.diff(curves.log_odds).mean().round(2).item()  # nats per example
+    0.3
     """
 
     task: str
@@ -75,20 +84,64 @@ class Curves(NamedTuple):
         return updates if updates is not None and np.isfinite(updates).all() else None
 
     def since(self, n_min: int) -> Curves:
-        """The part from `n_min` examples on."""
+        """The part from `n_min` examples on.
+
+        Parameters
+        ----------
+        n_min
+            The least number of examples kept.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from bayes_icl.curves import Curves
+        >>> curves = Curves("mine", "complement", np.arange(5.0), np.zeros((2, 5)))
+        >>> later = curves.since(2)
+        >>> later.shots.tolist(), later.log_odds.shape
+        ([2.0, 3.0, 4.0], (2, 3))
+        """
         keep = self.shots >= n_min
         evidence = None if self.evidence is None else self.evidence[:, keep]
         return self._replace(shots=self.shots[keep], log_odds=self.log_odds[:, keep], evidence=evidence)
 
 
 def readouts_of(dataset: xr.Dataset, task: str) -> list[str]:
-    """The readouts that a task has in this file."""
+    """The readouts that a task has in this file.
+
+    Parameters
+    ----------
+    dataset
+        In the curves format.
+    task
+        One of its tasks.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from bayes_icl.curves import read_curves, readouts_of
+    >>> dataset = read_curves(Path("data/example.nc"))
+    >>> readouts_of(dataset, "past_tense"), readouts_of(dataset, "category")
+    (['complement', 'foil'], ['complement', 'foil', 'format', 'rule'])
+    """
     has = dataset.log_odds.sel(task=task).notnull().any(("seq", "shot"))
     return [str(name) for name in dataset.readout.values[has.values]]
 
 
 def null_controls(dataset: xr.Dataset) -> list[str]:
-    """Tasks that have nothing to learn: an ideal observer's evidence is known, and none."""
+    """Tasks that have nothing to learn: an ideal observer's evidence is known, and none.
+
+    Parameters
+    ----------
+    dataset
+        In the curves format.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from bayes_icl.curves import null_controls, read_curves
+    >>> null_controls(read_curves(Path("data/example.nc")))
+    ['random_labels']
+    """
     if "evidence" not in dataset:
         return []
     nothing = (dataset.evidence == 0).all([dim for dim in dataset.evidence.dims if dim != "task"])
@@ -98,10 +151,27 @@ def null_controls(dataset: xr.Dataset) -> list[str]:
 def select(dataset: xr.Dataset, task: str, readout: str) -> Curves:
     """One task under one readout.
 
+    Parameters
+    ----------
+    dataset
+        In the curves format.
+    task, readout
+        Their names.
+
     Raises
     ------
     StatedError
         The file has no such task, or the task has no such readout.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from bayes_icl.curves import read_curves, select
+    >>> curves = select(read_curves(Path("data/example.nc")), "past_tense", "complement")
+    >>> curves.log_odds.shape  # 32 sequences, 0 to 32 examples
+    (32, 33)
+    >>> curves.log_odds[:, [0, 1, -1]].mean(0).round(1).tolist()
+    [-10.6, -1.5, 2.4]
     """
     if task not in dataset.task.values:
         raise unknown("task", task, [str(name) for name in dataset.task.values])
@@ -118,10 +188,31 @@ def select(dataset: xr.Dataset, task: str, readout: str) -> Curves:
 def check(dataset: xr.Dataset, source: str = "the curves") -> xr.Dataset:
     """Return the dataset if it keeps the format.
 
+    Parameters
+    ----------
+    dataset
+        What may be curves.
+    source
+        What an error calls it, as its file's name.
+
     Raises
     ------
     StatedError
         Names what is missing, or the cells that are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xarray as xr
+    >>> from bayes_icl.curves import DIMS, check
+    >>> log_odds = np.zeros((1, 1, 2, 3))
+    >>> coords = {"task": ["mine"], "readout": ["complement"], "seq": [0, 1], "shot": [0, 1, 2]}
+    >>> check(xr.Dataset({"log_odds": (DIMS, log_odds)}, coords)).sizes["shot"]
+    3
+    >>> log_odds[0, 0, 1, 2] = np.inf
+    >>> check(xr.Dataset({"log_odds": (DIMS, log_odds)}, coords))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    bayes_icl.core.errors.StatedError: the curves: log_odds must be finite, but task mine, ... seq 1, shot 2 is inf; ...
     """
     missing = [name for name in NEEDED if name not in dataset] + [
         f"dimension {d}" for d in DIMS if d not in dataset.dims
@@ -185,10 +276,25 @@ def read_curves(path: Path) -> xr.Dataset:
     A table may have a column ``readout``; without one its values are taken as `complement`. A column ``evidence`` is
     the ideal observer's update at each shot, nats; what is empty or NA there is not known.
 
+    Parameters
+    ----------
+    path
+        The file; one that ends in ``.csv`` is read as a table.
+
     Raises
     ------
     StatedError
         No such file, not readable, or not in the format.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from bayes_icl.curves import read_curves
+    >>> dataset = read_curves(Path("data/example.nc"))
+    >>> dataset.task.values.tolist()
+    ['copy', 'times_ten', 'past_tense', 'category', 'random_labels']
+    >>> dataset.log_odds.dims
+    ('task', 'readout', 'seq', 'shot')
     """
     if not path.is_file():
         raise StatedError(

@@ -104,7 +104,8 @@ def agreement(curves: list[Curves], old: list[accumulation.Accumulation], new: l
     redone = [sum(not score.reliable for score, _ in fits.values()) for fits in both]
     return (
         f"{len(old) - sum(other.values())} of {len(old)} heads of the same kind (others: {dict(other)}); "
-        f"{sum(redone)} of {len(both) * len(accumulation.LAWS)} fits done again alone, of {np.count_nonzero(redone)} heads\n"
+        f"{sum(redone)} of {len(both) * len(accumulation.LAWS)} fits done again alone, "
+        f"of {np.count_nonzero(redone)} heads\n"
         f"  together beside one by one: {distance(one, both)}\n"
         f"  one by one, seed 1 beside 0: {distance(one, again)}"
     )

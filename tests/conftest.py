@@ -14,7 +14,7 @@ SLOW = (
     "attribute", "calibrate", "mechanism", "patch", "report",
     "collect/test_collect.py", "fit/test_fit.py", "fit/test_fit_figures.py", "inference/test_importance.py",
     "models/test_models.py", "writing/test_interactive.py",
-    "test_analyses.py", "test_docs_site.py", "test_families.py", "test_junk.py", "test_kills.py",
+    "test_analyses.py", "test_docs_site.py", "test_examples.py", "test_families.py", "test_junk.py", "test_kills.py",
 )  # fmt: skip
 
 # Two threads wait for each other in busy loops: on a machine that does anything else, tests take ten times as long.

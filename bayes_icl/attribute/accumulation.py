@@ -1,7 +1,8 @@
 """How a head's effect grows with examples: not at all, like a sum, like a mean.
 
 Softmax weights add up to 1, so a head of fixed scores that averages over examples writes A n/(n + c), and no single
-such head can write n delta for long: it must attend to something that itself grows."""
+such head can write n delta for long: it must attend to something that itself grows.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ def accumulation(curves: Curves, seed: int = 0) -> Accumulation:
 
     A head whose softmax scores do not change averages over examples, which makes A n/(n + c): steep at first, then
     flat. One that counts them makes n delta. The two look alike where c is large, so that a straight line is claimed
-    only if the last update under `pooling` is surely more than half the first.
+    only if the 95 % interval of the last update over the first, under `pooling`, lies above a half.
 
     none
         `constant` survives (within max(4 nats, 2 SE) of the best when a sequence is left out), or nothing varies.
@@ -70,6 +71,18 @@ def accumulation(curves: Curves, seed: int = 0) -> Accumulation:
     ----------
     curves
         What the head adds to L, nats.
+    seed
+        Of the fits' random draws.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayes_icl.attribute.accumulation import accumulation
+    >>> from bayes_icl.curves import Curves
+    >>> shots, noise = np.arange(25.0), np.random.default_rng(0).normal(size=(32, 25))
+    >>> counts, averages = 0.3 * shots, 8 * shots / (shots + 2)
+    >>> [accumulation(Curves("L0H0", "complement", shots, mean + noise)).kind for mean in (counts, averages)]
+    ['linear', 'averaging']
     """
     return without_fits(curves) or _judged(curves, {name: fit_alone(name, curves, seed) for name in LAWS})
 

@@ -22,6 +22,7 @@ from bayes_icl.models.loading import load_model
 from bayes_icl.writing.style import figure_files
 
 PLACEBOS_LEAST = 2
+NAMES = 2  # of columns and values: outputs with those of before are made again
 
 
 def main(settings: AttributeSettings) -> int:
@@ -62,7 +63,7 @@ def main(settings: AttributeSettings) -> int:
         return effects_files(out, TABLES, tables, result.facts, result.effects)
 
     run.carry_out(
-        key_without(settings, elsewhere, curves=sha256(path), tasks=tasks),
+        key_without(settings, elsewhere, curves=sha256(path), tasks=tasks, version=NAMES),
         work,
         lambda: (figure_files(attribute_figures(out)), summarise_heads(out)),
     )

@@ -64,6 +64,8 @@ def share_map_figure(table: pd.DataFrame, facts: Facts, *, most: int = 8) -> Fig
     ----------
     table
         heads.csv.
+    facts
+        The JSON of `attribute`, by task; a panel for each.
     most
         How many of the heads that stand out are named in a panel, the largest first; all are outlined.
     """
@@ -220,6 +222,10 @@ def ablation_figure(ablation: pd.DataFrame, facts: Facts, way: str, *, most: int
     ----------
     ablation
         ablation.csv, of one way to take heads away.
+    facts
+        The JSON of `attribute`, by task.
+    way
+        Which kind of mean heads are ablated to: ``mean`` or ``mean_over_shots``.
     most
         How many single heads are shown in a panel, those of the largest loss.
     """

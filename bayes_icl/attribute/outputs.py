@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from bayes_icl.core.schemas import INTERVAL, Column, Table, columns
 
+VALUES = ("mean", "mean_over_shots")
+
 HEADS = Table(
     "heads",
     "A row for each component. The heads come first, then MLPs, embedding, biases and entropy, last their sum.",
@@ -43,7 +45,9 @@ ABLATION = Table(
     "A row for each set of heads ablated.",
     (
         Column("task", "which", "text"),
-        Column("value", "ablation value: mean (shot by shot) or mean_over_shots", "text", formerly="way"),
+        Column(
+            "value", "ablation value: mean (shot by shot) or mean_over_shots", "text", formerly="way", values=VALUES
+        ),
         Column("set", "none, top, placebo 1, ..., or one head", "text"),
         Column("heads", "those of the set", "text"),
         Column("n_heads", "how many", "count"),
@@ -60,7 +64,9 @@ REPAIR = Table(
     "A row for each task and way of ablation: from what goes with the top heads to what is lost.",
     (
         Column("task", "which", "text"),
-        Column("value", "ablation value: mean (shot by shot) or mean_over_shots", "text", formerly="way"),
+        Column(
+            "value", "ablation value: mean (shot by shot) or mean_over_shots", "text", formerly="way", values=VALUES
+        ),
         Column("predicted", "direct effects that go", ends=INTERVAL),
         *columns("other_heads mlps norm", "what other heads, MLPs, the norm and rivals change", ends=INTERVAL),
         Column("lost", "what is lost", ends=INTERVAL),

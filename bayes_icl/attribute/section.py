@@ -17,6 +17,7 @@ from bayes_icl.writing.stage import Missing, StageOutputs
 
 
 def heads_section(found: StageOutputs, quotes: Quotes) -> Section:
+    """Section on the heads that write the update, and what goes with them."""
     title = "Which heads write the update"
     if "attribute" not in found.folder:
         return Section("heads", title, [found.missing["attribute"]])

@@ -122,7 +122,7 @@ def standing_out(heads: pd.DataFrame, quotes: Quotes) -> str:
     own = heads[heads.kind == "head"]
     standing = own[own.stands_out.astype(bool)]
     text = (
-        f"{quotes.count('standing', len(standing))} of {quotes.count('n_heads', len(own))} heads stand out (surely "
+        f"{quotes.count('standing', len(standing))} of {quotes.count('n_heads', len(own))} heads stand out ("
         f"more than {quotes.count('least_share', 100 * LEAST_SHARE, 'g')} % of delta, for or against it)"
     )
     if not len(standing):

@@ -10,7 +10,8 @@ from typing import Literal
 @dataclass(frozen=True)
 class AttributeSettings:
     """Say how much of the log-odds, and of their growth with examples, each attention head writes, from which
-    examples, and whether taking those heads away takes the update away."""
+    examples, and whether taking those heads away takes the update away.
+    """
 
     curves: Path | None = None
     """A curves file of `collect` (.nc), whose very episodes are run again; the newest in data/curves, if none is

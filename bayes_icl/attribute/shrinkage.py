@@ -11,7 +11,7 @@ from scipy.special import ndtr
 
 from bayes_icl.core.intervals import TAILS
 
-LEAST_SHARE, SURE = 0.05, 0.95  # a head stands out that surely writes more than this share of delta
+LEAST_SHARE, SURE = 0.05, 0.95  # share of delta that a head which stands out exceeds, and with which probability
 
 NULL_WEIGHT = 10.0  # of the Dirichlet prior on no effect; 1 on every other width, as in Stephens (2017)
 
@@ -73,6 +73,8 @@ def pool_heads(
 
     Parameters
     ----------
+    estimates
+        One a head, in any unit.
     standard_errors
         0 where an estimate is exact.
     dof
@@ -81,6 +83,17 @@ def pool_heads(
     by_noise
         Pool values in units of their standard errors, as suits heads, since those that write more vary more (Stephens's
         alpha = 1). `sds` are in those units then.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayes_icl.attribute.shrinkage import pool_heads, stands_out
+    >>> slopes = np.array([0.02, -0.01, 0.01, -0.02, 0.0, 0.01, -0.01, 0.2])  # nats per example
+    >>> pooled = pool_heads(slopes, np.full(8, 0.02))
+    >>> abs(pooled.mean).round(1).tolist()
+    [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.2]
+    >>> np.flatnonzero(stands_out(pooled, (0.5, 0.4, 0.6))).tolist()
+    [7]
     """
     x, s = np.asarray(estimates, float), np.asarray(standard_errors, float)
     exact = s <= 0
@@ -110,8 +123,7 @@ def pool_heads(
     centres = (shrink * x[:, None, None]).reshape(len(x), -1)
     spreads = (np.sqrt(shrink) * error).reshape(len(x), -1)
     low, high = (_quantile(p, shares, centres, spreads) for p in TAILS)
-    unknown = np.full(len(x), np.nan)  # until it is read off the same posterior
-    pooled = Pooled((shares * centres).sum(1), low, high, unknown, sds, weights, shares, centres, spreads)
+    pooled = Pooled((shares * centres).sum(1), low, high, np.empty(len(x)), sds, weights, shares, centres, spreads)
     return replace(pooled, false_sign=np.minimum(pooled.not_above(0), 1 - pooled.below(0)))
 
 

@@ -2,7 +2,8 @@ r"""Slopes of what components write, which add up to delta.
 
 Under `additive` the posterior mean of delta is linear in the mean updates of L, given the noise. The same weights,
 applied to the updates of what one component adds to L, give that component's slope, and the slopes of all components
-add up to delta, as their effects add up to L."""
+add up to delta, as their effects add up to L.
+"""
 
 from __future__ import annotations
 
@@ -95,13 +96,17 @@ def head_table(
         `log_odds`; `attention`, the mass that a head has on examples. A sequence whose log_odds are NaN is absent.
     n_min
         The first shot that counts.
+    seed
+        Of the fits' random draws.
     workers
         Processes; 0 takes one a core, 4 at most.
+    progress
+        Show a bar on stderr.
 
     Returns
     -------
-    table
-        slope (nats per example) and share of delta, with 95 % t-intervals over sequences in which the weights of
+    DataFrame
+        Slope (nats per example) and share of delta, with 95 % t-intervals over sequences in which the weights of
         `delta_weights` are taken as known. The slopes of a task add up to the posterior mean of delta, which is the row
         "all". Beside it, free of any law, `rise`: the effect at the last shot less that at n_min, nats. Heads have
         besides: `pooled`, `false_sign`, `stands_out` (`pool_heads`), `accumulation`, `delta`, `c` (`accumulation`)
@@ -125,8 +130,12 @@ def accumulation_columns(
     ----------
     curves
         By task, of its heads.
+    seed
+        Of the fits' random draws.
     workers
         Processes; 0 takes one a core, 4 at most.
+    progress
+        Show a bar on stderr.
     """
     jobs: list[tuple[list[Curves], int]] = []
     tasks: list[int] = []  # of each job
@@ -154,7 +163,7 @@ def join_columns(tables: Sequence[pd.DataFrame], *columns: Sequence[pd.DataFrame
     ----------
     tables
         By task, as `slope_table` gives them: heads first.
-    columns
+    *columns
         From each step a table a task, its index the row of the task's table; or none at all. What is in none is NaN.
     """
     wide = []

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from bayes_icl.attribute.outputs import ABLATION, HEADS, REPAIR
 from bayes_icl.core.files import file_name
 from bayes_icl.core.intervals import LEVEL_WORDS, Interval
 from bayes_icl.mechanism.placebos import are_placebos, placebo_rank
@@ -27,6 +28,10 @@ def heads_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most: 
         heads.csv of `attribute`.
     facts
         Its JSON: whether delta is clear of 0, so that there is something to share out.
+    task
+        Which task.
+    most
+        How many heads are shown by their slopes; twice as many rows at most.
     """
     own = heads[heads.task == task]
     named = named_task(facts, task)
@@ -37,24 +42,23 @@ def heads_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most: 
         f"heads_{file_name(task)}",
         f"Heads that write the update on {task}",
         f"{named}: the heads of the largest slopes, nats per example, with {LEVEL_WORDS} intervals over sequences, and "
-        "their shares of delta; whether a head surely writes a material part of it, how its effect grows, its "
-        "attention to examples at the last shot, and what of delta is lost if this head alone is mean-ablated over shots. "
+        "their shares of delta; whether a head stands out, how its effect grows, its attention to examples at the last "
+        "shot, and what of delta is lost if this head alone is mean-ablated over shots. "
         "Asterisk: among those ablated. The CSV has all components.",
         "heads.csv",
         own,
         (
-            columns.Column(
-                "head", lambda row: columns.one_line(row.component) + ("*" if row.top else ""), number=False
-            ),
-            columns.interval("slope", "slope", ".4f"),
-            *([columns.interval("share", "share", ".0%")] if clear else []),
-            columns.yes("stands out", "stands_out"),
-            columns.text("accumulation", "accumulation"),
-            columns.number("attention", "attention", ".2f"),
-            columns.interval("lost over shots", "lost_over_shots", ".4f"),
+            columns.Column("head", _starred, number=False),
+            *columns.shown(HEADS, "slope .4f"),
+            *(columns.shown(HEADS, "share .0%") if clear else []),
+            *columns.shown(HEADS, "stands_out; accumulation; attention .2f; lost_over_shots .4f"),
         ),
         shown.sort_values("slope", key=abs, ascending=False).head(2 * most),
     )
+
+
+def _starred(row: Any) -> str:
+    return columns.one_line(row.component) + ("*" if row.top else "")
 
 
 def ablation_table(ablation: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTable:
@@ -62,6 +66,8 @@ def ablation_table(ablation: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTab
 
     Parameters
     ----------
+    ablation
+        ablation.csv of `attribute`.
     facts
         The JSON of `attribute`: delta of the sequences measured.
     """
@@ -76,21 +82,16 @@ def ablation_table(ablation: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTab
         "ablation",
         "The top heads ablated",
         f"What of delta (nats per example, {LEVEL_WORDS} intervals over the sequences that the heads were not chosen "
-        "on) is lost with the top heads mean-ablated, shot by shot (mean) or over shots too (mean_over_shots): beside it what "
-        "they write directly, what of that goes, delta fitted again, and placebo sets of other heads of the same "
-        "number and norm: how many lose as much, and what they lose, on average and from least to most. The CSV has "
-        "every set." + _tokens(facts),
+        "on) is lost with the top heads mean-ablated, shot by shot (mean) or over shots too (mean_over_shots): beside "
+        "it what they write directly, what of that goes, delta fitted again, and placebo sets of other heads of the "
+        "same number and norm: how many lose as much, and what they lose, on average and from least to most. The CSV "
+        "has every set." + _tokens(facts),
         "ablation.csv",
         ablation,
         (
-            columns.text("task", "task"),
-            columns.text("value", "value"),
-            columns.number("heads", "n_heads", ".0f"),
-            columns.interval("they write", "direct"),
-            columns.interval("of it goes", "predicted"),
-            columns.interval("lost", "lost"),
+            *columns.shown(ABLATION, "task; value; heads = n_heads; they write = direct; of it goes = predicted; lost"),
             columns.number("share", "share", ".0%"),
-            columns.interval("delta again", "delta"),
+            *columns.shown(ABLATION, "delta again = delta"),
             columns.Column("placebos as much", lambda row: row.as_much),
             columns.Column("placebos lose", _placebos),
         ),
@@ -119,13 +120,5 @@ def repair_table(repair: pd.DataFrame, facts: Mapping[str, Any]) -> PaperTable:
         f", is what is lost of delta: nats per example, {LEVEL_WORDS} intervals over sequences." + _tokens(facts),
         "repair.csv",
         repair,
-        (
-            columns.text("task", "task"),
-            columns.text("value", "value"),
-            columns.interval("goes", "predicted"),
-            columns.interval("other heads", "other_heads"),
-            columns.interval("MLPs", "mlps"),
-            columns.interval("norm, rivals", "norm"),
-            columns.interval("lost", "lost"),
-        ),
+        (*columns.shown(REPAIR, "task; value; goes = predicted; other_heads; MLPs = mlps; norm, rivals = norm; lost"),),
     )

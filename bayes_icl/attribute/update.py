@@ -59,6 +59,10 @@ def update_of(effects: xr.Dataset, n_min: int, seed: int) -> Update:
     ----------
     effects
         The effects format, of one task.
+    n_min
+        The first shot that counts.
+    seed
+        Of the fits' random draws.
     """
     fits = {}
     for name, variable in (("delta", "log_odds"), ("delta_curve", "curve")):

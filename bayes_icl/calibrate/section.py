@@ -13,6 +13,7 @@ from bayes_icl.writing.stage import StageOutputs
 
 
 def calibration_section(found: StageOutputs, quotes: Quotes) -> Section:
+    """Section on what the fits make of curves whose law is known."""
     blocks: list[Any] = []
     if "calibrate" in found.folder:
         outcomes, settings = found.tables["calibrate"]["outcomes"], found.settings("calibrate")

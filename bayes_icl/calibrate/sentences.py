@@ -45,6 +45,8 @@ def calibration_sentences(
         outcomes.csv and the settings of `calibrate`.
     differs
         What `calibration_differs` found.
+    quotes
+        Where the numbers are kept that the sentences quote.
     """
     q = quotes.under("calibration")
     held = int(outcomes.holds.astype(bool).sum())

@@ -57,6 +57,16 @@ def simulate(
     -------
     Curves
         From n = 0 to `n_shots`, at an intercept of 0 give or take 2 nats.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayes_icl.calibrate.simulation import simulate
+    >>> from bayes_icl.hypotheses import HYPOTHESES
+    >>> truth = {"gain": 6.0, "gain_sd": 1.0, "level": 1.0, "walk": 0.2}
+    >>> curves = simulate(HYPOTHESES["additive"], truth, 2000, 24, np.random.default_rng(0))
+    >>> curves.log_odds.shape, round((curves.log_odds[:, -1] - curves.log_odds[:, 0]).mean())
+    ((2000, 25), 6)
     """
     shots = np.arange(n_shots + 1.0)
     blank = Curves(hypothesis.name, "complement", shots, np.zeros((n_seqs, n_shots + 1)), evidence)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from bayes_icl.calibrate.outputs import OUTCOMES
 from bayes_icl.writing import columns
 from bayes_icl.writing.tables import PaperTable
 
@@ -17,9 +18,7 @@ def calibration_table(outcomes: pd.DataFrame) -> PaperTable:
         "outcomes.csv",
         outcomes,
         (
-            columns.text("check", "what"),
-            columns.number("found", "value", ".3g"),
-            columns.text("bound", "bound"),
+            *columns.shown(OUTCOMES, "check = what; found = value .3g; bound"),
             columns.Column("holds", lambda row: "yes" if row.holds in (True, "True") else "NO", number=False),
         ),
     )

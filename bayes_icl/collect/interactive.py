@@ -13,23 +13,7 @@ from jaxtyping import Float
 from bayes_icl.core.errors import unknown
 from bayes_icl.core.intervals import LEVEL_WORDS, t_interval
 from bayes_icl.curves import readouts_of
-from bayes_icl.writing.interactive import (
-    CHOSEN,
-    CHOSEN_COLOUR,
-    EXAMPLES,
-    FAINT,
-    GREY,
-    NOTHING,
-    band,
-    entry,
-    escaped,
-    intervals,
-    layout,
-    line,
-    menu,
-    rgb,
-    rounded,
-)
+from bayes_icl.writing import interactive
 from bayes_icl.writing.style import colour_of
 
 
@@ -73,36 +57,43 @@ def curves_by_sequence(
     drawn = {name: _readout_arrays(odds.sel(readout=name).values) for name in shown}
     first = drawn[shown[0]]
     words = _episode_words(dataset, task, odds.seq.values)
-    fitted = {name: (list(map(float, x)), rounded(np.asarray(mean, float))) for name, (x, mean) in (laws or {}).items()}
+    fitted = {
+        name: (list(map(float, x)), interactive.rounded(np.asarray(mean, float)))
+        for name, (x, mean) in (laws or {}).items()
+    }
     update = "update L(n) \u2212 L(n\u22121): %{customdata}"
     traces = [
-        line([*shots, None] * odds.sizes["seq"], first["lines"], FAINT, 0.8, f"{odds.sizes['seq']} sequences").update(
+        interactive.line(
+            [*shots, None] * odds.sizes["seq"], first["lines"], interactive.FAINT, 0.8, f"{odds.sizes['seq']} sequences"
+        ).update(
             customdata=first["updates"],
             text=words,
             hovertemplate=f"%{{text}}<br>n = %{{x}}: L %{{y:.4f}} nats<br>{update}<extra></extra>",
         ),
-        band(shots, first["band"], "rgba(128,128,128,0.3)", f"{LEVEL_WORDS} of the mean"),
-        line(shots, first["mean"], GREY, 2, "mean over sequences").update(
+        interactive.band(shots, first["band"], "rgba(128,128,128,0.3)", f"{LEVEL_WORDS} of the mean"),
+        interactive.line(shots, first["mean"], interactive.GREY, 2, "mean over sequences").update(
             customdata=first["ends"],
             mode="lines+markers",
             marker={"size": 5},
             hovertemplate="mean, n = %{x}: %{y:.4f} %{customdata} nats<extra></extra>",
         ),
         *(
-            line(x, mean, rgb(colour_of(name)), 2, escaped(name)).update(
-                hovertemplate=f"{escaped(name)}, n = %{{x}}: %{{y:.4f}} nats<extra></extra>"
+            interactive.line(x, mean, interactive.rgb(colour_of(name)), 2, interactive.escaped(name)).update(
+                hovertemplate=f"{interactive.escaped(name)}, n = %{{x}}: %{{y:.4f}} nats<extra></extra>"
             )
             for name, (x, mean) in fitted.items()
         ),
-        line(shots, [], CHOSEN_COLOUR, 2.5, CHOSEN).update(showlegend=False, hoverinfo="skip"),
+        interactive.line(shots, [], interactive.CHOSEN_COLOUR, 2.5, interactive.CHOSEN).update(
+            showlegend=False, hoverinfo="skip"
+        ),
     ]
-    figure = go.Figure(traces, layout=layout(EXAMPLES, _odds_of(shown[0])))
+    figure = go.Figure(traces, layout=interactive.layout(interactive.EXAMPLES, _odds_of(shown[0])))
     if laws and n_min > shots[0]:
-        figure.add_vline(x=n_min, line={"width": 1, "dash": "dot", "color": GREY})
+        figure.add_vline(x=n_min, line={"width": 1, "dash": "dot", "color": interactive.GREY})
     if len(shown) > 1:
         means = [mean for _, mean in fitted.values()]
         entries = [_choice(name, own, means, laws_shown=name == shown[0]) for name, own in drawn.items()]
-        figure.update_layout(updatemenus=[menu(entries, 0)])
+        figure.update_layout(updatemenus=[interactive.menu(entries, 0)])
     return figure
 
 
@@ -114,11 +105,11 @@ def _choice(readout: str, arrays: dict[str, list], means: list[list], *, laws_sh
         "customdata": [arrays["updates"], None, arrays["ends"], *(None for _ in means), None],
         "visible": [True, True, True, *(laws_shown for _ in means), True],
     }
-    return entry(readout, changed, {"yaxis.title.text": _odds_of(readout)})
+    return interactive.entry(readout, changed, {"yaxis.title.text": _odds_of(readout)})
 
 
 def _odds_of(readout: str) -> str:
-    return f"log-odds, {escaped(readout)} (nats)"
+    return f"log-odds, {interactive.escaped(readout)} (nats)"
 
 
 def _readout_arrays(odds: Float[np.ndarray, "seq shot"]) -> dict[str, list]:
@@ -126,11 +117,11 @@ def _readout_arrays(odds: Float[np.ndarray, "seq shot"]) -> dict[str, list]:
     updates = np.diff(odds, axis=1)
     mean, low, high = t_interval(odds[np.isfinite(odds).all(1)])
     return {
-        "lines": [x for line in odds for x in (*rounded(line), None)],
-        "updates": [x for line in updates for x in (NOTHING, *rounded(line), None)],
-        "mean": rounded(mean),
-        "ends": intervals(low, high),
-        "band": rounded(np.concatenate([low, high[::-1]])),
+        "lines": [x for line in odds for x in (*interactive.rounded(line), None)],
+        "updates": [x for line in updates for x in (interactive.NOTHING, *interactive.rounded(line), None)],
+        "mean": interactive.rounded(mean),
+        "ends": interactive.intervals(low, high),
+        "band": interactive.rounded(np.concatenate([low, high[::-1]])),
     }
 
 
@@ -143,11 +134,13 @@ def _episode_words(dataset: xr.Dataset, task: str, seqs: Iterable[Any]) -> list[
     for i, seq in enumerate(seqs):
         for j in range(dataset.sizes["shot"]):
             at = {name: values[i, j] for name, values in found.items()}
-            lines = [f"sequence {escaped(seq)}"]
+            lines = [f"sequence {interactive.escaped(seq)}"]
             if "query" in at:
-                lines[0] += f": <b>{escaped(at['query'])} \u2192 {escaped(at.get('answer', '?'))}</b>"
+                lines[0] += (
+                    f": <b>{interactive.escaped(at['query'])} \u2192 {interactive.escaped(at.get('answer', '?'))}</b>"
+                )
             if at.get("foil"):
-                lines.append(f"foil {escaped(at['foil'])}")
+                lines.append(f"foil {interactive.escaped(at['foil'])}")
             if "correct" in at:
                 lines.append("greedy decoding: " + ("right" if at["correct"] else "wrong"))
             if at.get("query_seen"):

@@ -62,6 +62,16 @@ def collect_curves(
     StatedError
         More shots than a task has examples, an answer off the token boundaries, an unknown readout, a model that sees
         what follows, an episode longer than its context.
+
+    Examples
+    --------
+    >>> from bayes_icl.collect import collect_curves
+    >>> from bayes_icl.models import load_model
+
+    >>> from bayes_icl.tasks import load_tasks
+    >>> curves = collect_curves(load_model("tiny", "cpu"), load_tasks(["capital", "parity"]), n_shots=4, n_seqs=2)
+    >>> dict(curves.log_odds.sizes)
+    {'task': 2, 'readout': 4, 'seq': 2, 'shot': 5}
     """
     wanted = wanted_readouts(tasks, readouts)
     if n_shots < 1 or n_seqs < 1:
@@ -103,10 +113,24 @@ def collect_curves(
 def wanted_readouts(tasks: Sequence[Task], readouts: Sequence[str] = ()) -> dict[str, list[str]]:
     """By task the readouts to record: those asked for that it has, or all that it has.
 
+    Parameters
+    ----------
+    tasks
+        Those to be read.
+    readouts
+        Those asked for; all, if empty.
+
     Raises
     ------
     StatedError
         No task, two of one name, an unknown readout, or a task that has none of those asked for.
+
+    Examples
+    --------
+    >>> from bayes_icl.collect import wanted_readouts
+    >>> from bayes_icl.tasks import load_tasks
+    >>> wanted_readouts(load_tasks(["capital", "parity"]), ["complement", "rule"])
+    {'capital': ['complement'], 'parity': ['complement', 'rule']}
     """
     if not tasks:
         raise StatedError("no tasks: name at least one")

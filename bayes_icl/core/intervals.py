@@ -19,7 +19,20 @@ TAILS = (TAIL, 1 - TAIL)
 
 
 class Interval(NamedTuple):
-    """A mean with its interval; all three NaN where they are not known, the ends where there is no interval."""
+    """A mean with its interval; all three NaN where they are not known, the ends where there is no interval.
+
+    Attributes
+    ----------
+    mean, low, high
+        In the unit of what was averaged.
+
+    Examples
+    --------
+    >>> from bayes_icl.core.intervals import Interval
+    >>> delta = Interval(0.178, 0.148, 0.211)
+    >>> f"{delta:.2f}", delta.excludes(0)
+    ('0.18 [0.15, 0.21]', True)
+    """
 
     mean: float
     low: float
@@ -40,7 +53,7 @@ class Interval(NamedTuple):
         return cls(*(row[name] if hasattr(row, "keys") else getattr(row, name) for name in columns))
 
     def excludes(self, value: float) -> bool:
-        """Whether the value is surely another; False without an interval."""
+        """Whether a value lies outside the interval; False without an interval."""
         return self.low > value or self.high < value
 
     def words(self, write: Callable[[float], str]) -> str:
@@ -59,7 +72,25 @@ UNKNOWN_INTERVAL = Interval(np.nan, np.nan, np.nan)
 def mean_and_interval(
     x: Float[np.ndarray, " draw"], log_weights: Float[np.ndarray, " draw"], share: float = LEVEL
 ) -> Interval:
-    """Weighted mean and the narrowest interval that holds `share` of the weight."""
+    """Weighted mean and the narrowest interval that holds `share` of the weight.
+
+    Parameters
+    ----------
+    x
+        Draws, shape (draw,).
+    log_weights
+        Their log weights, same shape; they need not add up to 1.
+    share
+        Of the weight, inside.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayes_icl.core.intervals import mean_and_interval
+    >>> draws, equal = np.arange(101.0), np.zeros(101)
+    >>> f"{mean_and_interval(draws, equal, share=0.5):.0f}"
+    '50 [0, 50]'
+    """
     weights = np.exp(log_weights)
     mean = float(weights @ x / weights.sum())
     order = np.argsort(x)
@@ -71,7 +102,22 @@ def mean_and_interval(
 
 
 def t_interval(x: Float[np.ndarray, "seq ..."], level: float = LEVEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over sequences and its t-interval, each of shape (...); NaN with one sequence."""
+    """Mean over sequences and its t-interval, each of shape (...); NaN with one sequence.
+
+    Parameters
+    ----------
+    x
+        One number a sequence, or an array of them, shape (seq, ...).
+    level
+        Share of such intervals that hold the true mean.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayes_icl.core.intervals import Interval, t_interval
+    >>> f"{Interval(*t_interval(np.array([1.0, 2.0, 3.0]))):.1f}"
+    '2.0 [-0.5, 4.5]'
+    """
     n = len(x)
     mean = x.mean(0)
     quantile = distributions.t.ppf((1 + level) / 2, n - 1) if n > 1 else np.nan

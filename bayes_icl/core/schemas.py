@@ -44,6 +44,8 @@ class Column:
         The name in files of before, which are still read.
     optional
         Whether some runs do not write it.
+    values
+        All that it may hold, where these are few.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Column:
     written: str = ""
     formerly: str = ""
     optional: bool = False
+    values: Sequence[str] = ()
 
     @property
     def names(self) -> list[str]:
@@ -105,6 +108,7 @@ class Table:
                 required=not column.optional,
                 coerce=KINDS[column.kind] is not None,
                 description=column.meaning,
+                checks=pa.Check.isin(list(column.values)) if column.values else None,
             )
             for column in self.columns
             for name in column.names

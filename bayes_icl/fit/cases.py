@@ -25,6 +25,19 @@ class Case:
         The curve of its task that figures show and whose posteriors are kept.
     base
         Not there for the sensitivity table alone.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from bayes_icl.curves import read_curves, select
+
+    >>> from bayes_icl.fit import Case
+    >>> curves = select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1)
+    >>> case = Case(curves, noise="student")
+    >>> case.hypothesis("additive").student
+    True
+    >>> case.left_out("observer")
+    'the curves do not know its evidence'
     """
 
     curves: Curves
@@ -72,10 +85,27 @@ def plan_cases(dataset: xr.Dataset, settings: FitSettings) -> list[Case]:
 
     The first case of each task is its headline; with `sensitivity` it comes again with other priors and noise.
 
+    Parameters
+    ----------
+    dataset
+        In the curves format.
+    settings
+        Its tasks, readouts, n_min, noise and sensitivity are read.
+
     Raises
     ------
     StatedError
         An unknown task or readout, or an n_min beyond the shots.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from bayes_icl.curves import read_curves
+    >>> from bayes_icl.fit import FitSettings, plan_cases
+    >>> settings = FitSettings(tasks=("past_tense",), n_min=(1, 0), sensitivity=False)
+    >>> cases = plan_cases(read_curves(Path("data/example.nc")), settings)
+    >>> [(case.curves.readout, int(case.curves.shots[0]), case.headline) for case in cases]
+    [('complement', 1, True), ('complement', 0, False)]
     """
     known = [str(name) for name in dataset.readout.values]
     for name in settings.readout:  # one that is misspelt must not leave another to be the headline

@@ -42,6 +42,24 @@ def frequentist_checks(curves: Curves) -> pd.DataFrame:
         slopes vary no more than noise makes them.
 
     Where a check has no answer its numbers are NaN and `note` says why; elsewhere `note` is empty.
+
+    Parameters
+    ----------
+    curves
+        One task under one readout.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from bayes_icl.curves import read_curves, select
+
+    >>> from bayes_icl.fit.checks import frequentist_checks
+    >>> curves = select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1)
+    >>> table = frequentist_checks(curves).set_index("check")
+    >>> table.estimate.round(2).to_dict()
+    {'slope by sequence': 0.08, 'quadratic contrast': -2.4, 'updates on n': -0.02, 'mixed model': nan}
+    >>> table.note["mixed model"].split(":")[0]
+    'singular'
     """
     rows = [_slope_by_sequence(curves), _contrast(curves), _updates_on_n(curves), _mixed_model(curves)]
     return pd.DataFrame(rows, columns=CHECK_COLUMNS)
@@ -59,6 +77,16 @@ def quadratic_contrast(curves: Curves, *, robust: bool = False) -> tuple[float, 
         One task under one readout.
     robust
         Median and Wilcoxon's signed-rank test instead, which a few odd sequences do not sway.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayes_icl.curves import Curves
+    >>> from bayes_icl.fit.checks import quadratic_contrast
+    >>> shots, noise = np.arange(20.0), np.random.default_rng(0).normal(size=(2, 32, 20))
+    >>> straight, bent = (Curves("mine", "complement", shots, y) for y in noise + [[shots], [4 * np.log1p(shots)]])
+    >>> quadratic_contrast(straight)[1] > 0.01, quadratic_contrast(bent)[1] < 0.01
+    (True, True)
     """
     if robust:
         contrasts = _contrasts(curves)
@@ -66,7 +94,8 @@ def quadratic_contrast(curves: Curves, *, robust: bool = False) -> tuple[float, 
     from statsmodels.stats.weightstats import DescrStatsW
 
     described = DescrStatsW(_contrasts(curves))
-    return float(described.mean), float(described.ttest_mean(0)[1])
+    with np.errstate(divide="ignore", invalid="ignore"):  # of contrasts that do not vary at all
+        return float(described.mean), float(described.ttest_mean(0)[1])
 
 
 def _contrasts(curves: Curves) -> Float[np.ndarray, " seq"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +20,7 @@ from bayes_icl.fit.cases import Case, plan_cases
 from bayes_icl.fit.checks import frequentist_checks
 from bayes_icl.fit.figures import fit_figures
 from bayes_icl.fit.fitting import Fits, check_names, fit_curves, judge_cases
-from bayes_icl.fit.outputs import CHECKS, TABLES, comparison_table, fit_file, sensitivity_table
+from bayes_icl.fit.outputs import CHECKS, TABLES, comparison_table, fit_file, read_verdicts, sensitivity_table
 from bayes_icl.fit.pooling import pool_deltas
 from bayes_icl.fit.sentences import summarise_verdicts
 from bayes_icl.fit.settings import FitSettings
@@ -62,7 +61,7 @@ def main(settings: FitSettings) -> int:
         return _fit(cases, names, settings, {"key": key, **run.record()})
 
     def show() -> tuple[dict[str, bytes], str]:
-        verdicts.update(json.loads((out / "verdict.json").read_text(encoding="utf-8")))
+        verdicts.update(read_verdicts(out))
         return figure_files(fit_figures(dataset, out)), summarise_verdicts(dataset, out, verdicts)
 
     verdicts: dict[str, Any] = {}

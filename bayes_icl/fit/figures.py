@@ -18,24 +18,11 @@ from matplotlib.ticker import MaxNLocator
 from bayes_icl.core.files import file_name
 from bayes_icl.core.intervals import LEVEL, LEVEL_WORDS, TAILS, t_interval
 from bayes_icl.curves import Curves, select
-from bayes_icl.fit.outputs import COMPARISON, SENSITIVITY, fit_file
+from bayes_icl.fit.outputs import COMPARISON, SENSITIVITY, fit_file, read_verdicts
 from bayes_icl.hypotheses.law import HYPOTHESES, label_of
 from bayes_icl.inference.survival import SLACK_NATS
-from bayes_icl.writing.style import (
-    COLUMN,
-    EXAMPLES,
-    FAINT,
-    INK,
-    ZERO,
-    colour_of,
-    hide_unused,
-    legend,
-    new_figure,
-    styled,
-    title_of_curves,
-    titled,
-    verdict_colour,
-)
+from bayes_icl.writing import style
+from bayes_icl.writing.style import INK, ZERO, colour_of, styled, titled
 
 if TYPE_CHECKING:
     import arviz as az
@@ -52,11 +39,17 @@ def plot_curves(curves: Curves, inference: az.InferenceData, ax: Axes, *, name: 
 
     Parameters
     ----------
+    curves
+        Those of one task and readout, nats.
     inference
         A fit of the hypothesis `name`: its mean curve gives the line, its replicates the band, for new sequences.
+    ax
+        Where it is drawn.
+    name
+        The hypothesis, which gives the colour.
     """
     colour = colour_of(name)
-    ax.plot(curves.shots, curves.log_odds.T, color=FAINT, lw=0.3, alpha=0.5, zorder=1, rasterized=True)
+    ax.plot(curves.shots, curves.log_odds.T, color=style.FAINT, lw=0.3, alpha=0.5, zorder=1, rasterized=True)
     replicates = inference["posterior_predictive"]["log_odds"].stack(sample=("chain", "draw", "seq"))
     low, high = np.quantile(replicates.values, TAILS, axis=-1)
     ax.fill_between(curves.shots, low, high, color=colour, alpha=0.25, lw=0, zorder=2)
@@ -109,6 +102,8 @@ def plot_comparison(table: pd.DataFrame, ax: Axes) -> Axes:
     ----------
     table
         The rows of one curve in `comparison.csv`.
+    ax
+        Where it is drawn.
     """
     table = table.sort_values("elpd_diff").reset_index(drop=True)
     for y, row in table.iterrows():
@@ -117,7 +112,7 @@ def plot_comparison(table: pd.DataFrame, ax: Axes) -> Axes:
             if np.isfinite(row[column]):
                 look: dict[str, Any] = {"fmt": "o", "ms": 3.5, "lw": 0.9, "color": colour}
                 ax.errorbar(row[column], y + offset, xerr=2 * row[se], markerfacecolor=face or colour, **look)
-    ax.axvspan(-SLACK_NATS, 0, color=FAINT, alpha=0.4, lw=0, zorder=0)
+    ax.axvspan(-SLACK_NATS, 0, color=style.FAINT, alpha=0.4, lw=0, zorder=0)
     ax.axvline(0, **ZERO)
     ax.set_xscale("symlog", linthresh=10, linscale=0.7)
     ax.set_yticks(range(len(table)), [label_of(name) for name in table.hypothesis])
@@ -131,12 +126,12 @@ def curves_figure(curves: Curves, inferences: Mapping[str, az.InferenceData]) ->
     """One panel a hypothesis, with the same data in each."""
     names = sorted(inferences, key=lambda name: list(HYPOTHESES).index(name) if name in HYPOTHESES else len(HYPOTHESES))
     rows = (len(names) + 1) // 2
-    figure, axes = new_figure(rows, 2, 1.25 * rows + 0.6, sharex=True, sharey=True)
+    figure, axes = style.new_figure(rows, 2, 1.25 * rows + 0.6, sharex=True, sharey=True)
     for ax, name in zip(axes.flat, names):
         plot_curves(curves, inferences[name], ax, name=name)
-    hide_unused(axes, len(names))
-    title = f"{title_of_curves(curves)}\ndots: mean; grey: sequences; colour: fit, {LEVEL_WORDS} of sequences"
-    return titled(figure, title, EXAMPLES, "log-odds of the correct answer L(n) (nats)")
+    style.hide_unused(axes, len(names))
+    title = f"{style.title_of_curves(curves)}\ndots: mean; grey: sequences; colour: fit, {LEVEL_WORDS} of sequences"
+    return titled(figure, title, style.EXAMPLES, "log-odds of the correct answer L(n) (nats)")
 
 
 @styled
@@ -144,12 +139,12 @@ def updates_figure(
     tasks: Mapping[str, tuple[Curves, Mapping[str, az.InferenceData]]], verdicts: Mapping[str, dict]
 ) -> Figure:
     """One panel a task."""
-    figure, axes = new_figure(len(tasks), 1, 1.5 * len(tasks) + 0.5, sharex=True)
+    figure, axes = style.new_figure(len(tasks), 1, 1.5 * len(tasks) + 0.5, sharex=True)
     for ax, (task, (curves, inferences)) in zip(axes.flat, tasks.items()):
         plot_updates(curves, inferences, ax, named=verdicts[task]["selected"])
-        title = f"{title_of_curves(curves)}: additive {verdicts[task]['verdict']}"
+        title = f"{style.title_of_curves(curves)}: additive {verdicts[task]['verdict']}"
         ax.set_title(title, loc="left", pad=3, fontsize=7)
-    return titled(figure, "", EXAMPLES, "update L(n) \u2212 L(n\u22121) (nats)")
+    return titled(figure, "", style.EXAMPLES, "update L(n) \u2212 L(n\u22121) (nats)")
 
 
 def rows_of(table: pd.DataFrame, curves: Curves) -> pd.DataFrame:
@@ -163,13 +158,13 @@ def comparison_figure(table: pd.DataFrame, shown: Sequence[Curves]) -> Figure:
     """One panel a task; hypotheses in bold survive when a sequence is left out."""
     own = [rows_of(table, curves) for curves in shown]
     heights = [max(0.13 * len(rows) + 0.3, 0.8) for rows in own]
-    figure, axes = new_figure(len(shown), 1, sum(heights) + 0.6, sharex=True, height_ratios=heights)
+    figure, axes = style.new_figure(len(shown), 1, sum(heights) + 0.6, sharex=True, height_ratios=heights)
     for ax, curves, rows in zip(axes.flat, shown, own):
         plot_comparison(rows, ax)
-        ax.set_title(title_of_curves(curves), loc="left", pad=3)
+        ax.set_title(style.title_of_curves(curves), loc="left", pad=3)
     faces = {"sequence left out": INK, "future left out": "w"}
     look = {"marker": "o", "ms": 3.5, "lw": 0.9, "color": INK}
-    legend(figure, {words: look | {"markerfacecolor": face} for words, face in faces.items()}, ncols=2)
+    style.legend(figure, {words: look | {"markerfacecolor": face} for words, face in faces.items()}, ncols=2)
     return titled(figure, "", "elpd below the best (nats), \u00b1 2 SE")
 
 
@@ -181,10 +176,14 @@ def delta_figure(
 
     Parameters
     ----------
+    inferences
+        Fits of `additive`, by task.
+    verdicts
+        verdict.json, by task.
     pooled
         The content of pooled.json: what partial pooling makes of the tasks (open diamonds) and of their mean.
     """
-    figure, axes = new_figure(1, 1, 0.5 * (len(inferences) + bool(pooled)) + 0.9)
+    figure, axes = style.new_figure(1, 1, 0.5 * (len(inferences) + bool(pooled)) + 0.9)
     ax = axes.flat[0]
     names = list(inferences)[::-1]
     labels = [f"{name}\n{verdicts[name]['verdict']}" for name in names]
@@ -228,11 +227,11 @@ def sensitivity_figure(table: pd.DataFrame) -> Figure:
 
     table = table.assign(setting=[setting(row) for row in table.itertuples()])
     tasks, settings = list(dict.fromkeys(table.task)), list(dict.fromkeys(table.setting))
-    figure, axes = new_figure(1, 1, 0.34 * len(tasks) + 1.1, width=2 * COLUMN)
+    figure, axes = style.new_figure(1, 1, 0.34 * len(tasks) + 1.1, width=2 * style.COLUMN)
     ax = axes.flat[0]
     for row in table.itertuples():
         x, y = settings.index(row.setting), len(tasks) - 1 - tasks.index(row.task)
-        colour = verdict_colour(row.verdict)
+        colour = style.verdict_colour(row.verdict)
         ax.add_patch(Rectangle((x - 0.48, y - 0.45), 0.96, 0.9, color=colour, alpha=0.35, lw=0))
         named = row.selected if isinstance(row.selected, str) else ""
         ax.text(x, y, f"{row.verdict}\n{named}", ha="center", va="center", fontsize=6, color=INK)
@@ -255,7 +254,7 @@ def fit_figures(dataset: xr.Dataset, out: Path) -> dict[str, Figure]:
     """The figures by name, all of them from the curves and the folder of the fits."""
     import arviz as az
 
-    verdicts = json.loads((out / "verdict.json").read_text())
+    verdicts = read_verdicts(out)
     shown = {
         task: select(dataset, task, verdict["readout"]).since(verdict["n_min"]) for task, verdict in verdicts.items()
     }

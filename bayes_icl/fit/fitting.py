@@ -31,6 +31,11 @@ from bayes_icl.inference.survival import too_little
 if TYPE_CHECKING:
     from bayes_icl.inference.nuts import SamplerSettings
 
+# Columns of `Fits.agreement`.
+AGREEMENT = (
+    "task", "hypothesis", "parameter", "mean_fast", "mean_nuts", "sd_fast", "sd_nuts", "shift", "shift_se", "sd_ratio",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Fits:
@@ -87,6 +92,19 @@ def fit_curves(
         Processes; 0 takes one a core, 4 at most.
     progress
         Show a bar on stderr.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from bayes_icl.curves import read_curves, select
+
+    >>> from bayes_icl.fit import Case, fit_curves
+    >>> curves = select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1)
+    >>> fits = fit_curves([Case(curves, headline=True)], ["constant", "additive", "power"], engine="fast")
+    >>> max(fits.scores[0], key=lambda score: score.elpd_logo.sum()).hypothesis
+    'power'
+    >>> f"{fits.scores[0][1].intervals['delta']:.2f} nats per example"
+    '0.09 [0.07, 0.11] nats per example'
     """
     from bayes_icl.inference.nuts import SamplerSettings
 
@@ -97,22 +115,7 @@ def fit_curves(
     sampler = sampler or SamplerSettings()
     own = dict.fromkeys(load_hypotheses(hypotheses_from), hypotheses_from) if hypotheses_from else {}
     workers = workers or one_a_core()
-    scores: list[dict[str, Score]] = [{} for _ in cases]
-    posteriors: dict[tuple[int, str], Posterior] = {}
-    agreement: list[dict[str, Any]] = []
-
-    def show(i: int, name: str, posterior: Posterior) -> None:
-        # Of the law as it is registered here: a curve of the user's own came back from a worker as a copy.
-        posteriors[i, name] = replace(posterior, hypothesis=cases[i].hypothesis(name))
-
-    def keep(i: int, fitted: dict[str, tuple[Score, Posterior | None]]) -> None:
-        for name, (score, posterior) in fitted.items():
-            # What neither engine can fit keeps the fast engine's account of itself.
-            if score.faults and name in scores[i]:
-                continue
-            scores[i][name] = score
-            if posterior is not None:
-                show(i, name, posterior)
+    results = _Results(cases, hypotheses)
 
     def fast_job(i: int) -> tuple:
         return _fit_case, cases[i], [cases[i].hypothesis(n) for n in hypotheses if cases[i].fits(n)], sampler.seed, own
@@ -126,54 +129,113 @@ def fit_curves(
         fast = [i for i, case in enumerate(cases) if engine != "nuts" or not case.base]
         first = [i for i in fast if cases[i].headline]
         for j, fitted in run(_call, [*map(fast_job, first)]):
-            keep(first[j], fitted)
+            results.keep(first[j], fitted)
             bar.update(1)
             if progress:
                 bar.write(_first_word(cases[first[j]], fitted), file=sys.stderr)
-        # By hypothesis, since compiling one is most of what NUTS costs: what to score anew, and what to sample only.
-        anew = {
-            name: [
-                i for i, case in enumerate(cases) if case.fits(name) and _wants_nuts(case, scores[i].get(name), engine)
-            ]
-            for name in hypotheses
-        }
-        shown: dict[str, list[int]] = {name: [] for name in hypotheses}
-        if engine == "auto":
-            for i, case in enumerate(cases):
-                if case.headline and scores[i]:
-                    named = judge(case.curves, list(scores[i].values())).selected
-                    for name in sorted({"additive", named or "additive"} & {n for n in scores[i] if i not in anew[n]}):
-                        shown[name].append(i)
-        nuts = [name for name in hypotheses if anew[name] or shown[name]]
+        plan = _plan_nuts(results, engine)
         rest = [i for i in fast if i not in first]
-        # The longest first, so that no worker is left alone with one at the end.
-        nuts.sort(key=lambda name: (-len(anew[name]), -HYPOTHESES[name].complexity))
-
-        def nuts_job(name: str) -> tuple:
-            scored, sampled = ([cases[i] for i in of] for of in (anew[name], shown[name]))
-            return _sample_hypothesis, (scored + sampled)[0].hypothesis(name), scored, sampled, sampler
-
-        bar.total = len(first) + len(rest) + len(nuts)
-        bar.set_description("other settings" + (f"; NUTS: {', '.join(nuts)}" if nuts else ""))
-        for j, result in run(_call, [*map(nuts_job, nuts), *map(fast_job, rest)]):
+        bar.total = len(first) + len(rest) + len(plan.names)
+        bar.set_description("other settings" + (f"; NUTS: {', '.join(plan.names)}" if plan.names else ""))
+        nuts_jobs = [plan.job(name, cases, sampler) for name in plan.names]
+        for j, result in run(_call, [*nuts_jobs, *map(fast_job, rest)]):
             bar.update(1)
-            if j >= len(nuts):
-                keep(rest[j - len(nuts)], result)
+            if j < len(nuts_jobs):
+                results.keep_nuts(plan, plan.names[j], *result)
+            else:
+                results.keep(rest[j - len(nuts_jobs)], result)
+    return results.fits()
+
+
+@dataclass(frozen=True)
+class _NutsPlan:
+    """What NUTS is wanted for, by hypothesis, since compiling one is most of what it costs.
+
+    Attributes
+    ----------
+    names
+        Hypotheses that it samples, the longest job first, so that no worker is left alone with one at the end.
+    anew
+        Indices of the cases that it scores anew, by hypothesis.
+    shown
+        Indices of the headlines that it only samples, beside the fast engine.
+    """
+
+    names: list[str]
+    anew: dict[str, list[int]]
+    shown: dict[str, list[int]]
+
+    def job(self, name: str, cases: Sequence[Case], sampler: SamplerSettings) -> tuple:
+        """The call that samples one hypothesis, for the pool."""
+        scored, sampled = ([cases[i] for i in of] for of in (self.anew[name], self.shown[name]))
+        return _sample_hypothesis, (scored + sampled)[0].hypothesis(name), scored, sampled, sampler
+
+
+class _Results:
+    """What has been fitted so far; in the end `Fits`."""
+
+    def __init__(self, cases: Sequence[Case], hypotheses: Sequence[str]) -> None:
+        self.cases, self.hypotheses = cases, hypotheses
+        self.scores: list[dict[str, Score]] = [{} for _ in cases]
+        self.posteriors: dict[tuple[int, str], Posterior] = {}
+        self.agreement: list[dict[str, Any]] = []
+
+    def show(self, i: int, name: str, posterior: Posterior) -> None:
+        """Take a posterior to be the one of that headline and law."""
+        # Of the law as it is registered here: a curve of the user's own came back from a worker as a copy.
+        self.posteriors[i, name] = replace(posterior, hypothesis=self.cases[i].hypothesis(name))
+
+    def keep(self, i: int, fitted: Mapping[str, tuple[Score, Posterior | None]]) -> None:
+        """Take scores of a case, and posteriors where there are some."""
+        for name, (score, posterior) in fitted.items():
+            # What neither engine can fit keeps the fast engine's account of itself.
+            if score.faults and name in self.scores[i]:
                 continue
-            name, (scored, sampled) = nuts[j], result
-            for i, one in zip(anew[name], scored):
-                keep(i, {name: one})
-            for i, posterior in zip(shown[name], sampled):
-                agreement += _compare_engines(cases[i].curves, posteriors[i, name], posterior)
-                if not posterior.faults:
-                    show(i, name, posterior)
-    columns = ["task", "hypothesis", "parameter", "mean_fast", "mean_nuts", "sd_fast", "sd_nuts", "shift", "shift_se"]
-    columns.append("sd_ratio")
-    return Fits(
-        [[scores[i][name] for name in hypotheses if name in scores[i]] for i in range(len(cases))],
-        posteriors,
-        pd.DataFrame(agreement, columns=columns),
-    )
+            self.scores[i][name] = score
+            if posterior is not None:
+                self.show(i, name, posterior)
+
+    def keep_nuts(
+        self,
+        plan: _NutsPlan,
+        name: str,
+        scored: Sequence[tuple[Score, Posterior | None]],
+        sampled: Sequence[Posterior],
+    ) -> None:
+        """Take what NUTS made of one hypothesis, and compare it with the fast engine where both sampled."""
+        for i, one in zip(plan.anew[name], scored):
+            self.keep(i, {name: one})
+        for i, posterior in zip(plan.shown[name], sampled):
+            self.agreement += _compare_engines(self.cases[i].curves, self.posteriors[i, name], posterior)
+            if not posterior.faults:
+                self.show(i, name, posterior)
+
+    def fits(self) -> Fits:
+        """All of it, hypotheses in the order given."""
+        return Fits(
+            [[of_case[name] for name in self.hypotheses if name in of_case] for of_case in self.scores],
+            self.posteriors,
+            pd.DataFrame(self.agreement, columns=list(AGREEMENT)),
+        )
+
+
+def _plan_nuts(results: _Results, engine: str) -> _NutsPlan:
+    """What to score anew, once the headlines are fitted, and what to sample only."""
+    cases, hypotheses, scores = results.cases, results.hypotheses, results.scores
+    anew = {
+        name: [i for i, case in enumerate(cases) if case.fits(name) and _wants_nuts(case, scores[i].get(name), engine)]
+        for name in hypotheses
+    }
+    shown: dict[str, list[int]] = {name: [] for name in hypotheses}
+    if engine == "auto":
+        for i, case in enumerate(cases):
+            if case.headline and scores[i]:
+                selected = judge(case.curves, list(scores[i].values())).selected
+                for name in sorted({"additive", selected or "additive"} & {n for n in scores[i] if i not in anew[n]}):
+                    shown[name].append(i)
+    names = [name for name in hypotheses if anew[name] or shown[name]]
+    names.sort(key=lambda name: (-len(anew[name]), -HYPOTHESES[name].complexity))
+    return _NutsPlan(names, anew, shown)
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -259,7 +321,27 @@ def _compare_engines(curves: Curves, fast: Posterior, nuts: Posterior) -> list[d
 
 
 def judge_cases(cases: Sequence[Case], scores: Sequence[Sequence[Score]]) -> dict[str, dict]:
-    """The verdict on every task: that of its headline, with those under every other setting in `others`."""
+    """The verdict on every task: that of its headline, with those under every other setting in `others`.
+
+    Parameters
+    ----------
+    cases
+        The headline of a task before its other settings.
+    scores
+        Of each case, one a law.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from bayes_icl.curves import read_curves, select
+
+    >>> from bayes_icl.fit import Case, fit_curves, judge_cases
+    >>> cases = [Case(select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1))]
+    >>> fits = fit_curves(cases, ["constant", "additive", "power"], engine="fast")
+    >>> verdict = judge_cases(cases, fits.scores)["past_tense"]
+    >>> verdict["verdict"], verdict["selected"]
+    ('rejected', 'power')
+    """
     verdicts: dict[str, dict] = {}
     for case, own in zip(cases, scores):
         reason = too_little(case.curves)

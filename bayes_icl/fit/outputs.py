@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -98,7 +101,7 @@ TABLES = {table.name: table for table in (COMPARISON, SENSITIVITY, CHECKS, ENGIN
 
 
 def comparison_table(scores: Sequence[Score]) -> pd.DataFrame:
-    """One row per task, readout, n_min and hypothesis, with the columns of `COMPARISON`, then its parameters' means and intervals.
+    """One row per task, readout, n_min and hypothesis: the columns of `COMPARISON`, parameters' means and intervals.
 
     Differences are to the best rival, negative when worse, nats; `gap_to_freeform` is to the ceiling.
     """
@@ -169,3 +172,18 @@ def sensitivity_table(verdicts: Mapping[str, dict]) -> pd.DataFrame:
 def fit_file(task: str, hypothesis: str) -> str:
     """The name of a fit's file."""
     return f"{file_name(task)}__{hypothesis}.nc"
+
+
+def verdicts_of(content: Any) -> Any:
+    """Verdicts from the content of verdict.json, names of before made those of now.
+
+    Files of before say ``named`` where this version says ``selected``.
+    """
+    if isinstance(content, dict):
+        return {{"named": "selected"}.get(key, key): verdicts_of(value) for key, value in content.items()}
+    return [verdicts_of(one) for one in content] if isinstance(content, list) else content
+
+
+def read_verdicts(out: Path) -> dict[str, dict[str, Any]]:
+    """Verdicts by task, from the folder of the fits."""
+    return verdicts_of(json.loads((out / "verdict.json").read_text(encoding="utf-8")))

@@ -63,6 +63,14 @@ def pool_deltas(means: Mapping[str, float], sds: Mapping[str, float], *, draws: 
     ------
     StatedError
         Fewer than 2 tasks, or numbers that are no mean and sd.
+
+    Examples
+    --------
+    >>> from bayes_icl.fit.pooling import pool_deltas
+    >>> means, sds = {"copy": 0.2, "capital": 0.3, "antonym": 0.4}, {"copy": 0.03, "capital": 0.03, "antonym": 0.03}
+    >>> pooled = pool_deltas(means, sds)
+    >>> round(pooled.mu[0], 1), pooled.deltas["copy"][0] > means["copy"]  # drawn towards the others
+    (0.3, True)
     """
     tasks = list(means)
     if len(tasks) < 2:

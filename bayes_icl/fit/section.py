@@ -6,21 +6,15 @@ import json
 from typing import Any
 
 from bayes_icl.core.intervals import LEVEL_WORDS
+from bayes_icl.fit import tables
 from bayes_icl.fit.sentences import engines_agree, left_aside, pooled_sentences
-from bayes_icl.fit.tables import (
-    checks_table,
-    comparison_tables,
-    engines_table,
-    pooled_table,
-    sensitivity_table,
-    verdict_table,
-)
 from bayes_icl.writing.blocks import Section, Shown, Tabled, Text
 from bayes_icl.writing.numbers import Quotes
 from bayes_icl.writing.stage import StageOutputs
 
 
 def fit_sections(found: StageOutputs, quotes: Quotes) -> list[Section]:
+    """Sections on verdicts, delta, laws compared and the checks of the fits."""
     if "fit" not in found.folder:
         return [Section("verdicts", "Verdicts", [found.missing["fit"]])]
     own, verdicts, q = found.tables["fit"], found.facts["fit"], quotes.under("fit")
@@ -41,7 +35,7 @@ def fit_sections(found: StageOutputs, quotes: Quotes) -> list[Section]:
         lines = [line for line in pooled_sentences(content) if not line.startswith(" ")]
         delta.insert(1, Text([q.all_in(f"pooled.{i}", line) for i, line in enumerate(lines)], as_list=True))
         if "mu" in content:
-            delta.insert(2, Tabled(pooled_table(content)))
+            delta.insert(2, Tabled(tables.pooled_table(content)))
     compared: list[Any] = [
         Shown(
             "comparison",
@@ -49,17 +43,17 @@ def fit_sections(found: StageOutputs, quotes: Quotes) -> list[Section]:
             "out. Laws in bold survive; the grey band is within 4 nats.",
         )
     ]
-    compared += [Tabled(table, folded=True) for table in comparison_tables(verdicts, comparison)]
+    compared += [Tabled(table, folded=True) for table in tables.comparison_tables(verdicts, comparison)]
     agree = engines_agree(own["engines"], comparison)
     engines = [q.all_in(f"engines.{i}", line) for i, line in enumerate(agree)]
     sensitive: list[Any] = [
         Shown("sensitivity", "The verdict on every task under every setting, and the law that is selected."),
-        Tabled(sensitivity_table(own["sensitivity"]), folded=True),
-        Tabled(checks_table(own["checks"]), folded=True),
+        Tabled(tables.sensitivity_table(own["sensitivity"]), folded=True),
+        Tabled(tables.checks_table(own["checks"]), folded=True),
         Text(engines),
-        *([Tabled(engines_table(own["engines"]), folded=True)] if len(own["engines"]) else []),
+        *([Tabled(tables.engines_table(own["engines"]), folded=True)] if len(own["engines"]) else []),
     ]
-    verdict = verdict_table(verdicts, comparison, own["checks"])
+    verdict = tables.verdict_table(verdicts, comparison, own["checks"])
     return [
         Section("verdicts", "Verdicts", [Tabled(verdict)]),
         Section("delta", "Delta and updates", delta),
@@ -69,6 +63,7 @@ def fit_sections(found: StageOutputs, quotes: Quotes) -> list[Section]:
 
 
 def refused_section(found: StageOutputs, quotes: Quotes) -> Section:
+    """Section on curves that were refused, and laws that were left aside."""
     sentences = left_aside(found.facts.get("fit", {}), quotes)
     if "fit" not in found.folder:
         return Section("refused", "Refused and left aside", [found.missing["fit"]])

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from bayes_icl.fit.figures import fit_figures
-from bayes_icl.fit.outputs import TABLES
+from bayes_icl.fit.outputs import TABLES, verdicts_of
 from bayes_icl.fit.section import fit_sections, refused_section
 from bayes_icl.fit.settings import FitSettings
 from bayes_icl.fit.verdict import Verdict
@@ -36,5 +36,6 @@ STAGE = Stage(
     flag="fits",
     place=lambda curves: Path("data/fits") / curves.stem,
     tables=TABLES,
+    parse=verdicts_of,
     facts=("verdict.json", frozenset({*Verdict("", "", 0, "", []).as_json(), "others"})),
 )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from bayes_icl.core.files import file_name
 from bayes_icl.core.intervals import LEVEL_WORDS
+from bayes_icl.fit.outputs import CHECKS, COMPARISON, ENGINES, SENSITIVITY
 from bayes_icl.hypotheses.law import label_of
 from bayes_icl.writing import columns
 from bayes_icl.writing.tables import (
@@ -50,6 +51,7 @@ def verdict_table(verdicts: Mapping[str, dict], comparison: pd.DataFrame, checks
         )
     settings = dict.fromkeys((verdict["readout"], verdict["n_min"]) for verdict in verdicts.values())
     words = " or ".join(f"{readout}, n \u2265 {n_min}" for readout, n_min in settings)
+    several = "task; readout; n from = n_min"
     return PaperTable(
         "verdicts",
         "Verdicts",
@@ -60,16 +62,9 @@ def verdict_table(verdicts: Mapping[str, dict], comparison: pd.DataFrame, checks
         "verdict.json",
         pd.DataFrame(rows),
         (
-            columns.text("task", "task"),
-            *(
-                (columns.text("readout", "readout"), columns.number("n from", "n_min", ".0f"))
-                if len(settings) > 1
-                else ()
-            ),
-            columns.text("additive", "verdict"),
-            columns.interval("delta", "delta_mean", ends=("delta_hdi_low", "delta_hdi_high")),
-            columns.text("law selected", "selected"),
-            columns.Column("from best (SE)", _with_se("elpd_diff", "diff_se")),
+            *(columns.shown(SENSITIVITY, several) if len(settings) > 1 else columns.shown(SENSITIVITY, "task")),
+            *columns.shown(SENSITIVITY, "additive = verdict; delta; law selected = selected"),
+            columns.Column("from best (SE)", _from_best),
             columns.interval("contrast", "contrast", ".2f"),
             columns.p_value("p", "p"),
             columns.text("survivors", "survivors"),
@@ -88,16 +83,9 @@ def _row_where(table: pd.DataFrame, **values: Any) -> dict[str, Any]:
     return table[at].iloc[0].to_dict() if at.any() else {}
 
 
-def _with_se(name: str, se: str) -> Callable[[Any], str]:
-    def cell(row: Any) -> str:
-        value, error = getattr(row, name), getattr(row, se)
-        return (
-            columns.NOTHING
-            if columns.missing(value)
-            else f"{columns.number_cell(value, '.1f')} ({columns.number_cell(error, '.1f')})"
-        )
-
-    return cell
+def _from_best(row: Any) -> str:
+    behind, se = (columns.number_cell(x, ".1f") for x in (row.elpd_diff, row.diff_se))
+    return behind if behind == columns.NOTHING else f"{behind} ({se})"
 
 
 def comparison_tables(verdicts: Mapping[str, dict], comparison: pd.DataFrame) -> list[PaperTable]:
@@ -122,17 +110,11 @@ def comparison_tables(verdicts: Mapping[str, dict], comparison: pd.DataFrame) ->
                 own,
                 (
                     columns.Column("hypothesis", _hypothesis, number=False),
-                    columns.number("left-out seq", "elpd_diff", ".1f"),
-                    columns.number("SE", "diff_se", ".1f"),
-                    columns.number("left-out future", "lfo_diff", ".1f"),
-                    columns.number("SE", "lfo_diff_se", ".1f"),
+                    *columns.shown(COMPARISON, "left-out seq = elpd_diff .1f; SE = diff_se .1f"),
+                    *columns.shown(COMPARISON, "left-out future = lfo_diff .1f; SE = lfo_diff_se .1f"),
                     columns.Column("survives", _survives, number=False),
-                    columns.text("engine", "engine"),
-                    columns.number("ESS", "ess_bulk_min", ".0f"),
-                    columns.number("k", "pareto_k_max", ".2f"),
-                    columns.number("NRMSE", "nrmse"),
-                    columns.number("ahead", "nrmse_ahead"),
-                    columns.number("covers", "coverage_ahead", ".2f"),
+                    *columns.shown(COMPARISON, "engine; ESS = ess_bulk_min .0f; k = pareto_k_max .2f"),
+                    *columns.shown(COMPARISON, "NRMSE = nrmse; ahead = nrmse_ahead; covers = coverage_ahead .2f"),
                 ),
             )
         )
@@ -159,16 +141,11 @@ def sensitivity_table(sensitivity: pd.DataFrame) -> PaperTable:
         "sensitivity.csv",
         sensitivity,
         (
-            columns.text("task", "task"),
-            columns.text("readout", "readout"),
-            columns.number("n from", "n_min", ".0f"),
-            columns.text("priors", "priors"),
-            columns.text("noise", "noise"),
-            columns.text("additive", "verdict"),
-            columns.text("law selected", "selected"),
-            columns.interval("delta", "delta_mean", ends=("delta_hdi_low", "delta_hdi_high")),
-            columns.number("seqs needed", "seqs_needed", ".0f"),
-            columns.yes("headline", "headline"),
+            *columns.shown(
+                SENSITIVITY,
+                "task; readout; n from = n_min; priors; noise; additive = verdict; law selected = selected; delta",
+            ),
+            *columns.shown(SENSITIVITY, "seqs_needed .0f; headline"),
         ),
     )
 
@@ -182,11 +159,9 @@ def checks_table(checks: pd.DataFrame) -> PaperTable:
         "checks.csv",
         checks,
         (
-            columns.text("task", "task"),
-            columns.text("check", "check"),
-            columns.text("what", "quantity"),
+            *columns.shown(CHECKS, "task; check; what = quantity"),
             columns.interval("estimate", "estimate", ".4g", ends=("low", "high")),
-            columns.p_value("p", "p"),
+            *columns.shown(CHECKS, "p p"),
         ),
         checks[checks.estimate.notna()] if len(checks) else checks,
     )
@@ -206,16 +181,10 @@ def engines_table(engines: pd.DataFrame) -> PaperTable:
         "engines.csv",
         engines,
         (
-            columns.text("task", "task"),
-            columns.text("hypothesis", "hypothesis"),
-            columns.text("parameter", "parameter"),
-            columns.number("mean, fast", "mean_fast", ".4g"),
-            columns.number("mean, NUTS", "mean_nuts", ".4g"),
-            columns.number("sd, fast", "sd_fast", ".3g"),
-            columns.number("sd, NUTS", "sd_nuts", ".3g"),
-            columns.number("shift", "shift"),
-            columns.number("SE", "shift_se"),
-            columns.number("sd ratio", "sd_ratio"),
+            *columns.shown(
+                ENGINES, "task; hypothesis; parameter; mean, fast = mean_fast .4g; mean, NUTS = mean_nuts .4g"
+            ),
+            *columns.shown(ENGINES, "sd, fast = sd_fast .3g; sd, NUTS = sd_nuts .3g; shift; SE = shift_se; sd_ratio"),
         ),
         shown,
     )

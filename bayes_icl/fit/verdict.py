@@ -1,8 +1,8 @@
 """Which hypotheses survive, and the verdict on the additive one.
 
 The survivors are all hypotheses within max(4 nats, 2 standard errors) of the best when a sequence is left out, and of
-those the simplest is selected; of several equally simple ones, the best by that score. These are often not told apart, so
-the survivors are given too. The rules stand in `judge`, and every verdict carries the reasons in words.
+those the simplest is selected; of several equally simple ones, the best by that score. These are often not told apart,
+so the survivors are given too. The rules stand in `judge`, and every verdict carries the reasons in words.
 """
 
 from __future__ import annotations
@@ -95,6 +95,83 @@ def refuse(curves: Curves, reason: str) -> Verdict:
     return Verdict(curves.task, curves.readout, int(curves.shots[0]), "refused", [reason])
 
 
+@dataclass(frozen=True)
+class _Comparison:
+    """What a verdict is made from: the scores of one curve, and how they compare.
+
+    Attributes
+    ----------
+    doubts
+        Why a fit cannot be relied on, by hypothesis.
+    alive, distance
+        Survivors of a left-out sequence; by hypothesis how far it is from the best, and the standard error, nats.
+    alive_lfo, distance_lfo
+        The same when the second half of the shots is left out.
+    best
+        Best rival whose fit is sound.
+    """
+
+    curves: Curves
+    by_name: dict[str, Score]
+    doubts: dict[str, str]
+    alive: list[str]
+    distance: dict[str, tuple[float, float]]
+    alive_lfo: list[str]
+    distance_lfo: dict[str, tuple[float, float]]
+    best: str | None
+
+    @classmethod
+    def of(cls, curves: Curves, scores: Sequence[Score]) -> _Comparison:
+        """That of the scores of all hypotheses fitted."""
+        doubts = {s.hypothesis: doubt for s in scores if (doubt := doubt_of(s))}
+        alive, distance = survivors(scores, "elpd_logo")
+        rivals = [name for name in distance if not HYPOTHESES[name].ceiling and name not in doubts]
+        best = max(rivals, key=lambda name: distance[name][0], default=None)
+        by_name = {s.hypothesis: s for s in scores}
+        return cls(curves, by_name, doubts, alive, distance, *survivors(scores, "elpd_lfo"), best)
+
+    @property
+    def n_seqs(self) -> int:
+        """Number of sequences."""
+        return len(self.curves.log_odds)
+
+    @property
+    def on_constant(self) -> tuple[float, float]:
+        """What `additive` gains on `constant` when a sequence is left out, and its standard error, nats."""
+        return _difference(self.by_name["additive"].elpd_logo, self.by_name["constant"].elpd_logo)
+
+    @property
+    def gains(self) -> bool:
+        """Whether `additive` predicts better than `constant` by more than a survivor may be worse."""
+        difference, se = self.on_constant
+        return difference > slack(se)
+
+    def moving(self) -> list[str]:
+        """Survivors whose mean update is clear of 0."""
+        # Laws in nats hardly fall, whatever the data, so their gain is no sign of one.
+        return [s for s in self.alive if _moves(self.by_name[s]) and not HYPOTHESES[s].in_nats]
+
+    def verdict(self, kind: str, reasons: list[str], needed: int | None = None) -> Verdict:
+        """The verdict of that kind, with what stands beside its reasons."""
+        additive, selected = self.by_name["additive"], _simplest(self.alive, self.distance)
+        left_aside = [f"left aside: {doubt}" for name, doubt in self.doubts.items() if name not in JUDGED_BY]
+        return Verdict(
+            self.curves.task,
+            self.curves.readout,
+            int(self.curves.shots[0]),
+            kind,
+            reasons,
+            selected=selected,
+            delta=dict(zip(("mean", "hdi_low", "hdi_high"), additive.intervals["delta"])),
+            seqs_needed=needed,
+            survivors=self.alive,
+            noise=additive.noise,
+            priors=additive.priors,
+            notes=[*left_aside, *_notes(self.by_name, selected)],
+            pulls=additive.pulls,
+        )
+
+
 def judge(curves: Curves, scores: Sequence[Score]) -> Verdict:
     """The verdict on one curve, by the rules of the design.
 
@@ -114,84 +191,76 @@ def judge(curves: Curves, scores: Sequence[Score]) -> Verdict:
     undecided
         Anything else.
     """
-    by_name = {s.hypothesis: s for s in scores}
-    if missing := [name for name in JUDGED_BY if name not in by_name]:
+    fitted = {s.hypothesis for s in scores}
+    if missing := [name for name in JUDGED_BY if name not in fitted]:
         return refuse(
             curves, f"the verdict needs the hypotheses {', '.join(JUDGED_BY)}; {', '.join(missing)} not fitted"
         )
-    additive, constant, power = (by_name[name] for name in ("additive", "constant", "power"))
-    mean, low, high = additive.intervals["delta"]
-    n_seqs, n_updates = len(curves.log_odds), len(curves.shots) - 1
-    doubts = {s.hypothesis: doubt for s in scores if (doubt := doubt_of(s))}
-    alive, distance = survivors(scores, "elpd_logo")
-    alive_lfo, distance_lfo = survivors(scores, "elpd_lfo")
-    rivals = [name for name in distance if not HYPOTHESES[name].ceiling and name not in doubts]
-    best = max(rivals, key=lambda name: distance[name][0], default=None)
+    found = _Comparison.of(curves, scores)
+    if refusals := _refusals(found):
+        return found.verdict("refused", refusals)
+    contrast, p = quadratic_contrast(curves, robust=found.by_name["additive"].noise == "student")
+    _, a_low, a_high = found.by_name["power"].intervals["a"]
+    numbers = _numbers(found, contrast, p)
+    if not found.gains and ("constant" in found.alive or not found.moving()):
+        mean, low, high = found.by_name["additive"].intervals["delta"]
+        reasons = [numbers["constant"], f"delta = {mean:+.3f} [{low:+.3f}, {high:+.3f}] nats per example"]
+        if "constant" not in found.alive:
+            better = ", ".join(found.alive)
+            reasons.append(f"what predicts better ({better}) has a mean update whose interval includes 0")
+        return found.verdict("no_update", reasons)
+    if "additive" not in found.alive:
+        return found.verdict("rejected", [numbers["logo"], numbers["contrast"], numbers["a"]])
+    equivalent = -EQUIVALENT_A < a_low and a_high < EQUIVALENT_A
+    if p < 0.01 and not a_low <= 0 <= a_high:
+        note = ["the curvature is detectable but small: a lies within (-0.15, 0.15)"] if equivalent else []
+        return found.verdict("rejected", [numbers["contrast"], numbers["a"], *note])
+    if "additive" in found.alive_lfo and p > 0.05 and equivalent and found.gains:
+        return found.verdict("supported", [numbers["logo"], numbers["lfo"], numbers["contrast"], numbers["a"]])
+    open_points = [
+        *([] if found.gains else [numbers["constant"]]),
+        *([] if "additive" in found.alive_lfo else [f"additive is {numbers['lfo']}"]),
+        *([] if p > 0.05 else [numbers["contrast"]]),
+        *([] if equivalent else [f"{numbers['a']} is not inside (-0.15, 0.15)"]),
+    ]
+    needed = _seqs_needed(found.n_seqs, found.distance["additive"], found.by_name["power"].intervals["a"])
+    if needed:
+        number, decided = needed
+        open_points.append(f"if what is seen goes on, about {number} sequences would decide it ({decided})")
+        return found.verdict("undecided", open_points, number)
+    return found.verdict("undecided", [*open_points, "how many sequences would decide it cannot be said from these"])
+
+
+def _refusals(found: _Comparison) -> list[str]:
+    """Why no verdict can be given, in words; empty where one can."""
+    refusals = [doubt for name, doubt in found.doubts.items() if name in JUDGED_BY]
     # A rival that could not be fitted is left aside, unless it may be far better than the rest.
-    refusals = [doubt for name, doubt in doubts.items() if name in JUDGED_BY]
-    for name, doubt in doubts.items():
-        if name in distance and distance[name][0] > slack(distance[name][1]) and not HYPOTHESES[name].ceiling:
-            refusals.append(f"{doubt}; it may be {in_nats(*distance[name])} better than {best}")
-    notes = [f"left aside: {doubt}" for name, doubt in doubts.items() if name not in JUDGED_BY]
-    selected = _simplest(alive, distance)
+    for name, doubt in found.doubts.items():
+        distance = found.distance.get(name)
+        if distance and distance[0] > slack(distance[1]) and not HYPOTHESES[name].ceiling:
+            refusals.append(f"{doubt}; it may be {in_nats(*distance)} better than {found.best}")
+    if found.n_seqs < LEAST_SEQS:
+        refusals.append(f"{found.n_seqs} sequences, at least {LEAST_SEQS} are needed to compare hypotheses")
+    shots = found.curves.shots
+    if len(shots) - 1 < LEAST_UPDATES:
+        refusals.append(f"{len(shots) - 1} updates from n = {shots[0]:.0f} on, at least {LEAST_UPDATES} are needed")
+    return refusals
 
-    def verdict(kind: str, reasons: list[str], needed: int | None = None) -> Verdict:
-        delta = {"mean": mean, "hdi_low": low, "hdi_high": high}
-        n_min, setting = int(curves.shots[0]), (additive.noise, additive.priors)
-        notes_here = [*notes, *_notes(by_name, selected)]
-        return Verdict(
-            curves.task, curves.readout, n_min, kind, reasons, selected, delta, needed, alive, *setting, notes_here,
-            additive.pulls,
-        )  # fmt: skip
 
-    if n_seqs < LEAST_SEQS:
-        refusals.append(f"{n_seqs} sequences, at least {LEAST_SEQS} are needed to compare hypotheses")
-    if n_updates < LEAST_UPDATES:
-        refusals.append(f"{n_updates} updates from n = {curves.shots[0]:.0f} on, at least {LEAST_UPDATES} are needed")
-    if refusals:
-        return verdict("refused", refusals)
-
-    contrast, p = quadratic_contrast(curves, robust=additive.noise == "student")
-    a_mean, a_low, a_high = power.intervals["a"]
-    on_constant, on_constant_se = _difference(additive.elpd_logo, constant.elpd_logo)
-    gains = on_constant > slack(on_constant_se)
-    # Laws in nats hardly fall, whatever the data, so their gain is no sign of one.
-    moving = [s for s in scores if s.hypothesis in alive and _moves(s) and not HYPOTHESES[s.hypothesis].in_nats]
-    numbers = {
-        "logo": f"additive is {in_nats(*distance['additive'])} from the best ({best}) when a sequence is left out",
-        "lfo": f"{in_nats(*distance_lfo['additive'])} from the best when the second half is left out"
-        if "additive" in distance_lfo
+def _numbers(found: _Comparison, contrast: float, p: float) -> dict[str, str]:
+    """What the reasons are made of: numbers in words, by what they are of."""
+    distance, distance_lfo = found.distance["additive"], found.distance_lfo.get("additive")
+    a_mean, a_low, a_high = found.by_name["power"].intervals["a"]
+    on_constant, on_constant_se = found.on_constant
+    return {
+        "logo": f"additive is {in_nats(*distance)} from the best ({found.best}) when a sequence is left out",
+        "lfo": f"{in_nats(*distance_lfo)} from the best when the second half is left out"
+        if distance_lfo
         else "the second half could not be left out",
         "contrast": f"quadratic contrast {contrast:+.2f} nats, p = {p:.2g}",
         "a": f"power law's a = {a_mean:.2f} [{a_low:.2f}, {a_high:.2f}]",
         "constant": f"additive gains {on_constant:+.1f} (SE {on_constant_se:.1f}) nats on constant",
     }
-    if not gains and ("constant" in alive or not moving):
-        reasons = [numbers["constant"], f"delta = {mean:+.3f} [{low:+.3f}, {high:+.3f}] nats per example"]
-        if "constant" not in alive:
-            reasons.append(f"what predicts better ({', '.join(alive)}) has a mean update whose interval includes 0")
-        return verdict("no_update", reasons)
-    if "additive" not in alive:
-        return verdict("rejected", [numbers["logo"], numbers["contrast"], numbers["a"]])
-    if p < 0.01 and not a_low <= 0 <= a_high:
-        within = -EQUIVALENT_A < a_low and a_high < EQUIVALENT_A
-        note = ["the curvature is detectable but small: a lies within (-0.15, 0.15)"] if within else []
-        return verdict("rejected", [numbers["contrast"], numbers["a"], *note])
-    equivalent = -EQUIVALENT_A < a_low and a_high < EQUIVALENT_A
-    if "additive" in alive_lfo and p > 0.05 and equivalent and gains:
-        return verdict("supported", [numbers["logo"], numbers["lfo"], numbers["contrast"], numbers["a"]])
-    open_points = [
-        *([] if gains else [numbers["constant"]]),
-        *([] if "additive" in alive_lfo else [f"additive is {numbers['lfo']}"]),
-        *([] if p > 0.05 else [numbers["contrast"]]),
-        *([] if equivalent else [f"{numbers['a']} is not inside (-0.15, 0.15)"]),
-    ]
-    needed = _seqs_needed(n_seqs, distance["additive"], (a_mean, a_low, a_high))
-    if needed:
-        number, decided = needed
-        open_points.append(f"if what is seen goes on, about {number} sequences would decide it ({decided})")
-        return verdict("undecided", open_points, number)
-    return verdict("undecided", [*open_points, "how many sequences would decide it cannot be said from these"])
 
 
 def _moves(score: Score) -> bool:

@@ -42,6 +42,9 @@ class Smooth:
         return 1
 
 
+SMOOTH = Smooth()
+
+
 @dataclass(frozen=True)
 class Step(Smooth):
     """Each sequence jumps once: `curve` is the log weight of a step at a share n of the way from n_min to n_max."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from bayes_icl.core.errors import StatedError
 from bayes_icl.core.inputs import run_python
-from bayes_icl.hypotheses.kinds import BySequence, Free, Kind, Smooth, Step
+from bayes_icl.hypotheses.kinds import SMOOTH, BySequence, Free, Kind, Smooth, Step
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,39 @@ class Prior:
 
 
 def LogNormal(mu: float, sigma: float) -> Prior:
-    """Median exp(mu)."""
+    """Median exp(mu).
+
+    Parameters
+    ----------
+    mu, sigma
+        Mean and sd of the logarithm.
+
+    Examples
+    --------
+    >>> from math import log
+    >>> import numpy as np
+    >>> from bayes_icl.hypotheses import LogNormal
+    >>> draws = LogNormal(log(5), 1.5).draw(np.random.default_rng(0), (100_000,))
+    >>> np.median(draws).round().item()
+    5.0
+    """
     return Prior("LogNormal", (mu, sigma))
 
 
 def Uniform(low: float, high: float) -> Prior:
-    """Flat between `low` and `high`."""
+    """Flat between `low` and `high`.
+
+    Parameters
+    ----------
+    low, high
+        Bounds, in units of the parameter.
+
+    Examples
+    --------
+    >>> from bayes_icl.hypotheses import HYPOTHESES, Uniform
+    >>> HYPOTHESES["power"].priors["a"] == Uniform(-0.5, 1.0)
+    True
+    """
     return Prior("Uniform", (low, high))
 
 
@@ -115,12 +142,28 @@ class Hypothesis:
     predicts: str
     priors: Mapping[str, Prior] = field(default_factory=dict)
     meanings: Mapping[str, str] = field(default_factory=dict)
-    kind: Kind = Smooth()
+    kind: Kind = SMOOTH
     student: bool = False
     prior_width: float = 1.0
 
     def varied(self, *, student: bool = False, prior_width: float = 1.0) -> Hypothesis:
-        """The same law with heavy-tailed noise, or wider or narrower priors."""
+        """The same law with heavy-tailed noise, or wider or narrower priors.
+
+        Parameters
+        ----------
+        student
+            Give the noise of a sequence heavy tails.
+        prior_width
+            Times which priors are as wide as stated; a Uniform stays as it is.
+
+        Examples
+        --------
+        >>> from bayes_icl.hypotheses import HYPOTHESES
+        >>> HYPOTHESES["additive"].parameters
+        ('gain', 'gain_sd', 'level', 'walk')
+        >>> HYPOTHESES["additive"].varied(student=True).parameters
+        ('gain', 'gain_sd', 'level', 'walk', 'dof')
+        """
         return replace(self, student=student, prior_width=prior_width)
 
     @property
@@ -223,6 +266,16 @@ def hypothesis(
     ------
     ValueError
         The name is taken, or cannot stand in the names of files; a parameter has the name of one that all laws have.
+
+    Examples
+    --------
+    >>> from bayes_icl.hypotheses import HYPOTHESES, Uniform, hypothesis
+    >>> @hypothesis("root", 2, priors={"b": Uniform(0.2, 0.8)}, meanings={"b": "exponent, no unit"},
+    ...             reference="mine", predicts="updates fall as n^(b-1)")
+    ... def root(xp, n, b):
+    ...     return n**b
+    >>> HYPOTHESES["root"].parameters
+    ('gain', 'gain_sd', 'level', 'walk', 'b')
     """
 
     def register(curve: Callable[..., Any]) -> Callable[..., Any]:
@@ -249,10 +302,27 @@ def label_of(name: str) -> str:
 def load_hypotheses(path: Path) -> list[str]:
     """Run a Python file that registers hypotheses, and name those it registered; once a process.
 
+    Parameters
+    ----------
+    path
+        The file.
+
     Raises
     ------
     StatedError
         No such file, an error in it, or nothing registered.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from bayes_icl.hypotheses import load_hypotheses
+    >>> law = "hypothesis('square', 2, reference='mine', predicts='updates rise')(lambda xp, n: n**2)"
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder) / "laws.py"
+    ...     _ = file.write_text("from bayes_icl.hypotheses import hypothesis\\n" + law)
+    ...     load_hypotheses(file)
+    ['square']
     """
     path = Path(os.path.realpath(path))  # `resolve` raises where links go round
     if path in _LOADED:

@@ -109,6 +109,17 @@ def summarise(curves: Curves, *, until: float | None = None, scale: float | None
         Fit the shots up to this one only; f = 1 stays where the curves end. All, if none is given.
     scale
         What priors are in units of, nats; the median over sequences of the sd over shots, if none is given.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from bayes_icl.curves import read_curves, select
+
+    >>> from bayes_icl.inference.noise import summarise
+    >>> curves = select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1)
+    >>> stats = summarise(curves)
+    >>> stats.x.shape, round(stats.scale, 1)  # 32 sequences of 31 updates; nats
+    ((32, 31), 1.5)
     """
     n_min, n_max = float(curves.shots[0]), float(curves.shots[-1])
     keep = curves.shots <= (n_max if until is None else until)

@@ -62,7 +62,9 @@ class Space:
                 total += -0.5 * ((x - mean) / sd) ** 2 - np.log(sd) - 0.5 * LOG_2PI
         return total + self.sds.sum() * np.log(2)
 
-    def log_posterior(self, z: Float[np.ndarray, "... draw z"], *, mirror: bool = False) -> Float[np.ndarray, "... draw"]:
+    def log_posterior(
+        self, z: Float[np.ndarray, "... draw z"], *, mirror: bool = False
+    ) -> Float[np.ndarray, "... draw"]:
         """Log prior plus log-likelihood, not normalised; -inf where it is not a number.
 
         Parameters

@@ -50,6 +50,19 @@ def survivors(scores: Sequence[Score], values: str) -> tuple[list[str], dict[str
         One a hypothesis, of the same curves.
     values
         Which pointwise score: ``elpd_logo`` or ``elpd_lfo``.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from bayes_icl.curves import read_curves, select
+
+    >>> from bayes_icl.hypotheses import HYPOTHESES
+    >>> from bayes_icl.inference.scores import score_curves
+    >>> from bayes_icl.inference.survival import survivors
+    >>> curves = select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1)
+    >>> scores = [score_curves(HYPOTHESES[name], curves)[0] for name in ("constant", "additive", "pooling")]
+    >>> survivors(scores, "elpd_logo")[0]
+    ['pooling']
     """
     pointwise = {s.hypothesis: getattr(s, values) for s in scores if np.isfinite(getattr(s, values)).all()}
     sound = {s.hypothesis for s in scores if s.hypothesis in JUDGED_BY or not doubt_of(s)}

@@ -1,7 +1,8 @@
 """Attention by a function of ours, registered with transformers.
 
 It keeps the rows of the pattern at the positions read and the values: no pattern of all positions is built, and
-attention stays SDPA."""
+attention stays SDPA.
+"""
 
 from __future__ import annotations
 

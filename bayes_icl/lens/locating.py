@@ -1,7 +1,8 @@
 """Where the parts of a model are.
 
 TransformerLens's adapter of an architecture names the parts (``blocks.3.attn.o``), and they are then hooked in the
-plain transformers module, which is never rewritten."""
+plain transformers module, which is never rewritten.
+"""
 
 from __future__ import annotations
 

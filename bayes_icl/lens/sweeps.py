@@ -93,6 +93,12 @@ def base_run(anatomy: Anatomy, tokens: Int[np.ndarray, " pos"], first: int, edit
 
     Parameters
     ----------
+    anatomy
+        The model's parts.
+    tokens
+        The prompt.
+    first
+        First position that rows may edit.
     edits
         As for `stream.heads_replaced`, at every position of the prompt.
 
@@ -200,6 +206,12 @@ def sweep(
 
     Parameters
     ----------
+    anatomy
+        The model's parts.
+    base
+        The run that is edited.
+    rows
+        What each run edits.
     read
         Positions whose logits are wanted, counted from `Base.first`.
     watched

@@ -64,8 +64,12 @@ def watch(
 
     Parameters
     ----------
+    anatomy
+        The model's parts.
     tokens
         An episode each, padded here on the right, where a causal mask keeps padding from mattering.
+    positions
+        Those to read, of each episode.
     on_z
         Called with (layer, z of shape (batch, pos, head, d_head)) as every layer passes.
 

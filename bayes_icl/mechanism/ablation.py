@@ -1,11 +1,11 @@
 """What goes when heads are ablated: sets of heads, what replaces them, the curves collected again.
 
-`ablate_episode` ablates to means over the task's episodes, in two ways, since they ask two questions. ``mean_over_shots``: a head
-hands on its mean output over the task's episodes and shots, so that nothing it does can grow with the number of
-examples. ``mean``: the mean is over episodes at the same shot, so what it says of this episode's examples and query is
-gone, and what it writes in all of them at that shot is not. Both act at every token, on what later heads read too,
-where a direct effect is of the answer's position alone. Ablating to zero would change the norm of the residual stream
-besides.
+`ablate_episode` ablates to means over the task's episodes, in two ways, since they ask two questions.
+``mean_over_shots``: a head hands on its mean output over the task's episodes and shots, so that nothing it does can
+grow with the number of examples. ``mean``: the mean is over episodes at the same shot, so what it says of this
+episode's examples and query is gone, and what it writes in all of them at that shot is not. Both act at every token, on
+what later heads read too, where a direct effect is of the answer's position alone. Ablating to zero would change the
+norm of the residual stream besides.
 
 Both are means over the task's own episodes (`mean_outputs.TASK_MEANS`). The experiments on one number of examples,
 where the question is the task itself, take `AblationValues` instead (`ablation_values.REFERENCE_KINDS`): a mean over
@@ -83,6 +83,16 @@ def ablate_episode(
 
     Parameters
     ----------
+    model
+        The one that the curves were collected from.
+    episode
+        One of a curves file, with the token attributed.
+    sets
+        Heads to ablate together, by name of the set.
+    means
+        What heads are ablated to.
+    vocabulary
+        The model's texts, for `complement` of the whole answer.
     ways
         ``mean``, ``mean_over_shots`` or both.
     apart
@@ -90,9 +100,10 @@ def ablate_episode(
 
     Returns
     -------
-    By way and set, each of shape (shot,), nats: ``log_odds`` of the token attributed; ``curve``, the `complement` of
-    the whole answer; ``taken``, the direct effect that goes with the heads, along the clean run's direction; and for
-    sets in `apart` what `loss_apart` gives.
+    dict
+        By way and set, each of shape (shot,), nats: ``log_odds`` of the token attributed; ``curve``, the `complement`
+        of the whole answer; ``taken``, the direct effect that goes with the heads, along the clean run's direction;
+        and for sets in `apart` what `loss_apart` gives.
     """
     plain = replace(model, hf=model.plain)
     anatomy, prompt = model.anatomy, episode.prompt
@@ -154,8 +165,12 @@ def loss_apart(
 
     Parameters
     ----------
+    clean
+        Direct effects without ablation.
     ablated
         Along the direction of `clean`.
+    heads
+        The heads ablated.
     taken
         The direct effect that goes with the heads.
     """

@@ -30,6 +30,8 @@ class AblationValues:
 
     Parameters
     ----------
+    anatomy
+        The model's parts.
     episodes
         Those to be ablated.
     references

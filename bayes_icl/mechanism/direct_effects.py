@@ -113,6 +113,8 @@ def direct_effects(
 
     Parameters
     ----------
+    anatomy, episodes
+        The model's parts, and what they run in one pass.
     by_source
         Split heads over the tokens attended to.
     on_z
@@ -274,7 +276,7 @@ def attribute_task(
 
     Parameters
     ----------
-    readout, token
+    model, curves, task, readout, token
         As in `recorded_episodes`.
     by_source
         Split heads over examples, sink and query, which takes most of the file.
@@ -289,7 +291,8 @@ def attribute_task(
 
     Returns
     -------
-    Dataset in the effects format, one task.
+    Dataset
+        In the effects format, one task.
 
     Raises
     ------

@@ -58,6 +58,12 @@ def recorded_episodes(
 
     Parameters
     ----------
+    model
+        The one that the curves were collected from.
+    curves
+        As `collect_curves` gives them.
+    task
+        Its name in the file.
     readout
         ``complement`` or ``foil``.
     token

@@ -36,13 +36,23 @@ def heads_named(
     specs
         Each a head (``L12H3``), a layer (``12``), a range of layers (``10-11``), or ``top8``: the eight heads with the
         largest `rank_by` in a table.
+    n_layers, n_heads
+        The model's layers, and heads a layer.
     ranks
         A table with the columns layer, head and `rank_by`.
+    rank_by
+        Column that ranks them.
 
     Raises
     ------
     StatedError
         A name of another form, a head or layer that the model has not, or no table to rank by.
+
+    Examples
+    --------
+    >>> from bayes_icl.mechanism.head_names import heads_named
+    >>> heads_named(["L2H0", "0-1"], n_layers=3, n_heads=2)
+    [(2, 0), (0, 0), (0, 1), (1, 0), (1, 1)]
     """
     found: list[tuple[int, int]] = []
     for spec in specs:

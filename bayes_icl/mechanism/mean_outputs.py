@@ -95,6 +95,10 @@ class MeanOutputs:
 
         Parameters
         ----------
+        anatomy
+            The model's parts.
+        episodes
+            Those whose answers are meant.
         norm
             Of what heads write there, as in the effects format.
         """

@@ -51,6 +51,14 @@ def placebo_sets(
     ------
     StatedError
         There are fewer other heads than chosen ones.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayes_icl.mechanism.placebos import placebo_sets
+    >>> norms = np.array([[1.0, 2.0, 1.0, 2.0], [1.0, 2.0, 1.0, 2.0]])  # of two layers of four heads
+    >>> sorted(placebo_sets(norms, [(0, 1)], n_sets=3))
+    [[(0, 3)], [(1, 1)], [(1, 3)]]
     """
     norms = np.asarray(norms, float)
     others = [(int(i), int(j)) for i, j in np.ndindex(*norms.shape) if (i, j) not in {*chosen, *besides}]

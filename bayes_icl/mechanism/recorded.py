@@ -26,7 +26,9 @@ def check_same_numbers(
 
     Returns
     -------
-    Log-odds of the token that is attributed, read as `collect` reads answers; None where the file has no such readout.
+    array or None
+        Log-odds of the token that is attributed, nats, read as `collect` reads answers; None where the file has no such
+        readout.
     """
     if "complement" not in readouts_of(curves, task):
         return None

@@ -72,6 +72,10 @@ def ablate_each(
 
     Parameters
     ----------
+    anatomy
+        The model's parts.
+    episode
+        As `cut` gives it.
     z
         What replaces heads (`AblationValues`).
     edits
@@ -155,6 +159,8 @@ def name_backups(
         What ablating a head costs with the others, and without them; NaN for those.
     rule
         The rule gain to the log-odds, nats.
+    most
+        How many heads are named, the largest growth first.
     """
     from statsmodels.stats.multitest import multipletests
 
@@ -225,12 +231,19 @@ def half_gone(
     ----------
     curves
         Log-odds after so many heads; between the counts they are taken to fall in a straight line.
+    counts
+        How many heads are gone in each column of `curves`.
     without, full
         Log-odds when the examples show no rule, and with all heads.
+    seed
+        Of the bootstrap.
+    n_resamples
+        Resamples of pairs.
 
     Returns
     -------
-    NaN where it never is; the interval is that of the resamples in which it is.
+    mean, low, high
+        NaN where it never is; the interval is that of the resamples in which it is.
     """
     n = len(curves)
     draws = np.random.default_rng([seed, 23]).integers(n, size=(n_resamples, n))

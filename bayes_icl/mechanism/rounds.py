@@ -1,8 +1,9 @@
-"""The sequence of Skunnavakkam (2024): find where the task is recovered, ablate what comes before, find it again, name who took over.
+"""The rounds of Skunnavakkam (2024), in which heads that matter are ablated until the task is no longer recovered.
 
-Round 0 ablates nothing. Round 1 ablates all heads of the layers just before the transfer layer in the run with
-examples, at every token; each later round its backup heads as well. It ends when the task is no longer recovered, when
-the run has nothing left to carry, or when nobody took over.
+Each finds where the task is recovered, ablates what comes before, finds it again, and names who took over. Round 0
+ablates nothing. Round 1 ablates all heads of the layers just before the transfer layer in the run with examples, at
+every token; each later round its backup heads as well. They end when the task is no longer recovered, when the run has
+nothing left to carry, or when nobody took over.
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ def carried(
 
     Returns
     -------
-    ``own``, ``other``: log-odds of B's and of A's right answer after B, shape (pair, layer); ``own_first``,
-    ``other_first``: whether that token comes first; ``a``: A's own log-odds, shape (pair,); ``b``, ``b_other``: after B
-    without patch, shape (pair,).
+    dict
+        Of ``own`` and ``other``, log-odds of B's and of A's right answer after B, nats, shape (pair, layer);
+        ``own_first`` and ``other_first``, whether that token comes first; ``a``, A's own log-odds, shape (pair,);
+        ``b`` and ``b_other``, those after B without patch, shape (pair,).
     """
     names = ("own", "other", "own_first", "other_first", "a", "b", "b_other")
     found: dict[str, list] = {name: [] for name in names}
@@ -70,7 +72,7 @@ def edits_of_pair(
 
 
 def has_rule(rule: Float[np.ndarray, " pair"]) -> bool:
-    """Whether the rule surely adds something, and half a nat or more."""
+    """Whether the 95 % interval of the rule gain lies above 0, and its mean at half a nat or more."""
     mean, low, _ = t_interval(rule)
     return bool(low > 0 and mean >= RULE_LEAST)
 
@@ -147,12 +149,23 @@ def norms_taken(
 
     Parameters
     ----------
+    anatomy
+        The model's parts.
+    pairs
+        Runs with examples (A) and without (B).
+    values
+        What heads are ablated to.
+    kinds
+        Kinds of ablation.
     places
         By name: a function that gives the tokens of a cut episode at which heads are ablated.
+    on_pair
+        Called after each pair.
 
     Returns
     -------
-    By ``"kind place"``.
+    dict
+        By ``"kind place"``.
     """
     total = {f"{kind} {place}": np.zeros((anatomy.n_layers, anatomy.n_heads)) for kind in kinds for place in places}
     count = dict.fromkeys(places, 0)
@@ -206,18 +219,25 @@ def backup_rows(
     """Rows of the table of heads named on the even pairs, measured on the odd ones.
 
     backup
-        Its growth is surely more than with placebo sets gone; none where the model has too few heads for such sets.
+        Its growth exceeds that with placebo sets gone (95 % interval above 0); none where the model has too few heads
+        for such sets.
     active
-        In a layer above the lowest ablated one, and surely looking more at examples, or surely adding more to the
+        In a layer above the lowest ablated one, and attending more to examples, or adding more to the
         log-odds, than with placebo sets gone (97.5 % each). Else passive: what it does was not needed before (a head of
         the same layer cannot react).
 
     Parameters
     ----------
+    named
+        Heads and their p-values, as `name_backups` gives them.
+    before, after
+        Each head ablated alone: with the others, and without them.
     placebo
         Means over placebo sets of as many heads.
     others
         Before and after by another kind of ablation.
+    gone
+        The heads that were ablated.
     """
     rows = []
     lowest = min(layer for layer, _ in gone)

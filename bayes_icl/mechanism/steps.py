@@ -1,4 +1,4 @@
-"""Three steps (Skunnavakkam 2024): x is brought to y, MLPs make features of the pair, later heads bring these to the answer.
+"""Three steps (Skunnavakkam 2024): x is brought to y, MLPs make features of the pair, later heads read them.
 
 Each is asked twice. Attention kept from certain tokens (Geva et al. 2023, arXiv 2304.14767) says whether the model
 needs the way at all, whichever heads go it; ablating the heads that attend so, beside other heads, says whether it is
@@ -174,8 +174,12 @@ def form_of(episode: Episode, whole: np.ndarray, texts: Sequence[str], labels: f
 
     Parameters
     ----------
+    episode
+        As `cut` gives it.
     whole
         The tokens of the answer from the one read on.
+    texts
+        The text of every token.
     labels
         The token read in every answer of a task with labels; empty if answers are numbers or free.
     parity
@@ -196,8 +200,11 @@ def form_of(episode: Episode, whole: np.ndarray, texts: Sequence[str], labels: f
 def read_token(
     logits: Float[Tensor, "row read vocab"], correct: int, form: Form
 ) -> dict[str, Float[np.ndarray, " row"]]:
-    """Log-odds of the token read, nats: against all others; of its form against all else; against others of its form;
-    and of its last digit's parity, read at the last of the positions."""
+    """Log-odds of the token read, nats, by readout, each of shape (row,).
+
+    Against all others; of its form against all else; against others of its form; and of its last digit's parity, read
+    at the last of the positions.
+    """
     questions, n = SetLogits(), len(logits)
     asked: dict[str, list[tuple[int, int]]] = {}
     sets: dict[str, tuple[frozenset[int], frozenset[int], int]] = {"complement": (frozenset([correct]), frozenset(), 0)}
@@ -237,10 +244,22 @@ def ablate_mlps(
 
     Parameters
     ----------
+    anatomy
+        The model's parts.
+    pair
+        Runs with examples (A) and without (B).
     mlps
         What replaces them (`AblationValues`).
+    form
+        What the readouts of a form mean (`form_of`).
     point
         Where A's residual stream is put into B, for the readout ``transfer``: what B's own answer loses.
+    layers
+        Which; all if None.
+    places
+        Which of `PLACES_OF_MLPS`.
+    together
+        Ablate all these layers at once: one number instead of one a layer.
     """
     a = pair.a
     shot = a.places.shot

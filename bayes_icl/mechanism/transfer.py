@@ -62,7 +62,8 @@ def cut(episode: Episode, shot: int, token: int) -> Episode:
 
     Returns
     -------
-    An episode whose one position read is its last, and whose places are those of the tokens it has left.
+    Episode
+        Its one position read is its last, and its places are those of the tokens it has left.
     """
     stop = int(episode.prompt.answer_start[shot]) + token
     tokens = episode.prompt.tokens
@@ -84,6 +85,12 @@ def permuted(episode: Episode, shot: int, seed: int, *, queries: bool = False) -
 
     Parameters
     ----------
+    episode
+        As `cut` gives it.
+    shot
+        Number of its query, and so of its examples.
+    seed
+        Of the permutation, beside the number of the sequence.
     queries
         Permute what stands before the answers instead, so that every answer keeps its place and has another's query.
 
@@ -150,12 +157,20 @@ def pairs_of(
 
     Parameters
     ----------
+    model
+        The one that the curves were collected from.
+    curves
+        As `collect_curves` gives them.
+    task
+        Its name in the file.
     n_examples
         Examples that A shows.
     token
         Token of the answer that is read, as in `recorded_episodes`. The answers of a pair are alike before it.
     position
         One of `POSITIONS`.
+    seed
+        Of the permutation of B's examples, where `position` is ``answers``.
 
     Raises
     ------
@@ -241,8 +256,14 @@ def patched(
 
     Parameters
     ----------
+    anatomy
+        The model's parts.
+    a, b
+        The runs.
     positions
         Of A and B, as `matched` gives them.
+    tokens
+        Whose log-odds are read.
     layers
         What goes into these blocks, the number of layers being what goes into the final norm; all if None.
     """

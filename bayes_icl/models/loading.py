@@ -57,6 +57,13 @@ def load_model(name: str, device: str = "auto") -> Model:
     StatedError
         An unknown name, an unreadable file, a failed or corrupted download, no such device; a checkpoint that lacks
         weights, or that needs code of its own.
+
+    Examples
+    --------
+    >>> from bayes_icl.models import load_model
+    >>> model = load_model("tiny", "cpu")  # random weights: to try things on, without a network
+    >>> model.anatomy.n_layers, model.anatomy.n_heads
+    (2, 6)
     """
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:

@@ -168,6 +168,17 @@ def encode_episode(
     StatedError
         An answer (or foil) that does not begin and end on a token boundary, or text that the tokenizer reads as a
         control token or does not know; the error names the example.
+
+    Examples
+    --------
+    >>> from bayes_icl.models import load_model
+    >>> from bayes_icl.models.prompts import encode_episode
+    >>> from bayes_icl.tasks import load_tasks
+    >>> (task,) = load_tasks(["capital"])
+    >>> episode, tokenizer = task.episode(2, seed=0, seq=0), load_model("tiny", "cpu").tokenizer
+    >>> prompt = encode_episode(task, episode, tokenizer)
+    >>> tokenizer.decode(prompt.answer(1)).strip() == episode[1].answer
+    True
     """
     text, spans, asked, digits = "", [], [], []
     in_front, _, _ = task.template.partition("{query}")

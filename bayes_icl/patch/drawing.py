@@ -30,6 +30,7 @@ LAYER, LOG_ODDS = "layer whose resid_pre is patched", "log-odds (nats)"
 
 
 def unique(column: pd.Series) -> list[Any]:
+    """Values of a column, each once, in the order of their first row."""
     return list(dict.fromkeys(column))
 
 
@@ -45,6 +46,7 @@ def round_colour(number: float) -> Any:
 
 
 def round_words(row: Any) -> str:
+    """A round's number, heads ablated and transfer layer, from a row of rounds.csv."""
     heads = f"{row.layers_text} ({row.n_heads:.0f} head{'s' if row.n_heads > 1 else ''})"
     layer = f"at {between(Interval.of(row, 'transfer_layer'))}" if np.isfinite(row.transfer_layer) else "never"
     words = f"round {row.round:.0f}: {heads if row.n_heads else 'nothing ablated'}; "
@@ -76,6 +78,10 @@ def label_points(ax: Axes, names: Iterable[str], points: np.ndarray, drawn: np.n
 
     Parameters
     ----------
+    ax
+        Where they are drawn.
+    names
+        One a point.
     points
         Those named, shape (name, 2).
     drawn

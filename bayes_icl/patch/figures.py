@@ -23,19 +23,7 @@ from bayes_icl.core.files import beside, file_name
 from bayes_icl.core.intervals import LEVEL_WORDS, Interval
 from bayes_icl.core.schemas import read_beside
 from bayes_icl.mechanism.placebos import are_placebos
-from bayes_icl.patch.drawing import (
-    GREY,
-    KINDS,
-    LOG_ODDS,
-    PATCHES,
-    LAYER,
-    between,
-    line,
-    mark_below,
-    round_colour,
-    round_words,
-    unique,
-)
+from bayes_icl.patch import drawing
 from bayes_icl.patch.outputs import TABLES
 from bayes_icl.patch.step_figures import backups_figure, mlps_figure, repair_figure, roles_figure, steps_figure
 from bayes_icl.writing import style
@@ -55,6 +43,8 @@ def transfer_figure(
     ----------
     transfer, rounds
         transfer.csv and rounds.csv; A and B are marked as they are in round 0.
+    task
+        Which task.
     kind
         Kind of ablation that is drawn.
     position
@@ -64,33 +54,33 @@ def transfer_figure(
         table[(table.task == task) & (table.kind == kind) & (table["set"] == "ablated")] for table in (transfer, rounds)
     )
     known = known.sort_values("round")
-    words = [fill(round_words(row), 54, subsequent_indent="    ") for row in known.itertuples()]
+    words = [fill(drawing.round_words(row), 54, subsequent_indent="    ") for row in known.itertuples()]
     height = 4.15 + 0.13 * (sum(word.count("\n") + 1 for word in words) + len(known))
     figure, axes = style.new_figure(2, 1, height, sharex=True, height_ratios=[1.35, 1])
     no_rule = transfer[(transfer.task == task) & (transfer["set"] == "no rule")].sort_values("layer")
     for ax, answer in zip(axes.flat, ("own", "other")):
         for number in known["round"]:
             own = curves[curves["round"] == number].sort_values("layer")
-            line(ax, own.layer, own, answer, color=round_colour(number), lw=1.2, marker=".", ms=2.5)
+            drawing.line(ax, own.layer, own, answer, color=drawing.round_colour(number), lw=1.2, marker=".", ms=2.5)
         ax.plot(no_rule.layer, no_rule[answer], color=INK, lw=1, ls=":", zorder=2)
     for row in known.itertuples():
         if row.a_own_low > row.b_own:
             half = (row.a_own + row.b_own) / 2
-            axes[0, 0].axhline(half, color=round_colour(row.round), lw=0.7, ls=style.DASHES, zorder=1)
+            axes[0, 0].axhline(half, color=drawing.round_colour(row.round), lw=0.7, ls=style.DASHES, zorder=1)
     levels = {"A": known.iloc[0].a_own, "B": known.iloc[0].b_own}
     _mark_levels(axes[0, 0], known, "transfer_layer", levels)
     _mark_levels(axes[1, 0], known, "answer_layer", {"A": levels["A"]})
-    axes[0, 0].set_ylabel(f"own answer\n{LOG_ODDS}")
-    axes[1, 0].set(xlabel=LAYER, ylabel=f"A\u2019s answer\n{LOG_ODDS}")
+    axes[0, 0].set_ylabel(f"own answer\n{drawing.LOG_ODDS}")
+    axes[1, 0].set(xlabel=drawing.LAYER, ylabel=f"A\u2019s answer\n{drawing.LOG_ODDS}")
     styles: dict[str, dict[str, Any]] = {
-        word: {"color": round_colour(number), "marker": "^", "ms": 4, "lw": 1.2}
+        word: {"color": drawing.round_colour(number), "marker": "^", "ms": 4, "lw": 1.2}
         for word, number in zip(words, known["round"])
     }
     if len(no_rule):
         styles["A with permuted answers, nothing ablated"] = {"color": INK, "lw": 1, "ls": ":"}
     style.legend(figure, styles, loc="outside lower left", alignment="left", handlelength=1.6)
     title = (
-        f"{task}\n{PATCHES[position]}\n{kind} ablation; bands and bars: {LEVEL_WORDS}\n"
+        f"{task}\n{drawing.PATCHES[position]}\n{kind} ablation; bands and bars: {LEVEL_WORDS}\n"
         "dashed: half-way from B to the round\u2019s A"
     )
     return titled(figure, title)
@@ -102,7 +92,7 @@ def _mark_levels(ax: Axes, rounds: pd.DataFrame, layer: str, levels: Mapping[str
     for level, _ in finite:
         ax.axhline(level, color=INK, lw=0.6, zorder=0)
     style.few_ticks(ax)
-    mark_below(ax, [(*Interval.of(row, layer), round_colour(row.round)) for row in rounds.itertuples()])
+    drawing.mark_below(ax, [(*Interval.of(row, layer), drawing.round_colour(row.round)) for row in rounds.itertuples()])
     low, high = ax.get_ylim()
     labels = [f"{name} {number_words(level, 1)}" for level, name in finite]
     heights = np.array([level for level, _ in finite])
@@ -117,7 +107,7 @@ def rounds_figure(rounds: pd.DataFrame) -> Figure:
 
     `rounds` is rounds.csv.
     """
-    tasks, kinds = unique(rounds.task), [kind for kind in KINDS if kind in set(rounds.kind)]
+    tasks, kinds = drawing.unique(rounds.task), [kind for kind in drawing.KINDS if kind in set(rounds.kind)]
     rows, columns = -(-len(tasks) // 2), min(len(tasks), 2)
     heights = [1.1, 0.9] * rows
     figure, axes = style.new_figure(
@@ -131,16 +121,19 @@ def rounds_figure(rounds: pd.DataFrame) -> Figure:
     for above, below, task in zip(upper.flat, lower.flat, tasks):
         own = rounds[rounds.task == task]
         for kind, offset in zip(kinds, np.linspace(-0.2, 0.2, len(kinds)) if len(kinds) > 1 else [0.0]):
-            colour, marker = KINDS[kind]
+            colour, marker = drawing.KINDS[kind]
             ablated = own[(own.kind == kind) & (own["set"] == "ablated")].sort_values("round")
             placebo = own[(own.kind == kind) & are_placebos(own["set"])]
             x, look = ablated["round"] + offset, {"color": colour, "marker": marker, "ms": 3.5}
             for ax, column in ((above, "transfer_layer"), (below, "a_own")):
-                ax.plot(placebo["round"] + offset + 0.08, placebo[column], "o", color=GREY, ms=2, zorder=2)
+                ax.plot(placebo["round"] + offset + 0.08, placebo[column], "o", color=drawing.GREY, ms=2, zorder=2)
                 ax.vlines(x, ablated[f"{column}_low"], ablated[f"{column}_high"], color=colour, lw=1)
                 ax.plot(x, ablated[column], lw=0.7, zorder=3, **look)
             below.plot(ablated["round"], ablated.b_own, color=INK, lw=0.8, ls=style.DASHES)
-            for part, shift, more in ((ablated, 0, look), (placebo, 0.08, {"color": GREY, "marker": "o", "ms": 2})):
+            for part, shift, more in (
+                (ablated, 0, look),
+                (placebo, 0.08, {"color": drawing.GREY, "marker": "o", "ms": 2}),
+            ):
                 at = part["round"][part.transfer_layer.isna()] + offset + shift
                 above.plot(at, np.full(len(at), never), lw=0, mfc="w", zorder=3, **more)
         ticks = [tick for tick in MaxNLocator(5, integer=True).tick_values(bottom, top) if bottom <= tick < top]
@@ -161,8 +154,10 @@ def rounds_figure(rounds: pd.DataFrame) -> Figure:
         style.hide_unused(part, len(tasks))
     for above in upper.flat:
         above.tick_params(labelbottom=False)
-    styles = {kind: {"color": KINDS[kind][0], "marker": KINDS[kind][1], "ms": 3.5, "lw": 1} for kind in kinds}
-    styles["placebo set"] = {"color": GREY, "marker": "o", "ms": 2, "lw": 0}
+    styles = {
+        kind: {"color": drawing.KINDS[kind][0], "marker": drawing.KINDS[kind][1], "ms": 3.5, "lw": 1} for kind in kinds
+    }
+    styles["placebo set"] = {"color": drawing.GREY, "marker": "o", "ms": 2, "lw": 0}
     styles["B"] = {"color": INK, "lw": 0.8, "ls": style.DASHES}
     ncols = len(styles) if columns > 1 else 3
     style.legend(figure, styles, ncols=ncols, title=f"kinds of ablation; bars: {LEVEL_WORDS}")
@@ -184,16 +179,16 @@ def redundancy_figure(
     rules
         The rule gain by task, nats, of the facts; the line at half of it is drawn for those named.
     """
-    tasks = unique(redundancy.task)
+    tasks = drawing.unique(redundancy.task)
     figure, axes = style.panels(len(tasks), 2.0, 0.65)
-    colours = {"best first": VERMILION, "random": GREY}
+    colours = {"best first": VERMILION, "random": drawing.GREY}
     for ax, task in zip(axes.flat, tasks):
         own = redundancy[redundancy.task == task].sort_values("n_heads")
         for order, part in own.groupby("order"):
             if order == "best first":
-                line(ax, part.n_heads, part, "log_odds", color=VERMILION, lw=1.3, marker=".", ms=3, zorder=4)
+                drawing.line(ax, part.n_heads, part, "log_odds", color=VERMILION, lw=1.3, marker=".", ms=3, zorder=4)
             else:
-                ax.plot(part.n_heads, part.log_odds, color=GREY, lw=0.6, zorder=2)
+                ax.plot(part.n_heads, part.log_odds, color=drawing.GREY, lw=0.6, zorder=2)
         if rules and np.isfinite(rules.get(task, np.nan)):
             level = own.log_odds[own.n_heads == 0].mean() - rules[task] / 2
             ax.axhline(level, color=INK, lw=0.6, ls=style.DASHES, zorder=1)
@@ -202,11 +197,11 @@ def redundancy_figure(
         for row in halves[halves.task == task].itertuples():
             at = np.array(Interval.of(row, "share"))
             marks.append((*(at * row.n_heads_all), colours[row.order]))
-            share = between(Interval(*(100 * at)), " % of heads")
+            share = drawing.between(Interval(*(100 * at)), " % of heads")
             gone = f"gone at {share}" if np.isfinite(row.share) else "never gone"
             words.append(f"{row.order}: half {gone}")
         ax.yaxis.set_major_locator(MaxNLocator(4))
-        mark_below(ax, marks)
+        drawing.mark_below(ax, marks)
         ax.set_xscale("symlog", linthresh=1, linscale=0.4)
         ticks = [0, *(k * 10**p for p in range(5) for k in (1, 2, 5) if k * 10**p <= most)]
         ax.set_xticks(ticks, ticks)
@@ -215,12 +210,12 @@ def redundancy_figure(
         ax.set_title("\n".join(words), loc="left", pad=3)
     styles: dict[str, dict[str, Any]] = {
         f"best first, {LEVEL_WORDS}": {"color": VERMILION, "marker": ".", "ms": 3, "lw": 1.3},
-        "random orders": {"color": GREY, "lw": 0.6},
+        "random orders": {"color": drawing.GREY, "lw": 0.6},
     }
     if rules:
         styles["half of the rule gain is gone"] = {"color": INK, "lw": 0.6, "ls": style.DASHES}
     style.legend(figure, styles, ncols=3 if len(tasks) > 1 else 2, columnspacing=1.2)
-    return titled(figure, "", "heads ablated (log scale from 1)", f"A\u2019s {LOG_ODDS}")
+    return titled(figure, "", "heads ablated (log scale from 1)", f"A\u2019s {drawing.LOG_ODDS}")
 
 
 def patch_figures(out: Path) -> dict[str, Figure]:

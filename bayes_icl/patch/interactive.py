@@ -7,17 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from bayes_icl.core.errors import unknown
-from bayes_icl.writing.interactive import (
-    CONTROL_COLOUR,
-    ROUND_COLOURS,
-    band,
-    entry,
-    intervals,
-    layout,
-    line,
-    menu,
-    rounded,
-)
+from bayes_icl.writing import interactive
 
 
 def transfer_map(transfer: pd.DataFrame, task: str, kind: str) -> go.Figure:
@@ -34,11 +24,11 @@ def transfer_map(transfer: pd.DataFrame, task: str, kind: str) -> go.Figure:
     lines: list[tuple[str | None, str, str, pd.DataFrame]] = []  # kind, words, colour, rows
     for (of, number), rows in ablated.groupby(["kind", "round"], sort=False):
         words = f"round {number:.0f}" if number else "nothing ablated"
-        lines.append((str(of), words, ROUND_COLOURS[int(number) % len(ROUND_COLOURS)], rows))
+        lines.append((str(of), words, interactive.ROUND_COLOURS[int(number) % len(interactive.ROUND_COLOURS)], rows))
     if len(control):
-        lines.append((None, "permuted answers", CONTROL_COLOUR, control))
+        lines.append((None, "permuted answers", interactive.CONTROL_COLOUR, control))
     title = "log-odds (nats); dashed: A\u2019s answer"
-    figure = go.Figure(layout=layout("layer whose resid_pre that is patched", title))
+    figure = go.Figure(layout=interactive.layout("layer whose resid_pre that is patched", title))
     for _, words, colour, rows in lines:
         for answer in ("own", "other"):
             figure.add_traces(_answer_traces(rows.sort_values("layer"), answer, words, colour))
@@ -50,8 +40,8 @@ def transfer_map(transfer: pd.DataFrame, task: str, kind: str) -> go.Figure:
     for trace, there in zip(figure.data, visible(kind)):
         trace.visible = there
     if len(kinds) > 1:
-        entries = [entry(f"{one} ablation", {"visible": visible(one)}) for one in kinds]
-        figure.update_layout(updatemenus=[menu(entries, 0)])
+        entries = [interactive.entry(f"{one} ablation", {"visible": visible(one)}) for one in kinds]
+        figure.update_layout(updatemenus=[interactive.menu(entries, 0)])
     return figure
 
 
@@ -62,9 +52,9 @@ def _answer_traces(rows: pd.DataFrame, answer: str, words: str, colour: str) -> 
     low, high, mean = (rows[answer + end].to_numpy(float) for end in ("_low", "_high", ""))
     first = [f"{x:.0%}" for x in rows[f"{answer}_first"]]
     pale = colour.replace("rgb", "rgba").replace(")", ",0.18)")
-    area = band(points, rounded(np.concatenate([low, high[::-1]])), pale)
-    curve = line(points, rounded(mean), colour, 1.6, words).update(
-        customdata=[list(x) for x in zip(intervals(low, high), first)],
+    area = interactive.band(points, interactive.rounded(np.concatenate([low, high[::-1]])), pale)
+    curve = interactive.line(points, interactive.rounded(mean), colour, 1.6, words).update(
+        customdata=[list(x) for x in zip(interactive.intervals(low, high), first)],
         mode="lines+markers",
         line={"dash": "solid" if answer == "own" else "dash"},
         marker={"size": 4},

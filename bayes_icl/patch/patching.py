@@ -68,11 +68,26 @@ def patch_curves(
         Those of the command; its paths are not read, but for `ranks`.
     parts
         Keeps what is finished on disk, so that a killed run goes on where it stopped.
+    progress
+        Show a bar on stderr.
 
     Raises
     ------
     StatedError
         The curves lack what is needed, or the model is of an unknown kind.
+
+    Examples
+    --------
+    >>> from bayes_icl.collect import collect_curves
+    >>> from bayes_icl.models import load_model
+
+    >>> from bayes_icl.patch import PatchSettings, patch_curves
+    >>> from bayes_icl.tasks import load_tasks
+    >>> model = load_model("tiny", "cpu")  # random weights, so that examples teach it no rule
+    >>> curves = collect_curves(model, load_tasks(["capital"]), n_shots=2, n_seqs=4)
+    >>> patched = patch_curves(model, curves, settings=PatchSettings(n_examples=2, rounds=1, steps=False))
+    >>> patched.facts["capital"]["ended"], len(patched.tables["heads"])
+    ('the examples teach no rule', 12)
     """
     settings = settings or PatchSettings()
     tasks = list(tasks) or [str(name) for name in curves.task.values]

@@ -5,18 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from bayes_icl.core.files import file_name
+from bayes_icl.patch import tables
 from bayes_icl.patch.interactive import transfer_map
 from bayes_icl.patch.sentences import patch_sentences
-from bayes_icl.patch.tables import (
-    backups_table,
-    costly_table,
-    halves_table,
-    mlps_table,
-    redundancy_table,
-    rounds_table,
-    steps_table,
-    transfer_table,
-)
 from bayes_icl.writing.blocks import Explorer, Heading, Section, Shown, Tabled, Text, id_of
 from bayes_icl.writing.head_map import head_map
 from bayes_icl.writing.interactive import as_html
@@ -25,6 +16,7 @@ from bayes_icl.writing.stage import StageOutputs
 
 
 def patch_section(found: StageOutputs, quotes: Quotes) -> Section:
+    """Section on where the task forms, and the heads that take over."""
     title = "Where the task forms, and who takes over"
     if "patch" not in found.folder:
         return Section("formation", title, [found.missing["patch"]])
@@ -45,23 +37,23 @@ def patch_section(found: StageOutputs, quotes: Quotes) -> Section:
                 file_name(f"patch_transfer_{task}"), f"{task}: where the task and A's answer are recovered, by round."
             ),
             Shown(file_name(f"patch_roles_{task}"), f"{task}: what the most costly heads attend to, by role."),
-            Tabled(costly_table(own["heads"], facts, task), folded=True),
+            Tabled(tables.costly_table(own["heads"], facts, task), folded=True),
         ]
     blocks += [
         Heading("All tasks", "formation-all"),
         Shown("patch_rounds", "The transfer layer and A's log-odds after each round of ablation, beside placebo sets."),
-        Tabled(rounds_table(own["rounds"]), folded=True),
+        Tabled(tables.rounds_table(own["rounds"]), folded=True),
         Shown("patch_backups", "Heads that take over: what their ablation costs before and after."),
-        *([Tabled(backups_table(own["backups"]), folded=True)] if len(own["backups"]) else []),
+        *([Tabled(tables.backups_table(own["backups"]), folded=True)] if len(own["backups"]) else []),
         Shown("patch_redundancy", "How many heads can go: the most costly first, and in random order."),
-        *([Tabled(halves_table(halves), folded=True)] if len(halves) else []),
-        Tabled(redundancy_table(own["redundancy"]), folded=True),
+        *([Tabled(tables.halves_table(halves), folded=True)] if len(halves) else []),
+        Tabled(tables.redundancy_table(own["redundancy"]), folded=True),
         Shown("patch_repair", "Self-repair: what a head's ablation takes, and what others repair."),
         Shown("patch_steps", "Three steps (Skunnavakkam 2024): what each experiment takes, beside its control."),
-        *([Tabled(steps_table(own["steps"]), folded=True)] if len(own["steps"]) else []),
+        *([Tabled(tables.steps_table(own["steps"]), folded=True)] if len(own["steps"]) else []),
         Shown("patch_mlps", "MLPs ablated by layer, place and readout."),
-        *([Tabled(mlps_table(own["mlps"]), folded=True)] if len(own["mlps"]) else []),
-        Tabled(transfer_table(own["transfer"]), folded=True),
+        *([Tabled(tables.mlps_table(own["mlps"]), folded=True)] if len(own["mlps"]) else []),
+        Tabled(tables.transfer_table(own["transfer"]), folded=True),
     ]
     blocks.insert(
         0,

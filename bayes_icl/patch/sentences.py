@@ -16,7 +16,7 @@ from bayes_icl.patch.outputs import TABLES
 from bayes_icl.patch.steps import STEPS
 from bayes_icl.patch.tables import costly_table, rounds_table, steps_table
 from bayes_icl.writing.blocks import Heading, Tabled, Text, to_terminal
-from bayes_icl.writing.numbers import Quotes, code, listed, plain, layer_of, token_words
+from bayes_icl.writing.numbers import Quotes, code, layer_of, listed, plain, token_words
 
 PLACES = {"last": "the last position", "query": "the last token of the query", "separator": "the separator"}
 
@@ -24,7 +24,7 @@ ANSWERS = "the answers of examples"
 
 
 def summarise_patch(out: Path) -> str:
-    """Text for people: where each task is recovered, who takes over, how many heads can go, and the steps of Skunnavakkam (2024).
+    """Text for people: where each task is recovered, who takes over, how many heads can go, and the three steps.
 
     Parameters
     ----------

@@ -10,7 +10,9 @@ from typing import Literal
 @dataclass(frozen=True)
 class PatchSettings:
     """Say at which layer a task that examples show is recovered into a prompt without them, which heads take over when
-    those before it are ablated, how many can go, and whether the model works in the three steps of Skunnavakkam (2024)."""
+    those before it are ablated, how many can go, and whether the model works in the three steps of
+    Skunnavakkam (2024).
+    """
 
     curves: Path | None = None
     """A curves file of `collect` (.nc), whose very episodes are run again; the newest in data/curves, if none is

@@ -104,6 +104,10 @@ def run_steps(experiment: PatchExperiment, baseline: Baseline, transfer_layer: i
 
     Parameters
     ----------
+    experiment
+        The pairs of one task.
+    baseline
+        What runs without ablation give.
     transfer_layer
         Where the task is recovered, at which MLPs are read in transfer as well; None where it is not.
     """

@@ -157,6 +157,8 @@ def roles_figure(heads: pd.DataFrame, task: str, most: int = 12) -> Figure:
     ----------
     heads
         heads.csv of patching.
+    task
+        Which task.
     most
         Heads shown: the first in `bring`, `to_answers`, `lost` or ``|direct|``, then the second, and so on.
     """

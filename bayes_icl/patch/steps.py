@@ -23,15 +23,15 @@ def judge(steps: pd.DataFrame) -> dict[int, str]:
     """Each step's verdict from the experiments on one task.
 
     What decides: whether the way is needed (``path``: attention kept from it; for step 2, MLPs at the answers), and
-    whether the heads that go it can be told (``heads``). An experiment *holds* if it surely takes a tenth of the rule
+    whether the heads that go it can be told (``heads``). An experiment *holds* if it takes a tenth of the rule
     gain, or more (the lower end of its 95 % interval), and more than its control: the lower end of `beyond` for
     ways, no placebo set that takes as much for heads.
 
     supported
         All hold, heads among them where the step has heads: by chance in less than 2.5 % of cases.
     rejected
-        Every ``path`` surely takes less than a tenth, so that the step is not needed. Heads that take little reject
-        nothing, since others may repair them.
+        Every ``path`` takes less than a tenth (95 % interval below), so that the step is not needed. Heads that take
+        little reject nothing, since others may repair them.
     not seen
         Else.
 

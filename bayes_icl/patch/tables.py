@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from bayes_icl.core.files import file_name
-from bayes_icl.core.intervals import LEVEL_WORDS
+from bayes_icl.core.intervals import LEVEL_WORDS, Interval
 from bayes_icl.mechanism.placebos import is_placebo
+from bayes_icl.patch.outputs import BACKUPS, HALVES, HEADS, MLPS, REDUNDANCY, ROUNDS, STEPS, TRANSFER
 from bayes_icl.writing import columns
 from bayes_icl.writing.tables import (
     SEVERAL,
@@ -24,23 +25,22 @@ def rounds_table(rounds: pd.DataFrame) -> PaperTable:
     return PaperTable(
         "rounds",
         "Rounds of ablation",
-        f"A's log-odds (nats, {LEVEL_WORDS} intervals over pairs) with heads ablated at every token, the share of the rule "
-        "gain that is left, and the layers at which the task is recovered: where half of what this A has over "
+        f"A's log-odds (nats, {LEVEL_WORDS} intervals over pairs) with heads ablated at every token, the share of the "
+        "rule gain that is left, and the layers at which the task is recovered: where half of what this A has over "
         "B does, half of what clean A had, half of its lead over permuted answers beyond what these carry, and half of "
         "A's own answer.",
         "rounds.csv",
         rounds,
         (
-            columns.text("task", "task"),
-            columns.number("round", "round", ".0f"),
+            *columns.shown(ROUNDS, "task; round"),
             columns.Column("ablated", _ablated, number=False),
             columns.Column("kind", lambda row: columns.one_line(row.kind) if row.n_heads else "", number=False),
-            columns.interval("A's log-odds", "a_own", ".2f"),
+            *columns.shown(ROUNDS, "A's log-odds = a_own .2f"),
             columns.number("rule left", "left", ".0%"),
-            columns.layer("transfer", "transfer_layer"),
-            columns.layer("of clean A", "transfer_layer_kept"),
-            columns.layer("rule", "rule_layer"),
-            columns.layer("answer", "answer_layer"),
+            *columns.shown(
+                ROUNDS,
+                "transfer = transfer_layer; of clean A = transfer_layer_kept; rule = rule_layer; answer = answer_layer",
+            ),
         ),
         rounds.assign(left=rounds.rule_gain / whole)[~again],
     )
@@ -57,23 +57,23 @@ def backups_table(backups: pd.DataFrame) -> PaperTable:
         "Backup heads",
         "Heads whose own ablation costs more once others are gone: its cost before and after, the growth, and the "
         f"growth with placebo sets gone, nats, {LEVEL_WORDS} intervals over pairs; p by Holm's method. A head takes "
-        "over if the growth surely exceeds that beside placebo sets.",
+        "over if the interval of its growth beyond placebo sets lies above 0.",
         "backups.csv",
         backups,
         (
-            columns.text("task", "task"),
-            columns.number("round", "round", ".0f"),
-            columns.text("head", "component"),
+            *columns.shown(BACKUPS, "task; round; head = component"),
             columns.Column(
                 "takes over", lambda row: columns.one_line(row.mode) if row.backup else columns.NOTHING, number=False
             ),
-            columns.interval("cost before", "effect_before"),
-            columns.interval("after", "effect_after"),
+            *columns.shown(BACKUPS, "cost before = effect_before; after = effect_after"),
             columns.interval("growth", "growth"),
-            columns.interval("beside placebos", "growth_placebo"),
-            columns.p_value("p", "p_holm"),
+            *columns.shown(BACKUPS, "beside placebos = growth_placebo; p = p_holm p"),
         ),
     )
+
+
+def _half(row: Any) -> str:
+    return "never" if columns.missing(row.share) else f"{Interval.of(row, 'share'):.1%}"
 
 
 def halves_table(halves: pd.DataFrame) -> PaperTable:
@@ -87,17 +87,15 @@ def halves_table(halves: pd.DataFrame) -> PaperTable:
         "halves.csv",
         halves,
         (
-            columns.text("task", "task"),
-            columns.text("order", "order"),
-            columns.Column(
-                "share",
-                lambda row: "never" if columns.missing(row.share) else columns.interval("", "share", ".1%").cell(row),
-            ),
+            *columns.shown(HALVES, "task; order"),
+            columns.Column("share", _half),
             columns.Column("heads", lambda row: columns.number_cell(row.share * row.n_heads_all, ".1f")),
-            columns.number("of", "n_heads_all", ".0f"),
-            columns.number("left without any", "left_without_heads", ".2f"),
+            *columns.shown(HALVES, "of = n_heads_all; left without any = left_without_heads .2f"),
         ),
     )
+
+
+PARTS = {"taken": "taken", "other_heads": "other heads", "mlps": "MLPs", "norm": "norm, rivals"}
 
 
 def costly_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most: int = SEVERAL) -> PaperTable:
@@ -115,13 +113,9 @@ def costly_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most:
         "heads.csv",
         own,
         (
-            columns.text("head", "component"),
-            columns.interval("lost", "lost", ".2f"),
+            *columns.shown(HEADS, "head = component; lost .2f"),
             *([columns.number(f"by {other}", f"lost_{other}", ".2f")] if f"lost_{other}" in own else []),
-            columns.number("taken", "taken", ".2f"),
-            columns.number("other heads", "other_heads", ".2f"),
-            columns.number("MLPs", "mlps", ".2f"),
-            columns.number("norm, rivals", "norm", ".2f"),
+            *(columns.number(heading, name, ".2f") for name, heading in PARTS.items()),
             *(columns.number(name.replace("_", " "), name, ".2f") for name in roles),
         ),
         own.nlargest(most, "lost"),
@@ -139,13 +133,9 @@ def steps_table(steps: pd.DataFrame) -> PaperTable:
         "steps.csv",
         steps,
         (
-            columns.text("task", "task"),
-            columns.number("step", "step", ".0f"),
-            columns.text("verdict", "verdict"),
-            columns.text("experiment", "what"),
-            columns.text("kind", "kind"),
-            columns.interval("takes", "share", ".0%"),
-            columns.interval("beyond control", "beyond", ".0%"),
+            *columns.shown(
+                STEPS, "task; step; verdict; experiment = what; kind; takes = share .0%; beyond control = beyond .0%"
+            ),
         ),
         steps.sort_values(["task", "step"], key=_in_order, kind="stable"),
     )
@@ -169,12 +159,8 @@ def transfer_table(transfer: pd.DataFrame) -> PaperTable:
         "transfer.csv",
         transfer,
         (
-            columns.text("task", "task"),
-            columns.number("layer", "layer", ".0f"),
-            columns.interval("own answer", "own", ".2f"),
-            columns.number("first", "own_first", ".0%"),
-            columns.interval("other answer", "other", ".2f"),
-            columns.number("first", "other_first", ".0%"),
+            *columns.shown(TRANSFER, "task; layer; own answer = own .2f; first = own_first .0%"),
+            *columns.shown(TRANSFER, "other answer = other .2f; first = other_first .0%"),
         ),
         clean[(clean.layer % step == 0) | clean.index.isin(clean.groupby("task").own.idxmax())],
     )
@@ -189,12 +175,7 @@ def redundancy_table(redundancy: pd.DataFrame) -> PaperTable:
         "first. The CSV has random orders too.",
         "redundancy.csv",
         redundancy,
-        (
-            columns.text("task", "task"),
-            columns.number("heads ablated", "n_heads", ".0f"),
-            columns.number("of all", "share", ".1%"),
-            columns.interval("A's log-odds", "log_odds", ".2f"),
-        ),
+        (*columns.shown(REDUNDANCY, "task; heads ablated = n_heads; of all = share .1%; A's log-odds = log_odds .2f"),),
         redundancy[redundancy.order == "best first"],
     )
 
@@ -211,12 +192,6 @@ def mlps_table(mlps: pd.DataFrame, most: int = 3) -> PaperTable:
         "has every layer and readout.",
         "mlps.csv",
         mlps,
-        (
-            columns.text("task", "task"),
-            columns.text("place", "place"),
-            columns.text("kind", "kind"),
-            columns.number("layer", "layer", ".0f"),
-            columns.interval("lost", "lost", ".2f"),
-        ),
+        (*columns.shown(MLPS, "task; place; kind; layer; lost .2f"),),
         mlps.loc[largest].sort_values(["task", "place"], key=_in_order, kind="stable"),
     )

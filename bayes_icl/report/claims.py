@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import xarray as xr
@@ -13,6 +13,7 @@ from bayes_icl.curves import null_controls
 from bayes_icl.fit.sentences import VERDICTS, _tasks, readings, rule_beside
 from bayes_icl.patch.sentences import layers_sentence, steps_sentences
 from bayes_icl.writing.numbers import Quotes, code, listed
+from bayes_icl.writing.stage import StageOutputs
 
 SURE = 0.01  # p of the quadratic contrast below which updates are said to change
 
@@ -50,10 +51,14 @@ def answer(
 
     Parameters
     ----------
+    dataset
+        The curves file.
     verdicts
         verdict.json.
     checks
         checks.csv; may be empty.
+    quotes
+        Where the numbers are kept that the sentences quote.
     """
     q = quotes.under("answer")
     nulls = null_controls(dataset)
@@ -120,38 +125,20 @@ def answer(
     return word, sentences
 
 
-def claims(
-    heads: Mapping[str, Mapping[str, Any]] | None,
-    standing: pd.DataFrame | None,
-    ablation: pd.DataFrame | None,
-    patch: Mapping[str, Mapping[str, Any]] | None,
-    tables: Mapping[str, pd.DataFrame] | None,
-    settings: Mapping[str, Any],
-    quotes: Quotes,
-) -> list[Claim]:
-    """The claims of Skunnavakkam (2024) about heads, layers and steps, and what was found of each.
-
-    Parameters
-    ----------
-    heads, standing, ablation
-        Facts, heads.csv and ablation.csv of `attribute`; None if it was not run.
-    patch, tables
-        Facts and tables of `patch`; None if it was not run.
-    settings
-        Those of `patch`.
-    """
+def claims(found: StageOutputs, quotes: Quotes) -> list[Claim]:
+    """The claims of Skunnavakkam (2024) about heads, layers and steps, and what was found of each."""
     writers, layers, steps = list[str](), list[str](), list[str]()
-    if heads is not None and standing is not None and ablation is not None:
-        for task, own in heads.items():
-            of_task, taken = (table[table.task == task] for table in (standing, ablation))
-            writers.append(writers_sentence(task, own, of_task, taken, quotes.under(task, "heads")))
-    if patch is not None and tables is not None:
+    for task, own in found.facts.get("attribute", {}).items():
+        parts = {name: table[table.task == task] for name, table in found.tables["attribute"].items()}
+        writers.append(writers_sentence(task, own, parts["heads"], parts["ablation"], quotes.under(task, "heads")))
+    if patch := found.facts.get("patch"):
         taught = {task: own for task, own in patch.items() if own["taught"]}
         untaught = [task for task in patch if task not in taught]
         nothing = [f"On {_tasks(untaught)} the examples teach no rule that could be patched."] if untaught else []
-        layers = [layers_sentence(task, own, tables, quotes.under(task, "patch")) for task, own in taught.items()]
+        for task, own in taught.items():
+            layers.append(layers_sentence(task, own, found.tables["patch"], quotes.under(task, "patch")))
         layers += nothing
-        if taught and not settings.get("rounds", 1) > 0:
+        if taught and not found.settings("patch").get("rounds", 1) > 0:
             layers.append("Heads that take over were not sought (`--rounds 0`).")
         steps = steps_sentences(taught, quotes) or nothing or ["They were not tested (`--no-steps`)."]
     return [

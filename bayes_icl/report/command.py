@@ -66,16 +66,7 @@ def _compose(
     found = gather(path, read_curves(path), named)
     quotes = Quotes()
     figures = draw(found)
-    heads, patched, facts = found.tables.get("attribute", {}), found.tables.get("patch"), found.facts
-    asked = claims(
-        facts.get("attribute"),
-        heads.get("heads"),
-        heads.get("ablation"),
-        facts.get("patch"),
-        patched,
-        found.settings("patch"),
-        quotes,
-    )
+    asked = claims(found, quotes)
     opening = open_with(found, quotes)
     sections = compose(found, figures, quotes)
     beside = out.parent / out.stem

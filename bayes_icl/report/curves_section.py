@@ -19,6 +19,7 @@ from bayes_icl.writing.stage import StageOutputs
 
 
 def curves_section(found: StageOutputs, quotes: Quotes) -> Section:
+    """Section on curves: a heading, verdict and two figures a task."""
     verdicts = found.facts.get("fit", {})
     blocks: list[Any] = []
     for i, task in enumerate(map(str, found.curves.task.values), 1):

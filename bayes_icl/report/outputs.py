@@ -88,7 +88,7 @@ def _take(found: StageOutputs, stage: Stage, place: Path, record: dict[str, Any]
             for name, table in stage.tables.items()
         }
         written = json.loads(file(name_of_facts).read_text(encoding="utf-8"))
-        facts = json.loads(unmarked(json.dumps(written, ensure_ascii=False)))
+        facts = stage.parse(json.loads(unmarked(json.dumps(written, ensure_ascii=False))))
     except (OSError, ValueError, RecursionError):  # pandas' own errors are ValueErrors
         return False
     known = isinstance(facts, dict) and bool(facts)

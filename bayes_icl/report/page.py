@@ -43,6 +43,20 @@ def render(
 
     Parameters
     ----------
+    found
+        What the stages wrote.
+    opening
+        What stands above all sections.
+    asked
+        The claims, and what was found of each.
+    sections
+        In their order on the page.
+    figures
+        By name.
+    quotes
+        The numbers that the page quotes.
+    record
+        Provenance of the report.
     links, beside
         Folder of the figures' PDF and SVG, and that of everything else that belongs to the page, as seen from it.
     """

@@ -9,7 +9,8 @@ from pathlib import Path
 @dataclass(frozen=True)
 class ReportSettings:
     """Write one HTML page, self-contained, of whatever stages were run on a curves file; beside it every figure as PDF
-    and SVG, every table as CSV and LaTeX, and every number that the page quotes."""
+    and SVG, every table as CSV and LaTeX, and every number that the page quotes.
+    """
 
     curves: Path | None = None
     """The curves file; the newest in data/curves if none is named."""

@@ -31,6 +31,13 @@ def load_tasks(specs: Sequence[str]) -> list[Task]:
     ------
     StatedError
         An unknown name or setting, an unreadable file, or two tasks of one name.
+
+    Examples
+    --------
+    >>> from bayes_icl.tasks import load_tasks
+    >>> capital, affine = load_tasks(["capital", "affine:slope=3,intercept=1"])
+    >>> affine.name, affine.pool[0]
+    ('affine:slope=3,intercept=1', Example(query='10', answer='31', foil=''))
     """
     tasks = [task for spec in specs for task in _load(spec)]
     names = [task.name for task in tasks]
@@ -116,6 +123,23 @@ def task_of_examples(name: str, pool: Sequence[Example]) -> Task:
 
     More than one distinct answer, and at most one for every four examples, makes a closed set of labels, be they words
     or numbers. Else whole numbers are written ``(query, answer)`` and have form ``"number"``; the rest is ``"free"``.
+
+    Parameters
+    ----------
+    name
+        Of the task.
+    pool
+        All examples, each query once.
+
+    Examples
+    --------
+    >>> from bayes_icl.tasks import Example, task_of_examples
+    >>> squares = task_of_examples("squares", [Example(str(x), str(x * x)) for x in range(10, 40)])
+    >>> squares.form, squares.template
+    ('number', '({query}, {answer})\\n')
+    >>> parity = task_of_examples("parity", [Example(str(x), "odd" if x % 2 else "even") for x in range(10, 40)])
+    >>> parity.form, parity.labels
+    ('label', ('even', 'odd'))
     """
     pool = tuple(pool)
     answers = sorted({e.answer for e in pool})

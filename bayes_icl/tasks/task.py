@@ -28,7 +28,21 @@ FEATURES = ("parity",)
 
 @dataclass(frozen=True)
 class Example:
-    """One (query, answer) pair and, where the task has one, a foil: a named wrong answer of the same form."""
+    """One (query, answer) pair and, where the task has one, a foil: a named wrong answer of the same form.
+
+    Attributes
+    ----------
+    query, answer
+        As the template writes them.
+    foil
+        The wrong answer; empty where there is none.
+
+    Examples
+    --------
+    >>> from bayes_icl.tasks import Example
+    >>> Example("go", "went", foil="goed")
+    Example(query='go', answer='went', foil='goed')
+    """
 
     query: str
     answer: str
@@ -61,6 +75,15 @@ class Task:
         Give every example of an episode a random label: the null task, which has nothing to learn.
     repeats
         Draw with replacement, so that a query can stand in an episode twice, and in the pool.
+
+    Examples
+    --------
+    >>> from bayes_icl.tasks import Example, Task
+    >>> pool = Example("sky", "blue"), Example("grass", "green"), Example("snow", "white")
+    >>> Task("colours", pool).readouts
+    ('complement', 'foil')
+    >>> Task("bright", (Example("snow", "yes"), Example("coal", "no")), form="label", labels=("yes", "no")).readouts
+    ('complement', 'foil', 'format', 'rule')
     """
 
     name: str
@@ -147,6 +170,23 @@ class Task:
 
         A longer episode of the same seed begins with the shorter one, and what other tasks are read beside it
         changes nothing.
+
+        Parameters
+        ----------
+        n_shots
+            Examples shown before the last query.
+        seed
+            Of the whole collection.
+        seq
+            Number of the sequence, from 0.
+
+        Examples
+        --------
+        >>> from bayes_icl.tasks import load_tasks
+        >>> (task,) = load_tasks(["capital"])
+        >>> long, short = task.episode(8, seed=0, seq=3), task.episode(4, seed=0, seq=3)
+        >>> len(long), long[:5] == short
+        (9, True)
         """
         n = n_shots + 1
         if n > len(self.pool) and not self.repeats:
@@ -192,6 +232,20 @@ class Task:
 
         Random labels carry no evidence about the next one, so the observer's update is 0 at every shot. The rules of
         the other built-in tasks are deterministic: one example settles them, and the evidence is not finite.
+
+        Parameters
+        ----------
+        examples
+            An episode, as `episode` draws it.
+
+        Examples
+        --------
+        >>> from bayes_icl.tasks import load_tasks
+        >>> null, capital = load_tasks(["random_labels", "capital"])
+        >>> null.evidence(null.episode(2, seed=0, seq=0))
+        array([0., 0., 0.])
+        >>> capital.evidence(capital.episode(2, seed=0, seq=0))
+        array([nan, nan, nan])
         """
         return np.full(len(examples), 0.0 if self.shuffled else np.nan)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bayes_icl.core.intervals import Interval
+from bayes_icl.core.schemas import REACHED, Table
 from bayes_icl.writing.numbers import layer_of
 
 NOTHING = "\u2013"  # where a number is not known
@@ -69,7 +70,36 @@ def layer(heading: str, name: str) -> Column:
     return Column(heading, lambda row: NOTHING if (words := layer_of(row, name)) == "-" else words)
 
 
+def shown(table: Table, words: str) -> list[Column]:
+    """Columns as the schema has them: words, counts, numbers, means with intervals, layers or flags.
+
+    Parameters
+    ----------
+    words
+        ``"place; takes = share .0%; p_holm p"``: by column its heading, if that is not its name, its name, and the form
+        of its numbers, if that is not ``.3f``; a p-value's is ``p``.
+    """
+    known, made = {column.name: column for column in table.columns}, []
+    for part in words.split("; "):
+        heading, _, rest = part.rpartition(" = ")
+        name, _, form = rest.partition(" ")
+        heading, (kind, ends) = heading or name.replace("_", " "), (known[name].kind, known[name].ends)
+        if kind in ("text", "flag"):
+            made.append((text if kind == "text" else yes)(heading, name))
+        elif form == "p":
+            made.append(p_value(heading, name))
+        elif len(ends) == 1:
+            made.append(number(heading, name, form or (".0f" if kind == "count" else ".3f")))
+        elif ends == REACHED:
+            made.append(layer(heading, name))
+        else:
+            mean, low, high = (name + end for end in ends)
+            made.append(interval(heading, mean, form or ".3f", ends=(low, high)))
+    return made
+
+
 def missing(x: Any) -> bool:
+    """Whether there is no value: None or NaN."""
     return x is None or (isinstance(x, float) and math.isnan(x))
 
 
@@ -79,8 +109,10 @@ def one_line(x: Any) -> str:
 
 
 def number_cell(x: Any, form: str) -> str:
+    """A number in that form, as plain text; what is missing as `NOTHING`."""
     return NOTHING if missing(x) else f"{x:z{form}}"  # z: no minus before what is rounded to 0
 
 
 def p_cell(x: Any) -> str:
+    """A p-value to two digits, as plain text; below `P_LEAST` as a bound."""
     return number_cell(x, ".2g") if missing(x) or x > P_LEAST else f"<{P_LEAST:g}"

@@ -70,6 +70,8 @@ def head_map(
 ) -> go.Figure:
     """Layer by head maps with a menu of quantities and, of several tasks, one of tasks.
 
+    Each quantity has one range of colours for all tasks. Every cell's words have all quantities.
+
     Parameters
     ----------
     table
@@ -78,8 +80,6 @@ def head_map(
         Those that the menu offers, the first drawn at once; all of the table if None.
     quantities
         The same of quantities; those of `ATTRIBUTED` or `PATCHED` that the table has if None.
-
-    Each quantity has one range of colours for all tasks. Every cell's words have all quantities.
     """
     heads = table[table["kind"] == "head"] if "kind" in table else table
     shown = list(dict.fromkeys(heads.task)) if tasks is None else list(tasks)

@@ -34,6 +34,7 @@ STYLE = """\
 
 
 def rgb(colour: Sequence[float]) -> str:
+    """A colour as plotly takes it, from red, green and blue between 0 and 1."""
     return "rgb({})".format(",".join(f"{255 * c:.0f}" for c in colour))
 
 
@@ -63,6 +64,7 @@ BELOW = {"yref": "container", "y": 0, "yanchor": "bottom"}
 
 
 def layout(x: str, y: str, height: int = HEIGHT) -> dict[str, Any]:
+    """Plotly's layout of a figure with those axis titles, `height` pixels high, its ground clear."""
     axis = {"gridcolor": GRID, "zerolinecolor": "rgba(128,128,128,0.6)", "zerolinewidth": 1, "automargin": True}
     return {
         "template": go.layout.Template(),  # plotly's own has colours of text and ground

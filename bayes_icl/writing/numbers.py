@@ -36,6 +36,15 @@ class Quotes:
     numbers
         Key to value, as numbers.json holds it: ``{"value": ..., "text": ...}``, with ``low`` and ``high`` where there
         is an interval, ``unit`` where there is a unit, and ``rounded`` where the value is only known as it is written.
+
+    Examples
+    --------
+    >>> from bayes_icl.writing.numbers import Quotes, plain
+    >>> quotes = Quotes(unit="nats per example")
+    >>> plain(f"The update is {quotes.three('delta', (0.1784, 0.1482, 0.2107))}.")
+    'The update is 0.178 [0.148, 0.211].'
+    >>> quotes.numbers["delta"]["low"], quotes.numbers["delta"]["unit"]
+    (0.1482, 'nats per example')
     """
 
     def __init__(self, prefix: str = "", unit: str = "", numbers: dict[str, dict[str, Any]] | None = None) -> None:
@@ -118,6 +127,8 @@ def to_html(text: str, numbers: Mapping[str, Mapping[str, Any]] | None = None) -
 
     Parameters
     ----------
+    text
+        Plain, with words between backquotes.
     numbers
         Those of the `Quotes`, for the full precision.
     """

@@ -103,8 +103,10 @@ class Stage:
         Those that are read, by name.
     facts
         The JSON with facts by task, and the keys that each task needs.
+    parse
+        From the content of that JSON to what this version writes.
     gather
-        Finds the output in a way of its own, in place of the five fields above.
+        Finds the output in a way of its own, in place of the fields above.
     """
 
     name: str
@@ -116,4 +118,5 @@ class Stage:
     place: Callable[[Path], Path] | None = None
     tables: Mapping[str, Table] = field(default_factory=dict)
     facts: tuple[str, frozenset[str]] = ("json", frozenset())
+    parse: Callable[[Any], Any] = lambda content: content
     gather: Callable[[StageOutputs, Path | None], None] | None = None

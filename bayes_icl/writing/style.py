@@ -1,7 +1,8 @@
 """The style of all figures, and what they share: a paper's column, colours, labels.
 
 Colours are seaborn's colour-blind palette, one for each hypothesis in every figure, less those too pale for words and
-thin lines on white."""
+thin lines on white.
+"""
 
 from __future__ import annotations
 
@@ -95,6 +96,7 @@ def save_figures(figures: Mapping[str, Figure], folder: Path, suffixes: Sequence
 def new_figure(
     rows: int, columns: int, height: float, *, width: float = COLUMN, **shared: Any
 ) -> tuple[Figure, np.ndarray]:
+    """Figure and its axes, of shape (rows, columns), sizes in inches; `shared` goes to `Figure.subplots`."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
@@ -104,11 +106,13 @@ def panels(number: int, heights: float | Sequence[float], more: float, **shared:
 
     Parameters
     ----------
+    number
+        Of panels.
     heights
         Of a row of panels, inches; of each row if there are several.
     more
         What is above and below the panels, inches.
-    shared
+    **shared
         What `Figure.subplots` takes.
     """
     rows, columns = -(-number // 2), min(number, 2)
@@ -127,6 +131,7 @@ def legend(figure: Figure, styles: Mapping[str, Mapping[str, Any]], **more: Any)
 
 
 def title_of_curves(curves: Curves) -> str:
+    """Title of a panel: task, readout and n_min."""
     return f"{curves.task} ({curves.readout}, n \u2265 {curves.shots[0]:.0f})"
 
 
@@ -166,11 +171,13 @@ def label_right(
 
 
 def few_ticks(ax: Axes) -> None:
+    """Ticks in at most four steps a side, whole numbers along x."""
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(4))
 
 
 def titled(figure: Figure, title: str, across: str = "", up: str = "") -> Figure:
+    """The same figure with a title, and labels below and beside all panels."""
     for set_words, words in ((figure.suptitle, title), (figure.supxlabel, across), (figure.supylabel, up)):
         if words:
             set_words(words, fontsize=8)
@@ -178,10 +185,12 @@ def titled(figure: Figure, title: str, across: str = "", up: str = "") -> Figure
 
 
 def hide_unused(axes: np.ndarray, number: int) -> None:
+    """Blank places after the first `number` axes; the panel above one keeps its tick labels."""
     for ax in axes.flat[number:]:
         ax.axis("off")
         axes[max(len(axes) - 2, 0), 1].tick_params(labelbottom=True)  # the lowest panel of its column
 
 
 def number_words(x: float, digits: int = 2) -> str:
+    """A number with so many decimals, a true minus sign, and no minus before 0."""
     return f"{round(x, digits) + 0.0:.{digits}f}".replace("-", MINUS)

@@ -37,6 +37,17 @@ class PaperTable:
         Those shown.
     shown
         The rows shown, where they are not all rows of `frame`.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from bayes_icl.writing.columns import number, text
+    >>> from bayes_icl.writing.tables import PaperTable
+    >>> frame = pd.DataFrame({"task": ["copy", "capital"], "delta": [0.178, 0.091]})
+    >>> columns = text("task", "task"), number("delta", "delta", ".2f")
+    >>> table = PaperTable("deltas", "Updates", "delta: nats per example", "verdict.json", frame, columns)
+    >>> print(table.to_markdown().splitlines()[2])
+    | copy | 0.18 |
     """
 
     name: str

@@ -536,7 +536,7 @@ def test_the_sensitivity_table_has_a_row_a_setting_the_headline_first() -> None:
     others = [
         verdict_json(n_min=0, verdict="undecided", seqs_needed=40),
         verdict_json(priors="halved"),
-        verdict_json(noise="student", verdict="rejected", named="power"),
+        verdict_json(noise="student", verdict="rejected", selected="power"),
     ]
     refused = refuse(STRAIGHT, "no variation").as_json()
     table = sensitivity_table({"one": {**verdict_json(), "others": others}, "two": {**refused, "others": []}})

@@ -511,5 +511,5 @@ def test_what_a_round_tells_does_not_hang_on_the_order_of_pairs(seed: int, a: fl
     order = np.random.default_rng(seed).permutation(8)
     again, other_form = ({name: x[order] for name, x in one.items()} for one in (found, form))
     one, other = describe(found, found, form, 0), describe(again, again, other_form, 0)
-    for name in ("transfer_layer", "answer_layer", "rule_layer", "shift", "rule_low", "a_own_low", "gain_high"):
+    for name in ("transfer_layer", "answer_layer", "rule_layer", "shift", "rule_gain_low", "a_own_low", "gain_high"):
         assert one[name] == pytest.approx(other[name], nan_ok=True)

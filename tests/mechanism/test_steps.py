@@ -1,4 +1,4 @@
-"""Three steps (Skunnavakkam 2024): which way attention goes, what happens without it or without MLPs, and the verdict."""
+"""Three steps (Skunnavakkam 2024): which way attention goes, what is lost without it or MLPs, and the verdict."""
 
 from __future__ import annotations
 

@@ -306,7 +306,8 @@ LAYERS = ("transfer_layer", "answer_layer", "transfer_layer_kept", "rule_layer")
 COLUMNS = {
     "transfer": "task round kind set point own own_low own_high other other_low other_high own_first other_first",
     "rounds": "task round kind set n_heads heads layers_text shift shift_low shift_high peak peak_low peak_high "
-    "peak_layer peak_first a_own a_own_low a_own_high b_own b_own_low b_own_high gain rule_gain rule_gain_low rule_gain_high n_pairs "
+    "peak_layer peak_first a_own a_own_low a_own_high b_own b_own_low b_own_high gain rule_gain rule_gain_low "
+    "rule_gain_high n_pairs "
     + " ".join(f"{name}{end}" for name in LAYERS for end in ("", "_low", "_high", "_reached")),
     "redundancy": "task order n_heads share log_odds log_odds_low log_odds_high",
     "halves": "task order share share_low share_high n_heads_all left_without_heads",

@@ -14,10 +14,25 @@ from bayes_icl.calibrate.sentences import calibration_differs, calibration_sente
 from bayes_icl.core.files import read_table
 from bayes_icl.curves import null_controls
 from bayes_icl.fit.sentences import beside_verdict, left_aside, verdict_sentence
-from bayes_icl.report.claims import answer, claims
+from bayes_icl.report.claims import Claim, answer, claims
 from bayes_icl.writing.numbers import Quotes, plain
+from bayes_icl.writing.stage import StageOutputs
 
 ROOT = Path(__file__).parents[2]
+
+
+def claimed(
+    heads: Any, standing: Any, ablation: Any, patch: Any, tables: Any, settings: dict, q: Quotes
+) -> list[Claim]:
+    """The claims where `attribute` and `patch` have left this, or nothing."""
+    found = StageOutputs(Path("t.nc"), xr.Dataset(), records={"patch": {"settings": settings}})
+    if heads is not None:
+        found.facts["attribute"], found.tables["attribute"] = heads, {"heads": standing, "ablation": ablation}
+    if patch is not None:
+        found.facts["patch"], found.tables["patch"] = patch, tables
+    return claims(found, q)
+
+
 CHECKS = pd.DataFrame(columns=["task", "check", "estimate", "p"])
 
 
@@ -219,22 +234,22 @@ def heads_of(clear: bool = True) -> tuple[dict, pd.DataFrame, pd.DataFrame]:
 
 
 def test_who_writes_the_update() -> None:
-    first = claims(*heads_of(), None, None, {}, Quotes())[0]
+    first = claimed(*heads_of(), None, None, {}, Quotes())[0]
     (text,) = map(plain, first.sentences)
     assert text == (
         "`copy` (0.200 [0.100, 0.300] nats per example, token 0 of the answer): what heads write of it is 0.150 "
-        "[0.100, 0.200] (75%), from examples that they attend to 0.120 [0.100, 0.140]. 2 of 4 heads stand out (surely "
-        "more than 5 % of delta, for or against it): 1 linear, 1 averaging; 1 for the update and 1 against it; 1 of "
+        "[0.100, 0.200] (75%), from examples that they attend to 0.120 [0.100, 0.140]. 2 of 4 heads stand out (more "
+        "than 5 % of delta, for or against it): 1 linear, 1 averaging; 1 for the update and 1 against it; 1 of "
         "them have most of their attention on examples. Of those that write most (2), mean-ablated over episodes and "
         "shots: 0.100 [0.000, 0.200] is lost (40%); 1 of 2 placebo sets lose as much; they lose 0.070 on average; "
         "mean-ablated over episodes, shot by shot: 0.050 [0.000, 0.200] is lost (20%); 1 of 2 placebo sets lose as "
         "much; they lose 0.035 on average."
     )
-    (text,) = map(plain, claims(*heads_of(clear=False), None, None, {}, Quotes())[0].sentences)
+    (text,) = map(plain, claimed(*heads_of(clear=False), None, None, {}, Quotes())[0].sentences)
     assert "zero in it" in text and "stand out" not in text
-    without = claims(*heads_of()[:2], heads_of()[2].head(0), None, None, {}, Quotes())[0]
+    without = claimed(*heads_of()[:2], heads_of()[2].head(0), None, None, {}, Quotes())[0]
     assert "placebo" not in plain(without.sentences[0])
-    nothing = claims(None, None, None, None, None, {}, Quotes())
+    nothing = claimed(None, None, None, None, None, {}, Quotes())
     assert [claim.stage for claim in nothing] == ["attribute", "patch", "patch"]
     assert not any(claim.sentences for claim in nothing)
 
@@ -253,7 +268,7 @@ def test_who_writes_the_update() -> None:
 def test_it_is_said_what_is_taken_apart(more: dict, words: str) -> None:
     facts, table, ablation = heads_of()
     facts["copy"] |= more
-    (text,) = map(plain, claims(facts, table, ablation, None, None, {}, Quotes())[0].sentences)
+    (text,) = map(plain, claimed(facts, table, ablation, None, None, {}, Quotes())[0].sentences)
     assert words in text
 
 
@@ -268,7 +283,7 @@ def patched() -> tuple[dict, dict[str, pd.DataFrame]]:
 def test_where_the_task_forms_and_who_takes_over(patched: tuple[dict, dict[str, pd.DataFrame]]) -> None:
     facts, tables = patched
     q = Quotes()
-    _, layers, steps = claims(None, None, None, facts, tables, {}, q)
+    _, layers, steps = claimed(None, None, None, facts, tables, {}, q)
     said = dict(zip(facts, map(plain, layers.sentences)))
     first = tables["rounds"][(tables["rounds"]["round"] == 0) & (tables["rounds"].kind == "mean")].set_index("task")
     assert f"is recovered at layer {first.transfer_layer['copy']:.0f} [" in said["copy"]
@@ -283,12 +298,12 @@ def test_where_the_task_forms_and_who_takes_over(patched: tuple[dict, dict[str, 
     # Other data, other sentences: a later layer, no backup heads, no rule.
     later = tables["rounds"].assign(transfer_layer=tables["rounds"].transfer_layer + 2)
     none = {"rounds": later, "backups": tables["backups"].assign(backup=False)}
-    _, other, _ = claims(None, None, None, facts, none, {}, Quotes())
+    _, other, _ = claimed(None, None, None, facts, none, {}, Quotes())
     moved = dict(zip(facts, map(plain, other.sentences)))
     assert f"is recovered at layer {first.transfer_layer['copy'] + 2:.0f} [" in moved["copy"]
     assert "No head is shown to take over" in moved["past_tense"]
     untaught = {task: own | {"taught": task != "copy"} for task, own in facts.items()}
-    _, layers, _ = claims(None, None, None, untaught, tables, {}, Quotes())
+    _, layers, _ = claimed(None, None, None, untaught, tables, {}, Quotes())
     assert plain(layers.sentences[-1]) == "On `copy` the examples teach no rule that could be patched."
     # The steps, by their verdicts.
     for i, sentence in enumerate(map(plain, steps.sentences), 1):
@@ -297,7 +312,7 @@ def test_where_the_task_forms_and_who_takes_over(patched: tuple[dict, dict[str, 
             assert f"`{task}`" in sentence and own["steps"][str(i)] in sentence
     # What was not asked is said not to be.
     unasked = {task: {k: v for k, v in own.items() if k != "steps"} for task, own in facts.items()}
-    _, layers, steps = claims(None, None, None, unasked, tables, {"rounds": 0, "steps": False}, Quotes())
+    _, layers, steps = claimed(None, None, None, unasked, tables, {"rounds": 0, "steps": False}, Quotes())
     assert "not sought" in plain(layers.sentences[-1]) and "--no-steps" in plain(steps.sentences[0])
 
 
@@ -307,7 +322,7 @@ def test_the_stream_at_the_answers_leaves_and_does_not_arrive() -> None:
     facts = json.loads(files["claims_at_answers_copy.json"])
     tables = {n: pd.read_csv(io.StringIO(files[f"claims_at_answers_copy.{n}.csv"])) for n in ("rounds", "backups")}
     q = Quotes()
-    _, layers, _ = claims(None, None, None, facts, tables, {"rounds": 0}, q)
+    _, layers, _ = claimed(None, None, None, facts, tables, {"rounds": 0}, q)
     text = plain(layers.sentences[0])
     assert "at the answers of examples: it carries half of A's lead up to layer" in text and "is recovered" not in text
     assert q.numbers["copy.patch.transfer_until"]["value"] == tables["rounds"].transfer_until.iloc[0]

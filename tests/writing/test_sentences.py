@@ -120,7 +120,7 @@ def folder(tmp_path: Path) -> Folder:
 def test_the_headline_has_its_words_and_numbers(folder: Folder) -> None:
     line = folder.line("complement, n >= 1")
     assert "additive update: SUPPORTED" in line
-    assert "delta 0.512 [0.401, 0.623] nats/example" in line and "named: additive" in line
+    assert "delta 0.512 [0.401, 0.623] nats/example" in line and "selected: additive" in line
     assert folder.line("the first reason").strip() == "the first reason, p = 0.51"
     assert folder.text.startswith("rising ─")
     assert all(len(line) <= 110 for line in folder.text.splitlines())
@@ -128,10 +128,12 @@ def test_the_headline_has_its_words_and_numbers(folder: Folder) -> None:
 
 
 def test_a_change_in_the_verdict_changes_the_text(folder: Folder) -> None:
-    changed = verdict(verdict="rejected", named="power", delta={"mean": 0.7, "hdi_low": 0.6, "hdi_high": 0.8}, n_min=2)
+    changed = verdict(
+        verdict="rejected", selected="power", delta={"mean": 0.7, "hdi_low": 0.6, "hdi_high": 0.8}, n_min=2
+    )
     folder.verdicts = {"rising": {**changed, "others": []}}
     line = folder.line("complement, n >= 2")
-    assert "REJECTED" in line and "0.700 [0.600, 0.800]" in line and "named: power" in line
+    assert "REJECTED" in line and "0.700 [0.600, 0.800]" in line and "selected: power" in line
 
 
 def test_settings_are_named_by_what_differs(folder: Folder) -> None:
@@ -182,7 +184,7 @@ def test_a_long_note_stays_indented(folder: Folder) -> None:
 
 
 def test_what_was_refused_without_a_fit_needs_no_tables(tmp_path: Path) -> None:
-    refused = verdict(verdict="refused", reasons=["no variation"], named=None, delta=None)
+    refused = verdict(verdict="refused", reasons=["no variation"], selected=None, delta=None)
     (tmp_path / "comparison.csv").write_bytes(COMPARISON.to_csv(COMPARISON.frame([])))
     text = summarise_verdicts(dataset(), tmp_path, {"rising": {**refused, "others": []}})
     assert "REFUSED" in text and "no variation" in text

@@ -18,10 +18,12 @@ from rich.console import Console
 from bayes_icl.attribute import tables as attribute_tables
 from bayes_icl.attribute.outputs import HEADS
 from bayes_icl.calibrate import tables as calibrate_tables
+from bayes_icl.core.schemas import INTERVAL, POSTERIOR, REACHED, Table
+from bayes_icl.core.schemas import Column as Schemed
 from bayes_icl.fit import tables as fit_tables
 from bayes_icl.fit.outputs import COMPARISON
 from bayes_icl.patch import tables as patch_tables
-from bayes_icl.writing.columns import Column, interval, number, p_value, text
+from bayes_icl.writing.columns import Column, interval, number, p_value, shown, text
 from bayes_icl.writing.tables import PaperTable, table_files
 
 MINUS = "\u2212"
@@ -194,6 +196,26 @@ def test_a_terminal_and_markdown_show_the_cells_of_the_page() -> None:
     assert table.to_markdown() == ("| n | x |\n| --- | --- |\n| [bold]a\\|b[/] | 1.5 [1.0, 2.0] |\n| c | \u2013 |\n")
 
 
+def test_columns_are_shown_as_the_schema_has_them() -> None:
+    """Words, flags, counts, numbers, p-values, intervals and layers, each with its own heading or its name's."""
+    kinds = {"task": "text", "stands_out": "flag", "n": "count", "x": "number", "p_holm": "number"}
+    ends = {"slope": INTERVAL, "delta": POSTERIOR, "layer": REACHED}
+    known = [Schemed(name, "", kind) for name, kind in kinds.items()]
+    schema = Table("t", "", [*known, *(Schemed(name, "", ends=own) for name, own in ends.items())])
+    row = {"task": "a", "stands_out": True, "n": 3, "x": 0.5, "p_holm": 0.0123, **dict.fromkeys(schema.names[5:], 2.0)}
+    frame = pd.DataFrame([row | {"layer_reached": 1.0}])
+    words = "task; stands_out; how many, all = n; x .0%; p = p_holm p; slope .1f; delta; layer"
+    table = PaperTable("x", "t", "c", "s", frame, (*shown(schema, words),))
+    assert [column.heading for column in table.columns] == [
+        *("task", "stands out", "how many, all", "x", "p", "slope", "delta", "layer")
+    ]
+    (cells,) = table.cells()
+    assert cells == ["a", "yes", "3", "50%", "0.012", "2.0 [2.0, 2.0]", "2.000 [2.000, 2.000]", "2 [2, 2]"]
+    assert [column.number for column in table.columns] == [False, False, *[True] * 6]
+    with pytest.raises(KeyError, match="nothing"):
+        shown(schema, "task; nothing")
+
+
 def test_infinite_numbers_are_signs() -> None:
     table = one_column(["a"], Column("k", lambda row: f"{math.inf} [{-math.inf}, {-1e300:.2g}]"))
     assert r"$\infty$ [$-\infty$, $-1\times10^{300}$]" in table.to_latex()
@@ -280,7 +302,7 @@ def test_files_hold_all_of_the_frame_exactly(tmp_path: Path) -> None:
 
 
 def test_verdicts_join_the_three_files() -> None:
-    verdicts = {"past_tense": verdict(), "a & b": verdict(verdict="refused", delta=None, named=None, survivors=[])}
+    verdicts = {"past_tense": verdict(), "a & b": verdict(verdict="refused", delta=None, selected=None, survivors=[])}
     table = fit_tables.verdict_table(verdicts, comparison(), CHECKS)
     assert table.cells() == [
         [
@@ -294,7 +316,7 @@ def test_verdicts_join_the_three_files() -> None:
 
 
 def test_verdicts_stand_without_any_fit() -> None:
-    table = fit_tables.verdict_table({"t": verdict(delta=None, named=None)}, pd.DataFrame(), pd.DataFrame())
+    table = fit_tables.verdict_table({"t": verdict(delta=None, selected=None)}, pd.DataFrame(), pd.DataFrame())
     assert [cell for cell in table.cells()[0] if cell not in ("", "\u2013")] == ["t", "rejected", "nll_power, pooling"]
     assert fit_tables.comparison_tables({"t": verdict()}, pd.DataFrame(columns=COMPARISON.names)) == []
 
