@@ -239,7 +239,7 @@ def ablate_mlps(
     layers: Sequence[int] | None = None,
     places: Sequence[str] = PLACES_OF_MLPS,
     together: bool = False,
-) -> dict[tuple[str, str], Float[np.ndarray, " layer"]]:
+) -> dict[tuple[str, str], Float[np.ndarray, " run"]]:
     """What ablating MLPs of A costs, by place and readout, nats; a layer at a time, or some `together`.
 
     Parameters

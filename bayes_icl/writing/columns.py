@@ -76,7 +76,7 @@ def shown(table: Table, words: str) -> list[Column]:
     Parameters
     ----------
     table
-        The schema.
+        The table's schema.
     words
         ``"place; takes = share .0%; p_holm p"``: by column its heading, if that is not its name, its name, and the form
         of its numbers, if that is not ``.3f``; a p-value's is ``p``.
