@@ -530,15 +530,14 @@ def test_minutes_are_those_of_a_run_from_nothing(
 def test_minutes_outlive_a_kill(faked: Path, scripts: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     (faked / "sleep.txt").write_text("60")
     (faked / "one.out").write_text("made")  # the first is there already, and is not measured, nor is the third
-    process = start(faked)
     part, record = faked / "minutes.json.part", {}
-    for _ in range(600):
-        time.sleep(0.05)
-        record = json.loads(part.read_text()) if part.exists() else {}
-        if record and record["two"]["seconds"] > 1:
-            break
-    process.kill()
-    process.wait()
+    with start(faked) as process:
+        for _ in range(600):
+            time.sleep(0.05)
+            record = json.loads(part.read_text()) if part.exists() else {}
+            if record and record["two"]["seconds"] > 1:
+                break
+        process.kill()
     before = json.loads(part.read_text())["two"]["seconds"]
     assert before > 1 and set(record) == {"two"} and not (faked / "minutes.json").exists()
     (faked / "sleep.txt").write_text("0.5")
