@@ -33,6 +33,18 @@ class Attribution:
         ablation, or where there is no update to remove.
     facts
         By task: delta of the token attributed and of the whole answer (as `fit` gives it), and what adds up to it.
+
+    Examples
+    --------
+    >>> from bayes_icl.attribute import attribute_curves
+    >>> from bayes_icl.collect import collect_curves
+    >>> from bayes_icl.models import load_model
+    >>> from bayes_icl.tasks import load_tasks
+    >>> model = load_model("tiny", "cpu")  # random weights
+    >>> curves = collect_curves(model, load_tasks(["capital"]), n_shots=4, n_seqs=4)
+    >>> attribution = attribute_curves(model, curves, placebos=0)
+    >>> attribution.heads.component[:3].tolist(), attribution.effects.attrs["completeness"] < 1e-5
+    (['L0H0', 'L0H1', 'L0H2'], True)
     """
 
     effects: xr.Dataset
@@ -84,19 +96,6 @@ def attribute_curves(
     ------
     StatedError
         The parts do not add up, the curves lack what is needed, or the model is of an unknown kind.
-
-    Examples
-    --------
-    >>> from bayes_icl.attribute import attribute_curves
-    >>> from bayes_icl.collect import collect_curves
-    >>> from bayes_icl.models import load_model
-
-    >>> from bayes_icl.tasks import load_tasks
-    >>> model = load_model("tiny", "cpu")  # random weights
-    >>> curves = collect_curves(model, load_tasks(["capital"]), n_shots=4, n_seqs=4)
-    >>> attribution = attribute_curves(model, curves, placebos=0)
-    >>> attribution.heads.component[:3].tolist(), attribution.effects.attrs["completeness"] < 1e-5
-    (['L0H0', 'L0H1', 'L0H2'], True)
     """
     tasks = list(tasks) or [str(name) for name in curves.task.values]
     n_all = model.anatomy.n_layers * model.anatomy.n_heads

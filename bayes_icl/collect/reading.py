@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,6 @@ def collect_curves(
     --------
     >>> from bayes_icl.collect import collect_curves
     >>> from bayes_icl.models import load_model
-
     >>> from bayes_icl.tasks import load_tasks
     >>> curves = collect_curves(load_model("tiny", "cpu"), load_tasks(["capital", "parity"]), n_shots=4, n_seqs=2)
     >>> dict(curves.log_odds.sizes)
@@ -77,17 +76,7 @@ def collect_curves(
     if n_shots < 1 or n_seqs < 1:
         raise StatedError(f"n_shots and n_seqs must be 1 or more, got {n_shots} and {n_seqs}")
     batch_size = batch_size or (1 if model.device.type == "cpu" else 16)
-    vocabulary = Vocabulary(model.token_texts)
-    batches: list[tuple[Task, int, list[tuple[Example, ...]], list[Prompt], list[EpisodeReading]]] = []
-    for task in tasks:
-        branch = bool({"foil", "format", "rule"} & set(wanted[task.name]))
-        for first in range(0, n_seqs, batch_size):
-            seqs = range(first, min(first + batch_size, n_seqs))
-            episodes = [task.episode(n_shots, seed, seq) for seq in seqs]
-            prompts = [encode_episode(task, episode, model.tokenizer, branch=branch) for episode in episodes]
-            readings = [EpisodeReading(task, p, wanted[task.name], vocabulary) for p in prompts]
-            _check_context(model, task, prompts)
-            batches.append((task, first, episodes, prompts, readings))
+    batches = [*_batches(model, tasks, wanted, range(n_seqs), n_shots, seed, batch_size)]
     names = [f"{task.name}/{first}" for task, first, *_ in batches]
     if parts is None or any(name not in parts for name in names):
         model.check_causal(batches[0][3][0].tokens)
@@ -108,6 +97,27 @@ def collect_curves(
                 records[task.name, seq] = Record(task, episode, prompt, wanted[task.name], value)
             bar.update(len(episodes))
     return _assemble(tasks, records, n_shots, n_seqs)
+
+
+def _batches(
+    model: Model,
+    tasks: Sequence[Task],
+    wanted: Mapping[str, Sequence[str]],
+    seqs: range,
+    n_shots: int,
+    seed: int,
+    size: int,
+) -> Iterator[tuple[Task, int, list[tuple[Example, ...]], list[Prompt], list[EpisodeReading]]]:
+    """Task, first sequence, episodes, their prompts and what is read there, of every pass."""
+    vocabulary = Vocabulary(model.token_texts)
+    for task in tasks:
+        branch = bool({"foil", "format", "rule"} & set(wanted[task.name]))
+        for batch in (seqs[i : i + size] for i in range(0, len(seqs), size)):
+            episodes = [task.episode(n_shots, seed, seq) for seq in batch]
+            prompts = [encode_episode(task, episode, model.tokenizer, branch=branch) for episode in episodes]
+            readings = [EpisodeReading(task, p, wanted[task.name], vocabulary) for p in prompts]
+            _check_context(model, task, prompts)
+            yield task, batch[0], episodes, prompts, readings
 
 
 def wanted_readouts(tasks: Sequence[Task], readouts: Sequence[str] = ()) -> dict[str, list[str]]:

@@ -30,7 +30,6 @@ class Case:
     --------
     >>> from pathlib import Path
     >>> from bayes_icl.curves import read_curves, select
-
     >>> from bayes_icl.fit import Case
     >>> curves = select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1)
     >>> case = Case(curves, noise="student")

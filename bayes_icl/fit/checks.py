@@ -52,7 +52,6 @@ def frequentist_checks(curves: Curves) -> pd.DataFrame:
     --------
     >>> from pathlib import Path
     >>> from bayes_icl.curves import read_curves, select
-
     >>> from bayes_icl.fit.checks import frequentist_checks
     >>> curves = select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1)
     >>> table = frequentist_checks(curves).set_index("check")

@@ -97,14 +97,11 @@ def fit_curves(
     --------
     >>> from pathlib import Path
     >>> from bayes_icl.curves import read_curves, select
-
     >>> from bayes_icl.fit import Case, fit_curves
     >>> curves = select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1)
     >>> fits = fit_curves([Case(curves, headline=True)], ["constant", "additive", "power"], engine="fast")
     >>> max(fits.scores[0], key=lambda score: score.elpd_logo.sum()).hypothesis
     'power'
-    >>> f"{fits.scores[0][1].intervals['delta']:.2f} nats per example"
-    '0.09 [0.07, 0.11] nats per example'
     """
     from bayes_icl.inference.nuts import SamplerSettings
 
@@ -334,7 +331,6 @@ def judge_cases(cases: Sequence[Case], scores: Sequence[Sequence[Score]]) -> dic
     --------
     >>> from pathlib import Path
     >>> from bayes_icl.curves import read_curves, select
-
     >>> from bayes_icl.fit import Case, fit_curves, judge_cases
     >>> cases = [Case(select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1))]
     >>> fits = fit_curves(cases, ["constant", "additive", "power"], engine="fast")

@@ -60,19 +60,6 @@ def sample_fast(
         A posterior of the same hypothesis on similar curves (all of these but one), to begin from.
     least_draws
         Of the last stage, where more precision is wanted than scores need.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from bayes_icl.curves import read_curves, select
-
-    >>> from bayes_icl.hypotheses import HYPOTHESES
-    >>> from bayes_icl.inference.importance import sample_fast
-    >>> from bayes_icl.inference.noise import summarise
-    >>> stats = summarise(select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1))
-    >>> posterior = sample_fast(HYPOTHESES["additive"], stats)
-    >>> f"{posterior.intervals(stats)['delta']:.2f} nats per example", posterior.faults
-    ('0.09 [0.07, 0.11] nats per example', [])
     """
     rng = np.random.default_rng([seed, 3])
     space = Space(hypothesis, stats)

@@ -114,7 +114,6 @@ def summarise(curves: Curves, *, until: float | None = None, scale: float | None
     --------
     >>> from pathlib import Path
     >>> from bayes_icl.curves import read_curves, select
-
     >>> from bayes_icl.inference.noise import summarise
     >>> curves = select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1)
     >>> stats = summarise(curves)

@@ -44,6 +44,18 @@ class Posterior:
         Number of them; 1 from the fast engine.
     state
         What the engine can start a similar fit from (fast), or the sampler's own statistics (NUTS).
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from bayes_icl.curves import read_curves, select
+    >>> from bayes_icl.hypotheses import HYPOTHESES
+    >>> from bayes_icl.inference.importance import sample_fast
+    >>> from bayes_icl.inference.noise import summarise
+    >>> stats = summarise(select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1))
+    >>> posterior = sample_fast(HYPOTHESES["additive"], stats)
+    >>> f"{posterior.intervals(stats)['delta']:.2f} nats per example", posterior.faults
+    ('0.09 [0.07, 0.11] nats per example', [])
     """
 
     hypothesis: Hypothesis

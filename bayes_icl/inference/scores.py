@@ -82,6 +82,18 @@ class Score:
     pulls
         Sequences without which delta moves by more than half its posterior sd, or whose k was above 0.7: index,
         delta without it (nats per example), k.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from bayes_icl.curves import read_curves, select
+    >>> from bayes_icl.hypotheses import HYPOTHESES
+    >>> from bayes_icl.inference.scores import score_curves
+    >>> curves = select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1)
+    >>> additive, _ = score_curves(HYPOTHESES["additive"], curves)
+    >>> power, _ = score_curves(HYPOTHESES["power"], curves)
+    >>> power.reliable, power.elpd_logo.sum().item() - additive.elpd_logo.sum().item() > 50  # nats
+    (True, True)
     """
 
     task: str
@@ -147,19 +159,6 @@ def score_curves(
         Leave the future out too, which takes a second fit.
     checks
         Take NRMSE and replicates too.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from bayes_icl.curves import read_curves, select
-
-    >>> from bayes_icl.hypotheses import HYPOTHESES
-    >>> from bayes_icl.inference.scores import score_curves
-    >>> curves = select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1)
-    >>> additive, _ = score_curves(HYPOTHESES["additive"], curves)
-    >>> power, _ = score_curves(HYPOTHESES["power"], curves)
-    >>> power.reliable, power.elpd_logo.sum().item() - additive.elpd_logo.sum().item() > 50  # nats
-    (True, True)
     """
     stats = summarise(curves)
     posterior = engine(hypothesis, stats)

@@ -55,7 +55,6 @@ def survivors(scores: Sequence[Score], values: str) -> tuple[list[str], dict[str
     --------
     >>> from pathlib import Path
     >>> from bayes_icl.curves import read_curves, select
-
     >>> from bayes_icl.hypotheses import HYPOTHESES
     >>> from bayes_icl.inference.scores import score_curves
     >>> from bayes_icl.inference.survival import survivors

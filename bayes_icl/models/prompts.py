@@ -89,6 +89,17 @@ class Prompt:
     digits
         Per shot of a task of numbers: which of the answer's tokens hold its digits, counted from its first;
         a terminator's digits are none of them.
+
+    Examples
+    --------
+    >>> from bayes_icl.models import load_model
+    >>> from bayes_icl.models.prompts import encode_episode
+    >>> from bayes_icl.tasks import load_tasks
+    >>> (task,) = load_tasks(["capital"])
+    >>> episode, tokenizer = task.episode(2, seed=0, seq=0), load_model("tiny", "cpu").tokenizer
+    >>> prompt = encode_episode(task, episode, tokenizer)
+    >>> tokenizer.decode(prompt.answer(1)).strip() == episode[1].answer
+    True
     """
 
     tokens: Int[np.ndarray, " pos"]
@@ -168,17 +179,6 @@ def encode_episode(
     StatedError
         An answer (or foil) that does not begin and end on a token boundary, or text that the tokenizer reads as a
         control token or does not know; the error names the example.
-
-    Examples
-    --------
-    >>> from bayes_icl.models import load_model
-    >>> from bayes_icl.models.prompts import encode_episode
-    >>> from bayes_icl.tasks import load_tasks
-    >>> (task,) = load_tasks(["capital"])
-    >>> episode, tokenizer = task.episode(2, seed=0, seq=0), load_model("tiny", "cpu").tokenizer
-    >>> prompt = encode_episode(task, episode, tokenizer)
-    >>> tokenizer.decode(prompt.answer(1)).strip() == episode[1].answer
-    True
     """
     text, spans, asked, digits = "", [], [], []
     in_front, _, _ = task.template.partition("{query}")

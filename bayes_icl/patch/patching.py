@@ -80,7 +80,6 @@ def patch_curves(
     --------
     >>> from bayes_icl.collect import collect_curves
     >>> from bayes_icl.models import load_model
-
     >>> from bayes_icl.patch import PatchSettings, patch_curves
     >>> from bayes_icl.tasks import load_tasks
     >>> model = load_model("tiny", "cpu")  # random weights, so that examples teach it no rule
