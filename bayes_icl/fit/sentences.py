@@ -39,7 +39,7 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
         if (out / "pooled.json").exists():
             lines += pooled_sentences(json.loads((out / "pooled.json").read_text()))
         blocks += [Heading("engines and pooling", ""), Text(lines)]
-    return to_terminal(blocks, width=110)
+    return to_terminal(blocks, width=116)
 
 
 def verdict_line(verdict: dict, headline: dict) -> str:
