@@ -281,7 +281,7 @@ class Found:
                 "",
                 figure(f"sources_{task}", f"effects of heads on {task} by source example"),
             ]
-        lines += ["## Taking the heads away", ""]
+        lines += ["## Ablating the heads", ""]
         for way in ABLATED_WORDS:
             lines += [
                 self.ablation_paragraph(way),

@@ -19,7 +19,7 @@ from bayes_icl.writing.numbers import Quotes, layer_of, listed, plain
 OPENING = """# Claim 3: three steps
 
 *Written by `analyses/claim3.py` (`make claim3`) from its output; SmolLM2-135M-Instruct, {n_pairs} pairs of sequences,
-{n_examples} examples. Brackets hold {level} t-intervals over pairs. Losses are shares of the rule gain to the
+{n_examples} examples. Brackets hold {level} t-intervals over pairs. Losses are shares of the rule gain in
 log-odds: A less the same run with its answers permuted among the examples. More than 100 % means that the form of
 answers goes as well.*
 

@@ -221,7 +221,7 @@ def ablation_figure(ablation: pd.DataFrame, facts: Facts, way: str, *, most: int
     Parameters
     ----------
     ablation
-        ablation.csv, of one way to take heads away.
+        ablation.csv, of one kind of mean.
     facts
         The JSON of `attribute`, by task.
     way
@@ -326,7 +326,7 @@ def repair_figure(repair: pd.DataFrame, facts: Facts, way: str) -> Figure:
     """From the loss that direct effects predict for the top set to the loss there is, a panel a task.
 
     Each bar starts where the one above ends: what the set's heads still write and what others repair goes off the
-    predicted loss, or on it, where they lose as well. `repair` is repair.csv, of one way to take heads away.
+    predicted loss, or on it, where they lose as well. `repair` is repair.csv, of one kind of mean.
     """
     figure, axes = style.panels(len(repair), 1.4, 0.5, sharey=True)
     for ax, row in zip(axes.flat, repair.to_dict("records")):

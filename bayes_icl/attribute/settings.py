@@ -10,7 +10,7 @@ from typing import Literal
 @dataclass(frozen=True)
 class AttributeSettings:
     """Say how much of the log-odds, and of their growth with examples, each attention head writes, from which
-    examples, and whether taking those heads away takes the update away.
+    examples, and whether ablating those heads takes the update away.
     """
 
     curves: Path | None = None
@@ -33,7 +33,7 @@ class AttributeSettings:
     placebos: int = 20
     """Random sets of heads of the same number and norm, ablated for comparison."""
     ablate: bool = True
-    """Take heads away and collect again: most of the time."""
+    """Ablate heads and collect again: most of the time."""
     by_source: bool = True
     """Split heads over the examples they attend to: most of the file."""
     batch_size: int = 0

@@ -158,7 +158,7 @@ def name_backups(
     before, after
         What ablating a head costs with the others, and without them; NaN for those.
     rule
-        The rule gain to the log-odds, nats.
+        The rule gain in log-odds, nats.
     most
         How many heads are named, the largest growth first.
     """

@@ -46,7 +46,7 @@ class Baseline:
 
     @property
     def rule(self) -> Float[np.ndarray, " pair"]:
-        """The rule gain to A's log-odds, nats."""
+        """The rule gain in A's log-odds, nats."""
         return self.clean["a"] - self.no_rule["a"]
 
     @property
