@@ -40,7 +40,7 @@ also changes the norm of the residual stream. Rounds ablate at every token of A 
 """
 
 
-class Found:
+class Findings:
     """What `patch` wrote, and sentences about it."""
 
     def __init__(self) -> None:
@@ -246,7 +246,7 @@ class Found:
             f"{ranged(row, 'direct_rise')}, its attention on examples by {ranged(row, 'attention_rise')}"
             for row in backups.itertuples()
         ]
-        return f"{text} Found: {'; '.join(rows)}."
+        return f"{text} Findings: {'; '.join(rows)}."
 
     def halves_paragraph(self) -> str:
         """Of the redundancy curves."""
@@ -306,5 +306,5 @@ def sentence(parts: list[str], *, upper: bool = True) -> str:
 if __name__ == "__main__":
     patch_all()
     target = ROOT / "docs/claim1.md"
-    target.write_text(Found().page(), encoding="utf-8")
+    target.write_text(Findings().page(), encoding="utf-8")
     print(target)

@@ -68,7 +68,7 @@ def run() -> None:
     attribute.main(attribute.AttributeSettings(curves=CURVES, out=EFFECTS, figures=FIGURES / "heads"))
 
 
-class Found:
+class Findings:
     """What the stages wrote, and sentences about it."""
 
     def __init__(self) -> None:
@@ -295,5 +295,5 @@ class Found:
 if __name__ == "__main__":
     run()
     target = ROOT / "docs/claim2.md"
-    target.write_text(Found().page(), encoding="utf-8")
+    target.write_text(Findings().page(), encoding="utf-8")
     print(target)

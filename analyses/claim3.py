@@ -36,7 +36,7 @@ every random set; *rejected* if the way takes less than that (95 % interval); an
 """
 
 
-class Found:
+class Findings:
     """What `patch` wrote, and sentences about it."""
 
     def __init__(self) -> None:
@@ -137,5 +137,5 @@ class Found:
 if __name__ == "__main__":
     patch_all()
     target = ROOT / "docs/claim3.md"
-    target.write_text(Found().page(), encoding="utf-8")
+    target.write_text(Findings().page(), encoding="utf-8")
     print(target)

@@ -615,7 +615,7 @@ def claims_of(tmp_path: Path, scripts: Callable, monkeypatch: pytest.MonkeyPatch
         for task in shared.TASKS:  # that a second run is there is seen by its netCDF file
             if f"claims_by_task_{task}.json" in KEPT:
                 (tmp_path / f"claims_by_task_{task}.nc").touch()
-        return script.Found().page()
+        return script.Findings().page()
 
     return page
 
