@@ -246,7 +246,7 @@ class Findings:
             f"{ranged(row, 'direct_rise')}, its attention on examples by {ranged(row, 'attention_rise')}"
             for row in backups.itertuples()
         ]
-        return f"{text} Findings: {'; '.join(rows)}."
+        return f"{text} Found: {'; '.join(rows)}."
 
     def halves_paragraph(self) -> str:
         """Of the redundancy curves."""

@@ -126,7 +126,7 @@ def test_tables_of_the_intervention(finished: Path) -> None:
         heads = found["heads"][(found["heads"].task == task) & (found["heads"].kind == "head")].set_index("component")
         assert set(heads.index[heads.top]) == set(own[task]["top"])
         for way, column in (("mean", "lost"), ("mean_over_shots", "lost_over_shots")):
-            rows = found["ablation"][(found["ablation"].task == task) & (found["ablation"].way == way)].set_index("set")
+            rows = found["ablation"][(found["ablation"].task == task) & (found["ablation"].value == way)].set_index("set")
             assert rows.loc["top", "heads"].split() == own[task]["top"] == list(dict.fromkeys(own[task]["top"]))
             for name, row in rows.iterrows():
                 assert row.n_seqs == 5  # chosen on one half, measured on the other
@@ -137,7 +137,7 @@ def test_tables_of_the_intervention(finished: Path) -> None:
                     assert row.n_heads == len(own[task]["top"])
                 elif name != "top":
                     assert heads[column][name] == pytest.approx(row.lost)
-            (repair,) = found["repair"][(found["repair"].task == task) & (found["repair"].way == way)].itertuples()
+            (repair,) = found["repair"][(found["repair"].task == task) & (found["repair"].value == way)].itertuples()
             assert repair.lost == pytest.approx(rows.loc["top", "lost"], abs=1e-5)
             assert repair.predicted == pytest.approx(rows.loc["top", "predicted"], abs=1e-5)
             assert repair.predicted == pytest.approx(

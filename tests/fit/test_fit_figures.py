@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 import re
+import warnings
 from typing import Any
 
 import arviz as az
@@ -115,7 +116,9 @@ def test_no_text_is_cut_off(figures: dict[str, Figure], name: str) -> None:
     assert not cut_off(figure)
     # The control: the same figure with a label that cannot fit.
     figure.axes[0].set_title("far too long for a column " * 6, loc="left")
-    assert cut_off(figure)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no layout has room for it
+        assert cut_off(figure)
 
 
 @pytest.mark.parametrize("verdict", ["supported", "rejected", "no_update", "undecided", "refused"])

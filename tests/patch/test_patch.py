@@ -304,7 +304,7 @@ LITTLE: dict[str, Any] = dict(n_examples=4, ablate=("L0H1", "L1H4"), rounds=1, p
 TAUGHT: tuple[str, ...] = ()  # tasks whose rule the random model happens to follow
 LAYERS = ("transfer_layer", "answer_layer", "transfer_layer_kept", "rule_layer")
 COLUMNS = {
-    "transfer": "task round kind set point own own_low own_high other other_low other_high own_first other_first",
+    "transfer": "task round kind set layer own own_low own_high other other_low other_high own_first other_first",
     "rounds": "task round kind set n_heads heads layers_text shift shift_low shift_high peak peak_low peak_high "
     "peak_layer peak_first a_own a_own_low a_own_high b_own b_own_low b_own_high gain rule_gain rule_gain_low "
     "rule_gain_high n_pairs "
