@@ -631,6 +631,7 @@ def read_it_all(path: Path) -> xr.Dataset:
     return dataset
 
 
+@pytest.mark.filterwarnings("ignore:You are writing invalid netcdf:UserWarning")  # which is what it is to do
 @tried(80)
 @given(
     first=st.sampled_from(sorted(OTHER)),
@@ -680,6 +681,7 @@ def test_records_of_another_kind(folder: Path, attribute: Any) -> None:
     test_files_that_are_curves_are_read_rightly.hypothesis.inner_test(folder, "nothing", "provenance", attribute)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # h5netcdf's, of files it cannot open
 @tried(60)
 @given(damage=unreadable)
 def test_damaged_files_of_curves(folder: Path, whole: bytes, damage: tuple[str, Any]) -> None:
