@@ -126,7 +126,8 @@ def test_tables_of_the_intervention(finished: Path) -> None:
         heads = found["heads"][(found["heads"].task == task) & (found["heads"].kind == "head")].set_index("component")
         assert set(heads.index[heads.top]) == set(own[task]["top"])
         for way, column in (("mean", "lost"), ("mean_over_shots", "lost_over_shots")):
-            rows = found["ablation"][(found["ablation"].task == task) & (found["ablation"].value == way)].set_index("set")
+            ablation = found["ablation"]
+            rows = ablation[(ablation.task == task) & (ablation.value == way)].set_index("set")
             assert rows.loc["top", "heads"].split() == own[task]["top"] == list(dict.fromkeys(own[task]["top"]))
             for name, row in rows.iterrows():
                 assert row.n_seqs == 5  # chosen on one half, measured on the other

@@ -34,7 +34,8 @@ def test_what_a_fit_imports_does_without_a_home(tmp_path: Path, spared: bool) ->
 
 def test_a_home_that_can_be_written_is_left_alone(tmp_path: Path) -> None:
     code = (
-        "from bayes_icl.core.home import spare_home; import os; b = dict(os.environ); spare_home(); print(b == os.environ)"
+        "from bayes_icl.core.home import spare_home; import os; b = dict(os.environ); "
+        "spare_home(); print(b == os.environ)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, text=True
