@@ -211,7 +211,7 @@ def test_an_ablated_head_says_nothing_of_its_episode(
     assert (ablated[0][1][:, 0] - clean[0][1][:, 0]).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("value", TASK_MEANS)
+@pytest.mark.parametrize("way", TASK_MEANS)
 @pytest.mark.parametrize("readout", ["complement", "foil"])
 @pytest.mark.parametrize("name", KINDS)
 def test_a_loss_is_taken_apart(
