@@ -123,7 +123,7 @@ def test_the_headline_has_its_words_and_numbers(folder: Folder) -> None:
     assert "delta 0.512 [0.401, 0.623] nats/example" in line and "selected: additive" in line
     assert folder.line("the first reason").strip() == "the first reason, p = 0.51"
     assert folder.text.startswith("rising ─")
-    assert all(len(line) <= 110 for line in folder.text.splitlines())
+    assert all(len(line) <= 116 for line in folder.text.splitlines())
     assert not any(line != line.rstrip() for line in folder.text.splitlines())
 
 
