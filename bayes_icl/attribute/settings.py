@@ -10,7 +10,7 @@ from typing import Literal
 @dataclass(frozen=True)
 class AttributeSettings:
     """Say how much of the log-odds, and of their growth with examples, each attention head writes, from which
-    examples, and whether ablating those heads takes the update away.
+    examples, and whether ablating those heads removes the update.
     """
 
     curves: Path | None = None

@@ -18,6 +18,10 @@ from typing import Any
 
 import xarray as xr
 
+from bayes_icl.core.intervals import LEVEL
+
+USUAL = 0.95  # the level that keys do not mention
+
 PACKAGES = (
     *("bayes_icl", "numpy", "xarray", "torch", "transformers", "transformer_lens"),
     *("pymc", "pytensor", "nutpie", "arviz", "statsmodels"),
@@ -33,8 +37,9 @@ def code_hash() -> str:
 
 
 def key_of(decisive: Mapping[str, Any]) -> str:
-    """The key of what decides a run's numbers: files with the same key hold the same."""
-    return hashlib.sha256(to_attribute(decisive).encode()).hexdigest()
+    """Key of what decides a run's numbers: files with the same key hold the same."""
+    level = {} if LEVEL == USUAL else {"level": LEVEL}  # intervals of another level are other numbers
+    return hashlib.sha256(to_attribute({**decisive, **level}).encode()).hexdigest()
 
 
 def resume_key(key: str, settings: object, model: Mapping[str, str]) -> str:

@@ -19,10 +19,12 @@ from jaxtyping import Float
 from scipy.stats import t as student
 from scipy.stats import wilcoxon
 
-from bayes_icl.core.intervals import TAILS
+from bayes_icl.core.intervals import LEVEL, TAILS
 from bayes_icl.curves import Curves
 
 CHECK_COLUMNS = ["check", "quantity", "estimate", "se", "low", "high", "p", "note"]
+
+ALPHA = round(1 - LEVEL, 12)  # of statsmodels' intervals
 
 _ROUNDING = 1e-10  # sequences that differ by less than this part of the largest log-odds do not differ
 
@@ -134,7 +136,7 @@ def _updates_on_n(curves: Curves) -> dict[str, Any]:
         cov_kwds={"groups": np.repeat(np.arange(n_seqs), len(n)), "use_correction": True, "df_correction": True},
         use_t=True,
     )
-    low, high = fit.conf_int()[1]
+    low, high = fit.conf_int(ALPHA)[1]
     return _row(*name, fit.params[1], fit.bse[1], low, high, fit.pvalues[1])
 
 
@@ -181,7 +183,7 @@ def _mean_row(check: str, quantity: str, each: Float[np.ndarray, " seq"], larges
     if reason := _no_spread(each, largest):
         return _row(check, quantity, note=reason)
     described = DescrStatsW(each)
-    low, high = described.tconfint_mean()
+    low, high = described.tconfint_mean(ALPHA)
     return _row(check, quantity, described.mean, described.std_mean, low, high, described.ttest_mean(0)[1])
 
 

@@ -58,7 +58,7 @@ def verdict_table(verdicts: Mapping[str, dict], comparison: pd.DataFrame, checks
         f"The additive update under the readout {words}: delta in nats per "
         f"example, mean and {LEVEL_WORDS} highest-density interval; how far additive is from the best hypothesis when "
         "a sequence is left out, nats (SE); the quadratic contrast over sequences, nats, with its p; all hypotheses "
-        "that survive, the simplest of which is named.",
+        "that survive, the simplest of which is selected.",
         "verdict.json",
         pd.DataFrame(rows),
         (

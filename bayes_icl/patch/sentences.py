@@ -56,8 +56,8 @@ def patch_sentences(
         f"{token_words(facts, q)}, against all others, "
         f"{q.count('n_pairs', facts['n_pairs'])} pairs: A, with {q.count('n_examples', facts['n_examples'])} examples, "
         f"{q.columns(first, 'a_own')} nats; with their answers permuted "
-        f"{q.three('no_rule', facts['no_rule'].values())}; {bare}, {q.columns(first, 'b_own')}; the rule "
-        f"adds {q.three('rule_gain', facts['rule_gain'].values())}"
+        f"{q.three('no_rule', facts['no_rule'].values())}; {bare}, {q.columns(first, 'b_own')}; rule "
+        f"gain {q.three('rule_gain', facts['rule_gain'].values())}"
     ]
     if not facts["taught"]:
         return [*lines, "the examples teach no rule here: there is nothing to carry, and nothing to explain"]

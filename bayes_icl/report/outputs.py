@@ -60,7 +60,7 @@ def _gather(found: StageOutputs, stage: Stage, named: Path | None) -> None:
     elif problem := problem_of(*((place.parent, place.name) if file else (place, stage.name))):
         why = f"{place} is not as {stage.name} wrote it: {problem}"
     elif not _take(found, stage, place, record):
-        why = f"{place} is not whole, or was not written by {stage.name}"
+        why = f"{place} is not whole, or was not written by this version of {stage.name}"
     if named:
         command += f" --out {shlex.quote(str(named))}"
     if why and why != "not run":
