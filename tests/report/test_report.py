@@ -346,9 +346,13 @@ def test_a_stage_that_was_killed_is_not_taken_for_whole(copied: Path, undrawn: N
 
 
 def test_what_another_command_wrote_is_not_taken(copied: Path, undrawn: None) -> None:
-    with pytest.raises(StatedError, match=r"--patch data/effects/t\.nc: is not whole, or was not written by this version of patch"):
+    with pytest.raises(
+        StatedError, match=r"--patch data/effects/t\.nc: is not whole, or was not written by this version of patch"
+    ):
         report.main(report.ReportSettings(patch=Path("data/effects/t.nc")))
-    with pytest.raises(StatedError, match=r"--fits data/fits/t/copy__additive\.nc: .*was not written by this version of fit"):
+    with pytest.raises(
+        StatedError, match=r"--fits data/fits/t/copy__additive\.nc: .*was not written by this version of fit"
+    ):
         report.main(report.ReportSettings(fits=Path("data/fits/t/copy__additive.nc")))
     Path("data/fits/t/checks.csv").unlink()
     report.main(report.ReportSettings())
