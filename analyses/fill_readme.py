@@ -1,7 +1,4 @@
-"""Put what `fit`, `attribute` and `patch` printed into the README.
-
-``make figures`` draws and prints what is quoted of the demo's curves; ``make claim1 claim2`` the rest.
-"""
+"""Put what `fit` printed into the README; ``make figures`` draws and prints what is quoted of the demo's curves."""
 
 import re
 from pathlib import Path
@@ -9,11 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-SUMMARIES = {
-    "summary": "figures/demo/summary.txt",
-    "heads": "figures/claim2/heads/summary.txt",
-    "patch": "figures/patch/summary.txt",
-}
+SUMMARIES = {"summary": "figures/demo/summary.txt"}
 
 
 def filled(readme: str, summaries: dict[str, str]) -> str:
@@ -22,7 +15,7 @@ def filled(readme: str, summaries: dict[str, str]) -> str:
         kind: {part.split(maxsplit=1)[0]: part for part in re.split(r"^(?=\S+ ──)", text, flags=re.MULTILINE) if part}
         for kind, text in summaries.items()
     }
-    marker = re.compile(r"<!-- (summary|heads|patch): ([a-z_ ]+) -->\n.*?<!-- end -->", flags=re.DOTALL)
+    marker = re.compile(r"<!-- (summary): ([a-z_ ]+) -->\n.*?<!-- end -->", flags=re.DOTALL)
 
     def fill(match: re.Match[str]) -> str:
         text = "".join(of_task[match[1]][name] for name in match[2].split())
