@@ -12,7 +12,9 @@ from bayes_icl.models import Model, load_model
 # Whole runs of commands, pages, junk and kills: what `make quick` leaves out, by folder or file.
 SLOW = (
     "attribute", "calibrate", "mechanism", "patch", "report",
-    "collect/test_collect.py", "fit/test_fit.py", "fit/test_fit_figures.py", "inference/test_importance.py",
+    "collect/test_collect.py", "core/test_parallel.py", "fit/test_fit.py", "fit/test_fit_figures.py",
+    "fit/test_pooling.py", "inference/test_importance.py", "inference/test_scores.py", "lens/test_sweeps.py",
+    "test_docs.py", "test_wings.py",
     "models/test_models.py", "writing/test_interactive.py",
     "test_analyses.py", "test_docs_site.py", "test_examples.py", "test_families.py", "test_junk.py", "test_kills.py",
 )  # fmt: skip
