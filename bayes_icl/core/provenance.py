@@ -18,6 +18,7 @@ from typing import Any
 
 import xarray as xr
 
+from bayes_icl.core.files import sha256
 from bayes_icl.core.intervals import LEVEL
 
 USUAL = 0.95  # the level that keys do not mention
@@ -92,7 +93,7 @@ def _digests(paths: Sequence[Path]) -> dict[str, str]:
     """SHA-256 by name, or by path where several have one name."""
     times = Counter(path.name for path in paths)
     names = {path: path.name if times[path.name] == 1 else path.as_posix() for path in paths}
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for path, name in names.items()}
+    return {name: sha256(path) for path, name in names.items()}
 
 
 def command_of(name: str, settings: Mapping[str, Any], defaults: object) -> str:
