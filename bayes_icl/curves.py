@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from bayes_icl.core.errors import MOST, StatedError, check_name, unknown
 from bayes_icl.core.files import replacing, to_netcdf
@@ -59,6 +59,8 @@ class Curves(NamedTuple):
         Shape (seq, shot), nats.
     evidence
         The ideal observer's update at each shot, same shape, nats, NaN where it is not known; None where none is.
+    items
+        Which item is asked, as a number of its own, same shape; None where the file does not say.
 
     Examples
     --------
@@ -75,6 +77,7 @@ class Curves(NamedTuple):
     shots: Float[np.ndarray, " shot"]
     log_odds: Float[np.ndarray, "seq shot"]
     evidence: Float[np.ndarray, "seq shot"] | None = None
+    items: Int[np.ndarray, "seq shot"] | None = None
 
     @property
     def observed(self) -> Float[np.ndarray, "seq update"] | None:
@@ -101,8 +104,10 @@ class Curves(NamedTuple):
         ([2.0, 3.0, 4.0], (2, 3))
         """
         keep = self.shots >= n_min
-        evidence = None if self.evidence is None else self.evidence[:, keep]
-        return self._replace(shots=self.shots[keep], log_odds=self.log_odds[:, keep], evidence=evidence)
+        kept = {
+            name: None if x is None else x[:, keep] for name in ("evidence", "items") for x in [getattr(self, name)]
+        }
+        return self._replace(shots=self.shots[keep], log_odds=self.log_odds[:, keep], **kept)
 
 
 def readouts_of(dataset: xr.Dataset, task: str) -> list[str]:
@@ -182,7 +187,11 @@ def select(dataset: xr.Dataset, task: str, readout: str) -> Curves:
     if "evidence" in dataset:
         known = dataset.evidence.sel(task=task, seq=chosen.seq).transpose("seq", "shot").values.astype(np.float64)
         evidence = known if np.isfinite(known).any() else None
-    return Curves(task, readout, dataset.shot.values.astype(float), chosen.values.astype(np.float64), evidence)
+    items = None
+    if "query" in dataset:
+        queries = dataset["query"].sel(task=task, seq=chosen.seq).transpose("seq", "shot").values
+        items = np.unique(queries.astype(str), return_inverse=True)[1].reshape(queries.shape).astype(np.int64)
+    return Curves(task, readout, dataset.shot.values.astype(float), chosen.values.astype(np.float64), evidence, items)
 
 
 def check(dataset: xr.Dataset, source: str = "the curves") -> xr.Dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 # A total update below this, nats, is none: shares of it would be shares of rounding errors.
@@ -72,19 +72,27 @@ class BySequence:
 
 @dataclass(frozen=True)
 class Free:
-    """A ceiling, not a rival: ``curve(xp, statistics, **parameters)`` is a free mean at every update, nats."""
+    """Not a rival: a line, and whatever smooth deviation from it the sequences share, its coefficients sampled.
 
-    has_gain: bool = False
+    ``curve(xp, statistics, **parameters)`` is the deviation's updates, nats. The gain is the rise of the best line.
+
+    Attributes
+    ----------
+    vectors
+        For each vector among the parameters, the one that is its sd.
+    """
+
+    vectors: Mapping[str, str] = field(default_factory=lambda: {"shape": "bend", "at_shot": "shot_sd"})
+    has_gain: bool = True
     in_nats: bool = False
 
     def updates(self, curve: Any, xp: Any, stats: Any, theta: Mapping[str, Any], gain: Any) -> tuple[Any, Any, Any]:
-        """Mean updates of shape (..., update); those of a line, along which random gains act; no total."""
-        # Along the free curve itself random gains would have several modes.
-        line = xp.ones_like(stats.eigenvalues) / stats.eigenvalues.shape[0]
-        return curve(xp, stats, **theta), line, 0.0
+        """Mean updates of shape (..., update); those of a line; the rise of the best line."""
+        line = xp.ones_like(stats.eigenvalues) / (stats.n_max - stats.shots[0])
+        return gain * line + curve(xp, stats, **theta), line, gain
 
     def terms(self, stats: Any) -> int:
-        """The means are integrated out."""
+        """The vectors are integrated out."""
         return 1
 
 

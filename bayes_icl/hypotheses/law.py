@@ -28,7 +28,7 @@ class Prior:
     parameters
         Its parameters in PyMC's order.
     length
-        For a vector with one entry an update: "update"; None for a number.
+        For a vector, the field of `noise.Statistics` that has a row for each entry; None for a number.
     scaled
         In units of the curves' scale (`noise.Statistics.scale`), which multiplies the draw; for Normal and HalfNormal.
     """
@@ -99,8 +99,15 @@ def Uniform(low: float, high: float) -> Prior:
 SHARED_PRIORS = {
     "gain": Prior("Normal", (0.0, 2.5), scaled=True),
     "gain_sd": Prior("HalfNormal", (1.0,), scaled=True),
+    "early_sd": Prior("HalfNormal", (0.5,), scaled=True),
     "level": Prior("HalfNormal", (1.0,), scaled=True),
     "walk": Prior("HalfNormal", (0.5,), scaled=True),
+}
+
+# What `Free` has where single shots move in all sequences.
+SHARED_SHOTS = {
+    "shot_sd": Prior("HalfNormal", (1.0,), scaled=True),
+    "at_shot": Prior("Normal", (0.0, 1.0), length="items"),
 }
 
 # Degrees of freedom of a whole sequence, where the noise is heavy-tailed.
@@ -133,6 +140,8 @@ class Hypothesis:
         A sequence's noise has heavy tails: a multivariate t with `dof` degrees of freedom (see `varied`).
     prior_width
         Times which all priors are as wide as stated (see `varied`).
+    shared
+        Of a `Free` mean: single shots move in all sequences alike (`noise_shape.Shape.shared`).
     """
 
     name: str
@@ -145,9 +154,10 @@ class Hypothesis:
     kind: Kind = SMOOTH
     student: bool = False
     prior_width: float = 1.0
+    shared: bool = False
 
-    def varied(self, *, student: bool = False, prior_width: float = 1.0) -> Hypothesis:
-        """The same law with heavy-tailed noise, or wider or narrower priors.
+    def varied(self, *, student: bool = False, prior_width: float = 1.0, shared: bool = False) -> Hypothesis:
+        """The same law with heavy-tailed noise, wider or narrower priors, an effect of each shot.
 
         Parameters
         ----------
@@ -155,16 +165,18 @@ class Hypothesis:
             Give the noise of a sequence heavy tails.
         prior_width
             Times which priors are as wide as stated; a Uniform stays as it is.
+        shared
+            Let single shots move in all sequences alike; of a `Free` mean.
 
         Examples
         --------
         >>> from bayes_icl.hypotheses import HYPOTHESES
         >>> HYPOTHESES["additive"].parameters
-        ('gain', 'gain_sd', 'level', 'walk')
+        ('gain', 'gain_sd', 'early_sd', 'level', 'walk')
         >>> HYPOTHESES["additive"].varied(student=True).parameters
-        ('gain', 'gain_sd', 'level', 'walk', 'dof')
+        ('gain', 'gain_sd', 'early_sd', 'level', 'walk', 'dof')
         """
-        return replace(self, student=student, prior_width=prior_width)
+        return replace(self, student=student, prior_width=prior_width, shared=shared and self.ceiling)
 
     @property
     def has_gain(self) -> bool:
@@ -196,6 +208,7 @@ class Hypothesis:
         """The priors of all that is sampled, the shared ones first."""
         shared = {k: v for k, v in SHARED_PRIORS.items() if k != "gain" or (self.has_gain and not self.in_nats)}
         stated = {**shared, **({"dof": DOF_PRIOR} if self.student else {}), **self.priors}
+        stated |= SHARED_SHOTS if self.shared else {}
         return {name: prior.widened(self.prior_width) for name, prior in stated.items()}
 
     @property
@@ -204,7 +217,7 @@ class Hypothesis:
         return tuple(self.all_priors)
 
     def updates(self, xp: Any, stats: Any, params: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-        """Mean updates, nats; the differences of f along which random gains act; and the total mean update, nats.
+        """Mean updates, nats; the differences of f, their shares of the total; and the total mean update, nats.
 
         Parameters
         ----------
@@ -222,7 +235,7 @@ class Hypothesis:
         gain
             Shape (..., 1) on numpy; 0 where there is no mean update.
         """
-        theta = {name: params[name] for name in self.priors}
+        theta = {name: params[name] for name in (*self.priors, *(SHARED_SHOTS if self.shared else ()))}
         return self.kind.updates(self.curve, xp, stats, theta, params.get("gain"))
 
     def step_log_weights(self, xp: Any, stats: Any, params: Mapping[str, Any]) -> Any:
@@ -244,7 +257,8 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")  # which stands in names of fi
 RESERVED = (
     *(*SHARED_PRIORS, "dof", "delta", "log_odds", "mean_log_odds", "xp", "n", "statistics", "chain", "draw"),
     *("log_likelihood", "shots", "n_max", "x", "x_mean", "x_scatter", "n_seqs", "scale", "transform", "eigenvalues"),
-    *("step_positions", "evidence", "evidence_total"),
+    *("step_positions", "evidence", "evidence_total", "weight", "line", "early", "corr", "bends", "items"),
+    *(*SHARED_SHOTS, "log_prior", "total", "departure", "second_half"),
 )
 
 

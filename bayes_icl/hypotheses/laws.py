@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bayes_icl.hypotheses.kinds import BySequence, Free, Smooth, Step
-from bayes_icl.hypotheses.law import LEAST_RATIO, LogNormal, Prior, Uniform, hypothesis
+from bayes_icl.hypotheses.law import HYPOTHESES, LEAST_RATIO, Hypothesis, LogNormal, Prior, Uniform, hypothesis
 
 
 @hypothesis(
@@ -155,6 +155,14 @@ def lapse(xp: Any, n: Any, slope: Any, floor_until: Any, ceiling_from: Any) -> A
     return _softplus(xp, slope * (n - floor_until)) - _softplus(xp, slope * (n - ceiling_from))
 
 
+def curved_lapse(xp: Any, n: Any, slope: Any, floor_until: Any, ceiling_from: Any, a: Any) -> Any:
+    """As `lapse`, but of a belief that need not be straight: linear in n^(1 - a), which is made to run as n does."""
+    g = power(xp, n, a)
+    ends = power(xp, xp.stack([n[0], n[-1]]), a)
+    first, last = ends[..., :1], ends[..., 1:]
+    return lapse(xp, n[0] + (n[-1] - n[0]) * (g - first) / (last - first), slope, floor_until, ceiling_from)
+
+
 def lapse_from_scaling_law(rho: float, p1: float, p2: float, k: float) -> dict[str, float]:
     """The parameters of `lapse` that are the two-task scaling law with prior `rho` of the task shown.
 
@@ -174,6 +182,18 @@ def lapse_from_scaling_law(rho: float, p1: float, p2: float, k: float) -> dict[s
         "floor_until": (log(p2 / p1) - intercept) / slope,
         "ceiling_from": (log((1 - p2) / (1 - p1)) - intercept) / slope,
     }
+
+
+CURVED_LAPSE = Hypothesis(
+    "curved_lapse",
+    curved_lapse,
+    complexity=5,
+    priors={**HYPOTHESES["lapse"].priors, "a": HYPOTHESES["power"].priors["a"]},
+    meanings={**HYPOTHESES["lapse"].meanings, "a": "curvature of the belief: 0 is additive"},
+    kind=Smooth(in_nats=True),
+    reference="lapse of a belief that follows power: whether it is straight under the ceiling",
+    predicts="no law of its own, and no rival: a is what is asked",
+)
 
 
 def _odds_of_nll(xp: Any, nll: Any) -> Any:
@@ -348,15 +368,22 @@ def observer(xp: Any, stats: Any) -> Any:
     "freeform",
     complexity=9,
     kind=Free(),
-    priors={"shape": Prior("Normal", (0.0, 2.5), length="update")},
-    meanings={"shape": "the mean updates, sine-transformed, in units of the curves' scale"},
-    reference="one mean per shot",
-    predicts="anything: what a law loses against it is the law's misfit",
+    priors={
+        "bend": Prior("HalfNormal", (1.0,), scaled=True),
+        "shape": Prior("Normal", (0.0, 1.0), length="bends"),
+    },
+    meanings={
+        "bend": "size of the mean curve's deviation from its best line, nats, root mean square",
+        "shape": "the deviation, by principal components of smooth curves",
+    },
+    reference="a mean curve that follows no law: a line and a smooth deviation, its second differences independent a "
+    "priori",
+    predicts="anything smooth: what a law loses against it is the law's misfit, and its departure from a line the verdict",
 )
-def freeform(xp: Any, stats: Any, shape: Any) -> Any:
-    """One free mean at each n.
+def freeform(xp: Any, stats: Any, bend: Any, shape: Any, shot_sd: Any = None, at_shot: Any = None) -> Any:
+    """A smooth deviation from a line and, where single shots move in all sequences, that.
 
-    Returns the mean updates in nats, one parameter each.
+    Returns the updates in nats.
     """
-    # In the transformed coordinates, where the noise is independent and NUTS sees round contours.
-    return stats.scale * xp.dot(shape[..., -stats.transform.shape[0] :], stats.transform)
+    updates = bend * xp.dot(shape, stats.bends)
+    return updates if at_shot is None else updates + shot_sd * xp.dot(at_shot, stats.items)

@@ -28,7 +28,7 @@ from bayes_icl.inference.mixture import DOF, Mixture, _log_sum
 from bayes_icl.inference.noise import Statistics, stacked
 from bayes_icl.inference.posterior import Posterior
 from bayes_icl.inference.psis import pareto_k, smooth
-from bayes_icl.inference.space import Space, _draw_means
+from bayes_icl.inference.space import Space, draw_vectors
 
 STAGES, DEAR_STAGES = (1000, 1500, 2500), (500, 1000, 2000)  # draws
 
@@ -103,8 +103,7 @@ def sample_fast(
             proposal = _adapted(z, log_weights, rng)
     params = space.params(z)
     if hypothesis.ceiling:
-        (name,) = (name for name, prior in hypothesis.all_priors.items() if prior.length)
-        params[name] = _draw_means(hypothesis, stats, params, rng)
+        params |= draw_vectors(hypothesis, stats, params, rng)
     return Posterior(
         hypothesis,
         {name: params[name] for name in hypothesis.parameters},
@@ -150,8 +149,7 @@ def sample_together(hypothesis: Hypothesis, each: Sequence[Statistics], *, seed:
     ess = np.exp(-logsumexp(2 * log_weights, axis=1))
     params = space.params(z)
     if hypothesis.ceiling:
-        (name,) = (name for name, prior in hypothesis.all_priors.items() if prior.length)
-        params[name] = _draw_means(hypothesis, space.stats, params, rng)
+        params |= draw_vectors(hypothesis, space.stats, params, rng)
     return [
         Posterior(
             hypothesis,

@@ -2,18 +2,21 @@ r"""The noise model that all hypotheses share, and its likelihood with everythin
 
 A sequence s read after n = n_min ... n_max examples has the log-odds::
 
-    L[s, n] = l0_s + g_s f(n) + walk + level,
+    L[s, n] = l0_s + m(n) + g_s line(n) + e_s early(n) + walk + level,
 
-with f(n_min) = 0 and f(n_max) = 1, a flat intercept l0_s, a random gain g_s ~ Normal(gain, gain_sd), level noise of sd
-`level` (each shot asks a new query) and a random walk of sd `walk` (each example adds evidence of its own).
-Differencing over n removes l0_s; the covariance of the differences, walk^2 I + level^2 tridiag(-1, 2, -1), is diagonal
-in the discrete sine transform, whatever its parameters; and g_s adds rank one. With x_s the transformed differences of
-sequence s, u those of f, and v the noise variances::
+where m is the law's mean curve. The rest is the same for all laws, so that they differ in the mean alone: a flat
+intercept l0_s; how sequences differ, along a line and along an early bend, g_s ~ Normal(0, gain_sd) and
+e_s ~ Normal(0, early_sd), correlated by `corr`; level noise of sd `level` (each shot asks a new query), which may change
+with n or carry over from shot to shot (`noise_shape.Shape`); and a random walk of sd `walk` (each example adds evidence
+of its own). Differencing over n removes l0_s. With T the covariance of the differences of level noise of sd 1, the
+eigenvectors of T make walk^2 I + level^2 T diagonal whatever the two sds (of plain level noise T is tridiag(-1, 2, -1)
+and they are the discrete sine transform); and g_s and e_s add rank two. With x_s the transformed differences of
+sequence s, u those of m, v the noise variances and B the two columns of g_s and e_s::
 
-    x_s ~ Normal(gain u, diag(v) + gain_sd^2 u u'),
+    x_s ~ Normal(u, diag(v) + B B'),
 
-so a sequence's log-likelihood takes sums over n only (Sherman-Morrison), and that of all S sequences follows from their
-mean and scatter: the cost does not grow with S. Three kinds of hypothesis must be taken sequence by sequence: one with
+so a sequence's log-likelihood takes sums over n only (Woodbury), and that of all S sequences follows from their mean
+and scatter: the cost does not grow with S. Three kinds of hypothesis must be taken sequence by sequence: one with
 a latent step in each (`changepoint`; given the step the form is the same), one whose curve differs between them
 (`observer`), and any with heavy-tailed noise, where x_s has the multivariate t distribution with that location and
 scale matrix and `dof` degrees of freedom.
@@ -32,6 +35,7 @@ import numpy as np
 
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses.law import Hypothesis
+from bayes_icl.inference.noise_shape import Shape, deviations, early_bend, estimate, spectrum
 
 LOG_2PI = float(np.log(2 * np.pi))
 
@@ -56,12 +60,23 @@ class Statistics:
         Transformed differences of each sequence, shape (seq, update).
     x_mean, x_scatter
         Their mean, and the sum over sequences of outer products about it, shapes (update,), (update, update).
-    n_seqs
-        Number of sequences.
+    n_seqs, weight
+        Number of sequences, and the sum of their weights: the same unless some are weighted down (`Shape.weights`).
     scale
         Typical spread of a sequence over shots, nats; the priors are in its units.
     transform, eigenvalues
-        The sine transform (update, update) and the spectrum of tridiag(-1, 2, -1), shape (update,).
+        Eigenvectors (update, update) and spectrum (update,) of the covariance of differences of level noise of sd 1.
+    line, early
+        Transformed differences of what sequences differ along: 1 nat in all, evenly; a bend over the first examples
+        about its best line, at most 1 nat from it. Shape (update,).
+    corr
+        Correlation of the two over sequences.
+    bends
+        Differences, not transformed, of smooth deviations from a line, of which `freeform` is made (bend, update):
+        weighted by draws of the standard normal, their sum has root mean square 1 nat.
+    items
+        Differences, not transformed, of 1 nat at one shot in all sequences, shape (shot, update): what an item does
+        that all are asked there. Without rows where sequences are asked items of their own.
     step_positions
         Where a latent step can be, as a share of the way from n_min to n_max: at each update fitted, then at as many
         places again beyond n_max, shape (step,).
@@ -77,28 +92,31 @@ class Statistics:
     x_mean: np.ndarray
     x_scatter: np.ndarray
     n_seqs: float
+    weight: float
     scale: Any  # a float, but for `stacked`
     transform: np.ndarray
     eigenvalues: np.ndarray
+    line: np.ndarray
+    early: np.ndarray
+    corr: float
+    bends: np.ndarray
+    items: np.ndarray
     step_positions: np.ndarray
     evidence: np.ndarray
     evidence_total: float
 
     def of(self, seqs: np.ndarray) -> Statistics:
-        """Those of some of the sequences; the scale, which the priors hang on, stays."""
+        """Those of some of the sequences, unweighted; the scale, which the priors hang on, stays."""
         x = self.x[seqs]
         mean = x.mean(0)
         scatter = (x - mean).T @ (x - mean)
-        return replace(self, x=x, x_mean=mean, x_scatter=scatter, n_seqs=float(len(x)), evidence=self.evidence[seqs])
+        n = float(len(x))
+        return replace(self, x=x, x_mean=mean, x_scatter=scatter, n_seqs=n, weight=n, evidence=self.evidence[seqs])
 
 
-def sine_transform(k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The orthogonal discrete sine transform of size k, and the eigenvalues of tridiag(-1, 2, -1), which it yields."""
-    i = np.arange(1, k + 1)
-    return np.sqrt(2 / (k + 1)) * np.sin(np.pi * np.outer(i, i) / (k + 1)), 2 - 2 * np.cos(np.pi * i / (k + 1))
-
-
-def summarise(curves: Curves, *, until: float | None = None, scale: float | None = None) -> Statistics:
+def summarise(
+    curves: Curves, *, until: float | None = None, scale: float | None = None, shape: Shape | None = None
+) -> Statistics:
     """The statistics of some curves.
 
     Parameters
@@ -109,6 +127,8 @@ def summarise(curves: Curves, *, until: float | None = None, scale: float | None
         Fit the shots up to this one only; f = 1 stays where the curves end. All, if none is given.
     scale
         What priors are in units of, nats; the median over sequences of the sd over shots, if none is given.
+    shape
+        Of the noise; as `noise_shape.estimate` finds it on the whole curves, if none is given.
 
     Examples
     --------
@@ -121,11 +141,16 @@ def summarise(curves: Curves, *, until: float | None = None, scale: float | None
     ((32, 31), 1.5)
     """
     n_min, n_max = float(curves.shots[0]), float(curves.shots[-1])
+    shape = estimate(curves) if shape is None else shape
     keep = curves.shots <= (n_max if until is None else until)
     log_odds, shots = curves.log_odds[:, keep], curves.shots[keep]
-    transform, eigenvalues = sine_transform(len(shots) - 1)
+    eigenvalues, transform = spectrum(shots, n_min, n_max, shape)
+    weights = np.ones(len(log_odds)) if shape.weights is None else np.asarray(shape.weights)
+    # A sequence of weight w has w times the precision.
     x = np.diff(log_odds, axis=1) @ transform
-    mean = x.mean(0)
+    mean = weights @ x / weights.sum()
+    early, bends = early_bend(curves.shots), deviations(curves.shots)
+    at_shot = np.eye(len(shots)) if shape.shared else np.empty((0, len(shots)))
     evidence = np.zeros(x.shape)
     total = 0.0
     if (observed := curves.observed) is not None and observed.any():
@@ -139,11 +164,17 @@ def summarise(curves: Curves, *, until: float | None = None, scale: float | None
         n_max=n_max,
         x=x,
         x_mean=mean,
-        x_scatter=(x - mean).T @ (x - mean),
+        x_scatter=((x - mean) * weights[:, None]).T @ (x - mean),
         n_seqs=float(len(x)),
+        weight=float(weights.sum()),
         scale=float(np.median(log_odds.std(1)) if scale is None else scale),
         transform=transform,
         eigenvalues=eigenvalues,
+        line=np.full(len(shots) - 1, 1 / (n_max - n_min)) @ transform,
+        early=np.diff(early[keep]) @ transform,
+        corr=shape.corr,
+        bends=np.diff(bends[:, keep], axis=1),
+        items=np.diff(at_shot, axis=1),
         step_positions=np.arange(0.5, 2 * (n_max - n_min)) / (n_max - n_min),
         evidence=evidence,
         evidence_total=total,
@@ -193,17 +224,20 @@ def total_log_likelihood(xp: Any, hypothesis: Hypothesis, stats: Any, params: Ma
     if hypothesis.student or hypothesis.latent_step or hypothesis.by_sequence:
         return log_likelihood(xp, hypothesis, stats, params).sum(axis=-1)
     v = variances(stats, params["level"], params["walk"])
-    mean, f, _ = hypothesis.updates(xp, stats, params)
-    mean, u, w2 = mean @ stats.transform, f @ stats.transform, params["gain_sd"] ** 2
-    s, k = stats.n_seqs, stats.eigenvalues.shape[0]
-    h = u / v
-    q = (u * h).sum(axis=-1)
-    w2 = w2[..., 0] if xp is np else w2
-    error = stats.x_mean - mean
-    squares = trace(xp, stats.x_scatter, 1 / v) + s * (error**2 / v).sum(axis=-1)
-    along = ((h @ stats.x_scatter) * h).sum(axis=-1) + s * (h * error).sum(axis=-1) ** 2
-    log_det = xp.log(v).sum(axis=-1) + xp.log1p(w2 * q)
-    return -0.5 * (s * (log_det + k * LOG_2PI) + squares - w2 / (1 + w2 * q) * along)
+    mean, _, _ = hypothesis.updates(xp, stats, params)
+    s, weight, k = stats.n_seqs, stats.weight, stats.eigenvalues.shape[0]
+    inverse, error = 1 / v, stats.x_mean - mean @ stats.transform
+    between = Between.of(xp, stats, params, inverse)
+    squares = trace(xp, stats.x_scatter, inverse) + weight * (error**2 * inverse).sum(axis=-1)
+    one, other = ((h * error).sum(axis=-1) for h in between.columns)
+    (h1, h2) = between.columns
+    along = (
+        ((h1 @ stats.x_scatter) * h1).sum(axis=-1) + weight * one**2,
+        ((h1 @ stats.x_scatter) * h2).sum(axis=-1) + weight * one * other,
+        ((h2 @ stats.x_scatter) * h2).sum(axis=-1) + weight * other**2,
+    )
+    log_det = xp.log(v).sum(axis=-1) + between.log_det
+    return -0.5 * (s * (log_det + k * LOG_2PI) + squares - between.taken(*along))
 
 
 def log_likelihood(xp: Any, hypothesis: Hypothesis, stats: Any, params: Mapping[str, Any]) -> Any:
@@ -212,29 +246,75 @@ def log_likelihood(xp: Any, hypothesis: Hypothesis, stats: Any, params: Mapping[
     Parameters are those of `total_log_likelihood`.
     """
     v = variances(stats, params["level"], params["walk"])
-    w2 = params["gain_sd"] ** 2
-    k = stats.eigenvalues.shape[0]
     inverse = 1 / v
-    log_det = xp.log(v).sum(axis=-1, keepdims=True)
+    between = Between.of(xp, stats, params, inverse)
+    log_det = (xp.log(v).sum(axis=-1) + between.log_det)[..., None]
     own_squares = inverse @ (stats.x**2).T
+    own = [h @ stats.x.T for h in between.columns]  # (draw, seq)
     if hypothesis.latent_step:
-        return _log_likelihood_of_steps(xp, hypothesis, stats, params, inverse, log_det, own_squares)
+        return _log_likelihood_of_steps(xp, hypothesis, stats, params, inverse, between, log_det, own_squares, own)
     # Squares are multiplied out, so that no array of shape (draw, seq, update) is needed.
     if hypothesis.by_sequence:
         _, f, gain = hypothesis.updates(xp, stats, params)
         u = f @ stats.transform
-        match, q = inverse @ (stats.x * u).T, inverse @ (u**2).T
-        squares = own_squares - 2 * gain * match + gain**2 * q
-        along = match - gain * q
+        squares = own_squares - 2 * gain * (inverse @ (stats.x * u).T) + gain**2 * (inverse @ (u**2).T)
+        along = [one - gain * (h @ u.T) for one, h in zip(own, between.columns)]
     else:
-        mean, f, _ = hypothesis.updates(xp, stats, params)
-        mean, u = mean @ stats.transform, f @ stats.transform
-        h, weighted = u * inverse, mean * inverse
-        q = (u * h).sum(axis=-1, keepdims=True)
+        mean, _, _ = hypothesis.updates(xp, stats, params)
+        mean = mean @ stats.transform
+        weighted = mean * inverse
         squares = own_squares - 2 * weighted @ stats.x.T + (mean * weighted).sum(axis=-1, keepdims=True)
-        along = h @ stats.x.T - (h * mean).sum(axis=-1, keepdims=True)
-    log_det = log_det + xp.log1p(w2 * q)
-    return _log_density(xp, hypothesis, params, k, log_det, squares - w2 / (1 + w2 * q) * along**2)
+        along = [one - (h * mean).sum(axis=-1, keepdims=True) for one, h in zip(own, between.columns)]
+    one, other = along
+    k = stats.eigenvalues.shape[0]
+    squares = squares - between.expanded().taken(one**2, one * other, other**2)
+    return _log_density(xp, hypothesis, params, k, log_det, squares)
+
+
+@dataclass(frozen=True)
+class Between:
+    """How sequences differ, as a likelihood needs it: two columns b, correlated, beside noise of variances v.
+
+    Attributes
+    ----------
+    columns
+        b / v of each, shape (..., update).
+    corner, middle, end
+        Of the matrix I + b'(b / v), whose determinant and inverse Woodbury's identity takes; shape (...).
+    log_det
+        log of its determinant.
+    """
+
+    columns: tuple[Any, Any]
+    corner: Any
+    middle: Any
+    end: Any
+    log_det: Any
+
+    @classmethod
+    def of(cls, xp: Any, stats: Any, params: Mapping[str, Any], inverse: Any) -> Between:
+        """Those of draws; `inverse` is 1 / v."""
+        along, early = params["gain_sd"] * stats.line, params["early_sd"] * stats.early
+        b1, b2 = along + stats.corr * early, (1 - stats.corr**2) ** 0.5 * early
+        h1, h2 = b1 * inverse, b2 * inverse
+        corner, end = 1 + (h1 * b1).sum(axis=-1), 1 + (h2 * b2).sum(axis=-1)
+        middle = (h1 * b2).sum(axis=-1)
+        return cls((h1, h2), corner, middle, end, xp.log(corner * end - middle**2))
+
+    def expanded(self) -> Between:
+        """With one more axis at the end of its numbers, for one of sequences."""
+        return replace(
+            self,
+            corner=self.corner[..., None],
+            middle=self.middle[..., None],
+            end=self.end[..., None],
+            log_det=self.log_det[..., None],
+        )
+
+    def taken(self, first: Any, both: Any, second: Any) -> Any:
+        """What the two columns take off a squared length, given the products of b'x/v: (1, 1), (1, 2) and (2, 2)."""
+        det = self.corner * self.end - self.middle**2
+        return (self.end * first - 2 * self.middle * both + self.corner * second) / det
 
 
 def _log_likelihood_of_steps(
@@ -243,27 +323,35 @@ def _log_likelihood_of_steps(
     stats: Any,
     params: Mapping[str, Any],
     inverse: Any,
+    between: Between,
     log_det: Any,
     own_squares: Any,
+    own: Sequence[Any],
 ) -> Any:
-    """`log_likelihood` where f is a step at an unknown update of each sequence, or after the last shot."""
-    # A step at update j is the unit vector e_j before the transform, so u is row j of the transform.
-    match = (stats.x * inverse[..., None, :]) @ stats.transform
-    q = (inverse @ stats.transform**2)[..., None, :]
-    gain, w2 = params["gain"][..., None], params["gain_sd"][..., None] ** 2
-    own_squares, log_det = own_squares[..., None], log_det[..., None]
-    shrink = w2 / (1 + w2 * q)
-    # 2 gain match - gain^2 q + shrink (match - gain q)^2, multiplied out: this is the largest array there is.
-    explained = (shrink * match + 2 * gain * (1 - shrink * q)) * match + gain**2 * q * (shrink * q - 1)
+    """`log_likelihood` where the mean is a step at an unknown update of each sequence, or after the last shot."""
+    # A step at update j is the unit vector e_j before the transform: row j of the transform.
+    match = (stats.x * inverse[..., None, :]) @ stats.transform.T
+    q = (inverse @ stats.transform.T**2)[..., None, :]
+    each = between.expanded()
+    steps = [(h @ stats.transform.T)[..., None, :] for h in between.columns]
+    (y1, y2), (t1, t2) = [one[..., None] for one in own], steps
+    each = each.expanded()
+    match = match - (each.end * y1 * t1 - each.middle * (y1 * t2 + y2 * t1) + each.corner * y2 * t2) / (
+        each.corner * each.end - each.middle**2
+    )
+    q = q - each.taken(t1**2, t1 * t2, t2**2)
+    own_squares = (own_squares - between.expanded().taken(own[0] ** 2, own[0] * own[1], own[1] ** 2))[..., None]
+    gain, log_det = params["gain"][..., None], log_det[..., None]
+    explained = gain * (2 * match - gain * q)
     log_weights = hypothesis.step_log_weights(xp, stats, params)[..., None, :]
     k = stats.eigenvalues.shape[0]
     if hypothesis.student:
-        own = {"dof": params["dof"][..., None]}
-        never = _log_density(xp, hypothesis, own, k, log_det, own_squares)
-        fit = _log_density(xp, hypothesis, own, k, log_det + xp.log1p(w2 * q), own_squares - explained) - never
+        dof = {"dof": params["dof"][..., None]}
+        never = _log_density(xp, hypothesis, dof, k, log_det, own_squares)
+        fit = _log_density(xp, hypothesis, dof, k, log_det, own_squares - explained) - never
     else:
         never = -0.5 * (k * LOG_2PI + log_det + own_squares)
-        fit = 0.5 * explained - 0.5 * xp.log1p(w2 * q)
+        fit = 0.5 * explained
     # Relative to a step after the last shot, whose density is `never`.
     last = log_weights[..., -1][..., None]  # so that PyTensor knows its length to be 1
     fit = fit + (log_weights[..., :-1] - last)

@@ -56,7 +56,7 @@ def build_model(hypothesis: Hypothesis, stats: Statistics) -> pm.Model:
     -------
     pm.Model
         Random effects are integrated out (`noise`), so it has the hypothesis's own parameters and at most five more:
-        `gain`, `gain_sd`, `level`, `walk`, all in nats, and `dof` where the noise is heavy-tailed;
+        `gain`, `gain_sd`, `early_sd`, `level`, `walk`, all in nats, and `dof` where the noise is heavy-tailed;
         `delta` = gain / (n_max - n_min), nats per example.
     """
     import pymc as pm
@@ -73,7 +73,9 @@ def build_model(hypothesis: Hypothesis, stats: Statistics) -> pm.Model:
     with pm.Model() as model:
         data = Data()
         params = {
-            name: _random_variable(name, prior, data.scale, length=len(stats.shots) - 1)
+            name: _random_variable(
+                name, prior, data.scale, length=len(getattr(stats, prior.length)) if prior.length else 0
+            )
             for name, prior in hypothesis.all_priors.items()
         }
         pm.Potential("log_likelihood", total_log_likelihood(pt, hypothesis, data, params))
@@ -121,7 +123,7 @@ def not_collecting() -> Iterator[None]:
             gc.enable()
 
 
-# Of this process, by hypothesis and length of its vector: compiling takes longer than sampling.
+# Of this process, by hypothesis and length of its vectors: compiling takes longer than sampling.
 _COMPILED: list[tuple[Hypothesis, int, list[str], Any]] = []
 
 
@@ -129,9 +131,9 @@ def _compile(hypothesis: Hypothesis, stats: Statistics) -> tuple[list[str], Any]
     """Names of the data of the PyMC model, and the model compiled by nutpie; once a process."""
     import nutpie
 
-    length = len(stats.shots) if hypothesis.ceiling else 0
-    for known, longest, names, compiled in _COMPILED:
-        if known == hypothesis and longest >= length:
+    length = len(stats.items) if hypothesis.shared else 0
+    for known, compiled_length, names, compiled in _COMPILED:
+        if known == hypothesis and compiled_length == length:
             return names, compiled
     with quiet():
         model = build_model(hypothesis, stats)

@@ -5,6 +5,8 @@ The noise is that of `noise`, drawn instead of integrated out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Float
 
@@ -47,8 +49,8 @@ def replicate(posterior: Posterior, stats: Statistics, rng: np.random.Generator)
         f = f[None] if hypothesis.by_sequence else np.broadcast_to(f, (n_draws, k))[:, None]
         mean = gain[:, :, None] * f if hypothesis.by_sequence else np.broadcast_to(mean, (n_draws, k))[:, None]
     v = variances(stats, params["level"], params["walk"])
-    drift = params["gain_sd"][:, :, None] * rng.normal(size=(n_draws, n_seqs, 1)) * f
-    noise = (np.sqrt(v)[:, None, :] * rng.normal(size=(n_draws, n_seqs, k))) @ stats.transform
+    drift = rng.normal(size=(n_draws, n_seqs, 2)) @ _between(params, stats)
+    noise = (np.sqrt(v)[:, None, :] * rng.normal(size=(n_draws, n_seqs, k))) @ stats.transform.T
     if hypothesis.student:
         size = np.sqrt(params["dof"] / rng.chisquare(params["dof"], size=(n_draws, n_seqs)))[:, :, None]
         drift, noise = drift * size, noise * size
@@ -62,6 +64,13 @@ def _steps(log_weights: Float[np.ndarray, "draw seq step"], n_seqs: int, rng: np
     return np.eye(n_steps)[step][..., :-1]
 
 
+def _between(params: Mapping[str, np.ndarray], stats: Statistics) -> Float[np.ndarray, "draw 2 update"]:
+    """What sequences differ along, as rows that independent standard normal numbers multiply; not transformed."""
+    line, early = stats.transform @ stats.line, stats.transform @ stats.early
+    bent = params["early_sd"] * early
+    return np.stack([params["gain_sd"] * line + stats.corr * bent, np.sqrt(1 - stats.corr**2) * bent], axis=1)
+
+
 def go_on(
     posterior: Posterior, stats: Statistics, n_past: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "draw seq later"]:
@@ -70,7 +79,7 @@ def go_on(
     Parameters
     ----------
     posterior
-        Of the first part of these curves; not of a `ceiling`, which says nothing of later shots.
+        Of the first part of these curves; not of a free mean, which says nothing of later shots.
     stats
         Of the whole curves.
     n_past
@@ -80,53 +89,43 @@ def go_on(
     """
     hypothesis, params = posterior.hypothesis, posterior.params
     n_draws, n_seqs, k = len(posterior.log_weights), len(stats.x), len(stats.eigenvalues)
-    v = variances(stats, params["level"], params["walk"])
-    cov = (stats.transform * v[:, None, :]) @ stats.transform
+    v, between = variances(stats, params["level"], params["walk"]), _between(params, stats)
+    cov = (stats.transform * v[:, None, :]) @ stats.transform.T + between.mT @ between
     inverse = np.linalg.inv(cov[:, :n_past, :n_past])
-    past = (stats.x @ stats.transform)[:, :n_past]
-    matched = past @ inverse  # (draw, seq, past)
-    w2 = params["gain_sd"][:, :, None] ** 2
+    past = (stats.x @ stats.transform.T)[:, :n_past]
     if hypothesis.latent_step:
         gain = params["gain"][:, :, None]
-        f = _steps(_step_beliefs(posterior, stats, past, matched, inverse), n_seqs, rng)
+        f = _steps(_step_beliefs(posterior, stats, past, inverse), n_seqs, rng)
     else:
         _, f, gain = hypothesis.updates(np, stats, params)
         gain = np.broadcast_to(gain, (n_draws, 1))[:, :, None]
         f = f[None] if hypothesis.by_sequence else np.broadcast_to(f, (n_draws, k))[:, None]
-    seen = f[..., :n_past] @ inverse  # (draw, seq or 1, past)
-    q = (seen * f[..., :n_past]).sum(-1, keepdims=True)
-    shrink = w2 / (1 + w2 * q)
+    error = past - gain * f[..., :n_past]
     size = 1.0
-    error = (seen * past).sum(-1, keepdims=True) - gain * q
     if hypothesis.student:
-        rest = past - gain * f[..., :n_past]
-        squares = ((rest @ inverse) * rest).sum(-1, keepdims=True) - shrink * error**2
+        squares = ((error @ inverse) * error).sum(-1, keepdims=True)
         dof = params["dof"][:, :, None]
         size = np.sqrt((dof + squares) / rng.chisquare(dof + n_past, size=squares.shape))
-    own_gain = gain + shrink * error + size * np.sqrt(shrink) * rng.normal(size=(n_draws, n_seqs, 1))
     carry = inverse @ cov[:, :n_past, n_past:]
-    left = cov[:, n_past:, n_past:] - cov[:, n_past:, :n_past] @ carry
-    root = np.linalg.cholesky(left)
+    root = np.linalg.cholesky(cov[:, n_past:, n_past:] - cov[:, n_past:, :n_past] @ carry)
     noise = rng.normal(size=(n_draws, n_seqs, k - n_past)) @ np.swapaxes(root, -1, -2)
-    later = own_gain * f[..., n_past:] + (past - own_gain * f[..., :n_past]) @ carry + size * noise
-    return np.cumsum(later, axis=-1)
+    return np.cumsum(gain * f[..., n_past:] + error @ carry + size * noise, axis=-1)
 
 
 def _step_beliefs(
-    posterior: Posterior, stats: Statistics, past: np.ndarray, matched: np.ndarray, inverse: np.ndarray
+    posterior: Posterior, stats: Statistics, past: np.ndarray, inverse: np.ndarray
 ) -> Float[np.ndarray, "draw seq step"]:
     """Log probability of each place of the latent step given a sequence's first updates, not normalised."""
     params = posterior.params
-    gain, w2 = params["gain"][:, :, None], params["gain_sd"][:, :, None] ** 2
-    q = np.diagonal(inverse, axis1=1, axis2=2)[:, None, :]
-    explained = 2 * gain * matched - gain**2 * q + w2 / (1 + w2 * q) * (matched - gain * q) ** 2
-    log_det = np.log1p(w2 * q)
+    gain = params["gain"][:, :, None]
+    matched = past @ inverse  # (draw, seq, past)
+    explained = 2 * gain * matched - gain**2 * np.diagonal(inverse, axis1=1, axis2=2)[:, None, :]
     if posterior.hypothesis.student:
         dof, own = params["dof"][:, :, None], (matched * past).sum(-1, keepdims=True)
         n_past = past.shape[-1]
-        fit = -0.5 * log_det - 0.5 * (dof + n_past) * (np.log1p((own - explained) / dof) - np.log1p(own / dof))
+        fit = -0.5 * (dof + n_past) * (np.log1p((own - explained) / dof) - np.log1p(own / dof))
     else:
-        fit = 0.5 * (explained - log_det)
+        fit = 0.5 * explained
     weights = posterior.hypothesis.step_log_weights(np, stats, params)[:, None, :]
     later = np.broadcast_to(weights[..., fit.shape[-1] :], (*fit.shape[:2], weights.shape[-1] - fit.shape[-1]))
     return np.concatenate([weights[..., : fit.shape[-1]] + fit, later], axis=-1)

@@ -28,6 +28,7 @@ from bayes_icl.curves import Curves
 from bayes_icl.hypotheses.law import Hypothesis
 from bayes_icl.inference.importance import sample_fast, sample_together
 from bayes_icl.inference.noise import Statistics, log_likelihood, summarise
+from bayes_icl.inference.noise_shape import PLAIN
 from bayes_icl.inference.posterior import PARETO_K_MOST, Posterior
 from bayes_icl.inference.predictive import go_on, replicate
 from bayes_icl.inference.psis import smooth
@@ -161,6 +162,9 @@ def score_curves(
         Take NRMSE and replicates too.
     """
     stats = summarise(curves)
+    hypothesis = hypothesis.varied(
+        student=hypothesis.student, prior_width=hypothesis.prior_width, shared=bool(len(stats.items))
+    )
     posterior = engine(hypothesis, stats)
     score = _leave_sequences_out(hypothesis, stats, posterior, engine)
     score["intervals"] = posterior.intervals(stats)
@@ -223,7 +227,7 @@ def score_together(hypothesis: Hypothesis, each: Sequence[Curves], *, seed: int 
 
     Parameters are those of `sample_together`.
     """
-    stats = [summarise(curves) for curves in each]
+    stats = [summarise(curves, shape=PLAIN) for curves in each]
     posteriors = sample_together(hypothesis, stats, seed=seed)
     own = np.stack([sequence_log_likelihood(posterior, one) for posterior, one in zip(posteriors, stats)], axis=1)
     log_weights = np.stack([posterior.log_weights for posterior in posteriors], axis=1)[..., None] - own

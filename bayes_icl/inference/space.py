@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from bayes_icl.hypotheses.kinds import Free
 from bayes_icl.hypotheses.law import Hypothesis, Prior
-from bayes_icl.inference.noise import LOG_2PI, Statistics, total_log_likelihood, trace, variances
+from bayes_icl.inference.noise import LOG_2PI, Between, Statistics, total_log_likelihood, trace, variances
 
 BLOCK = 2**17  # numbers in the largest array of a likelihood that goes by sequence: what a core's cache holds
 
@@ -16,12 +17,12 @@ BLOCK = 2**17  # numbers in the largest array of a likelihood that goes by seque
 class Space:
     """The parameters of a hypothesis as coordinates z of about unit size.
 
-    The vector of a `ceiling` is not among them: it is integrated out, and drawn given the rest in the end.
+    The vectors of a free mean are not among them: they are integrated out, and drawn given the rest in the end.
     """
 
     def __init__(self, hypothesis: Hypothesis, stats: Statistics) -> None:
         if hypothesis.ceiling and hypothesis.student:
-            raise ValueError(f"{hypothesis.name}: free means are integrated out under normal noise only")
+            raise ValueError(f"{hypothesis.name}: a free mean is integrated out under normal noise only")
         self.hypothesis, self.stats = hypothesis, stats
         self.priors = {name: prior for name, prior in hypothesis.all_priors.items() if not prior.length}
         self.size = len(self.priors)
@@ -97,14 +98,13 @@ class Space:
         basis = np.stack([stats.eigenvalues, np.ones_like(stats.eigenvalues)], axis=1)
         level2, walk2 = np.moveaxis(spectrum @ np.linalg.pinv(basis).T, -1, 0)[..., None, None]
         least = 1e-3 * stats.scale**2 + 1e-300
-        line = np.ones(len(stats.eigenvalues)) @ stats.transform  # a slope of 1 nat an example
-        span = stats.n_max - stats.shots[0]
-        slopes = stats.x @ line / (line @ line)
+        rises = stats.x @ stats.line / (stats.line @ stats.line)
         known = {
             "level": np.sqrt(np.maximum(level2, least)),
             "walk": np.sqrt(np.maximum(walk2, least)),
-            "gain": slopes.mean(-1)[..., None, None] * span,
-            "gain_sd": np.sqrt(np.maximum(slopes.var(-1)[..., None, None] * span**2, least)),
+            "gain": rises.mean(-1)[..., None, None],
+            "gain_sd": np.sqrt(np.maximum(rises.var(-1)[..., None, None], least)),
+            "early_sd": np.broadcast_to(0.1 * np.asarray(stats.scale), level2.shape),
         }
         z = np.empty((*np.shape(stats.scale)[:-2], n, self.size))
         for i, (name, prior) in enumerate(self.priors.items()):
@@ -122,48 +122,88 @@ class Space:
 def collapsed_log_likelihood(
     hypothesis: Hypothesis, stats: Statistics, params: dict[str, np.ndarray]
 ) -> Float[np.ndarray, "... draw"]:
-    """Log-likelihood of all sequences under a `ceiling`, its free means integrated out, nats.
+    """Log-likelihood of all sequences under a free mean, its vectors integrated out, nats.
 
-    `params` lack the free means. The mean of the sequences is then normal about 0, with the prior variance of the means
-    plus 1/S of a sequence's variance; the scatter about it does not depend on them; both are diagonal plus rank one.
+    `params` lack the vectors. The mean of the sequences is then normal about the line, with what the vectors add to its
+    variance; the scatter about it does not depend on them. Both are diagonal plus low rank.
     """
     s, k = stats.n_seqs, len(stats.eigenvalues)
-    u = np.ones(k) / k @ stats.transform
     v = variances(stats, params["level"], params["walk"])
-    w2 = params["gain_sd"][..., 0] ** 2
-    x_mean = np.atleast_2d(stats.x_mean)
-
-    def quadratic(v: np.ndarray, w2: np.ndarray, scatter: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """log det, and trace of scatter times inverse, of diag(v) + w2 u u'."""
-        h = u / v
-        q = h @ u
-        along = ((h @ scatter) * h).sum(-1)
-        return np.log(v).sum(-1) + np.log1p(w2 * q), trace(np, scatter, 1 / v) - w2 / (1 + w2 * q) * along
-
-    log_det, squares = quadratic(v, w2, stats.x_scatter)
-    log_det_mean, squares_mean = quadratic(v / s + _prior_variance(hypothesis, stats), w2 / s, x_mean.mT @ x_mean)
-    return -0.5 * ((s - 1) * log_det + squares + log_det_mean + squares_mean + s * k * LOG_2PI + k * np.log(s))
+    inverse = 1 / v
+    between = Between.of(np, stats, params, inverse)
+    h1, h2 = between.columns
+    scatter = [(h @ stats.x_scatter * other).sum(-1) for h, other in ((h1, h1), (h1, h2), (h2, h2))]
+    squares = trace(np, stats.x_scatter, inverse) - between.taken(*scatter)
+    log_det = (s - 1) * (np.log(v).sum(-1) + between.log_det) + np.log(v).sum(-1)
+    gram, push, left = _columns(hypothesis, stats, params, inverse)
+    root = np.linalg.cholesky(gram)
+    taken = (np.linalg.solve(root, push[..., None])[..., 0] ** 2).sum(-1)
+    log_det = log_det + 2 * np.log(np.diagonal(root, axis1=-2, axis2=-1)).sum(-1)
+    return -0.5 * (log_det + squares + left - taken + s * k * LOG_2PI)
 
 
-def _prior_variance(hypothesis: Hypothesis, stats: Statistics) -> Any:
-    """Of each transformed mean update under a `ceiling`, squared nats."""
-    (prior,) = (p for p in hypothesis.all_priors.values() if p.length)
-    return (prior.parameters[1] * stats.scale) ** 2
+def _columns(
+    hypothesis: Hypothesis, stats: Statistics, params: dict[str, np.ndarray], inverse: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the mean of the sequences, whose variance is v over the weight and columns beside it: Woodbury's parts.
+
+    Returns
+    -------
+    gram
+        I + U' U / v times the weight, shape (..., draw, column, column): columns U of the vectors first, then the two
+        along which sequences differ.
+    push
+        U' error / v times the weight, shape (..., draw, column).
+    left
+        The squared length of the error without the columns, shape (..., draw).
+    """
+    vectors = [(getattr(stats, prior.length) @ stats.transform, params[sd]) for prior, sd in _vectors(hypothesis)]
+    each = np.concatenate([basis for basis, _ in vectors] + [stats.line[None], stats.early[None]])
+    draws = params["level"].shape[:-1]
+    # Sizes of the columns. Those of sequences are correlated, and their mean varies by 1 over the weight.
+    along, bent = (params[name][..., 0] / np.sqrt(stats.weight) for name in ("gain_sd", "early_sd"))
+    sizes = np.concatenate(
+        [
+            *(np.broadcast_to(sd, (*draws, len(basis))) for basis, sd in vectors),
+            np.stack([np.broadcast_to(along, draws), np.sqrt(1 - stats.corr**2) * bent], axis=-1),
+        ],
+        axis=-1,
+    )
+    error = stats.x_mean - params["gain"] * stats.line
+    products = (each[:, None] * each[None]).reshape(-1, each.shape[-1])
+    inner = (stats.weight * inverse @ products.T).reshape(*draws, len(each), len(each))
+    push = stats.weight * (error * inverse) @ each.T
+    gram, scaled = inner * sizes[..., None] * sizes[..., None, :], push * sizes
+    if stats.corr:  # the first of the two has a share of the second
+        share = stats.corr * bent
+        row = share[..., None] * inner[..., -1, :] * sizes
+        gram[..., -2, :] += row
+        gram[..., :, -2] += row
+        gram[..., -2, -2] += share**2 * inner[..., -1, -1]
+        scaled[..., -2] += share * push[..., -1]
+    gram[..., np.arange(len(each)), np.arange(len(each))] += 1
+    return gram, scaled, stats.weight * (error**2 * inverse).sum(-1)
 
 
-def _draw_means(
+def _vectors(hypothesis: Hypothesis) -> list[tuple[Prior, str]]:
+    """Priors of a free mean's vectors, and the parameter that is the sd of each."""
+    assert isinstance(hypothesis.kind, Free)
+    return [(prior, hypothesis.kind.vectors[name]) for name, prior in hypothesis.all_priors.items() if prior.length]
+
+
+def draw_vectors(
     hypothesis: Hypothesis, stats: Statistics, params: dict[str, np.ndarray], rng: np.random.Generator
-) -> Float[np.ndarray, "... draw update"]:
-    """Draws of a ceiling's vector given the rest, which is normal: precision diagonal less rank one."""
-    s = stats.n_seqs
-    v = variances(stats, params["level"], params["walk"])
-    n_draws, k = v.shape[-2:]
-    h = (np.ones(k) / k @ stats.transform) / v
-    w2 = params["gain_sd"] ** 2
-    a = s * w2 / (1 + w2 * (h * h * v).sum(-1, keepdims=True))
-    d = s / v + 1 / _prior_variance(hypothesis, stats)
-    spread = a / (1 - a * (h * h / d).sum(-1, keepdims=True))
-    push = s * stats.x_mean / v - a * h * (h * stats.x_mean).sum(-1, keepdims=True)
-    mean = push / d + spread * h / d * (h / d * push).sum(-1, keepdims=True)
-    noise = rng.normal(size=(n_draws, k)) / np.sqrt(d) + np.sqrt(spread) * h / d * rng.normal(size=(n_draws, 1))
-    return (mean + noise) / stats.scale
+) -> dict[str, Float[np.ndarray, "... draw length"]]:
+    """Draws of a free mean's vectors given the rest, which are normal."""
+    inverse = 1 / variances(stats, params["level"], params["walk"])
+    gram, push, _ = _columns(hypothesis, stats, params, inverse)
+    root = np.linalg.cholesky(gram)
+    noise = rng.normal(size=push.shape)[..., None]
+    drawn = np.linalg.solve(root.mT, np.linalg.solve(root, push[..., None]) + noise)[..., 0]
+    vectors, at = {}, 0
+    for name, prior in hypothesis.all_priors.items():
+        if prior.length:
+            n = len(getattr(stats, prior.length))
+            vectors[name] = drawn[..., at : at + n]
+            at += n
+    return vectors
