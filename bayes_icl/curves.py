@@ -104,10 +104,9 @@ class Curves(NamedTuple):
         ([2.0, 3.0, 4.0], (2, 3))
         """
         keep = self.shots >= n_min
-        kept = {
-            name: None if x is None else x[:, keep] for name in ("evidence", "items") for x in [getattr(self, name)]
-        }
-        return self._replace(shots=self.shots[keep], log_odds=self.log_odds[:, keep], **kept)
+        evidence, items = (None if x is None else x[:, keep] for x in (self.evidence, self.items))
+        kept = self._replace(shots=self.shots[keep], log_odds=self.log_odds[:, keep])
+        return kept._replace(evidence=evidence, items=items)
 
 
 def readouts_of(dataset: xr.Dataset, task: str) -> list[str]:

@@ -10,7 +10,7 @@ from bayes_icl.core.errors import StatedError, unknown
 from bayes_icl.curves import READOUTS, Curves, readouts_of, select
 from bayes_icl.fit.settings import NOISES, FitSettings
 from bayes_icl.hypotheses.law import HYPOTHESES, Hypothesis
-from bayes_icl.inference.scores import PRIOR_WIDTHS
+from bayes_icl.inference.noise_shape import estimate
 
 HEAVY = 6  # complexity from which a law is fitted to headlines only, and not sampled where weighting fails
 
@@ -41,18 +41,17 @@ class Case:
 
     curves: Curves
     noise: str = "normal"
-    priors: str = "stated"
     headline: bool = False
     base: bool = True
 
     def __post_init__(self) -> None:
-        for kind, given, known in (("noise", self.noise, NOISES), ("priors", self.priors, PRIOR_WIDTHS)):
-            if given not in known:
-                raise unknown(kind, given, known)
+        if self.noise not in NOISES:
+            raise unknown("noise", self.noise, NOISES)
 
     def hypothesis(self, name: str) -> Hypothesis:
         """A hypothesis under this setting."""
-        return HYPOTHESES[name].varied(student=self.noise == "student", prior_width=PRIOR_WIDTHS[self.priors])
+        law, student = HYPOTHESES[name], self.noise == "student"
+        return law.varied(student=student, shared=law.ceiling and estimate(self.curves).shared)
 
     def fits(self, name: str) -> bool:
         """Whether the hypothesis is fitted here."""
@@ -61,14 +60,9 @@ class Case:
     def left_out(self, name: str) -> str:
         """Why a hypothesis is not fitted here; empty where it is."""
         law, observed = HYPOTHESES[name], self.curves.observed
-        # Other settings are there for the verdict: the laws of most parameters, which take most of the time, do not
-        # decide it, nor does a ceiling.
+        # Other settings are there for the verdict, which the laws of most parameters do not decide.
         if law.complexity >= HEAVY and not law.ceiling and not self.headline:
             return "for headlines only"
-        if law.ceiling and not self.base:
-            return "not for the sensitivity table"
-        if law.ceiling and self.noise == "student":
-            return "free means can be integrated out under normal noise only"
         if not law.by_sequence:
             return ""
         if self.curves.evidence is None:
@@ -82,7 +76,7 @@ class Case:
 def plan_cases(dataset: xr.Dataset, settings: FitSettings) -> list[Case]:
     """What to fit: for each task the headline readout from every n_min, other readouts from the headline n_min.
 
-    The first case of each task is its headline; with `sensitivity` it comes again with other priors and noise.
+    The first case of each task is its headline; with `sensitivity` it comes again with the other noise.
 
     Parameters
     ----------
@@ -134,6 +128,5 @@ def plan_cases(dataset: xr.Dataset, settings: FitSettings) -> list[Case]:
         if settings.sensitivity:
             curves = select(dataset, task, readouts[0]).since(n_mins[0])
             other = "student" if settings.noise == "normal" else "normal"
-            varied = [(settings.noise, "halved"), (settings.noise, "doubled"), (other, "stated")]
-            cases += [Case(curves, noise, priors, base=False) for noise, priors in varied]
+            cases.append(Case(curves, other, base=False))
     return cases

@@ -1,28 +1,27 @@
 """Quick frequentist checks beside the Bayesian fits.
 
-None rests on a model of the noise within a sequence: three take one number a sequence, or cluster by it, and the mixed
-model, which takes that noise as independent, comes to the same in a balanced table.
+None rests on a model of the noise within a sequence: they take one number a sequence, or three.
 
 Left out because they mislead on these curves: a random intercept alone and plain least squares on updates (standard
-errors far off), RESET, and a mixed model with a log term (false alarms under a walk).
+errors far off), RESET, and a mixed model with a log term (false alarms under a walk). Left out because they repeat the
+two t-tests in a balanced table: updates on n, and a mixed model with random slopes.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy.stats import t as student
-from scipy.stats import wilcoxon
 
 from bayes_icl.core.intervals import LEVEL, TAILS
 from bayes_icl.curves import Curves
 
 CHECK_COLUMNS = ["check", "quantity", "estimate", "se", "low", "high", "p", "note"]
+
+DEGREE = 3  # of the polynomials on which sequences are projected
 
 ALPHA = round(1 - LEVEL, 12)  # of statsmodels' intervals
 
@@ -36,12 +35,9 @@ def frequentist_checks(curves: Curves) -> pd.DataFrame:
         Mean of each sequence's least-squares slope, t-test over sequences: delta.
     quadratic contrast
         `quadratic_contrast`: 0 if updates are additive.
-    updates on n
-        Slope of L(n) - L(n-1) on n, standard error clustered by sequence: 0 if updates are additive.
-    mixed model
-        delta with random intercept and slope, REML; S - 1 degrees of freedom rather than statsmodels' normal interval.
-        Sequences being of equal length, it repeats `slope by sequence` where it has an answer, and has none where
-        slopes vary no more than noise makes them.
+    departure by polynomials
+        `departure_by_polynomials`, with the p-value of Hotelling's test that the mean is a line; its standard error is
+        the sd of the draws.
 
     Where a check has no answer its numbers are NaN and `note` says why; elsewhere `note` is empty.
 
@@ -58,15 +54,13 @@ def frequentist_checks(curves: Curves) -> pd.DataFrame:
     >>> curves = select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1)
     >>> table = frequentist_checks(curves).set_index("check")
     >>> table.estimate.round(2).to_dict()
-    {'slope by sequence': 0.08, 'quadratic contrast': -2.4, 'updates on n': -0.02, 'mixed model': nan}
-    >>> table.note["mixed model"].split(":")[0]
-    'singular'
+    {'slope by sequence': 0.08, 'quadratic contrast': -2.4, 'departure by polynomials': 0.19}
     """
-    rows = [_slope_by_sequence(curves), _contrast(curves), _updates_on_n(curves), _mixed_model(curves)]
+    rows = [_slope_by_sequence(curves), _contrast(curves), _by_polynomials(curves)]
     return pd.DataFrame(rows, columns=CHECK_COLUMNS)
 
 
-def quadratic_contrast(curves: Curves, *, robust: bool = False) -> tuple[float, float]:
+def quadratic_contrast(curves: Curves) -> tuple[float, float]:
     """Mean over sequences of each one's quadratic contrast over shots, and the p-value of a t-test that it is 0.
 
     The contrast is orthogonal to a line, so additive updates leave it at 0 whatever the noise; being one number a
@@ -76,8 +70,6 @@ def quadratic_contrast(curves: Curves, *, robust: bool = False) -> tuple[float, 
     ----------
     curves
         One task under one readout.
-    robust
-        Median and Wilcoxon's signed-rank test instead, which a few odd sequences do not sway.
 
     Examples
     --------
@@ -89,9 +81,6 @@ def quadratic_contrast(curves: Curves, *, robust: bool = False) -> tuple[float, 
     >>> quadratic_contrast(straight)[1] > 0.01, quadratic_contrast(bent)[1] < 0.01
     (True, True)
     """
-    if robust:
-        contrasts = _contrasts(curves)
-        return float(np.median(contrasts)), float(wilcoxon(contrasts).pvalue)
     from statsmodels.stats.weightstats import DescrStatsW
 
     described = DescrStatsW(_contrasts(curves))
@@ -119,61 +108,72 @@ def _contrast(curves: Curves) -> dict[str, Any]:
     return _mean_row(*name, _contrasts(curves), _largest(curves))
 
 
-def _updates_on_n(curves: Curves) -> dict[str, Any]:
-    from statsmodels.regression.linear_model import OLS
-
-    name = ("updates on n", "change of the update, nats/example^2")
-    if reason := _too_few(curves, 2, 3):
+def _by_polynomials(curves: Curves) -> dict[str, Any]:
+    name = ("departure by polynomials", "largest distance from the best line, share of the total update")
+    if reason := _too_few(curves, DEGREE + 2, DEGREE + 2):
         return _row(*name, note=reason)
-    updates, n = np.diff(curves.log_odds, axis=1), curves.shots[1:]
-    n_seqs = len(updates)
-    # In a balanced table each sequence counts by its own slope alone; where those agree the standard error is 0.
-    if reason := _no_spread(_slopes(n, updates), _largest(curves)):
-        return _row(*name, note=reason)
-    design = np.stack([np.ones(updates.size), np.tile(n, n_seqs)], axis=1)
-    fit = OLS(updates.ravel(), design).fit(
-        cov_type="cluster",
-        cov_kwds={"groups": np.repeat(np.arange(n_seqs), len(n)), "use_correction": True, "df_correction": True},
-        use_t=True,
-    )
-    low, high = fit.conf_int(ALPHA)[1]
-    return _row(*name, fit.params[1], fit.bse[1], low, high, fit.pvalues[1])
+    departure = departure_by_polynomials(curves)
+    low, high = np.quantile(departure, TAILS)
+    return _row(*name, float(np.median(departure)), float(departure.std()), low, high, _bend_p(curves))
 
 
-def _mixed_model(curves: Curves) -> dict[str, Any]:
-    from statsmodels.regression.mixed_linear_model import MixedLM, MixedLMParams
+def departure_by_polynomials(curves: Curves, *, draws: int = 4000, seed: int = 0) -> Float[np.ndarray, " draw"]:
+    """The departure from a line without a model of the noise: a check beside that of `freeform`.
 
-    name = ("mixed model", "delta, nats/example")
-    if reason := _too_few(curves, 3, 3):
-        return _row(*name, note=reason)
-    n_seqs, n_shots = curves.log_odds.shape
-    unit = curves.shots.std()
-    shots = (curves.shots - curves.shots.mean()) / unit
-    design = np.stack([np.ones(n_shots), shots], axis=1)
-    lines = curves.log_odds @ design / n_shots  # its columns are orthogonal, each of squared length n_shots
-    left = curves.log_odds - lines @ design.T
-    noise = math.sqrt((left**2).sum() / (n_seqs * (n_shots - 2)))
-    if not noise > _ROUNDING * _largest(curves):
-        return _row(*name, note="no variation about each sequence's own line")
-    lines, odds = lines / noise, curves.log_odds / noise
-    # In a balanced table this is the REML estimate itself, if it is a covariance; if not, REML lies at the boundary.
-    covariance = np.cov(lines.T) - np.eye(2) / n_shots
-    if np.linalg.eigvalsh(covariance)[0] <= 1e-6:
-        return _row(*name, note="singular: intercepts or slopes differ no more between sequences than noise makes them")
-    start = MixedLMParams.from_components(fe_params=lines.mean(0), cov_re=covariance)
-    everywhere = np.tile(design, (n_seqs, 1))
-    model = MixedLM(odds.ravel(), everywhere, groups=np.repeat(np.arange(n_seqs), n_shots), exog_re=everywhere)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    Each sequence is projected on polynomials of degree 1 to 3; given the data their means over sequences have a
+    multivariate t distribution with S - 3 degrees of freedom, under the flat prior.
+
+    Parameters
+    ----------
+    curves
+        One task under one readout, with at least 5 sequences.
+    draws, seed
+        Of that distribution.
+
+    Returns
+    -------
+    array
+        Largest distance from the best line as a share of the total update, of each draw.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayes_icl.curves import Curves
+    >>> from bayes_icl.fit.checks import departure_by_polynomials
+    >>> shots, noise = np.arange(20.0), np.random.default_rng(0).normal(size=(2, 64, 20))
+    >>> straight, bent = (Curves("mine", "complement", shots, y) for y in noise + [[shots], [6 * np.log1p(shots)]])
+    >>> np.quantile(departure_by_polynomials(straight), 0.95) < 0.05
+    np.True_
+    >>> np.quantile(departure_by_polynomials(bent), 0.05) > 0.05
+    np.True_
+    """
+    basis, projected = _projected(curves)
+    n, rng = len(projected), np.random.default_rng([seed, 7])
+    df = n - DEGREE
+    root = np.linalg.cholesky(np.cov(projected.T) * (n - 1) / (n * df) + 1e-300 * np.eye(DEGREE))
+    size = np.sqrt(df / rng.chisquare(df, size=(draws, 1)))
+    means = projected.mean(0) + size * (rng.normal(size=(draws, DEGREE)) @ root.T)
+    off, whole = means[:, 1:] @ basis[:, 1:].T, means @ basis.T
+    return np.abs(off).max(1) / np.maximum(np.abs(whole[:, -1] - whole[:, 0]), 1e-12)
+
+
+def _projected(curves: Curves) -> tuple[np.ndarray, np.ndarray]:
+    """Orthonormal polynomials of degree 1 to 3 over the shots, and each sequence's part along them."""
+    n = (curves.shots - curves.shots.mean()) / np.ptp(curves.shots)
+    basis, _ = np.linalg.qr(np.stack([n**power for power in range(DEGREE + 1)], axis=1))
+    basis = basis[:, 1:] * np.sign(basis[-1, 1:])
+    return basis, curves.log_odds @ basis
+
+
+def _bend_p(curves: Curves) -> float:
+    """Of Hotelling's test that the mean is a line."""
+    from statsmodels.stats.multivariate import test_mvmean
+
+    with np.errstate(all="ignore"):
         try:
-            fit = model.fit(reml=True, start_params=start)
-        except (np.linalg.LinAlgError, ValueError) as error:
-            return _row(*name, note=f"not fitted: {error}")
-    if caught or not fit.converged:
-        return _row(*name, note=str(caught[0].message) if caught else "did not converge")
-    estimate, se = fit.fe_params[1] * noise / unit, fit.bse_fe[1] * noise / unit
-    half = student.ppf(TAILS[1], n_seqs - 1) * se
-    return _row(*name, estimate, se, estimate - half, estimate + half, 2 * student.sf(abs(estimate) / se, n_seqs - 1))
+            return float(test_mvmean(_projected(curves)[1][:, 1:]).pvalue)
+        except np.linalg.LinAlgError:
+            return math.nan
 
 
 def _mean_row(check: str, quantity: str, each: Float[np.ndarray, " seq"], largest: float) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bayes_icl.core.errors import DONE, REFUSED, StatedError, check_least
+from bayes_icl.core.errors import DONE, MOST, REFUSED, StatedError, check_least
 from bayes_icl.core.files import inference_to_netcdf, sha256, to_json, within
 from bayes_icl.core.outputs import Output
 from bayes_icl.core.provenance import key_of, now, to_attribute
@@ -24,6 +24,7 @@ from bayes_icl.fit.outputs import CHECKS, TABLES, comparison_table, fit_file, re
 from bayes_icl.fit.pooling import pool_deltas
 from bayes_icl.fit.sentences import summarise_verdicts
 from bayes_icl.fit.settings import FitSettings
+from bayes_icl.fit.verdict import Rules
 from bayes_icl.hypotheses.law import load_hypotheses
 from bayes_icl.inference.noise import summarise
 from bayes_icl.inference.survival import too_little
@@ -44,7 +45,21 @@ def main(settings: FitSettings) -> int:
     check_names(names)
     cases = plan_cases(dataset, settings)
     out = settings.out or Path("data/fits") / path.stem
-    decides = ("tasks", "readout", "n_min", "engine", "noise", "sensitivity", "pool", "draws", "tune", "chains", "seed")
+    decides = (
+        "tasks",
+        "readout",
+        "n_min",
+        "engine",
+        "departure",
+        "small",
+        "noise",
+        "sensitivity",
+        "pool",
+        "draws",
+        "tune",
+        "chains",
+        "seed",
+    )
     decisive = {
         "inputs": [sha256(file) for file in inputs],
         "hypotheses": names,
@@ -86,7 +101,11 @@ def _fit(cases: Sequence[Case], names: list[str], settings: FitSettings, record:
         progress=True,
     )
     scores = iter(fits.scores)
-    verdicts = judge_cases(cases, [[] if too_little(case.curves) else next(scores) for case in cases])
+    verdicts = judge_cases(
+        cases,
+        [[] if too_little(case.curves) else next(scores) for case in cases],
+        Rules(settings.departure, settings.small),
+    )
     for case in cases:
         if case.headline:
             reasons = {name: case.left_out(name) for name in names}
@@ -145,5 +164,9 @@ def _check_numbers(settings: FitSettings) -> None:
     check_least(settings, draws=100, tune=100, chains=2, seed=0, workers=0)
     if not settings.readout or not settings.n_min or not settings.hypotheses:
         raise StatedError("--readout, --n-min and --hypotheses each need at least one value")
+    if not 0 < settings.departure < 1:
+        raise StatedError(f"--departure must be a share between 0 and 1, got {settings.departure}")
+    if not 0 < settings.small < MOST:
+        raise StatedError(f"--small must be above 0 nats, got {settings.small}")
     if min(settings.n_min) < 0:
         raise StatedError(f"--n-min must be 0 or more, got {min(settings.n_min)}")

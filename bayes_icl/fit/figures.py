@@ -219,8 +219,6 @@ def sensitivity_figure(table: pd.DataFrame) -> Figure:
 
     def setting(row: Any) -> str:
         own = headline.loc[row.task]
-        if row.priors != "stated":
-            return f"priors\n{row.priors}"
         if row.noise != own.noise:
             return f"{row.noise}\nnoise"
         return f"{row.readout}\nn \u2265 {row.n_min}"

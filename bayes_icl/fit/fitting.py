@@ -20,10 +20,11 @@ from bayes_icl.curves import Curves
 from bayes_icl.fit.cases import HEAVY, Case
 from bayes_icl.fit.sentences import verdict_line
 from bayes_icl.fit.settings import ENGINES
-from bayes_icl.fit.verdict import judge, refuse
+from bayes_icl.fit.verdict import RULES, Rules, judge, refuse
 from bayes_icl.hypotheses.law import HYPOTHESES, Hypothesis, load_hypotheses
+from bayes_icl.inference.departure import MeanCurve
 from bayes_icl.inference.importance import sample_fast
-from bayes_icl.inference.noise import summarise
+from bayes_icl.inference.noise import Statistics, summarise
 from bayes_icl.inference.posterior import Posterior
 from bayes_icl.inference.scores import Score, score_curves
 from bayes_icl.inference.survival import too_little
@@ -57,6 +58,9 @@ class Fits:
     agreement: pd.DataFrame
 
 
+RESTS_ON = "freeform"  # the law whose fit is the mean curve that verdicts are about
+
+
 def check_names(names: Sequence[str]) -> None:
     """State the first name that is of no registered law."""
     for name in names:
@@ -81,9 +85,9 @@ def fit_curves(
     cases
         As `plan_cases` returns them, or your own.
     hypotheses
-        Names of registered laws.
+        Names of registered laws. `freeform`, on which verdicts rest, is always fitted.
     engine
-        As in `FitSettings`. Cases with other priors or noise than their headline are the fast engine's.
+        As in `FitSettings`. Cases with other noise than their headline are the fast engine's.
     sampler
         How long NUTS samples; its seed is that of the fast engine too.
     hypotheses_from
@@ -106,6 +110,7 @@ def fit_curves(
     from bayes_icl.inference.nuts import SamplerSettings
 
     spare_home()
+    hypotheses = tuple(dict.fromkeys((*hypotheses, RESTS_ON)))
     check_names(hypotheses)
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
@@ -228,7 +233,8 @@ def _plan_nuts(results: _Results, engine: str) -> _NutsPlan:
         for i, case in enumerate(cases):
             if case.headline and scores[i]:
                 selected = judge(case.curves, list(scores[i].values())).selected
-                for name in sorted({"additive", selected or "additive"} & {n for n in scores[i] if i not in anew[n]}):
+                wanted = {"additive", RESTS_ON, selected or "additive"}
+                for name in sorted(wanted & {n for n in scores[i] if i not in anew[n]}):
                     shown[name].append(i)
     names = [name for name in hypotheses if anew[name] or shown[name]]
     names.sort(key=lambda name: (-len(anew[name]), -HYPOTHESES[name].complexity))
@@ -281,14 +287,14 @@ def _sample_hypothesis(
     """Compile a hypothesis; score some cases by NUTS, and only sample others."""
     from bayes_icl.inference.nuts import Sampler
 
-    cases = [*anew, *shown]
-    longest = max(cases, key=lambda case: len(case.curves.shots)).curves
-    sampler = Sampler(hypothesis, summarise(longest), settings)
+    def sampled(law: Hypothesis, stats: Statistics) -> Posterior:
+        return Sampler(law, stats, settings)(law, stats)  # compiled once a process
+
     scored = []
     for case in anew:
-        score, posterior = score_curves(hypothesis, case.curves, sampler)
+        score, posterior = score_curves(hypothesis, case.curves, sampled)
         scored.append((score, posterior if case.headline else None))
-    return scored, [sampler(hypothesis, summarise(case.curves)) for case in shown]
+    return scored, [sampled(case.hypothesis(hypothesis.name), summarise(case.curves)) for case in shown]
 
 
 def _compare_engines(curves: Curves, fast: Posterior, nuts: Posterior) -> list[dict[str, Any]]:
@@ -296,8 +302,12 @@ def _compare_engines(curves: Curves, fast: Posterior, nuts: Posterior) -> list[d
     stats = summarise(curves)
     rows = []
     weights = np.exp(fast.log_weights)
-    by_nuts = nuts.numbers(stats)
-    for name, x in fast.numbers(stats).items():
+    by_fast, by_nuts = fast.numbers(stats), nuts.numbers(stats)
+    if fast.hypothesis.ceiling:
+        for numbers, posterior in ((by_fast, fast), (by_nuts, nuts)):
+            mean = MeanCurve.of(posterior, stats)
+            numbers |= {"total": mean.totals, "departure": mean.departures}
+    for name, x in by_fast.items():
         mean, y = weights @ x, by_nuts[name]
         sd = np.sqrt(weights @ (x - mean) ** 2)
         rows.append(
@@ -317,7 +327,7 @@ def _compare_engines(curves: Curves, fast: Posterior, nuts: Posterior) -> list[d
     return rows
 
 
-def judge_cases(cases: Sequence[Case], scores: Sequence[Sequence[Score]]) -> dict[str, dict]:
+def judge_cases(cases: Sequence[Case], scores: Sequence[Sequence[Score]], rules: Rules = RULES) -> dict[str, dict]:
     """The verdict on every task: that of its headline, with those under every other setting in `others`.
 
     Parameters
@@ -326,6 +336,8 @@ def judge_cases(cases: Sequence[Case], scores: Sequence[Sequence[Score]]) -> dic
         The headline of a task before its other settings.
     scores
         Of each case, one a law.
+    rules
+        Regions of practical equivalence.
 
     Examples
     --------
@@ -341,8 +353,8 @@ def judge_cases(cases: Sequence[Case], scores: Sequence[Sequence[Score]]) -> dic
     verdicts: dict[str, dict] = {}
     for case, own in zip(cases, scores):
         reason = too_little(case.curves)
-        verdict = refuse(case.curves, reason) if reason else judge(case.curves, own)
-        as_json = replace(verdict, noise=case.noise, priors=case.priors).as_json()
+        verdict = refuse(case.curves, reason) if reason else judge(case.curves, own, rules)
+        as_json = replace(verdict, noise=case.noise).as_json()
         if case.curves.task in verdicts:
             verdicts[case.curves.task]["others"].append(as_json)
         else:

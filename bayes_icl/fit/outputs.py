@@ -60,10 +60,9 @@ COMPARISON = Table(
 
 SENSITIVITY = Table(
     "sensitivity",
-    "A row for each task and setting: how the verdict of verdict.json hangs on n_min, readout, priors and noise.",
+    "A row for each task and setting: how the verdict of verdict.json hangs on n_min, readout and noise.",
     (
         *CURVE,
-        Column("priors", "stated, halved or doubled", "text"),
         Column("noise", "normal or student", "text"),
         Column("verdict", "on `additive`", "text"),
         Column("selected", "the simplest survivor; of equals the best", "text", formerly="named"),
@@ -152,7 +151,7 @@ def _by_curve(scores: Sequence[Score]) -> list[list[Score]]:
 
 
 def sensitivity_table(verdicts: Mapping[str, dict]) -> pd.DataFrame:
-    """One row a task and setting: how the verdict of verdict.json hangs on n_min, readout, priors and noise."""
+    """One row a task and setting: how the verdict of verdict.json hangs on n_min, readout and noise."""
     rows = []
     for task, headline in verdicts.items():
         for verdict in (headline, *headline["others"]):
@@ -160,7 +159,7 @@ def sensitivity_table(verdicts: Mapping[str, dict]) -> pd.DataFrame:
             rows.append(
                 {
                     "task": task,
-                    **{name: verdict[name] for name in ("readout", "n_min", "priors", "noise", "verdict", "selected")},
+                    **{name: verdict[name] for name in ("readout", "n_min", "noise", "verdict", "selected")},
                     **{f"delta_{name}": value for name, value in delta.items()},
                     "seqs_needed": verdict["seqs_needed"],
                     "headline": verdict is headline,

@@ -65,8 +65,7 @@ def left_out_sentences(verdicts: dict[str, dict]) -> list[str]:
 
 def _differs(verdict: Mapping[str, Any], headline: Mapping[str, Any]) -> list[str]:
     """In what other than readout and n_min a setting is not the headline's."""
-    words = [f"priors {verdict['priors']}"] if verdict["priors"] != "stated" else []
-    return words + ([f"{verdict['noise']} noise"] if verdict["noise"] != headline["noise"] else [])
+    return [f"{verdict['noise']} noise"] if verdict["noise"] != headline["noise"] else []
 
 
 def pulls_sentence(verdict: dict) -> str:

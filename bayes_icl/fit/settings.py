@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from bayes_icl.hypotheses.law import HYPOTHESES
+from bayes_icl.hypotheses.laws import RARELY_TOLD
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,9 @@ class FitSettings:
     n_min: tuple[int, ...] = (1, 0, 2)
     """Examples from which on the curve is fitted; the first is the headline. The first example teaches the form
     of an answer and, on some tasks, most of the rule, and is worth many later ones."""
-    hypotheses: tuple[str, ...] = tuple(HYPOTHESES)
-    """Hypotheses to compare; the verdict needs constant, additive and power. observer is fitted where the curves file
-    knows the evidence."""
+    hypotheses: tuple[str, ...] = tuple(name for name in HYPOTHESES if name not in RARELY_TOLD)
+    """Hypotheses to compare. The verdict rests on freeform, which is always fitted; observer is fitted where the curves
+    file knows the evidence. nll_bounded, nll_logistic and scaling_law, rarely told from others, are fitted if named."""
     hypotheses_from: Path | None = None
     """A Python file that registers hypotheses of your own; they are compared beside the others."""
     engine: Literal["auto", "fast", "nuts"] = "auto"
@@ -33,11 +34,15 @@ class FitSettings:
     sensitivity table and exact refits. auto: fast for the scores, NUTS for the posteriors of additive and of the
     simplest survivor, and how far the two agree. NUTS steps in where the fast engine's diagnostics are bad on a
     headline, but for scaling_law."""
+    departure: float = 0.05
+    """Region of practical equivalence: a mean curve that is nowhere further from its best line than this share of the
+    total update is straight."""
+    small: float = 0.5
+    """A total update within this many nats of 0 is none."""
     noise: Literal["normal", "student"] = "normal"
     """Noise of a whole sequence: normal, or heavy-tailed (multivariate t), which odd sequences do not sway."""
     sensitivity: bool = True
-    """Give the verdict with priors half and twice as wide (but those between bounds, as the power law's a) and with the
-    other noise too."""
+    """Give the verdict with the other noise too."""
     pool: bool = False
     """Pool delta over the tasks: its mean and spread over tasks like these."""
     draws: int = 2000

@@ -136,14 +136,14 @@ def sensitivity_table(sensitivity: pd.DataFrame) -> PaperTable:
         "sensitivity",
         "Verdicts under other settings",
         f"How the verdict on the additive update, the law selected and delta (nats per example, {LEVEL_WORDS} "
-        "highest-density interval) hang on the readout, the first n, the priors and the noise; and how many sequences "
+        "highest-density interval) hang on the readout, the first n and the noise; and how many sequences "
         "would decide.",
         "sensitivity.csv",
         sensitivity,
         (
             *columns.shown(
                 SENSITIVITY,
-                "task; readout; n from = n_min; priors; noise; additive = verdict; law selected = selected; delta",
+                "task; readout; n from = n_min; noise; additive = verdict; law selected = selected; delta",
             ),
             *columns.shown(SENSITIVITY, "seqs_needed .0f; headline"),
         ),

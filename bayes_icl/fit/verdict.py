@@ -1,8 +1,9 @@
-"""Which hypotheses survive, and the verdict on the additive one.
+"""The verdict on the additive law, and which laws describe the curve.
 
-The survivors are all hypotheses within max(4 nats, 2 standard errors) of the best when a sequence is left out, and of
-those the simplest is selected; of several equally simple ones, the best by that score. These are often not told apart,
-so the survivors are given too. The rules stand in `judge`, and every verdict carries the reasons in words.
+The verdict is given by the mean curve, which follows no law (`inference.departure`): is there an update, and how
+straight is it, each with its interval and a stated region of practical equivalence. Scores of laws describe which one
+predicts best; they judge nothing, but that a ceiling of the readout is seen by `lapse`. The rules stand in `judge`, and
+every verdict carries the reasons in words.
 """
 
 from __future__ import annotations
@@ -12,26 +13,48 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from scipy.stats import norm
+
+from bayes_icl.core.intervals import Interval
 from bayes_icl.curves import Curves
-from bayes_icl.fit.checks import quadratic_contrast
 from bayes_icl.hypotheses.law import HYPOTHESES
+from bayes_icl.inference.departure import Belief, Straightness
+from bayes_icl.inference.noise import summarise
 from bayes_icl.inference.scores import Score
-from bayes_icl.inference.survival import (
-    JUDGED_BY,
-    LEAST_SEQS,
-    LEAST_UPDATES,
-    SLACK_NATS,
-    SLACK_SE,
-    _difference,
-    doubt_of,
-    in_nats,
-    slack,
-    survivors,
-)
+from bayes_icl.inference.survival import LEAST_SEQS, LEAST_UPDATES, doubt_of, slack, survivors
 
-EQUIVALENT_A = 0.15  # a power law with |a| below this is additive for practical purposes
+MARGIN = 0.05  # departure from a line below which a curve is straight for practical purposes, a share of the total
 
-AT_BOUND = 0.03
+SMALL = 0.5  # total update within which there is none for practical purposes, nats
+
+SURE = 0.95  # posterior probability that decides
+
+BENT_P = 0.01  # of `straight_p`, above which a departure has no known direction
+
+MOST_SEQS = 100_000
+
+# Laws of a belief that bends by itself: where one of them survives, a ceiling of the readout is not the only account.
+BENDS = ("logarithmic", "power", "saturating", "pooling", "changepoint")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a verdict's regions of practical equivalence are.
+
+    Attributes
+    ----------
+    margin
+        Departure from a line that is none, a share of the total update.
+    small
+        Total update that is none, nats.
+    """
+
+    margin: float = MARGIN
+    small: float = SMALL
+
+
+RULES = Rules()
 
 
 @dataclass(frozen=True)
@@ -41,19 +64,29 @@ class Verdict:
     Attributes
     ----------
     verdict
-        supported, rejected, no_update, undecided or refused.
+        supported, supported_under_ceiling, rejected, no_update, undecided or refused.
     reasons
         Why, in words with numbers.
+    departure, second_half, total, delta
+        As in `inference.departure.MeanCurve`, mean and 95 % highest-density interval; None where nothing was fitted.
+        `departure` has the margin and the posterior probability of lying within it besides; of `delta` the bounds are
+        called hdi_low and hdi_high, as they are everywhere in files.
+    ceiling
+        Of the readout, where the verdict speaks of one: the log-odds that it cannot pass, nats; beside it the belief's
+        update per example and curvature.
     selected
-        The simplest survivor, of equals the best when a sequence is left out; None where nothing was compared.
-    delta
-        Mean and 95 % highest-density interval of the update per example under `additive`, nats; None if not fitted.
+        The simplest law that survives; None where nothing was compared.
     seqs_needed
         When undecided: about how many sequences would decide it, None if no number of them would.
-    noise, priors
-        The setting, as in `scores.Score`.
+    survivors
+        Laws within max(4 nats, 2 standard errors) of the best when a sequence is left out, or whose mean curve is
+        surely within the margin of the mean curve.
+    mean_curve
+        Shots, mean curve, its 95 % interval and best line, nats, about a mean of 0: what the figure shows.
+    noise, noise_shape
+        The setting, as in `scores.Score`, and what was chosen for the noise, in words.
     notes
-        What a reader should know beside the reasons: a law that fits badly, a parameter at the bound of its prior.
+        What a reader should know beside the reasons.
     pulls
         Sequences that pull on delta, as in `scores.Score`.
     """
@@ -63,31 +96,23 @@ class Verdict:
     n_min: int
     verdict: str
     reasons: list[str]
-    selected: str | None = None
+    departure: dict[str, float] | None = None
+    second_half: dict[str, float] | None = None
+    total: dict[str, float] | None = None
     delta: dict[str, float] | None = None
+    ceiling: dict[str, Any] | None = None
+    selected: str | None = None
     seqs_needed: int | None = None
     survivors: list[str] = field(default_factory=list)
+    mean_curve: dict[str, list[float]] | None = None
     noise: str = "normal"
-    priors: str = "stated"
+    noise_shape: str = ""
     notes: list[str] = field(default_factory=list)
     pulls: list[dict[str, float]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The form it has in verdict.json."""
-        return {
-            "verdict": self.verdict,
-            "reasons": self.reasons,
-            "selected": self.selected,
-            "delta": self.delta,
-            "n_min": self.n_min,
-            "readout": self.readout,
-            "seqs_needed": self.seqs_needed,
-            "survivors": self.survivors,
-            "noise": self.noise,
-            "priors": self.priors,
-            "notes": self.notes,
-            "pulls": self.pulls,
-        }
+        return {name: value for name, value in vars(self).items() if name != "task"}
 
 
 def refuse(curves: Curves, reason: str) -> Verdict:
@@ -95,224 +120,252 @@ def refuse(curves: Curves, reason: str) -> Verdict:
     return Verdict(curves.task, curves.readout, int(curves.shots[0]), "refused", [reason])
 
 
+def judge(
+    curves: Curves,
+    scores: Sequence[Score],
+    rules: Rules = RULES,
+) -> Verdict:
+    """The verdict on one curve.
+
+    Refused
+        Fewer than 8 sequences or updates; evidence of both signs, of which a line is no prediction; or the fit of the
+        mean curve (`freeform`) cannot be relied on. A law that could not be fitted is left aside and noted.
+    no_update
+        The 95 % interval of the total update, and the departure in nats, lie within the region of none (0.5 nats).
+    supported
+        The departure is below the margin (0.05) with a posterior probability of 0.95, and the total's sign is known.
+    supported_under_ceiling
+        Not supported as it stands, but `lapse` survives, none of the laws that bend without a ceiling does, and the
+        belief under the ceiling may be straight.
+    rejected
+        The departure is above the margin with that probability, and the direction of the bend is known.
+    undecided
+        Anything else; with the number of sequences that would decide, or why none would.
+
+    Parameters
+    ----------
+    curves
+        One task under one readout.
+    scores
+        Of the laws that were fitted to it, `freeform` among them.
+    rules
+        Regions of practical equivalence.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from bayes_icl.curves import read_curves, select
+    >>> from bayes_icl.fit.verdict import judge
+    >>> from bayes_icl.hypotheses import HYPOTHESES
+    >>> from bayes_icl.inference.scores import score_curves
+    >>> curves = select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1)
+    >>> scores = [score_curves(HYPOTHESES[law], curves)[0] for law in ("additive", "power", "freeform")]
+    >>> verdict = judge(curves, scores)
+    >>> verdict.verdict, verdict.selected, round(verdict.departure["mean"], 1)
+    ('rejected', 'power', 0.2)
+    """
+    mean = next((s.straightness for s in scores if s.straightness is not None), None)
+    if mean is None:
+        return refuse(curves, "the verdict rests on freeform, which was not fitted")
+    found = _Compared.of(scores, mean, rules)
+    within = mean.within(rules.margin)
+    if refusals := _refusals(curves, mean):
+        return _verdict(curves, "refused", refusals, found, mean)
+    reasons = [_how_straight(mean, rules), _second_half(mean)]
+    if mean.total.low > -rules.small and mean.total.high < rules.small and mean.departure_nats.high < rules.small:
+        none = f"the total update {mean.total:.2f} nats lies within {rules.small:g} nats of none"
+        return _verdict(curves, "no_update", [none], found, mean)
+    if within >= SURE and mean.total.excludes(0):
+        falls = ["the log-odds fall with every example"] if mean.total.mean < 0 else []
+        return _verdict(curves, "supported", [*reasons, *falls], found, mean)
+    if found.ceiling_alone and (belief := Belief.of(curves, summarise(curves))).straight:
+        ceiling = [
+            f"lapse alone survives: a belief that gains {belief.delta:.3f} nats per example, under a readout that "
+            f"cannot pass {belief.ceiling:.1f} nats",
+            f"the belief's curvature {belief.curvature:.2f} is not told from 0",
+        ]
+        return _verdict(curves, "supported_under_ceiling", [*reasons, *ceiling], found, mean, belief=belief)
+    if within <= 1 - SURE and mean.straight_p < BENT_P:
+        if not found.ceiling:
+            return _verdict(curves, "rejected", reasons, found, mean, apart=("additive", "constant"))
+        under = "a line under a ceiling of the readout is not excluded: lapse survives"
+        return _verdict(curves, "undecided", [*reasons, under], found, mean, apart=("additive", "constant"))
+    needed, words = _seqs_needed(len(curves.log_odds), mean, rules)
+    return _verdict(curves, "undecided", [*reasons, words], found, mean, needed=needed)
+
+
 @dataclass(frozen=True)
-class _Comparison:
-    """What a verdict is made from: the scores of one curve, and how they compare.
+class _Compared:
+    """Which laws describe a curve.
 
     Attributes
     ----------
-    doubts
-        Why a fit cannot be relied on, by hypothesis.
     alive, distance
         Survivors of a left-out sequence; by hypothesis how far it is from the best, and the standard error, nats.
-    alive_lfo, distance_lfo
-        The same when the second half of the shots is left out.
-    best
-        Best rival whose fit is sound.
+    close
+        Laws whose mean curve is surely within the margin of the mean curve.
     """
 
-    curves: Curves
+    rules: Rules
     by_name: dict[str, Score]
-    doubts: dict[str, str]
     alive: list[str]
     distance: dict[str, tuple[float, float]]
-    alive_lfo: list[str]
-    distance_lfo: dict[str, tuple[float, float]]
-    best: str | None
+    close: list[str]
 
     @classmethod
-    def of(cls, curves: Curves, scores: Sequence[Score]) -> _Comparison:
-        """That of the scores of all hypotheses fitted."""
-        doubts = {s.hypothesis: doubt for s in scores if (doubt := doubt_of(s))}
+    def of(cls, scores: Sequence[Score], mean: Straightness, rules: Rules) -> _Compared:
+        """That of the scores of all laws fitted."""
         alive, distance = survivors(scores, "elpd_logo")
-        rivals = [name for name in distance if not HYPOTHESES[name].ceiling and name not in doubts]
-        best = max(rivals, key=lambda name: distance[name][0], default=None)
-        by_name = {s.hypothesis: s for s in scores}
-        return cls(curves, by_name, doubts, alive, distance, *survivors(scores, "elpd_lfo"), best)
+        close = [
+            s.hypothesis
+            for s in scores
+            if s.mean_curve is not None
+            and not doubt_of(s)
+            and not HYPOTHESES[s.hypothesis].ceiling
+            and not HYPOTHESES[s.hypothesis].latent_step
+            and mean.close(s.mean_curve, rules.margin) >= SURE
+        ]
+        return cls(rules, {s.hypothesis: s for s in scores}, alive, distance, close)
 
     @property
-    def n_seqs(self) -> int:
-        """Number of sequences."""
-        return len(self.curves.log_odds)
+    def ceiling(self) -> bool:
+        """Whether `lapse` survives where `additive` does not."""
+        return "lapse" in self.alive and "additive" not in self.alive
 
     @property
-    def on_constant(self) -> tuple[float, float]:
-        """What `additive` gains on `constant` when a sequence is left out, and its standard error, nats."""
-        return _difference(self.by_name["additive"].elpd_logo, self.by_name["constant"].elpd_logo)
+    def ceiling_alone(self) -> bool:
+        """Whether it is the only kind of law that does."""
+        return self.ceiling and not set(BENDS) & set(self.alive)
 
     @property
-    def gains(self) -> bool:
-        """Whether `additive` predicts better than `constant` by more than a survivor may be worse."""
-        difference, se = self.on_constant
-        return difference > slack(se)
+    def all(self) -> list[str]:
+        """Survivors by score or by practical equivalence."""
+        return [*self.alive, *(name for name in self.close if name not in self.alive)]
 
-    def moving(self) -> list[str]:
-        """Survivors whose mean update is clear of 0."""
-        # Laws in nats hardly fall, whatever the data, so their gain is no sign of one.
-        return [s for s in self.alive if _moves(self.by_name[s]) and not HYPOTHESES[s].in_nats]
+    def simplest(self, apart: Sequence[str]) -> str | None:
+        """The simplest survivor, of equals the best when a sequence is left out."""
+        known = [name for name in self.all if name not in apart]
+        return min(known, key=lambda name: (HYPOTHESES[name].complexity, -self.distance[name][0]), default=None)
 
-    def verdict(self, kind: str, reasons: list[str], needed: int | None = None) -> Verdict:
-        """The verdict of that kind, with what stands beside its reasons."""
-        additive, selected = self.by_name["additive"], _simplest(self.alive, self.distance)
-        left_aside = [f"left aside: {doubt}" for name, doubt in self.doubts.items() if name not in JUDGED_BY]
-        return Verdict(
-            self.curves.task,
-            self.curves.readout,
-            int(self.curves.shots[0]),
-            kind,
-            reasons,
-            selected=selected,
-            delta=dict(zip(("mean", "hdi_low", "hdi_high"), additive.intervals["delta"])),
-            seqs_needed=needed,
-            survivors=self.alive,
-            noise=additive.noise,
-            priors=additive.priors,
-            notes=[*left_aside, *_notes(self.by_name, selected)],
-            pulls=additive.pulls,
+
+def _verdict(
+    curves: Curves,
+    kind: str,
+    reasons: list[str],
+    found: _Compared,
+    mean: Straightness,
+    *,
+    needed: int | None = None,
+    belief: Belief | None = None,
+    apart: Sequence[str] = (),
+) -> Verdict:
+    """The verdict of that kind, with what stands beside its reasons."""
+    additive = found.by_name.get("additive")
+    selected = "lapse" if belief else found.simplest(apart)
+    doubts = {name: doubt for name, score in found.by_name.items() if (doubt := doubt_of(score))}
+    left_aside = [
+        f"left aside: {doubt}"
+        + (
+            f"; it may be {found.distance[name][0]:.1f} nats better than the best"
+            if name in found.distance and found.distance[name][0] > slack(found.distance[name][1])
+            else ""
         )
-
-
-def judge(curves: Curves, scores: Sequence[Score]) -> Verdict:
-    """The verdict on one curve, by the rules of the design.
-
-    Refused
-        Fewer than 8 sequences or updates, or a fit that the verdict rests on (additive, constant, power) has R-hat
-        above 1.01, ESS below 400, divergences after one retry, or a Pareto k above 0.7 after exact refits. Another
-        hypothesis that fails so is left aside and noted, unless it seems better than all others by more than a
-        survivor may be worse.
-    no_update
-        `constant` survives and `additive` gains nothing on it. A rival whose own mean update has an interval around 0
-        claims no update either, and does not count against `constant`.
-    rejected
-        `additive` does not survive leave-one-sequence-out; or the quadratic contrast has p < 0.01 and the 95 %
-        interval of the power law's a excludes 0.
-    supported
-        `additive` survives both scores, the contrast has p > 0.05, and that interval lies within (-0.15, 0.15).
-    undecided
-        Anything else.
-    """
-    fitted = {s.hypothesis for s in scores}
-    if missing := [name for name in JUDGED_BY if name not in fitted]:
-        return refuse(
-            curves, f"the verdict needs the hypotheses {', '.join(JUDGED_BY)}; {', '.join(missing)} not fitted"
-        )
-    found = _Comparison.of(curves, scores)
-    if refusals := _refusals(found):
-        return found.verdict("refused", refusals)
-    contrast, p = quadratic_contrast(curves, robust=found.by_name["additive"].noise == "student")
-    _, a_low, a_high = found.by_name["power"].intervals["a"]
-    numbers = _numbers(found, contrast, p)
-    if not found.gains and ("constant" in found.alive or not found.moving()):
-        mean, low, high = found.by_name["additive"].intervals["delta"]
-        reasons = [numbers["constant"], f"delta = {mean:+.3f} [{low:+.3f}, {high:+.3f}] nats per example"]
-        if "constant" not in found.alive:
-            better = ", ".join(found.alive)
-            reasons.append(f"what predicts better ({better}) has a mean update whose interval includes 0")
-        return found.verdict("no_update", reasons)
-    if "additive" not in found.alive:
-        return found.verdict("rejected", [numbers["logo"], numbers["contrast"], numbers["a"]])
-    equivalent = -EQUIVALENT_A < a_low and a_high < EQUIVALENT_A
-    if p < 0.01 and not a_low <= 0 <= a_high:
-        note = ["the curvature is detectable but small: a lies within (-0.15, 0.15)"] if equivalent else []
-        return found.verdict("rejected", [numbers["contrast"], numbers["a"], *note])
-    if "additive" in found.alive_lfo and p > 0.05 and equivalent and found.gains:
-        return found.verdict("supported", [numbers["logo"], numbers["lfo"], numbers["contrast"], numbers["a"]])
-    open_points = [
-        *([] if found.gains else [numbers["constant"]]),
-        *([] if "additive" in found.alive_lfo else [f"additive is {numbers['lfo']}"]),
-        *([] if p > 0.05 else [numbers["contrast"]]),
-        *([] if equivalent else [f"{numbers['a']} is not inside (-0.15, 0.15)"]),
+        for name, doubt in doubts.items()
     ]
-    needed = _seqs_needed(found.n_seqs, found.distance["additive"], found.by_name["power"].intervals["a"])
-    if needed:
-        number, decided = needed
-        open_points.append(f"if what is seen goes on, about {number} sequences would decide it ({decided})")
-        return found.verdict("undecided", open_points, number)
-    return found.verdict("undecided", [*open_points, "how many sequences would decide it cannot be said from these"])
+    shown = {"shots": mean.shots, "mean": mean.curve, "low": mean.low, "high": mean.high, "line": mean.line}
+    return Verdict(
+        curves.task,
+        curves.readout,
+        int(curves.shots[0]),
+        kind,
+        reasons,
+        departure={**_three(mean.departure), "margin": found.rules.margin, "within": mean.within(found.rules.margin)},
+        second_half=_three(mean.second_half),
+        total=_three(mean.total),
+        delta=dict(zip(("mean", "hdi_low", "hdi_high"), mean.delta)),
+        ceiling={
+            **_three(belief.ceiling),
+            "delta": _three(belief.delta),
+            "curvature": _three(belief.curvature),
+        }
+        if belief
+        else None,
+        selected=selected,
+        seqs_needed=needed,
+        survivors=found.all,
+        mean_curve={name: np.round(values, 6).tolist() for name, values in shown.items()},
+        noise=additive.noise if additive else "normal",
+        noise_shape=mean.noise,
+        notes=[*left_aside, *_notes(found, selected)],
+        pulls=additive.pulls if additive else [],
+    )
 
 
-def _refusals(found: _Comparison) -> list[str]:
+def _three(interval: Interval) -> dict[str, float]:
+    return dict(zip(("mean", "low", "high"), map(float, interval)))
+
+
+def _refusals(curves: Curves, mean: Straightness) -> list[str]:
     """Why no verdict can be given, in words; empty where one can."""
-    refusals = [doubt for name, doubt in found.doubts.items() if name in JUDGED_BY]
-    # A rival that could not be fitted is left aside, unless it may be far better than the rest.
-    for name, doubt in found.doubts.items():
-        distance = found.distance.get(name)
-        if distance and distance[0] > slack(distance[1]) and not HYPOTHESES[name].ceiling:
-            refusals.append(f"{doubt}; it may be {in_nats(*distance)} better than {found.best}")
-    if found.n_seqs < LEAST_SEQS:
-        refusals.append(f"{found.n_seqs} sequences, at least {LEAST_SEQS} are needed to compare hypotheses")
-    shots = found.curves.shots
-    if len(shots) - 1 < LEAST_UPDATES:
-        refusals.append(f"{len(shots) - 1} updates from n = {shots[0]:.0f} on, at least {LEAST_UPDATES} are needed")
+    refusals = []
+    if (observed := curves.observed) is not None and (observed < 0).any() and (observed > 0).any():
+        refusals.append(
+            "the evidence has both signs, and this verdict asks what examples add that all agree: see what `observer` "
+            "makes of it"
+        )
+    if mean.faults:
+        refusals.append(f"the mean curve could not be fitted: {', '.join(mean.faults)}")
+    if len(curves.log_odds) < LEAST_SEQS:
+        refusals.append(f"{len(curves.log_odds)} sequences, at least {LEAST_SEQS} are needed")
+    if len(curves.shots) - 1 < LEAST_UPDATES:
+        n, first = len(curves.shots) - 1, curves.shots[0]
+        refusals.append(f"{n} updates from n = {first:.0f} on, at least {LEAST_UPDATES} are needed")
     return refusals
 
 
-def _numbers(found: _Comparison, contrast: float, p: float) -> dict[str, str]:
-    """What the reasons are made of: numbers in words, by what they are of."""
-    distance, distance_lfo = found.distance["additive"], found.distance_lfo.get("additive")
-    a_mean, a_low, a_high = found.by_name["power"].intervals["a"]
-    on_constant, on_constant_se = found.on_constant
-    return {
-        "logo": f"additive is {in_nats(*distance)} from the best ({found.best}) when a sequence is left out",
-        "lfo": f"{in_nats(*distance_lfo)} from the best when the second half is left out"
-        if distance_lfo
-        else "the second half could not be left out",
-        "contrast": f"quadratic contrast {contrast:+.2f} nats, p = {p:.2g}",
-        "a": f"power law's a = {a_mean:.2f} [{a_low:.2f}, {a_high:.2f}]",
-        "constant": f"additive gains {on_constant:+.1f} (SE {on_constant_se:.1f}) nats on constant",
-    }
+def _how_straight(mean: Straightness, rules: Rules) -> str:
+    """The departure, beside the margin, in words."""
+    share = Interval(*(100 * x for x in mean.departure))
+    return (
+        f"the mean curve departs from its best line by {share:.1f} % of {abs(mean.total.mean):.1f} nats "
+        f"(below {100 * rules.margin:g} % with probability {mean.within(rules.margin):.2f})"
+    )
 
 
-def _moves(score: Score) -> bool:
-    """Whether a hypothesis's mean update is clear of 0."""
-    if "gain" not in score.intervals:
-        return False
-    _, low, high = score.intervals["gain"]
-    return not low <= 0 <= high
+def _second_half(mean: Straightness) -> str:
+    return f"the second half of the examples adds {mean.second_half:.2f} of what the first half adds"
 
 
-def _simplest(alive: list[str], distance: dict[str, tuple[float, float]]) -> str | None:
-    return min(alive, key=lambda name: (HYPOTHESES[name].complexity, -distance[name][0]), default=None)
+def _seqs_needed(n_seqs: int, mean: Straightness, rules: Rules) -> tuple[int | None, str]:
+    """About how many sequences would decide, if what is seen goes on, and which way.
 
-
-def _notes(by_name: dict[str, Score], selected: str | None) -> list[str]:
-    """What a reader should know of the law selected and of the power law's a."""
-    notes = []
-    if selected:
-        s = by_name[selected]
-        if s.lag == s.lag and not s.lag_low <= s.lag <= s.lag_high:
-            notes.append(
-                f"the noise is not what {selected} expects: lag-1 autocorrelation of the updates {s.lag:.2f}, "
-                f"99 % of replicates in [{s.lag_low:.2f}, {s.lag_high:.2f}]"
-            )
-        if "freeform" in by_name and not doubt_of(by_name["freeform"]):
-            gap, se = _difference(by_name["freeform"].elpd_logo, s.elpd_logo)
-            if gap > slack(se):
-                notes.append(f"{selected} misses part of the curve: freeform is {in_nats(gap, se)} better")
-    low, high = HYPOTHESES["power"].priors["a"].parameters
-    _, a_low, a_high = by_name["power"].intervals["a"]
-    if a_high > high - AT_BOUND or a_low < low + AT_BOUND:
-        notes.append(f"the power law's a is at the bound of its prior ({low}, {high})")
-    return notes
-
-
-def _seqs_needed(n_seqs: int, distance: tuple[float, float], a: tuple[float, float, float]) -> tuple[int, str] | None:
-    """About how many sequences would decide, if what is seen now goes on, and which way; None if that cannot be said.
-
-    Differences of elpd grow with the number of sequences and their SE with its root, so `additive` falls out once
-    n d > max(4, 2 s sqrt(n)) for a difference d and sd s per sequence; a difference below its SE says nothing. The
-    interval of the power law's a narrows with the root of n: it lies within (-0.15, 0.15) once |a| + half-width < 0.15,
-    and excludes 0 once half-width < |a|, which with the contrast rejects.
+    Standard deviations fall with the root of the number. A departure below the margin is shown to be once it lies
+    1.645 sds below it, one above it once 1.645 above; the sign of the total is known 1.96 of its sds from 0.
     """
-    mean, low, high = a
-    half = (high - low) / 2
-    candidates: list[tuple[float, str]] = []
-    if -distance[0] > distance[1]:
-        d, s = -distance[0] / n_seqs, distance[1] / math.sqrt(n_seqs)
-        candidates.append((max(SLACK_NATS / d, (SLACK_SE * s / d) ** 2), "to reject: additive falls behind"))
-    if abs(mean) < EQUIVALENT_A:
-        candidates.append((n_seqs * (half / (EQUIVALENT_A - abs(mean))) ** 2, "to support: a within (-0.15, 0.15)"))
-    if abs(mean) > EQUIVALENT_A:
-        candidates.append((n_seqs * (half / abs(mean)) ** 2, "to reject: a clear of 0"))
-    possible = [(math.ceil(n), way) for n, way in candidates if n_seqs < n < 100_000]
-    return min(possible, default=None)
+    off, sd = rules.margin - mean.departure.mean, float(mean.departures.std())
+    sign_sd = (mean.total.high - mean.total.low) / (2 * norm.ppf(0.975))
+    if abs(mean.total.mean) < sign_sd:
+        return None, "how many sequences would decide cannot be said: not even the sign of the total update is known"
+    if abs(off) < 0.1 * sd:
+        return None, "no number of sequences would decide if what is seen goes on: the departure is at the margin"
+    wanted = (norm.ppf(SURE) * sd / off) ** 2
+    if not mean.total.excludes(0):
+        wanted = max(wanted, (norm.ppf(0.975) * sign_sd / mean.total.mean) ** 2)
+    number = math.ceil(n_seqs * max(wanted, 1 + 1 / n_seqs))
+    if number > MOST_SEQS:
+        return None, f"more than {MOST_SEQS:,} sequences would be needed to decide"
+    way = "to support" if off > 0 else "to reject"
+    return number, f"if what is seen goes on, about {number} sequences would decide it ({way})"
+
+
+def _notes(found: _Compared, selected: str | None) -> list[str]:
+    """What a reader should know of the law selected."""
+    if not selected:
+        return []
+    s = found.by_name[selected]
+    if s.lag == s.lag and not s.lag_low <= s.lag <= s.lag_high:
+        return [
+            f"the noise is not what {selected} expects: lag-1 autocorrelation of the updates {s.lag:.2f}, "
+            f"99 % of replicates in [{s.lag_low:.2f}, {s.lag_high:.2f}]"
+        ]
+    return []

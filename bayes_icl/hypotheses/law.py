@@ -51,12 +51,6 @@ class Prior:
             x = sampler[self.family](*self.parameters, size)
         return x * scale if self.scaled else x
 
-    def widened(self, factor: float) -> Prior:
-        """The same prior `factor` times as wide; a Uniform, whose bounds mean something, stays as it is."""
-        if self.family == "Uniform":
-            return self
-        return replace(self, parameters=(*self.parameters[:-1], self.parameters[-1] * factor))
-
 
 def LogNormal(mu: float, sigma: float) -> Prior:
     """Median exp(mu).
@@ -138,8 +132,6 @@ class Hypothesis:
         Where it comes from, and what would tell it from the others.
     student
         A sequence's noise has heavy tails: a multivariate t with `dof` degrees of freedom (see `varied`).
-    prior_width
-        Times which all priors are as wide as stated (see `varied`).
     shared
         Of a `Free` mean: single shots move in all sequences alike (`noise_shape.Shape.shared`).
     """
@@ -153,18 +145,15 @@ class Hypothesis:
     meanings: Mapping[str, str] = field(default_factory=dict)
     kind: Kind = SMOOTH
     student: bool = False
-    prior_width: float = 1.0
     shared: bool = False
 
-    def varied(self, *, student: bool = False, prior_width: float = 1.0, shared: bool = False) -> Hypothesis:
-        """The same law with heavy-tailed noise, wider or narrower priors, an effect of each shot.
+    def varied(self, *, student: bool = False, shared: bool = False) -> Hypothesis:
+        """The same law with heavy-tailed noise, or an effect of each shot.
 
         Parameters
         ----------
         student
             Give the noise of a sequence heavy tails.
-        prior_width
-            Times which priors are as wide as stated; a Uniform stays as it is.
         shared
             Let single shots move in all sequences alike; of a `Free` mean.
 
@@ -176,7 +165,7 @@ class Hypothesis:
         >>> HYPOTHESES["additive"].varied(student=True).parameters
         ('gain', 'gain_sd', 'early_sd', 'level', 'walk', 'dof')
         """
-        return replace(self, student=student, prior_width=prior_width, shared=shared and self.ceiling)
+        return replace(self, student=student, shared=shared and self.ceiling)
 
     @property
     def has_gain(self) -> bool:
@@ -209,7 +198,7 @@ class Hypothesis:
         shared = {k: v for k, v in SHARED_PRIORS.items() if k != "gain" or (self.has_gain and not self.in_nats)}
         stated = {**shared, **({"dof": DOF_PRIOR} if self.student else {}), **self.priors}
         stated |= SHARED_SHOTS if self.shared else {}
-        return {name: prior.widened(self.prior_width) for name, prior in stated.items()}
+        return stated
 
     @property
     def parameters(self) -> tuple[str, ...]:

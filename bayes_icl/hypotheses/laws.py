@@ -11,6 +11,9 @@ import numpy as np
 from bayes_icl.hypotheses.kinds import BySequence, Free, Smooth, Step
 from bayes_icl.hypotheses.law import HYPOTHESES, LEAST_RATIO, Hypothesis, LogNormal, Prior, Uniform, hypothesis
 
+# Published, but never told from their neighbours by curves of the sizes there are: fitted where they are asked for.
+RARELY_TOLD = ("nll_bounded", "nll_logistic", "scaling_law")
+
 
 @hypothesis(
     "constant",
@@ -378,7 +381,7 @@ def observer(xp: Any, stats: Any) -> Any:
     },
     reference="a mean curve that follows no law: a line and a smooth deviation, its second differences independent a "
     "priori",
-    predicts="anything smooth: what a law loses against it is the law's misfit, and its departure from a line the verdict",
+    predicts="anything smooth: what a law loses against it is its misfit; its departure from a line is the verdict",
 )
 def freeform(xp: Any, stats: Any, bend: Any, shape: Any, shot_sd: Any = None, at_shot: Any = None) -> Any:
     """A smooth deviation from a line and, where single shots move in all sequences, that.

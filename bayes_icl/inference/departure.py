@@ -13,11 +13,19 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import chi2
 
-from bayes_icl.core.intervals import Interval, mean_and_interval
+from bayes_icl.core.intervals import TAILS, Interval, mean_and_interval
+from bayes_icl.curves import Curves
+from bayes_icl.hypotheses.law import HYPOTHESES
+from bayes_icl.hypotheses.laws import CURVED_LAPSE
+from bayes_icl.inference.importance import sample_fast
 from bayes_icl.inference.noise import Statistics
+from bayes_icl.inference.noise_shape import Shape
 from bayes_icl.inference.posterior import Posterior
+from bayes_icl.inference.predictive import mean_curve
 
 BENDS_TESTED = 2  # of a deviation's smoothest components: a bend and a wave
+
+DRAWS = 2000  # of the mean curve that are kept
 
 LEAST_TOTAL = 1e-9  # nats; below it a share of the total is not a number
 
@@ -142,3 +150,152 @@ class MeanCurve:
         mean = weights @ scores
         cov = (scores - mean).T @ ((scores - mean) * weights[:, None])
         return float(chi2.sf(mean @ np.linalg.solve(cov + 1e-300 * np.eye(len(cov)), mean), BENDS_TESTED))
+
+
+@dataclass(frozen=True)
+class Straightness:
+    """What a verdict takes from a mean curve.
+
+    Attributes
+    ----------
+    total, departure, departure_nats, second_half, delta
+        As in `MeanCurve`.
+    straight_p
+        As in `MeanCurve`.
+    shots, curve, low, high, line
+        The mean curve, its 95 % interval shot by shot and its best line, nats, about a mean of 0; shape (shot,).
+    noise
+        What was chosen for the noise, in words (`noise_shape.Shape.words`).
+    faults
+        Why the fit cannot be relied on.
+    draws, departures
+        Some draws of the mean curve, shape (draw, shot), and the departure of each.
+    """
+
+    total: Interval
+    departure: Interval
+    departure_nats: Interval
+    second_half: Interval
+    delta: Interval
+    straight_p: float
+    shots: np.ndarray
+    curve: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    line: np.ndarray
+    noise: str
+    faults: tuple[str, ...]
+    draws: np.ndarray
+    departures: np.ndarray
+
+    @classmethod
+    def of(cls, posterior: Posterior, stats: Statistics, shape: Shape) -> Straightness:
+        """That of a posterior of `freeform`.
+
+        Parameters
+        ----------
+        posterior, stats
+            As in `MeanCurve.of`.
+        shape
+            Of the noise.
+        """
+        mean = MeanCurve.of(posterior, stats)
+        equal = MeanCurve.of(posterior.equal(DRAWS), stats)
+        low, high = np.quantile(equal.curves, TAILS, axis=0)
+        return cls(
+            total=mean.total,
+            departure=mean.departure,
+            departure_nats=mean.departure_nats,
+            second_half=mean.second_half,
+            delta=mean.delta,
+            straight_p=mean.straight_p,
+            shots=mean.shots,
+            curve=equal.curves.mean(0),
+            low=low,
+            high=high,
+            line=equal.lines.mean(0),
+            noise=shape.words,
+            faults=tuple(posterior.faults),
+            draws=equal.curves.astype(np.float32),
+            departures=equal.departures,
+        )
+
+    def within(self, margin: float) -> float:
+        """Posterior probability that the departure is below a share of the total update.
+
+        Parameters
+        ----------
+        margin
+            The share.
+        """
+        return float((self.departures < margin).mean())
+
+    def close(self, curve: Float[np.ndarray, " shot"], margin: float) -> float:
+        """Posterior probability that a law's mean curve is nowhere further from the mean curve than the margin.
+
+        Parameters
+        ----------
+        curve
+            Nats; its level does not matter.
+        margin
+            Share of the total update.
+        """
+        total = np.maximum(np.abs(self.draws[:, -1] - self.draws[:, 0]), LEAST_TOTAL)
+        off = self.draws - (curve - curve.mean())
+        return float((np.abs(off).max(1) < margin * total).mean())
+
+    def misfit(self, curve: Float[np.ndarray, " shot"]) -> float:
+        """The largest distance of a law's mean curve from the mean curve, as a share of the total update."""
+        off = self.curve - (curve - curve.mean())
+        return float(np.abs(off).max() / max(abs(self.total.mean), LEAST_TOTAL))
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What lies under a readout's ceiling: a belief, and whether it is straight.
+
+    Attributes
+    ----------
+    delta
+        Update of the belief per example, nats, if it is straight.
+    ceiling
+        The log-odds that the readout cannot pass, nats.
+    curvature
+        Its curvature `a`: 0 is straight (`CURVED_LAPSE`).
+    faults
+        Why the fits cannot be relied on.
+    """
+
+    delta: Interval
+    ceiling: Interval
+    curvature: Interval
+    faults: tuple[str, ...]
+
+    @property
+    def straight(self) -> bool:
+        """Whether a straight belief is not excluded."""
+        return not self.faults and not self.curvature.excludes(0)
+
+    @classmethod
+    def of(cls, curves: Curves, stats: Statistics, seed: int = 0) -> Belief:
+        """That of some curves, by two fits.
+
+        Parameters
+        ----------
+        curves, stats
+            One task under one readout, and their statistics.
+        seed
+            Of the draws.
+        """
+        lapse, curved = (sample_fast(law, stats, seed=seed) for law in (HYPOTHESES["lapse"], CURVED_LAPSE))
+        far = np.array([stats.shots[0], 1e6])
+        theta = {name: lapse.params[name] for name in HYPOTHESES["lapse"].priors}
+        asymptote = np.diff(HYPOTHESES["lapse"].curve(np, far, **theta), axis=1)[:, 0]
+        curve = mean_curve(lapse, stats)
+        first = curves.log_odds.mean() + curve[:, 0]
+        return cls(
+            delta=lapse.intervals(stats)["slope"],
+            ceiling=mean_and_interval(first + asymptote, lapse.log_weights),
+            curvature=curved.intervals(stats)["a"],
+            faults=(*lapse.faults, *curved.faults),
+        )

@@ -6,12 +6,12 @@ A sequence s read after n = n_min ... n_max examples has the log-odds::
 
 where m is the law's mean curve. The rest is the same for all laws, so that they differ in the mean alone: a flat
 intercept l0_s; how sequences differ, along a line and along an early bend, g_s ~ Normal(0, gain_sd) and
-e_s ~ Normal(0, early_sd), correlated by `corr`; level noise of sd `level` (each shot asks a new query), which may change
-with n or carry over from shot to shot (`noise_shape.Shape`); and a random walk of sd `walk` (each example adds evidence
-of its own). Differencing over n removes l0_s. With T the covariance of the differences of level noise of sd 1, the
-eigenvectors of T make walk^2 I + level^2 T diagonal whatever the two sds (of plain level noise T is tridiag(-1, 2, -1)
-and they are the discrete sine transform); and g_s and e_s add rank two. With x_s the transformed differences of
-sequence s, u those of m, v the noise variances and B the two columns of g_s and e_s::
+e_s ~ Normal(0, early_sd), correlated by `corr`; level noise of sd `level` (each shot asks a new query), which may
+change with n or carry over from shot to shot (`noise_shape.Shape`); and a random walk of sd `walk` (each example adds
+evidence of its own). Differencing over n removes l0_s. With T the covariance of the differences of level noise of sd 1,
+the eigenvectors of T make walk^2 I + level^2 T diagonal whatever the two sds (of plain level noise T is
+tridiag(-1, 2, -1) and they are the discrete sine transform); and g_s and e_s add rank two. With x_s the transformed
+differences of sequence s, u those of m, v the noise variances and B the two columns of g_s and e_s::
 
     x_s ~ Normal(u, diag(v) + B B'),
 

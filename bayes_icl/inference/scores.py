@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -26,11 +27,12 @@ from scipy.special import expit, logsumexp
 from bayes_icl.core.intervals import TAILS, Interval, mean_and_interval
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses.law import Hypothesis
+from bayes_icl.inference.departure import Straightness
 from bayes_icl.inference.importance import sample_fast, sample_together
 from bayes_icl.inference.noise import Statistics, log_likelihood, summarise
-from bayes_icl.inference.noise_shape import PLAIN
+from bayes_icl.inference.noise_shape import PLAIN, estimate
 from bayes_icl.inference.posterior import PARETO_K_MOST, Posterior
-from bayes_icl.inference.predictive import go_on, replicate
+from bayes_icl.inference.predictive import go_on, mean_curve, replicate
 from bayes_icl.inference.psis import smooth
 from bayes_icl.inference.space import BLOCK, collapsed_log_likelihood
 
@@ -48,8 +50,6 @@ LEAST_REPLICATES = 40  # of each sequence: 39 have their 2.5 % quantile at the l
 
 PULLS = 0.5  # a sequence pulls when delta moves by more than this share of its sd without it
 
-PRIOR_WIDTHS = {"halved": 0.5, "stated": 1.0, "doubled": 2.0}  # of all priors but those between bounds
-
 Engine = Callable[[Hypothesis, Statistics], Posterior]
 
 
@@ -59,8 +59,8 @@ class Score:
 
     Attributes
     ----------
-    noise, priors
-        The setting: ``"normal"`` or ``"student"``; ``"stated"``, ``"halved"`` or ``"doubled"``.
+    noise
+        The setting: ``"normal"`` or ``"student"``.
     elpd_logo, elpd_lfo
         Expected log predictive density of each sequence left out, and of each sequence's second half given its first,
         nats, shape (seq,); NaN where it is not defined.
@@ -83,6 +83,10 @@ class Score:
     pulls
         Sequences without which delta moves by more than half its posterior sd, or whose k was above 0.7: index,
         delta without it (nats per example), k.
+    mean_curve
+        Posterior mean of the law's mean curve, nats, about a mean of 0, shape (shot,).
+    straightness
+        Of the mean curve, from `freeform`: what the verdict is made from.
 
     Examples
     --------
@@ -113,7 +117,6 @@ class Score:
     engine: str = "fast"
     k_hat: float = np.nan
     noise: str = "normal"
-    priors: str = "stated"
     log_marginal: float = np.nan
     nrmse: float = np.nan
     nrmse_ahead: float = np.nan
@@ -122,6 +125,8 @@ class Score:
     lag_high: float = np.nan
     coverage_ahead: float = np.nan
     pulls: list[dict[str, float]] = field(default_factory=list)
+    mean_curve: np.ndarray | None = None
+    straightness: Straightness | None = None
 
     @property
     def reliable(self) -> bool:
@@ -161,12 +166,23 @@ def score_curves(
     checks
         Take NRMSE and replicates too.
     """
-    stats = summarise(curves)
-    hypothesis = hypothesis.varied(
-        student=hypothesis.student, prior_width=hypothesis.prior_width, shared=bool(len(stats.items))
-    )
+    noise, free = "student" if hypothesis.student else "normal", hypothesis.ceiling
+    # A free mean is integrated out under normal noise only; odd sequences are weighed down instead.
+    shape = estimate(curves, robust=free and hypothesis.student)
+    stats = summarise(curves, shape=shape)
+    if free:
+        hypothesis = hypothesis.varied(shared=shape.shared)
     posterior = engine(hypothesis, stats)
-    score = _leave_sequences_out(hypothesis, stats, posterior, engine)
+    if free and shape.weights is not None:
+        nothing = np.full(len(stats.x), np.nan)
+        score: dict[str, Any] = {
+            "elpd_logo": nothing,
+            "pareto_k_max": 0.0,
+            "refits": 0,
+            "faults": tuple(posterior.faults),
+        }
+    else:
+        score = _leave_sequences_out(hypothesis, stats, posterior, engine)
     score["intervals"] = posterior.intervals(stats)
     if hypothesis.by_sequence:
         # 1 is an ideal observer.
@@ -211,9 +227,10 @@ def score_curves(
         divergences=posterior.divergences,
         engine=posterior.engine,
         k_hat=posterior.k_hat,
-        noise="student" if hypothesis.student else "normal",
-        priors=next(name for name, width in PRIOR_WIDTHS.items() if width == hypothesis.prior_width),
+        noise=noise,
         log_marginal=posterior.log_marginal,
+        mean_curve=np.exp(posterior.log_weights) @ mean_curve(posterior, stats),
+        straightness=Straightness.of(posterior, stats, shape) if free else None,
         **score,
     ), posterior
 

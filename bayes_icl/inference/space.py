@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Float
 
@@ -157,7 +155,7 @@ def _columns(
     left
         The squared length of the error without the columns, shape (..., draw).
     """
-    vectors = [(getattr(stats, prior.length) @ stats.transform, params[sd]) for prior, sd in _vectors(hypothesis)]
+    vectors = [(getattr(stats, prior.length or "") @ stats.transform, params[sd]) for prior, sd in _vectors(hypothesis)]
     each = np.concatenate([basis for basis, _ in vectors] + [stats.line[None], stats.early[None]])
     draws = params["level"].shape[:-1]
     # Sizes of the columns. Those of sequences are correlated, and their mean varies by 1 over the weight.

@@ -15,8 +15,6 @@ SLACK_NATS, SLACK_SE = 4.0, 2.0
 
 LEAST_SEQS, LEAST_UPDATES = 8, 8
 
-JUDGED_BY = ("constant", "additive", "power")
-
 
 def too_little(curves: Curves) -> str | None:
     """Why these curves cannot be fitted at all, or None."""
@@ -64,7 +62,7 @@ def survivors(scores: Sequence[Score], values: str) -> tuple[list[str], dict[str
     ['pooling']
     """
     pointwise = {s.hypothesis: getattr(s, values) for s in scores if np.isfinite(getattr(s, values)).all()}
-    sound = {s.hypothesis for s in scores if s.hypothesis in JUDGED_BY or not doubt_of(s)}
+    sound = {s.hypothesis for s in scores if not doubt_of(s)}
     rivals = [name for name in pointwise if name in sound and not HYPOTHESES[name].ceiling]
     if not rivals:
         return [], {}
