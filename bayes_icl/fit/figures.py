@@ -168,12 +168,11 @@ def plot_departure(curves: Curves, verdict: Mapping[str, Any], ax: Axes) -> Axes
     own, colour = verdict["mean_curve"], colour_of("additive")
     n, line, level = np.array(own["shots"]), np.array(own["line"]), curves.log_odds.mean()
     reach = verdict["departure"]["margin"] * abs(verdict["total"]["mean"])
-    band = f"straight: within {100 * verdict['departure']['margin']:g} %"
-    ax.fill_between(n, level + line - reach, level + line + reach, color=colour, alpha=0.25, lw=0, label=band)
-    ax.plot(n, level + line, color=colour, lw=1.0, label="best line")
+    ax.fill_between(n, level + line - reach, level + line + reach, color=colour, alpha=0.25, lw=0)
+    ax.plot(n, level + line, color=colour, lw=1.0)
     low, high = (level + np.array(own[name]) for name in ("low", "high"))
     ax.fill_between(n, low, high, color=INK, alpha=0.25, lw=0)
-    ax.plot(n, level + np.array(own["mean"]), color=INK, lw=1.0, label=f"mean curve, {LEVEL_WORDS}")
+    ax.plot(n, level + np.array(own["mean"]), color=INK, lw=1.0)
     ax.plot(n, curves.log_odds.mean(0), ".", color=INK, ms=2.5)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     return ax
@@ -187,12 +186,18 @@ def departure_figure(tasks: Mapping[str, Curves], verdicts: Mapping[str, dict]) 
     for ax, (task, curves) in zip(axes.flat, tasks.items()):
         plot_departure(curves, verdicts[task], ax)
         departure = verdicts[task]["departure"]
-        share = f"{100 * departure['mean']:.1f} % [{100 * departure['low']:.1f}, {100 * departure['high']:.1f}]"
+        share = f"{100 * departure['mean']:.1f} [{100 * departure['low']:.1f}, {100 * departure['high']:.1f}] % off"
         word = verdicts[task]["verdict"].replace("_", " ")
-        ax.set_title(f"{task}: {word}\ndeparts by {share}", loc="left", pad=3, fontsize=7)
+        ax.set_title(f"{task}: {word}\n{share}", loc="left", pad=3, fontsize=7)
     style.hide_unused(axes, len(tasks))
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, handlelength=1.5)
+    colour = colour_of("additive")
+    margin = 100 * next(iter(verdicts[task]["departure"]["margin"] for task in tasks))
+    looks = {
+        f"straight: within {margin:g} %": {"color": colour, "alpha": 0.25, "lw": 6},
+        "best line": {"color": colour, "lw": 1.0},
+        f"mean curve, {LEVEL_WORDS}": {"color": INK, "lw": 1.0},
+    }
+    style.legend(figure, looks, ncols=3)
     first = next(iter(tasks.values()))
     title = f"{first.readout}, n \u2265 {first.shots[0]:.0f}; dots: mean over sequences"
     return titled(figure, title, style.EXAMPLES, "log-odds L(n) (nats)")

@@ -61,11 +61,11 @@ def verdict_table(verdicts: Mapping[str, dict], comparison: pd.DataFrame, checks
         "verdicts",
         "Verdicts",
         f"The additive update under the readout {words}: by how much the mean curve departs from its best line, "
-        "percent of the total update, which stands beside it, nats; the same by polynomials, without a model of the "
-        "noise; what the second half of the examples adds as a share of what the first half adds (1 for a line); delta, the slope "
-        f"of the best line, nats per example. Means and {LEVEL_WORDS} highest-density intervals. How far additive is "
-        "from the best law when a sequence is left out, nats (SE); all laws that survive, the simplest of which is "
-        "selected.",
+        "percent of the total update; the same by polynomials, without a model of the noise; the total update, nats; "
+        "what the second half of the examples adds as a share of what the first half adds (1 for a line); delta, the "
+        f"slope of the best line, nats per example. Means and {LEVEL_WORDS} highest-density intervals. How far "
+        "additive is from the best law when a sequence is left out, nats (SE); all laws that survive, the simplest of "
+        "which is selected.",
         "verdict.json",
         pd.DataFrame(rows),
         (
