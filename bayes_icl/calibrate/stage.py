@@ -21,7 +21,7 @@ from bayes_icl.writing.blocks import Section
 from bayes_icl.writing.numbers import Quotes
 from bayes_icl.writing.stage import Missing, Stage, StageOutputs
 
-READ = ("outcomes", "ranks", "rank_tests", "recovery", "confusion")  # tables that the page is made from
+READ = ("outcomes", "ranks", "rank_tests", "recovery", "confusion", "verdicts")  # tables that the page is made from
 SETTINGS = {"n_seqs": int, "n_shots": int, "sims": int, "gain": int | float, "hypotheses": list}
 
 
