@@ -89,10 +89,11 @@ def head_table(
     Returns
     -------
     DataFrame
-        Slope (nats per example) and share of delta, with 95 % t-intervals over sequences. The slopes of a task
-        add up to delta, which is the row "all". Beside it, free of any law, `rise`: the effect at the last shot less that at n_min, nats. Heads have
-        besides: `pooled`, `false_sign`, `stands_out` (`pool_heads`), `accumulation`, `delta`, `c` (`accumulation`)
-        and `attention` at the last shot. `slope_examples`, `top`, `lost` and `lost_over_shots` are empty here.
+        Slope (nats per example) and share of delta, with 95 % t-intervals over sequences. The slopes of a task add up
+        to delta, which is the row "all". Beside it `rise`: the effect at the last shot less that at n_min, nats. Heads
+        have besides: `pooled`, `false_sign`, `stands_out` (`pool_heads`), `accumulation`, `delta`, `c`
+        (`accumulation`) and `attention` at the last shot. `slope_examples`, `top`, `lost` and `lost_over_shots` are
+        empty here.
 
     Raises
     ------
