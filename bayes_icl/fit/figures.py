@@ -153,6 +153,56 @@ def rows_of(table: pd.DataFrame, curves: Curves) -> pd.DataFrame:
     return table[at]
 
 
+def plot_departure(curves: Curves, verdict: Mapping[str, Any], ax: Axes) -> Axes:
+    """The mean curve, its best line, and the band in which a curve is straight for practical purposes.
+
+    Parameters
+    ----------
+    curves
+        Those of one task and readout, nats.
+    verdict
+        Its entry of verdict.json.
+    ax
+        Where it is drawn.
+    """
+    own, colour = verdict["mean_curve"], colour_of("additive")
+    n, line, level = np.array(own["shots"]), np.array(own["line"]), curves.log_odds.mean()
+    reach = verdict["departure"]["margin"] * abs(verdict["total"]["mean"])
+    ax.fill_between(n, level + line - reach, level + line + reach, color=colour, alpha=0.25, lw=0)
+    ax.plot(n, level + line, color=colour, lw=1.0)
+    low, high = (level + np.array(own[name]) for name in ("low", "high"))
+    ax.fill_between(n, low, high, color=INK, alpha=0.25, lw=0)
+    ax.plot(n, level + np.array(own["mean"]), color=INK, lw=1.0)
+    ax.plot(n, curves.log_odds.mean(0), ".", color=INK, ms=2.5)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    return ax
+
+
+@styled
+def departure_figure(tasks: Mapping[str, Curves], verdicts: Mapping[str, dict]) -> Figure:
+    """One panel a task: how far the mean curve is from a line."""
+    rows = (len(tasks) + 1) // 2
+    figure, axes = style.new_figure(rows, 2, 1.45 * rows + 0.7, sharex=True)
+    for ax, (task, curves) in zip(axes.flat, tasks.items()):
+        plot_departure(curves, verdicts[task], ax)
+        departure = verdicts[task]["departure"]
+        share = f"{100 * departure['mean']:.1f} [{100 * departure['low']:.1f}, {100 * departure['high']:.1f}] % off"
+        word = verdicts[task]["verdict"].replace("_", " ")
+        ax.set_title(f"{task}: {word}\n{share}", loc="left", pad=3, fontsize=7)
+    style.hide_unused(axes, len(tasks))
+    colour = colour_of("additive")
+    margin = 100 * next(iter(verdicts[task]["departure"]["margin"] for task in tasks))
+    looks = {
+        f"straight: within {margin:g} %": {"color": colour, "alpha": 0.25, "lw": 6},
+        "best line": {"color": colour, "lw": 1.0},
+        f"mean curve, {LEVEL_WORDS}": {"color": INK, "lw": 1.0},
+    }
+    style.legend(figure, looks, ncols=3)
+    first = next(iter(tasks.values()))
+    title = f"{first.readout}, n \u2265 {first.shots[0]:.0f}; dots: mean over sequences"
+    return titled(figure, title, style.EXAMPLES, "log-odds L(n) (nats)")
+
+
 @styled
 def comparison_figure(table: pd.DataFrame, shown: Sequence[Curves]) -> Figure:
     """One panel a task; hypotheses in bold survive when a sequence is left out."""
@@ -275,6 +325,8 @@ def fit_figures(dataset: xr.Dataset, out: Path) -> dict[str, Figure]:
         additive = {task: own["additive"] for task, own in fitted.items() if "additive" in own}
         if additive:
             drawn["delta"] = delta_figure(additive, verdicts, _pooled(out))
+    if judged := {task: c for task, c in shown.items() if verdicts[task].get("mean_curve")}:
+        drawn["departure"] = departure_figure(judged, verdicts)
     if any(len(verdict["others"]) for verdict in verdicts.values()):
         drawn["sensitivity"] = sensitivity_figure(SENSITIVITY.read(out / "sensitivity.csv"))
     return {file_name(name): figure for name, figure in drawn.items()}

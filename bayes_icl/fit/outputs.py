@@ -66,7 +66,10 @@ SENSITIVITY = Table(
         Column("noise", "normal or student", "text"),
         Column("verdict", "on `additive`", "text"),
         Column("selected", "the simplest survivor; of equals the best", "text", formerly="named"),
-        Column("delta", "under `additive`, nats per example", ends=POSTERIOR),
+        Column("departure", "from a line, a share of the total update", ends=INTERVAL),
+        Column("total", "total update, nats", ends=INTERVAL),
+        Column("second_half", "adds this share of what the first half adds", ends=INTERVAL),
+        Column("delta", "slope of the best line, nats per example", ends=POSTERIOR),
         Column("seqs_needed", "sequences to decide, when undecided"),
         Column("headline", "whether this is the setting of the verdict", "flag"),
     ),
@@ -160,6 +163,11 @@ def sensitivity_table(verdicts: Mapping[str, dict]) -> pd.DataFrame:
                 {
                     "task": task,
                     **{name: verdict[name] for name in ("readout", "n_min", "noise", "verdict", "selected")},
+                    **{
+                        f"{what}{end}": (verdict.get(what) or {}).get(key, math.nan)
+                        for what in ("departure", "total", "second_half")
+                        for end, key in (("", "mean"), ("_low", "low"), ("_high", "high"))
+                    },
                     **{f"delta_{name}": value for name, value in delta.items()},
                     "seqs_needed": verdict["seqs_needed"],
                     "headline": verdict is headline,

@@ -54,8 +54,15 @@ def fit_sections(found: StageOutputs, quotes: Quotes) -> list[Section]:
         *([Tabled(tables.engines_table(own["engines"]), folded=True)] if len(own["engines"]) else []),
     ]
     verdict = tables.verdict_table(verdicts, comparison, own["checks"])
+    straight = [
+        Shown(
+            "departure",
+            "The mean curve of every task, its best line, and the band within which it is straight for practical "
+            "purposes.",
+        )
+    ]
     return [
-        Section("verdicts", "Verdicts", [Tabled(verdict)]),
+        Section("verdicts", "Verdicts", [Tabled(verdict), *straight]),
         Section("delta", "Delta and updates", delta),
         Section("comparison", "Comparison of laws", compared),
         Section("sensitivity", "Sensitivity and checks", sensitive),

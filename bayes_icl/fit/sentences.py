@@ -45,13 +45,24 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
 def verdict_line(verdict: dict, headline: dict) -> str:
     """A verdict in a line, by the setting in which it differs from the headline's."""
     word = verdict["verdict"].upper() if verdict is headline else verdict["verdict"]
-    rest = ""
-    if (delta := verdict["delta"]) is not None:
-        rest = f"delta {Interval(*delta.values()):.3f} nats/example"
-    if verdict["selected"]:
-        rest += f"   selected: {verdict['selected']}"
     setting = next(iter(_differs(verdict, headline)), f"{verdict['readout']}, n >= {verdict['n_min']}")
-    return f"{setting:18s} additive update: {word:10s} {rest}"
+    line = f"{setting:18s} additive: {word}"
+    if numbers := departure_words(verdict):
+        line += f" ({numbers})"
+    return line + (f"; selected: {verdict['selected']}" if verdict["selected"] else "")
+
+
+def departure_words(verdict: Mapping[str, Any]) -> str:
+    """By how much the mean curve departs from a line, of how much, and delta; empty where nothing was fitted."""
+    departure, total, delta = (verdict.get(name) for name in ("departure", "total", "delta"))
+    if not (departure and total and delta):
+        return ""
+    share = Interval(*(100 * departure[name] for name in ("mean", "low", "high")))
+    falls = "a fall of " if total["mean"] < 0 else ""
+    return (
+        f"departs by {share:.1f} % of {falls}{abs(total['mean']):.1f} nats; "
+        f"delta {Interval(*delta.values()):.3f} nats/example"
+    )
 
 
 def left_out_sentences(verdicts: dict[str, dict]) -> list[str]:
@@ -123,16 +134,31 @@ def readings(dataset: xr.Dataset, task: str, headline: dict) -> list[str]:
         return []
     sentences = []
     rises = headline["verdict"] != "no_update" and headline["delta"] and headline["delta"]["hdi_low"] > 0
-    if rises and rule["verdict"] == "no_update":
+    if rises and not risen(rule):
         sentences.append("complement rises but rule does not: what is learned is the form of an answer, not the rule")
     if task in null_controls(dataset):
-        outcome = "passes" if rule["verdict"] == "no_update" else "FAILS"
-        sentences.append(f"null control (nothing to learn): rule must be no_update and is {rule['verdict']}: {outcome}")
+        outcome = "passes" if null_holds(rule) else "FAILS"
+        sentences.append(
+            "null control (nothing to learn): rule must be no_update, or undecided about a total that may be 0, and is "
+            f"{rule['verdict']}: {outcome}"
+        )
     return sentences
+
+
+def risen(verdict: Mapping[str, Any]) -> bool:
+    """Whether there is an update: the total is surely not 0, and not surely small."""
+    total = verdict.get("total") or {"low": 0.0, "high": 0.0}
+    return verdict["verdict"] != "no_update" and not total["low"] <= 0 <= total["high"]
+
+
+def null_holds(verdict: Mapping[str, Any]) -> bool:
+    """Whether a verdict is one that a null control may have: nothing learned, or not enough data to say so."""
+    return verdict["verdict"] == "no_update" or (verdict["verdict"] == "undecided" and not risen(verdict))
 
 
 VERDICTS = {
     "supported": "supported",
+    "supported_under_ceiling": "supported under a ceiling of the readout",
     "rejected": "rejected",
     "no_update": "beside the point, since nothing is learned,",
     "undecided": "undecided",
@@ -151,8 +177,8 @@ def verdict_sentence(task: str, verdict: Mapping[str, Any], quotes: Quotes) -> s
     sentence += f". {'; '.join(parts)}." if parts else "."
     if verdict["verdict"] == "refused":  # then neither delta nor the law selected is to be relied on
         return sentence
-    if (delta := verdict["delta"]) is not None and not any("delta =" in reason for reason in reasons):
-        sentence += f" Delta under `additive` is {q.three('delta', delta.values())} nats per example."
+    if (delta := verdict["delta"]) is not None:
+        sentence += f" Delta, the slope of the best line, is {q.three('delta', delta.values())} nats per example."
     if verdict["selected"]:
         sentence += f" The simplest law that survives is {code(verdict['selected'])}."
     if verdict.get("seqs_needed") and not any("would decide" in reason for reason in reasons):

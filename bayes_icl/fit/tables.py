@@ -33,7 +33,8 @@ def verdict_table(verdicts: Mapping[str, dict], comparison: pd.DataFrame, checks
         setting = {"task": task, "readout": verdict["readout"], "n_min": verdict["n_min"]}
         sound = verdict["verdict"] != "refused"
         score = _row_where(comparison, **setting, hypothesis="additive")
-        contrast = _row_where(checks, **setting, check="quadratic contrast")
+        departure, half = (((sound and verdict.get(name)) or {}) for name in ("departure", "second_half"))
+        check = _row_where(checks, **setting, check="departure by polynomials")
         rows.append(
             {
                 **setting,
@@ -42,9 +43,13 @@ def verdict_table(verdicts: Mapping[str, dict], comparison: pd.DataFrame, checks
                 **{f"delta_{end}": ((sound and verdict["delta"]) or {}).get(end, math.nan) for end in ("mean", *HDI)},
                 "selected": verdict["selected"] if sound else None,
                 **{name: score.get(name, math.nan) for name in ("elpd_diff", "diff_se")},
-                "contrast": contrast.get("estimate", math.nan),
-                **{f"contrast_{end}": contrast.get(end, math.nan) for end in ("low", "high")},
-                "p": contrast.get("p", math.nan),
+                "total": ((sound and verdict.get("total")) or {}).get("mean", math.nan),
+                **{
+                    f"{name}_{end}": size * found.get(end, math.nan)
+                    for name, found, size in (("departs", departure, 100), ("half", half, 1))
+                    for end in ("mean", "low", "high")
+                },
+                "by_polynomials": 100 * check.get("estimate", math.nan),
                 "survivors": ", ".join(verdict["survivors"]),
                 "seqs_needed": verdict["seqs_needed"],
             }
@@ -55,18 +60,23 @@ def verdict_table(verdicts: Mapping[str, dict], comparison: pd.DataFrame, checks
     return PaperTable(
         "verdicts",
         "Verdicts",
-        f"The additive update under the readout {words}: delta in nats per "
-        f"example, mean and {LEVEL_WORDS} highest-density interval; how far additive is from the best hypothesis when "
-        "a sequence is left out, nats (SE); the quadratic contrast over sequences, nats, with its p; all hypotheses "
-        "that survive, the simplest of which is selected.",
+        f"The additive update under the readout {words}: by how much the mean curve departs from its best line, "
+        "percent of the total update; the same by polynomials, without a model of the noise; the total update, nats; "
+        "what the second half of the examples adds as a share of what the first half adds (1 for a line); delta, the "
+        f"slope of the best line, nats per example. Means and {LEVEL_WORDS} highest-density intervals. How far "
+        "additive is from the best law when a sequence is left out, nats (SE); all laws that survive, the simplest of "
+        "which is selected.",
         "verdict.json",
         pd.DataFrame(rows),
         (
             *(columns.shown(SENSITIVITY, several) if len(settings) > 1 else columns.shown(SENSITIVITY, "task")),
-            *columns.shown(SENSITIVITY, "additive = verdict; delta; law selected = selected"),
+            *columns.shown(SENSITIVITY, "additive = verdict"),
+            columns.interval("departs, %", "departs_mean", ".1f", ends=("departs_low", "departs_high")),
+            columns.number("by polynomials", "by_polynomials", ".1f"),
+            columns.number("total", "total", ".1f"),
+            columns.interval("second half", "half_mean", ".2f", ends=("half_low", "half_high")),
+            *columns.shown(SENSITIVITY, "delta; law selected = selected"),
             columns.Column("from best (SE)", _from_best),
-            columns.interval("contrast", "contrast", ".2f"),
-            columns.p_value("p", "p"),
             columns.text("survivors", "survivors"),
         ),
     )

@@ -21,7 +21,7 @@ from bayes_icl.curves import Curves
 
 EARLY = 3.0  # examples within which sequences may differ by an early bend
 
-N_BENDS = 8  # smooth deviations from a line, the smoothest ones
+N_BENDS = 12  # smooth deviations from a line, the smoothest ones
 
 ROUGH = 0.05  # p below which a mean curve is too rough for noise of each sequence's own
 

@@ -64,7 +64,9 @@ def colour_of(hypothesis: str) -> tuple[float, float, float]:
     return palette[sorted(HYPOTHESES, key=place).index(hypothesis) % len(palette)]
 
 
-VERDICT_COLOURS = {"supported": 2, "rejected": 3, "no_update": 7, "undecided": 1, "refused": 8}
+VERDICT_COLOURS = {
+    "supported": 2, "supported_under_ceiling": 0, "rejected": 3, "no_update": 7, "undecided": 1, "refused": 8,
+}  # fmt: skip
 
 
 def verdict_colour(verdict: str) -> str:
