@@ -118,12 +118,17 @@ class MeanCurve:
         return mean_and_interval(slopes, self.log_weights)
 
     @property
-    def second_half(self) -> Interval:
-        """What the second half of the examples adds, as a share of what the first half adds: 1 for a line."""
+    def second_halves(self) -> Float[np.ndarray, " draw"]:
+        """What the second half of the examples adds, as a share of what the first half adds, in each draw."""
         middle = (self.shots[0] + self.shots[-1]) / 2
         at = np.array([np.interp(middle, self.shots, curve) for curve in self.curves])
         first, second = at - self.curves[:, 0], self.curves[:, -1] - at
-        return mean_and_interval(second / np.where(np.abs(first) < LEAST_TOTAL, LEAST_TOTAL, first), self.log_weights)
+        return second / np.where(np.abs(first) < LEAST_TOTAL, LEAST_TOTAL, first)
+
+    @property
+    def second_half(self) -> Interval:
+        """What the second half of the examples adds, as a share of what the first half adds: 1 for a line."""
+        return mean_and_interval(self.second_halves, self.log_weights)
 
     def chance_within(self, margin: float) -> float:
         """Posterior probability that the departure is below a share of the total update.

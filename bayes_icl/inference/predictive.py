@@ -10,8 +10,11 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
+from bayes_icl.hypotheses.law import Hypothesis
 from bayes_icl.inference.noise import Statistics, variances
 from bayes_icl.inference.posterior import Posterior
+
+PRIOR_SEQS = 32  # whose own evidence new sequences from the priors have, where a law takes it
 
 
 def mean_curve(posterior: Posterior, stats: Statistics) -> Float[np.ndarray, "draw shot"]:
@@ -25,11 +28,11 @@ def mean_curve(posterior: Posterior, stats: Statistics) -> Float[np.ndarray, "dr
     else:
         mean = posterior.hypothesis.updates(np, stats, posterior.params)[0]
     mean = np.broadcast_to(mean, (len(posterior.log_weights), len(stats.eigenvalues)))
-    return _curve_of(mean)
+    return curve_of(mean)
 
 
-def _curve_of(updates: np.ndarray) -> np.ndarray:
-    """Curves with these updates, each with a mean of 0 over its shots."""
+def curve_of(updates: np.ndarray) -> np.ndarray:
+    """Curves with these updates, shape (..., shot), each with a mean of 0 over its shots."""
     curves = np.concatenate([np.zeros_like(updates[..., :1]), np.cumsum(updates, axis=-1)], axis=-1)
     return curves - curves.mean(-1, keepdims=True)
 
@@ -49,12 +52,46 @@ def replicate(posterior: Posterior, stats: Statistics, rng: np.random.Generator)
         f = f[None] if hypothesis.by_sequence else np.broadcast_to(f, (n_draws, k))[:, None]
         mean = gain[:, :, None] * f if hypothesis.by_sequence else np.broadcast_to(mean, (n_draws, k))[:, None]
     v = variances(stats, params["level"], params["walk"])
-    drift = rng.normal(size=(n_draws, n_seqs, 2)) @ _between(params, stats)
+    drift = rng.normal(size=(n_draws, n_seqs, 2)) @ between(params, stats)
     noise = (np.sqrt(v)[:, None, :] * rng.normal(size=(n_draws, n_seqs, k))) @ stats.transform.T
     if hypothesis.student:
         size = np.sqrt(params["dof"] / rng.chisquare(params["dof"], size=(n_draws, n_seqs)))[:, :, None]
         drift, noise = drift * size, noise * size
-    return _curve_of(mean + drift + noise)
+    return curve_of(mean + drift + noise)
+
+
+def prior_draws(hypothesis: Hypothesis, stats: Statistics, n: int, rng: np.random.Generator) -> Posterior:
+    """Draws of a law's priors, in the form of a posterior, with equal weights.
+
+    Parameters
+    ----------
+    hypothesis
+        The law.
+    stats
+        Of the curves, in whose units priors are.
+    n
+        Number of draws.
+    rng
+        Where randomness comes from.
+    """
+    params = {
+        name: prior.draw(rng, (n, len(getattr(stats, prior.length)) if prior.length else 1), stats.scale)
+        for name, prior in hypothesis.all_priors.items()
+    }
+    return Posterior(hypothesis, params, np.full(n, -np.log(n)), "prior", ess=float(n))
+
+
+def prior_predictive(
+    hypothesis: Hypothesis, stats: Statistics, n: int, rng: np.random.Generator
+) -> tuple[Float[np.ndarray, "draw shot"], Float[np.ndarray, "draw shot"]]:
+    """A new sequence and the mean curve under each of `n` draws of the priors, with a mean of 0 over shots, nats.
+
+    Parameters are those of `prior_draws`.
+    """
+    some = stats.of(np.arange(min(n, len(stats.x), PRIOR_SEQS)))
+    draws = prior_draws(hypothesis, some, n, rng)
+    new = replicate(draws, some, rng)
+    return new[np.arange(n), np.arange(n) % new.shape[1]], mean_curve(draws, some)
 
 
 def _steps(log_weights: Float[np.ndarray, "draw seq step"], n_seqs: int, rng: np.random.Generator) -> np.ndarray:
@@ -64,7 +101,7 @@ def _steps(log_weights: Float[np.ndarray, "draw seq step"], n_seqs: int, rng: np
     return np.eye(n_steps)[step][..., :-1]
 
 
-def _between(params: Mapping[str, np.ndarray], stats: Statistics) -> Float[np.ndarray, "draw 2 update"]:
+def between(params: Mapping[str, np.ndarray], stats: Statistics) -> Float[np.ndarray, "draw 2 update"]:
     """What sequences differ along, as rows that independent standard normal numbers multiply; not transformed."""
     line, early = stats.transform @ stats.line, stats.transform @ stats.early
     bent = params["early_sd"] * early
@@ -89,8 +126,8 @@ def go_on(
     """
     hypothesis, params = posterior.hypothesis, posterior.params
     n_draws, n_seqs, k = len(posterior.log_weights), len(stats.x), len(stats.eigenvalues)
-    v, between = variances(stats, params["level"], params["walk"]), _between(params, stats)
-    cov = (stats.transform * v[:, None, :]) @ stats.transform.T + between.mT @ between
+    v, columns = variances(stats, params["level"], params["walk"]), between(params, stats)
+    cov = (stats.transform * v[:, None, :]) @ stats.transform.T + columns.mT @ columns
     inverse = np.linalg.inv(cov[:, :n_past, :n_past])
     past = (stats.x @ stats.transform.T)[:, :n_past]
     if hypothesis.latent_step:

@@ -1,14 +1,10 @@
-"""How well a hypothesis predicts: sequences left out, the future left out, probabilities, replicates.
+"""How well a hypothesis predicts: sequences left out, the future left out, replicates.
 
 Leave one sequence out
     The exchangeable unit is the sequence. Weights of the posterior without it follow from those with it (PSIS, `psis`);
     a sequence whose Pareto k is above 0.7 is scored by an exact refit without it.
 Leave the future out
     The first half of the shots is fitted, and the rest of each sequence predicted from its own first half.
-NRMSE
-    Root mean squared error of the mean probability of the correct answer against n, over its mean: how scaling-law
-    papers report (Arora et al. 2024), in the shots fitted and in those to which the first half extrapolates. No law is
-    chosen by it.
 Replicates
     Lag-1 autocorrelation of the updates beside that of curves drawn from the fit, and how often extrapolated 95 %
     intervals hold the value.
@@ -22,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import expit, logsumexp
+from scipy.special import logsumexp
 
 from bayes_icl.core.intervals import TAILS, Interval, mean_and_interval
 from bayes_icl.curves import Curves
@@ -64,6 +60,8 @@ class Score:
     elpd_logo, elpd_lfo
         Expected log predictive density of each sequence left out, and of each sequence's second half given its first,
         nats, shape (seq,); NaN where it is not defined.
+    mcse
+        Monte Carlo standard error of the sum of `elpd_logo`, nats.
     intervals
         Posterior mean and bounds of the 95 % highest-density interval of every number among the parameters.
     pareto_k_max
@@ -74,8 +72,6 @@ class Score:
         Why the fit cannot be relied on, in words.
     log_marginal
         Log marginal likelihood, nats; it hangs on the priors, and no verdict on it.
-    nrmse, nrmse_ahead
-        NRMSE of the probability in the shots fitted, and in the second half predicted from the first.
     lag, lag_low, lag_high
         Lag-1 autocorrelation of the updates about their mean, and the interval that holds 99 % of replicates.
     coverage_ahead
@@ -118,8 +114,7 @@ class Score:
     k_hat: float = np.nan
     noise: str = "normal"
     log_marginal: float = np.nan
-    nrmse: float = np.nan
-    nrmse_ahead: float = np.nan
+    mcse: float = np.nan
     lag: float = np.nan
     lag_low: float = np.nan
     lag_high: float = np.nan
@@ -164,7 +159,7 @@ def score_curves(
     future
         Leave the future out too, which takes a second fit.
     checks
-        Take NRMSE and replicates too.
+        Take replicates too.
     """
     noise, free = "student" if hypothesis.student else "normal", hypothesis.ceiling
     # A free mean is integrated out under normal noise only; odd sequences are weighed down instead.
@@ -207,11 +202,8 @@ def score_curves(
             # Weibull's quantiles hold 95 % of new values on average; those of numpy 93 % with 100 draws.
             low, high = np.quantile(later, TAILS, axis=0, method="weibull")
             score["coverage_ahead"] = float(((low <= seen) & (seen <= high)).mean())
-            score["nrmse_ahead"] = nrmse(expit(later).mean((0, 1)), expit(seen).mean(0))
     if checks:
         new = replicate(posterior.equal(n_draws), stats, rng)
-        levels = curves.log_odds.mean(1)[:, None]
-        score["nrmse"] = nrmse(expit(new + levels).mean((0, 1)), expit(curves.log_odds).mean(0))
         lags = lag_one(np.diff(new, axis=-1))
         spread = 2.576 * float(lags.std(ddof=1))
         score["lag"] = float(lag_one(np.diff(curves.log_odds, axis=-1)))
@@ -307,6 +299,9 @@ def _leave_sequences_out(hypothesis: Hypothesis, stats: Statistics, posterior: P
     own = sequence_log_likelihood(draws, stats)
     log_weights, k = smooth(draws.log_weights[:, None] - own)
     elpd = logsumexp(log_weights + own, axis=0)
+    # Of a ratio of sums over draws, of which the posterior's effective number count.
+    error = ((np.exp(log_weights + own - elpd) - np.exp(log_weights)) ** 2).sum(0)
+    error *= max(1.0, len(own) / posterior.ess)
     numbers = draws.numbers(stats)
     delta = numbers.get("delta")
     without = np.exp(log_weights).T @ delta if delta is not None else np.full(n_seqs, np.nan)
@@ -320,6 +315,7 @@ def _leave_sequences_out(hypothesis: Hypothesis, stats: Statistics, posterior: P
             refit = engine(hypothesis, others)
         one = sequence_log_likelihood(refit, stats.of(np.array([s])))[:, 0] + refit.log_weights
         elpd[s] = logsumexp(one)
+        error[s] = ((np.exp(one - elpd[s]) - np.exp(refit.log_weights)) ** 2).sum()
         if delta is not None:
             without[s] = np.exp(refit.log_weights) @ refit.numbers(others)["delta"]
         # A score that hangs on a few of the draws is not exact: its k stays, and the verdict is refused.
@@ -337,6 +333,7 @@ def _leave_sequences_out(hypothesis: Hypothesis, stats: Statistics, posterior: P
         ]
     return {
         "elpd_logo": elpd,
+        "mcse": float(np.sqrt(error.sum())),
         "pareto_k_max": float(left.max()),
         "refits": len(refitted),
         "pulls": pulls,
@@ -347,11 +344,6 @@ def _leave_sequences_out(hypothesis: Hypothesis, stats: Statistics, posterior: P
 def _at_most(posterior: Posterior, n: int) -> Posterior:
     """The posterior, or `n` draws of it, where a table of all draws by all sequences would be too large."""
     return posterior if len(posterior.log_weights) <= n else posterior.equal(max(n, 1000))
-
-
-def nrmse(predicted: Float[np.ndarray, " shot"], seen: Float[np.ndarray, " shot"]) -> float:
-    """Root mean squared error over the mean of what was seen."""
-    return float(np.sqrt(np.mean((predicted - seen) ** 2)) / np.mean(seen))
 
 
 def lag_one(updates: Float[np.ndarray, "... seq update"]) -> np.ndarray:
