@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from bayes_icl.core.errors import DONE, MOST, REFUSED, StatedError, check_least
 from bayes_icl.core.files import inference_to_netcdf, sha256, to_json, within
@@ -16,11 +15,12 @@ from bayes_icl.core.outputs import Output
 from bayes_icl.core.provenance import key_of, now, to_attribute
 from bayes_icl.core.run import Run
 from bayes_icl.curves import newest_curves, read_curves
+from bayes_icl.fit.adequacy import adequacy_tables, checks_table, power_scaled, power_scaling_rows
 from bayes_icl.fit.cases import Case, plan_cases
 from bayes_icl.fit.checks import frequentist_checks
 from bayes_icl.fit.figures import fit_figures
 from bayes_icl.fit.fitting import Fits, check_names, fit_curves, judge_cases
-from bayes_icl.fit.outputs import CHECKS, TABLES, comparison_table, fit_file, read_verdicts, sensitivity_table
+from bayes_icl.fit.outputs import POWER_SCALING, TABLES, comparison_table, fit_file, read_verdicts, sensitivity_table
 from bayes_icl.fit.pooling import pool_deltas
 from bayes_icl.fit.sentences import summarise_verdicts
 from bayes_icl.fit.settings import FitSettings
@@ -112,10 +112,13 @@ def _fit(cases: Sequence[Case], names: list[str], settings: FitSettings, record:
             verdicts[case.curves.task]["left_out"] = {name: why for name, why in reasons.items() if why}
     record = {**record, "finished": now()}
     files: dict[str, bytes] = {}
+    scaled: list[dict[str, Any]] = []
     for (i, name), posterior in fits.posteriors.items():
         curves = fitted[i].curves
         with quiet():
             inference = inference_data(posterior, curves, settings.seed)
+            if power_scaled(name, verdicts[curves.task]):
+                scaled += power_scaling_rows(curves, posterior, inference)
         inference.attrs |= {
             "provenance": to_attribute(record),
             "readout": curves.readout,
@@ -124,18 +127,15 @@ def _fit(cases: Sequence[Case], names: list[str], settings: FitSettings, record:
         }
         files[fit_file(curves.task, name)] = inference_to_netcdf(inference)
     base = [own for case, own in zip(fitted, fits.scores) if case.base]
-    checks = [
-        frequentist_checks(case.curves).assign(
-            task=case.curves.task, readout=case.curves.readout, n_min=int(case.curves.shots[0])
-        )
-        for case in fitted
-        if case.headline
-    ]
+    headlines = [case for case in fitted if case.headline]
+    checks = checks_table(headlines, [frequentist_checks(case.curves) for case in headlines])
     tables = {
         "comparison": comparison_table([score for own in base for score in own]),
         "sensitivity": sensitivity_table(verdicts),
         "engines": fits.agreement,
-        "checks": pd.concat(checks or [CHECKS.frame([])]),
+        "checks": checks,
+        "power_scaling": POWER_SCALING.frame(scaled),
+        **adequacy_tables(fitted, fits, verdicts, settings.seed),
     }
     files |= {f"{name}.csv": TABLES[name].to_csv(table) for name, table in tables.items()}
     if settings.pool:

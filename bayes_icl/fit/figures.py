@@ -18,7 +18,8 @@ from matplotlib.ticker import MaxNLocator
 from bayes_icl.core.files import file_name
 from bayes_icl.core.intervals import LEVEL, LEVEL_WORDS, TAILS, t_interval
 from bayes_icl.curves import Curves, select
-from bayes_icl.fit.outputs import COMPARISON, SENSITIVITY, fit_file, read_verdicts
+from bayes_icl.fit.adequacy_figures import noise_figure, pit_figure, prior_predictive_figure
+from bayes_icl.fit.outputs import COMPARISON, NOISE, PIT, SENSITIVITY, fit_file, read_verdicts
 from bayes_icl.hypotheses.law import HYPOTHESES, label_of
 from bayes_icl.inference.survival import SLACK_NATS
 from bayes_icl.writing import style
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def shown_hypotheses(verdict: Mapping[str, Any]) -> list[str]:
-    """Those that get a panel or line of their own: laws of few parameters, the ceiling, and the one selected."""
+    """Those that get a panel or line of their own: laws of few parameters, the free mean, and the one selected."""
     shown = [name for name, h in HYPOTHESES.items() if not h.in_nats or name == verdict["selected"]]
     return list(dict.fromkeys([*shown, verdict["selected"]])) if verdict["selected"] else shown
 
@@ -327,9 +328,30 @@ def fit_figures(dataset: xr.Dataset, out: Path) -> dict[str, Figure]:
             drawn["delta"] = delta_figure(additive, verdicts, _pooled(out))
     if judged := {task: c for task, c in shown.items() if verdicts[task].get("mean_curve")}:
         drawn["departure"] = departure_figure(judged, verdicts)
+    drawn |= _adequacy_figures(out, fitted, shown, verdicts)
     if any(len(verdict["others"]) for verdict in verdicts.values()):
         drawn["sensitivity"] = sensitivity_figure(SENSITIVITY.read(out / "sensitivity.csv"))
     return {file_name(name): figure for name, figure in drawn.items()}
+
+
+def _adequacy_figures(
+    out: Path,
+    fitted: Mapping[str, Mapping[str, az.InferenceData]],
+    shown: Mapping[str, Curves],
+    verdicts: Mapping[str, dict],
+) -> dict[str, Figure]:
+    """How laws fit, and what their priors say."""
+    drawn = {}
+    for name, table, draw in (("pit", PIT, pit_figure), ("noise", NOISE, noise_figure)):
+        if len(rows := table.read(out / f"{name}.csv")):
+            drawn[name] = draw(rows)
+    asked = {
+        task: {name: own[name] for name in dict.fromkeys(("additive", verdicts[task]["selected"])) if name in own}
+        for task, own in fitted.items()
+    }
+    if priors := {task: (shown[task], own) for task, own in asked.items() if own}:
+        drawn["prior_predictive"] = prior_predictive_figure(priors)
+    return drawn
 
 
 def _pooled(out: Path) -> dict | None:
