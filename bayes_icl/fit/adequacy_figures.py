@@ -53,10 +53,11 @@ def pit_figure(pit: pd.DataFrame) -> Figure:
     for ax, ((task, law), own) in zip(axes.flat, groups):
         plot_pits(own, ax)
         ax.set_title(f"{task}: {law}", loc="left", pad=3, fontsize=7)
-    style.legend(figure, {name: {"color": colour, "lw": 1.0} for name, colour in COLOURS.items()}, ncols=3)
     first = pit.iloc[0]
     title = f"{first.readout}, n \u2265 {first.n_min}; band: {LEVEL_WORDS} of uniform values"
-    return titled(figure, title, "PIT of a sequence left out", "ECDF less uniform")
+    looks = {name: {"color": colour, "lw": 1.0} for name, colour in COLOURS.items()}
+    style.legend(figure, looks, ncols=3, title=title)
+    return titled(figure, "", "PIT of a sequence left out", "ECDF less uniform")
 
 
 @styled
@@ -73,10 +74,10 @@ def noise_figure(noise: pd.DataFrame) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.set_title(task, loc="left", pad=3, fontsize=7)
     looks = {f"seen, {LEVEL_WORDS}": {"color": INK, "marker": "."}, "expected": {"color": BLUE, "lw": 1.0}}
-    style.legend(figure, looks, ncols=2)
     first = noise.iloc[0]
-    title = f"{first.readout}, n \u2265 {first.n_min}; less the mean curve and each sequence's line"
-    return titled(figure, title, style.EXAMPLES, "sd over sequences (nats)")
+    title = f"{first.readout}, n \u2265 {first.n_min}; less mean curve and lines of sequences"
+    style.legend(figure, looks, ncols=2, title=title)
+    return titled(figure, "", style.EXAMPLES, "sd over sequences (nats)")
 
 
 def plot_prior(curves: Curves, inference: az.InferenceData, ax: Axes, *, name: str) -> Axes:
@@ -117,7 +118,7 @@ def prior_predictive_figure(tasks: Mapping[str, tuple[Curves, Mapping[str, az.In
         "mean curves": {"color": INK, "alpha": 0.8, "lw": 0.5},
         f"data: mean, {LEVEL_WORDS} of sequences": {"color": INK, "lw": 1.0},
     }
-    style.legend(figure, looks, ncols=3 if len(shown) > 1 else 1)
     curves = shown[0][2]
     title = f"{curves.readout}, n \u2265 {curves.shots[0]:.0f}"
-    return titled(figure, title, style.EXAMPLES, "log-odds L(n) (nats)")
+    style.legend(figure, looks, ncols=3 if len(shown) > 1 else 1, title=title)
+    return titled(figure, "", style.EXAMPLES, "log-odds L(n) (nats)")

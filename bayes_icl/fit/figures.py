@@ -198,10 +198,10 @@ def departure_figure(tasks: Mapping[str, Curves], verdicts: Mapping[str, dict]) 
         "best line": {"color": colour, "lw": 1.0},
         f"mean curve, {LEVEL_WORDS}": {"color": INK, "lw": 1.0},
     }
-    style.legend(figure, looks, ncols=3)
     first = next(iter(tasks.values()))
     title = f"{first.readout}, n \u2265 {first.shots[0]:.0f}; dots: mean over sequences"
-    return titled(figure, title, style.EXAMPLES, "log-odds L(n) (nats)")
+    style.legend(figure, looks, ncols=2, title=title)
+    return titled(figure, "", style.EXAMPLES, "log-odds L(n) (nats)")
 
 
 @styled
@@ -250,7 +250,8 @@ def delta_figure(
             ax.plot([low, high], [-1, -1], color=INK, lw=lw, solid_capstyle="butt")
         ax.plot(pooled["mu"][0], -1, "D", color=INK, ms=3)
     ticks = ([-1] if pooled else []) + list(range(len(names)))
-    ax.set_yticks(ticks, ([f"mean of {len(pooled['deltas'])} tasks\n(thin: a new one)"] if pooled else []) + labels)
+    of = pooled and (f"{len(f)} families" if (f := pooled.get("families")) else f"{len(pooled['deltas'])} tasks")
+    ax.set_yticks(ticks, ([f"mean of {of}\n(thin: a new one)"] if pooled else []) + labels)
     ax.axvline(0, color=INK, lw=0.6, ls=":")
     ax.set_ylim(-1.4 if pooled else -0.3, len(names))
     ax.set_xlabel("delta under additive (nats per example)")

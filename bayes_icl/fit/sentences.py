@@ -20,7 +20,8 @@ from bayes_icl.fit.adequacy_sentences import (
     selection_sentences,
 )
 from bayes_icl.fit.outputs import CHECKS, COMPARISON, ENGINES, NOISE, PIT_TESTS, POWER_SCALING
-from bayes_icl.fit.tables import POOLED, checks_table, comparison_tables
+from bayes_icl.fit.pooling import FEW_FAMILIES
+from bayes_icl.fit.tables import checks_table, comparison_tables, pooled_rows
 from bayes_icl.writing.blocks import Heading, Tabled, Text, to_terminal
 from bayes_icl.writing.numbers import Quotes, code, listed
 
@@ -130,10 +131,13 @@ def engines_agree(engines: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
 
 
 def pooled_sentences(pooled: dict) -> list[str]:
-    """Delta over tasks; last, indented, that of each."""
+    """Delta over tasks and families; last, indented, that of each."""
     if "refused" in pooled:
         return [pooled["refused"]]
-    lines = [f"delta, {words}: {Interval(*pooled[name]):.3f} nats/example" for name, words in POOLED.items()]
+    families = pooled.get("families") or {}
+    lines = [f"delta, {words}: {Interval(*three):.3f} nats/example" for words, three in pooled_rows(pooled)]
+    if families and len(families) < FEW_FAMILIES:
+        lines.append(f"the mean's interval is wide because there are {len(families)} families of tasks")
     if len(pooled["deltas"]) < 4:
         lines.append(f"with {len(pooled['deltas'])} tasks the sd over tasks follows its prior more than the data")
     return lines + [f"  {task}: {Interval(*delta):.3f}" for task, delta in pooled["deltas"].items()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -240,27 +240,46 @@ def power_scaling_table(power_scaling: pd.DataFrame) -> PaperTable:
 
 POOLED = {"mu": "mean over tasks like these", "tau": "sd over tasks", "new_task": "a further task"}
 
+OF_FAMILIES = {
+    "mu": "mean over families like these",
+    "tau": "sd over tasks of a family",
+    "tau_family": "sd over families",
+    "new_task": "a task of a further family",
+}
+
+
+def pooled_rows(pooled: Mapping[str, Any]) -> list[tuple[str, Sequence[float]]]:
+    """What pooling says beside each task's delta, in words, with mean and interval; of a pooled.json of before too."""
+    families = pooled.get("families") or {}
+    words = OF_FAMILIES if families else POOLED
+    return [
+        *((text, pooled[name]) for name, text in words.items()),
+        *((f"mean of {family}", three) for family, three in families.items()),
+    ]
+
 
 def pooled_table(pooled: Mapping[str, Any]) -> PaperTable:
     """Delta over tasks, from pooled.json; without rows, and with the reason, where pooling was refused."""
     rows = []
     if "refused" not in pooled:
-        for what, three in [*((words, pooled[name]) for name, words in POOLED.items()), *pooled["deltas"].items()]:
+        for what, three in [*pooled_rows(pooled), *pooled["deltas"].items()]:
             alone = pooled["alone"].get(what, {})
-            rows.append({"what": what, **dict(zip(("mean", "low", "high"), three)), **_named("alone", alone)})
+            numbers = {name: alone[name] for name in ("mean", "sd") if name in alone}
+            rows.append({"what": what, **dict(zip(("mean", "low", "high"), three)), **_named("alone", numbers)})
     return PaperTable(
         "pooled",
         "Delta over tasks",
         pooled.get("refused")
-        or "Delta under additive, nats per example, with partial pooling over tasks: posterior means and "
-        f"{LEVEL_WORDS} intervals; beside them, what each task says alone, mean and sd.",
+        or "Delta, the mean slope over sequences, nats per example, with partial pooling over tasks and their "
+        f"families: posterior means and {LEVEL_WORDS} intervals; beside them, what each task says alone, mean and "
+        "standard error.",
         "pooled.json",
         pd.DataFrame(rows, columns=["what", "mean", "low", "high", "alone_mean", "alone_sd"]),
         (
             columns.text("", "what"),
             columns.interval("pooled", "mean", ends=("low", "high")),
             columns.number("alone", "alone_mean"),
-            columns.number("sd", "alone_sd"),
+            columns.number("SE", "alone_sd"),
         ),
     )
 
