@@ -372,8 +372,8 @@ def _families(path: Path, tasks: list[str], families: list[str]) -> dict[str, st
     for task, family in zip(tasks, families):
         if not family or found.setdefault(task, family) != family:
             raise StatedError(
-                f"{path}: task {task} is of the families {found.get(task, '')!r} and {family!r}: give it one, in all its "
-                "rows"
+                f"{path}: task {task} is of the families {found.get(task, '')!r} and {family!r}: give it one, in "
+                "all its rows"
             )
     return found
 

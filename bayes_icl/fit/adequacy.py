@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from bayes_icl.curves import Curves
 from bayes_icl.fit.cases import Case
@@ -145,15 +146,33 @@ def power_scaled(name: str, verdict: Mapping[str, Any]) -> bool:
 
 def with_holm(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """The table with `p_holm`: its column p corrected by Holm's method, apart for each value of the columns `by`."""
-    from statsmodels.stats.multitest import multipletests
-
-    corrected = pd.Series(np.nan, index=range(len(table)))
     table = table.reset_index(drop=True)
+    corrected = pd.Series(np.nan, index=table.index)
     known = table[table.p.notna()]
-    for _, own in known.groupby(list(by), sort=False) if by else [("", known)]:
-        if len(own):
-            corrected[own.index] = multipletests(own.p.astype(float), method="holm")[1]
+    for _, own in known.groupby(list(by), sort=False) if by and len(known) else [("", known)]:
+        corrected[own.index] = holm(own.p.to_numpy(float))
     return table.assign(p_holm=corrected)
+
+
+def holm(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
+    """P-values corrected by Holm's method; as statsmodels does it, whose import alone takes half a second.
+
+    Parameters
+    ----------
+    p
+        The values, none missing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayes_icl.fit.adequacy import holm
+    >>> holm(np.array([0.04, 0.01, 0.03])).round(2).tolist()
+    [0.06, 0.03, 0.06]
+    """
+    order = np.argsort(p)
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    return corrected
 
 
 def checks_table(cases: Sequence[Case], checks: Sequence[pd.DataFrame]) -> pd.DataFrame:
