@@ -162,7 +162,7 @@ def judge(
     >>> scores = [score_curves(HYPOTHESES[law], curves)[0] for law in ("additive", "power", "freeform")]
     >>> verdict = judge(curves, scores)
     >>> verdict.verdict, verdict.selected, round(verdict.departure["mean"], 1)
-    ('rejected', 'power', 0.2)
+    ('rejected', 'power', 0.4)
     """
     mean = next((s.straightness for s in scores if s.straightness is not None), None)
     if mean is None:
@@ -340,8 +340,9 @@ def _seqs_needed(n_seqs: int, mean: Straightness, rules: Rules) -> tuple[int | N
     """About how many sequences would decide, if what is seen goes on, and which way.
 
     Standard deviations fall with the root of the number. Where no bend is seen, the largest departure that is not
-    excluded has to shrink to the margin, as it does for a line. Where one is, its departure has to lie 1.645 sds from the margin, and to
-    reject it its direction has to be known (`BENT_P`). The sign of the total is known 1.96 of its sds from 0.
+    excluded has to shrink to the margin, as it does for a line. Where one is, its departure has to lie 1.645 sds from
+    the margin, and to reject it its direction has to be known (`BENT_P`). The sign of the total is known 1.96 of its
+    sds from 0.
     """
     sign_sd = (mean.total.high - mean.total.low) / (2 * norm.ppf(0.975))
     if abs(mean.total.mean) < sign_sd:
