@@ -11,6 +11,7 @@ from scipy.special import expit, logit
 from scipy.stats import binom
 from tqdm import tqdm
 
+from bayes_icl.calibrate.outputs import VERDICTS
 from bayes_icl.calibrate.settings import CalibrateSettings
 from bayes_icl.calibrate.simulation import NOISES, TRUTHS, coin_evidence, generator, simulate, truth_of, without_walk
 from bayes_icl.calibrate.truths import cells, judge_truth
@@ -227,7 +228,7 @@ def calibrate(settings: CalibrateSettings) -> dict[str, pd.DataFrame]:
         for truth, n_seqs in cells()
         for seeds in _chunks(settings.verdict_sims, 10, settings.seed)
     ]
-    verdicts = pd.DataFrame(_run(judge_truth, verdict_jobs, workers, "verdicts"))
+    verdicts = VERDICTS.frame(_run(judge_truth, verdict_jobs, workers, "verdicts"))
     return {
         "sbc": sbc,
         "recovery": recovery,
