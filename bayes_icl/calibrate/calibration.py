@@ -20,6 +20,7 @@ from bayes_icl.core.parallel import one_a_core, run_jobs
 from bayes_icl.fit.cases import Case
 from bayes_icl.fit.verdict import judge
 from bayes_icl.hypotheses.law import HYPOTHESES
+from bayes_icl.hypotheses.laws import RARELY_TOLD
 from bayes_icl.inference.importance import sample_fast
 from bayes_icl.inference.noise import summarise
 from bayes_icl.inference.noise_shape import N_BENDS, PLAIN
@@ -138,7 +139,8 @@ def confuse(
         if averaged:
             curves = curves._replace(log_odds=logit(expit(curves.log_odds.reshape(n_seqs, 10, -1)).mean(1)))
         case = Case(curves)
-        scores = [score_curves(HYPOTHESES[h], curves, checks=False)[0] for h in HYPOTHESES if case.fits(h)]
+        compared = [h for h in HYPOTHESES if h not in RARELY_TOLD and case.fits(h)]
+        scores = [score_curves(HYPOTHESES[h], curves, future=False, checks=False)[0] for h in compared]
         verdict = judge(curves, scores)
         rows.append(
             {
