@@ -461,6 +461,13 @@ def test_a_direction_that_is_not_yet_known_is_counted() -> None:
     assert words.endswith("(to reject)")
 
 
+def test_a_bend_beyond_doubt_just_above_the_margin() -> None:
+    """5.3 % +- 0.25 %: so many sds from none that the chance is 0 in double precision."""
+    mean = dataclasses.replace(bent_by(0.053, 0.0025), straight_p=0.0)
+    number, words = needed(mean)
+    assert number == pytest.approx(S * (1.645 * 2.5 / 3) ** 2, rel=0.15) and words.endswith("(to reject)")
+
+
 def test_a_curve_without_a_bend_is_not_told_that_more_data_would_reject_it() -> None:
     """0 +- 20 %: its departure is 16 % on average, but what is not excluded, 39 %, has to shrink to 5 %."""
     number, words = needed(bent_by(0.0, 0.2))
