@@ -178,11 +178,12 @@ def judge(
     if within >= SURE and mean.total.excludes(0):
         falls = ["the log-odds fall with every example"] if mean.total.mean < 0 else []
         return _verdict(curves, "supported", [*reasons, *falls], found, mean)
-    if found.ceiling_alone and (belief := Belief.of(curves, summarise(curves))).straight:
+    if found.ceiling_alone and (belief := Belief.of(curves, summarise(curves))).straight(rules.margin):
         ceiling = [
             f"lapse alone survives: a belief that gains {belief.delta:.3f} nats per example, under a readout that "
             f"cannot pass {belief.ceiling:.1f} nats",
-            f"the belief's curvature {belief.curvature:.2f} is not told from 0",
+            f"the belief departs from its best line by {Interval(*(100 * x for x in belief.departure)):.1f} % "
+            f"(curvature {belief.curvature:.2f})",
         ]
         return _verdict(curves, "supported_under_ceiling", [*reasons, *ceiling], found, mean, belief=belief)
     if within <= 1 - SURE and mean.straight_p < BENT_P:
@@ -287,6 +288,7 @@ def _verdict(
             **_three(belief.ceiling),
             "delta": _three(belief.delta),
             "curvature": _three(belief.curvature),
+            "departure": _three(belief.departure),
         }
         if belief
         else None,
