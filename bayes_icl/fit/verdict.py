@@ -361,7 +361,7 @@ def _seqs_needed(n_seqs: int, mean: Straightness, rules: Rules) -> tuple[int | N
     else:
         way = "to support" if off > 0 else "to reject"
         wanted = max(wanted, (norm.ppf(SURE) * share.std() / off) ** 2)
-        if off < 0:
+        if off < 0 and mean.straight_p > BENT_P:
             wanted = max(wanted, math.log(BENT_P) / math.log(mean.straight_p))
     number = math.ceil(n_seqs * max(wanted, 1 + 1 / n_seqs))
     if number > MOST_SEQS:
