@@ -108,9 +108,9 @@ def attribute_curves(
         batch_size=batch_size, parts=parts, progress=progress,
     )  # fmt: skip
     effects = joined(measured, n_min)
-    slopes, heads_curves = zip(*(slope_table(effects.sel(task=task), task, n_min, seed) for task in tasks))
+    slopes, heads_curves = zip(*(slope_table(effects.sel(task=task), task, n_min) for task in tasks))
     accumulations = accumulation_columns(heads_curves, seed=seed, workers=workers, progress=progress)
-    updates = {task: update_of(effects.sel(task=task), n_min, seed) for task in tasks}
+    updates = {task: update_of(effects.sel(task=task), n_min) for task in tasks}
     interventions: dict[str, Intervention] = {}
     for task, one in measured.items():
         if one.means is not None:

@@ -13,11 +13,10 @@ import xarray as xr
 from jaxtyping import Bool, Float
 from tqdm import tqdm
 
-from bayes_icl.attribute.slopes import choose_top, delta_weights, fit_delta, slope_table
+from bayes_icl.attribute.slopes import choose_top, delta_of, slope_table
 from bayes_icl.attribute.update import Update, curves_of, three
 from bayes_icl.core.checkpoints import Checkpoint
 from bayes_icl.core.intervals import flat, t_interval
-from bayes_icl.inference.noise import summarise
 from bayes_icl.mechanism.ablation import ablate_episode
 from bayes_icl.mechanism.episodes import Episode
 from bayes_icl.mechanism.halves import CHOOSING, measured_on
@@ -85,7 +84,7 @@ def intervene(
     task, measuring = str(effects.task.item()), measured_on(episodes)
     chosen: list[Head] = []
     if len(measuring) >= MEASURING_LEAST:
-        chosen = choose_top(slope_table(effects.isel(seq=CHOOSING), task, n_min, seed)[0], top, mean)
+        chosen = choose_top(slope_table(effects.isel(seq=CHOOSING), task, n_min)[0], top, mean)
     norms = means.taken_norm(model.anatomy, episodes, effects["norm"].transpose("layer", "head").values.astype(float))
     if not chosen or 2 * len(chosen) > norms.size:
         note = "nothing is ablated: it needs heads that write the update, as many others, and 4 sequences"
@@ -95,7 +94,7 @@ def intervene(
     if len(chosen) > 1:
         sets |= {name_of(head): [head] for head in chosen[:SINGLES]}
     by_episode = _read_without(model, task, measuring, sets, means, parts, progress)
-    measured = _Measured.of(curves, effects, update, [episode.seq for episode in measuring], n_min, seed)
+    measured = _Measured.of(curves, effects, update, [episode.seq for episode in measuring], n_min)
     facts = {"top": [name_of(head) for head in chosen], "delta_measured": measured.delta()}
     ablation = _ablation_rows(measured, sets, by_episode, norms)
     repair = [_repair_row(measured, way, by_episode) for way in TASK_MEANS]
@@ -158,33 +157,26 @@ class _Measured:
     effect: Float[np.ndarray, "layer head seq shot"]
     since: Bool[np.ndarray, " shot"]
     weights: Float[np.ndarray, " update"]
-    answer_weights: Float[np.ndarray, " update"]
     n_min: int
-    seed: int
 
     @classmethod
-    def of(
-        cls, curves: xr.Dataset, effects: xr.Dataset, update: Update, seqs: list[int], n_min: int, seed: int
-    ) -> _Measured:
+    def of(cls, curves: xr.Dataset, effects: xr.Dataset, update: Update, seqs: list[int], n_min: int) -> _Measured:
         """Of some sequences of one task."""
         clean = effects.log_odds.transpose("seq", "shot")
         whole = curves.log_odds.sel(task=str(effects.task.item()), readout="complement").transpose("seq", "shot")
-        fitted = curves_of(effects, whole.values.astype(float), n_min)
-        answer_weights = delta_weights(fit_delta(fitted, seed)[0], summarise(fitted))
         log_odds, answers = (x.sel(seq=seqs).values.astype(float) for x in (clean, whole))
         effect = effects.effect.sel(seq=seqs).transpose("layer", "head", "seq", "shot").values.astype(float)
         since = effects.shot.values >= n_min
-        return cls(effects, seqs, log_odds, answers, effect, since, update.weights, answer_weights, n_min, seed)
+        return cls(effects, seqs, log_odds, answers, effect, since, update.weights, n_min)
 
     @property
     def task(self) -> str:
         """Its name."""
         return str(self.effects.task.item())
 
-    def slope(self, x: Any, weights: np.ndarray | None = None) -> Float[np.ndarray, " seq"]:
+    def slope(self, x: Any) -> Float[np.ndarray, " seq"]:
         """Slope in each sequence, nats per example."""
-        by = self.weights if weights is None else weights
-        return np.diff(np.asarray(x, float)[:, self.since], axis=1) @ by
+        return np.diff(np.asarray(x, float)[:, self.since], axis=1) @ self.weights
 
     def delta(self) -> dict[str, float]:
         """Mean slope of the log-odds with all heads, and its interval."""
@@ -194,14 +186,14 @@ class _Measured:
         """Columns of ablation.csv: what goes without some heads, given what is read then."""
 
         def delta(x: Any) -> Any:
-            return fit_delta(curves_of(self.effects, np.asarray(x, float), self.n_min), self.seed)[1]
+            return delta_of(curves_of(self.effects, np.asarray(x, float), self.n_min))
 
         numbers = {
             "direct": t_interval(self.slope(sum((self.effect[head] for head in heads), 0 * self.log_odds))),
             "delta": delta(log_odds),
             "lost": t_interval(self.slope(self.log_odds - log_odds)),
             "delta_curve": delta(answers),
-            "lost_curve": t_interval(self.slope(self.answers - answers, self.answer_weights)),
+            "lost_curve": t_interval(self.slope(self.answers - answers)),
             "predicted": t_interval(self.slope(taken)),
         }
         return flat(numbers)

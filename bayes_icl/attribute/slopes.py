@@ -1,8 +1,8 @@
-r"""Slopes of what components write, which add up to delta.
+"""Slopes of what components write, which add up to delta.
 
-Under `additive` the posterior mean of delta is linear in the mean updates of L, given the noise. The same weights,
-applied to the updates of what one component adds to L, give that component's slope, and the slopes of all components
-add up to delta, as their effects add up to L.
+Delta is the slope of the best straight line through L, whatever law L follows: one linear form of the updates. The same
+weights, applied to the updates of what one component adds to L, give that component's slope, and the slopes of all
+components add up to delta, as their effects add up to L.
 """
 
 from __future__ import annotations
@@ -23,62 +23,45 @@ from bayes_icl.core.errors import StatedError
 from bayes_icl.core.intervals import Interval, flat, t_interval
 from bayes_icl.core.parallel import one_a_core, run_jobs
 from bayes_icl.curves import Curves
-from bayes_icl.hypotheses.law import HYPOTHESES
-from bayes_icl.inference.importance import sample_fast
-from bayes_icl.inference.noise import Statistics, summarise, variances
-from bayes_icl.inference.posterior import Posterior
 from bayes_icl.inference.survival import too_little
 from bayes_icl.mechanism.head_names import Head
 
 BATCH = 16  # heads a job, fitted together: arrays that a core's cache holds
 
 
-def fit_delta(curves: Curves, seed: int = 0) -> tuple[Posterior, Interval]:
-    """Delta under `additive`, as `fit` gives it with the fast engine.
+def delta_of(curves: Curves) -> Interval:
+    """Delta, the slope of the best straight line: its mean over sequences with a 95 % t-interval, nats per example.
 
-    Returns
-    -------
-    posterior
-        Of `additive`.
-    delta
-        Posterior mean and 95 % highest-density interval, nats per example.
-    """
-    stats = summarise(curves)
-    posterior = sample_fast(HYPOTHESES["additive"], stats, seed=seed)
-    return posterior, posterior.intervals(stats)["delta"]
-
-
-def delta_weights(posterior: Posterior, stats: Statistics) -> Float[np.ndarray, " update"]:
-    """Weights w, per example, with w @ (mean over sequences of the updates) = posterior mean of delta.
-
-    Given the noise the posterior of the gain is normal, and its mean is linear in the mean updates: with u, v and q
-    as in `noise`, S sequences and w2 = gain_sd^2, its precision is a q + 1/prior variance, where a = S/(1 + w2 q), and
-    its mean a (u/v) @ x_mean over that precision. The linear form is averaged over the draws of the noise.
-    The draws of the gain itself have a Monte Carlo error, so that the average misses their mean by some hundredths of
-    delta's sd. The least change of w that removes this makes slopes add up to the delta that is reported.
+    Under flat priors that is its posterior mean and highest-density interval.
 
     Parameters
     ----------
-    posterior
-        Of `additive` with normal noise.
-    stats
-        What it was fitted to.
+    curves
+        One task under one readout, at least 2 sequences.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from bayes_icl.attribute.slopes import delta_of
+    >>> from bayes_icl.curves import read_curves, select
+    >>> curves = select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1)
+    >>> f"{delta_of(curves):.3f} nats per example"
+    '0.082 [0.071, 0.092] nats per example'
     """
-    params = posterior.params
-    weights = np.exp(posterior.log_weights)
-    weights /= weights.sum()
-    _, f, _ = posterior.hypothesis.updates(np, stats, params)
-    v = variances(stats, params["level"], params["walk"])
-    u = f @ stats.transform
-    h = u / v
-    q = (h * u).sum(-1)
-    a = stats.n_seqs / (1 + params["gain_sd"][:, 0] ** 2 * q)
-    prior_sd = posterior.hypothesis.all_priors["gain"].parameters[1] * stats.scale
-    along = (weights * a / (a * q + 1 / prior_sd**2)) @ h
-    w = stats.transform @ along / (stats.n_max - stats.shots[0])
-    mean_updates = stats.transform @ stats.x_mean
-    delta, _, _ = posterior.intervals(stats)["delta"]
-    return w + (delta - w @ mean_updates) * mean_updates / (mean_updates @ mean_updates)
+    return Interval(*(float(x) for x in t_interval(np.diff(curves.log_odds, axis=1) @ delta_weights(curves.shots))))
+
+
+def delta_weights(shots: Float[np.ndarray, " shot"]) -> Float[np.ndarray, " update"]:
+    """Weights w, per example, with w @ (updates of a curve) = slope of its best straight line.
+
+    Parameters
+    ----------
+    shots
+        Numbers of examples.
+    """
+    centred = shots - shots.mean()
+    # The slope is a weighted sum of L(n), and L(n) the sum of the updates up to n.
+    return np.cumsum((centred / (centred @ centred))[::-1])[::-1][1:]
 
 
 def head_table(
@@ -106,18 +89,18 @@ def head_table(
     Returns
     -------
     DataFrame
-        Slope (nats per example) and share of delta, with 95 % t-intervals over sequences in which the weights of
-        `delta_weights` are taken as known. The slopes of a task add up to the posterior mean of delta, which is the row
-        "all". Beside it, free of any law, `rise`: the effect at the last shot less that at n_min, nats. Heads have
-        besides: `pooled`, `false_sign`, `stands_out` (`pool_heads`), `accumulation`, `delta`, `c` (`accumulation`)
-        and `attention` at the last shot. `slope_examples`, `top`, `lost` and `lost_over_shots` are empty here.
+        Slope (nats per example) and share of delta, with 95 % t-intervals over sequences. The slopes of a task add up
+        to delta, which is the row "all". Beside it `rise`: the effect at the last shot less that at n_min, nats. Heads
+        have besides: `pooled`, `false_sign`, `stands_out` (`pool_heads`), `accumulation`, `delta`, `c`
+        (`accumulation`) and `attention` at the last shot. `slope_examples`, `top`, `lost` and `lost_over_shots` are
+        empty here.
 
     Raises
     ------
     StatedError
         A task's log_odds cannot be fitted.
     """
-    tables, curves = zip(*(slope_table(effects.sel(task=task), str(task), n_min, seed) for task in effects.task.values))
+    tables, curves = zip(*(slope_table(effects.sel(task=task), str(task), n_min) for task in effects.task.values))
     return join_columns(tables, accumulation_columns(curves, seed=seed, workers=workers, progress=progress))
 
 
@@ -173,7 +156,7 @@ def join_columns(tables: Sequence[pd.DataFrame], *columns: Sequence[pd.DataFrame
     return heads.assign(accumulation=heads.accumulation.astype(object).fillna(""), top=heads.top.eq(True))
 
 
-def slope_table(effects: xr.Dataset, task: str, n_min: int, seed: int) -> tuple[pd.DataFrame, list[Curves]]:
+def slope_table(effects: xr.Dataset, task: str, n_min: int) -> tuple[pd.DataFrame, list[Curves]]:
     """One task's rows of `head_table` without the heads' own fits, and the curves of its heads in the same order."""
     effects = effects.isel(shot=effects.shot.values >= n_min)
     effects = effects.isel(seq=effects.log_odds.notnull().all("shot").values)
@@ -186,8 +169,7 @@ def slope_table(effects: xr.Dataset, task: str, n_min: int, seed: int) -> tuple[
     whole = Curves(task, str(effects.attrs.get("readout", "")), shots, log_odds)
     if reason := too_little(whole):
         raise StatedError(f"task {task!r}: {reason}")
-    posterior, delta = fit_delta(whole, seed)
-    weights = delta_weights(posterior, summarise(whole))
+    delta, weights = delta_of(whole), delta_weights(shots)
 
     heads = effects.effect.transpose("layer", "head", "seq", "shot").values.astype(float)
     mlps = effects.mlp.transpose("layer", "seq", "shot").values.astype(float)

@@ -12,10 +12,9 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Bool, Float
 
-from bayes_icl.attribute.slopes import delta_weights, fit_delta
+from bayes_icl.attribute.slopes import delta_of, delta_weights
 from bayes_icl.core.intervals import Interval, t_interval
 from bayes_icl.curves import Curves
-from bayes_icl.inference.noise import summarise
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def three(numbers: Sequence[Any]) -> dict[str, float]:
     return dict(zip(("mean", "low", "high"), map(float, numbers)))
 
 
-def update_of(effects: xr.Dataset, n_min: int, seed: int) -> Update:
+def update_of(effects: xr.Dataset, n_min: int) -> Update:
     """Fit delta of one task, and take it apart.
 
     Parameters
@@ -61,20 +60,18 @@ def update_of(effects: xr.Dataset, n_min: int, seed: int) -> Update:
         The effects format, of one task.
     n_min
         The first shot that counts.
-    seed
-        Of the fits' random draws.
     """
     fits = {}
     for name, variable in (("delta", "log_odds"), ("delta_curve", "curve")):
         log_odds = effects[variable].transpose("seq", "shot").values.astype(float)
         curves = curves_of(effects, log_odds, n_min)
-        fits[name] = curves, *fit_delta(curves, seed)
-    curves, posterior, delta = fits["delta"]
-    weights = delta_weights(posterior, summarise(curves))
+        fits[name] = curves, delta_of(curves)
+    curves, delta = fits["delta"]
+    weights = delta_weights(curves.shots)
     facts: dict[str, Any] = {"n_min": n_min, "readout": effects.attrs["readout"]}
     facts |= {"token": int(effects.token), "token_text": str(effects.token_text.item())}
     facts["weights"] = weights.tolist()
-    facts |= {name: dict(zip(("mean", "hdi_low", "hdi_high"), interval)) for name, (_, _, interval) in fits.items()}
+    facts |= {name: dict(zip(("mean", "hdi_low", "hdi_high"), interval)) for name, (_, interval) in fits.items()}
     since = effects.shot.values >= n_min
     facts |= _by_kind(effects, since, weights, facts["delta"]["mean"])
     columns = pd.DataFrame()

@@ -11,15 +11,19 @@ from scipy.special import expit, logit
 from scipy.stats import binom
 from tqdm import tqdm
 
+from bayes_icl.calibrate.outputs import VERDICTS
 from bayes_icl.calibrate.settings import CalibrateSettings
 from bayes_icl.calibrate.simulation import NOISES, TRUTHS, coin_evidence, generator, simulate, truth_of, without_walk
+from bayes_icl.calibrate.truths import cells, judge_truth
 from bayes_icl.core.intervals import mean_and_interval
 from bayes_icl.core.parallel import one_a_core, run_jobs
 from bayes_icl.fit.cases import Case
 from bayes_icl.fit.verdict import judge
 from bayes_icl.hypotheses.law import HYPOTHESES
+from bayes_icl.hypotheses.laws import RARELY_TOLD
 from bayes_icl.inference.importance import sample_fast
 from bayes_icl.inference.noise import summarise
+from bayes_icl.inference.noise_shape import N_BENDS, PLAIN
 from bayes_icl.inference.scores import score_curves
 
 # Of the control: a parameter that data often leave to its prior, or a shifted prior would go unseen.
@@ -49,18 +53,23 @@ def ranks(name: str, setting: str, seeds: Sequence[int], n_seqs: int, n_shots: i
     rows = []
     for seed in seeds:
         rng = generator(seed, "ranks", name, setting)
-        truth = {name: float(prior.draw(rng, ())) for name, prior in hypothesis.all_priors.items()}
+        truth: dict[str, Any] = {
+            name: prior.draw(rng, (N_BENDS,)) if prior.length else float(prior.draw(rng, ()))
+            for name, prior in hypothesis.all_priors.items()
+        }
         if setting == "shifted prior":
             truth[SHIFTED[1]] += 2 * hypothesis.all_priors[SHIFTED[1]].parameters[1]
         evidence = coin_evidence(n_seqs, n_shots, rng) if hypothesis.by_sequence else None
         curves = simulate(hypothesis, truth, n_seqs, n_shots, rng, evidence)
         # Ranks are uniform only if the prior does not look at the data, so the scale is given.
-        posterior = sample_fast(fitted, summarise(curves, scale=1.0), seed=seed)
+        posterior = sample_fast(fitted, summarise(curves, scale=1.0, shape=PLAIN), seed=seed)
         weights = np.exp(posterior.log_weights)
         row: dict[str, Any] = {"hypothesis": name, "setting": setting, "faulty": bool(posterior.faults)}
         if setting == "wrong noise":
             del truth["walk"]  # which the fit has pinned; the others must show what that does
         for parameter, value in truth.items():
+            if np.ndim(value):
+                continue  # the mean curve's own numbers are in the table of verdicts
             below = float(weights @ (posterior.params[parameter][:, 0] < value))
             row[parameter] = below
         rows.append(row)
@@ -130,7 +139,8 @@ def confuse(
         if averaged:
             curves = curves._replace(log_odds=logit(expit(curves.log_odds.reshape(n_seqs, 10, -1)).mean(1)))
         case = Case(curves)
-        scores = [score_curves(HYPOTHESES[h], curves, checks=False)[0] for h in HYPOTHESES if case.fits(h)]
+        compared = [h for h in HYPOTHESES if h not in RARELY_TOLD and case.fits(h)]
+        scores = [score_curves(HYPOTHESES[h], curves, future=False, checks=False)[0] for h in compared]
         verdict = judge(curves, scores)
         rows.append(
             {
@@ -183,10 +193,10 @@ def _chunks(n: int, size: int, seed: int) -> Iterator[list[int]]:
 
 
 def calibrate(settings: CalibrateSettings) -> dict[str, pd.DataFrame]:
-    """All tables: sbc, recovery, confusion, averaging."""
+    """All tables: sbc, recovery, confusion, averaging, verdicts."""
     workers = settings.workers or one_a_core()
     size = settings.n_seqs, settings.n_shots
-    plan = [(name, "sound") for name in settings.hypotheses] + [("additive", "student")]
+    plan = [(name, "sound") for name in (*settings.hypotheses, "freeform")] + [("additive", "student")]
     plan += [(SHIFTED[0], "shifted prior"), ("additive", "wrong noise")]
     jobs = [
         (name, setting, seeds, *size) for name, setting in plan for seeds in _chunks(settings.sims, 25, settings.seed)
@@ -215,4 +225,16 @@ def calibrate(settings: CalibrateSettings) -> dict[str, pd.DataFrame]:
         )
     ]
     confusion = pd.DataFrame(_run(confuse, confusion_jobs, workers, "confusion"))
-    return {"sbc": sbc, "recovery": recovery, "confusion": confusion, "averaging": averaging_ratio()}
+    verdict_jobs = [
+        (truth, n_seqs, seeds)
+        for truth, n_seqs in cells()
+        for seeds in _chunks(settings.verdict_sims, 10, settings.seed)
+    ]
+    verdicts = VERDICTS.frame(_run(judge_truth, verdict_jobs, workers, "verdicts"))
+    return {
+        "sbc": sbc,
+        "recovery": recovery,
+        "confusion": confusion,
+        "averaging": averaging_ratio(),
+        "verdicts": verdicts,
+    }

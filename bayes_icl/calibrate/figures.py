@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 from bayes_icl.calibrate.outcomes import Bounds
 from bayes_icl.calibrate.outputs import TABLES
+from bayes_icl.calibrate.truths import TRUTHS
 from bayes_icl.core.intervals import LEVEL, LEVEL_WORDS
-from bayes_icl.writing.style import COLUMN, FAINT, INK, colour_of, new_figure, styled, titled
+from bayes_icl.writing.style import COLUMN, FAINT, INK, colour_of, legend, new_figure, styled, titled, verdict_colour
 
 
 @styled
@@ -96,7 +97,7 @@ def confusion_figure(confusion: pd.DataFrame) -> Figure:
     figure, axes = new_figure(len(sizes), 2, 1.55 * len(sizes) + 0.4, width=2 * COLUMN)
     columns = {
         "selected_kind": ["constant", "additive", "curved", "change-point"],
-        "verdict": ["no_update", "supported", "rejected", "undecided", "refused"],
+        "verdict": KINDS,
     }
     for row, n_seqs in zip(axes, sizes):
         for ax, (column, kinds) in zip(row, columns.items()):
@@ -118,13 +119,48 @@ def confusion_figure(confusion: pd.DataFrame) -> Figure:
     return figure
 
 
+KINDS = ["no_update", "supported", "supported_under_ceiling", "rejected", "undecided", "refused"]
+
+
+@styled
+def verdicts_figure(verdicts: pd.DataFrame) -> Figure:
+    """Which verdicts are given on truths that the model does not assume: shares of simulations, by sequences.
+
+    `verdicts` is verdicts.csv.
+    """
+    sizes = sorted(verdicts.n_seqs.unique())
+    names = [name for name in TRUTHS if name in set(verdicts.truth)][::-1]
+    figure, axes = new_figure(1, len(sizes), 0.22 * len(names) + 1.1, width=2 * COLUMN, sharey=True)
+    for ax, n_seqs in zip(axes.flat, sizes):
+        own = verdicts[verdicts.n_seqs == n_seqs]
+        share = pd.crosstab(own.truth, own.verdict, normalize="index").reindex(names).fillna(0)
+        left = np.zeros(len(names))
+        for kind in (kind for kind in KINDS if kind in share):
+            width = 100 * share[kind].to_numpy()
+            ax.barh(range(len(names)), width, left=left, color=verdict_colour(kind), alpha=0.6, lw=0, height=0.8)
+            left += width
+        ax.set_title(f"{n_seqs} sequences", loc="left", pad=3)
+        ax.set_yticks(range(len(names)), [TRUTHS[name].words for name in names])
+        ax.set_xlim(0, 100)
+        ax.tick_params(axis="y", length=0)
+    looks = {
+        kind.replace("_", " "): {"color": verdict_colour(kind), "alpha": 0.6, "lw": 6}
+        for kind in KINDS
+        if kind in set(verdicts.verdict)
+    }
+    legend(figure, looks, ncols=len(looks))
+    return titled(figure, "", "share of simulations (%)")
+
+
 def calibration_figures(folder: Path) -> dict[str, Figure]:
     """The figures by name, all of them from the tables in a folder."""
-    ranks, tests, recovery, confusion = (
-        TABLES[name].read(folder / f"{name}.csv") for name in ("ranks", "rank_tests", "recovery", "confusion")
+    ranks, tests, recovery, confusion, verdicts = (
+        TABLES[name].read(folder / f"{name}.csv")
+        for name in ("ranks", "rank_tests", "recovery", "confusion", "verdicts")
     )
     return {
         "ranks": ranks_figure(ranks, tests),
         "recovery": recovery_figure(recovery),
         "confusion": confusion_figure(confusion),
+        **({"verdicts": verdicts_figure(verdicts)} if len(verdicts) else {}),
     }

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.stats import chisquare
 
 from bayes_icl.calibrate.settings import CalibrateSettings
+from bayes_icl.calibrate.truths import outcomes_of
 from bayes_icl.core.intervals import LEVEL, LEVEL_WORDS
 
 
@@ -102,6 +103,15 @@ def outcomes(tables: dict[str, pd.DataFrame], settings: CalibrateSettings, bound
         f"additive truths rejected ({len(additive)} simulations; 95 % upper bound {upper:.3f})",
         *(share, f"at most {bounds.additive_rejected}", share <= bounds.additive_rejected),
     )
+    for truth, asked, hits, n in outcomes_of(tables["verdicts"]):
+        low, high = proportion_confint(hits, n, 1 - LEVEL, "wilson")
+        words = "delta within its interval" if asked.verdicts == ("delta",) else " or ".join(asked.verdicts)
+        limits = [f"at least {asked.least:g}"] * (asked.least > 0) + [f"at most {asked.most:g}"] * (asked.most < 1)
+        check(
+            f"{truth.words}, {asked.n_seqs} sequences: {words} ({n} simulations; {LEVEL_WORDS} interval "
+            f"{low:.2f} to {high:.2f})",
+            *(hits / n, ", ".join(limits), asked.least <= hits / n <= asked.most),
+        )
     averaged = confusion[confusion.averaged]
     share = (averaged.verdict == "supported").mean()
     check("control, averaged probabilities: additive truths supported", share, "below 0.5", share < 0.5)

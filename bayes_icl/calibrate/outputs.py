@@ -73,6 +73,19 @@ CONFUSION = Table(
     ),
 )
 
+VERDICTS = Table(
+    "verdicts",
+    "A row for each simulation of a truth that the model does not assume.",
+    (
+        Column("truth", "which truth", "text"),
+        Column("n_seqs", "sequences", "count"),
+        Column("verdict", "on `additive`", "text"),
+        Column("selected", "the simplest law that survives", "text"),
+        *columns("departure departure_high", "from a line, a share of the total update; upper bound of its interval"),
+        Column("held", "whether delta's interval holds the slope of the best line", "flag"),
+    ),
+)
+
 AVERAGING = Table(
     "averaging",
     "What averaging probabilities leaves of the log-odds of two coins.",
@@ -82,7 +95,7 @@ AVERAGING = Table(
     ),
 )
 
-TABLES = {table.name: table for table in (OUTCOMES, RANKS, RANK_TESTS, RECOVERY, CONFUSION, AVERAGING)}
+TABLES = {table.name: table for table in (OUTCOMES, RANKS, RANK_TESTS, RECOVERY, CONFUSION, AVERAGING, VERDICTS)}
 
 
 def calibration_files(tables: dict[str, pd.DataFrame], checked: list[dict[str, Any]]) -> dict[str, bytes]:
@@ -98,6 +111,7 @@ def calibration_files(tables: dict[str, pd.DataFrame], checked: list[dict[str, A
         "recovery": coverage,
         "confusion": tables["confusion"],
         "averaging": tables["averaging"],
+        "verdicts": tables["verdicts"],
         "outcomes": pd.DataFrame(checked),
     }
     return {f"{name}.csv": TABLES[name].to_csv(table, float_format="%.6g") for name, table in written.items()}

@@ -21,6 +21,11 @@ def calibration_section(found: StageOutputs, quotes: Quotes) -> Section:
         blocks += [
             Text(calibration_sentences(outcomes, settings, differs, quotes)),
             Tabled(calibration_table(outcomes)),
+            Shown(
+                "calibration_verdicts",
+                "Which verdicts are given on truths that the model does not assume: lines with other noise, curves "
+                "that bend by little and by much, a line under a ceiling, nothing.",
+            ),
             Shown("calibration_confusion", "Which kind of law is selected and which verdict given, by the true law."),
             Shown("calibration_recovery", f"How many {LEVEL_WORDS} intervals hold the truth, by law and parameter."),
             Shown("calibration_ranks", "Ranks of true parameters in their posteriors, less uniform; red: controls."),

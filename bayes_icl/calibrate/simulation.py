@@ -11,6 +11,7 @@ import numpy as np
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses.law import Hypothesis, Prior
 from bayes_icl.inference.noise import summarise
+from bayes_icl.inference.noise_shape import PLAIN, early_bend
 
 # Level and walk sd, nats: a new query at each shot, evidence of its own in each example, both.
 NOISES = {"level": (1.0, 0.0), "walk": (0.3, 0.5), "both": (1.0, 0.4)}
@@ -63,28 +64,32 @@ def simulate(
     >>> import numpy as np
     >>> from bayes_icl.calibrate.simulation import simulate
     >>> from bayes_icl.hypotheses import HYPOTHESES
-    >>> truth = {"gain": 6.0, "gain_sd": 1.0, "level": 1.0, "walk": 0.2}
+    >>> truth = {"gain": 6.0, "gain_sd": 1.0, "early_sd": 0.3, "level": 1.0, "walk": 0.2}
     >>> curves = simulate(HYPOTHESES["additive"], truth, 2000, 24, np.random.default_rng(0))
     >>> curves.log_odds.shape, round((curves.log_odds[:, -1] - curves.log_odds[:, 0]).mean())
     ((2000, 25), 6)
     """
     shots = np.arange(n_shots + 1.0)
     blank = Curves(hypothesis.name, "complement", shots, np.zeros((n_seqs, n_shots + 1)), evidence)
-    stats = summarise(blank, scale=1.0)
-    one = {name: np.array([[value]]) for name, value in params.items()}
+    stats = summarise(blank, scale=1.0, shape=PLAIN)
+    one = {name: np.reshape(value, (1, -1)) for name, value in params.items()}
+    free = 0.0
     if hypothesis.latent_step:
         chances = np.exp(hypothesis.step_log_weights(np, stats, one)[0])
         f = np.eye(n_shots + 1)[rng.choice(n_shots + 1, n_seqs, p=chances / chances.sum())][:, :-1]
         gain: Any = params["gain"]
     else:
-        _, f, gain = hypothesis.updates(np, stats, one)
+        mean, f, gain = hypothesis.updates(np, stats, one)
         gain = float(np.squeeze(gain))
+        free = mean - gain * f if hypothesis.ceiling else 0.0
     f = np.broadcast_to(f, (n_seqs, n_shots))
     size = np.ones((n_seqs, 1))
     if hypothesis.student:
         size = np.sqrt(params["dof"] / rng.chisquare(params["dof"], (n_seqs, 1)))
-    drift = size * params["gain_sd"] * rng.normal(size=(n_seqs, 1))
-    updates = (gain + drift) * f + size * params["walk"] * rng.normal(size=(n_seqs, n_shots))
+    drift = params["gain_sd"] * rng.normal(size=(n_seqs, 1)) / n_shots
+    bent = params["early_sd"] * rng.normal(size=(n_seqs, 1)) * np.diff(early_bend(shots))
+    walk = params["walk"] * rng.normal(size=(n_seqs, n_shots))
+    updates = gain * f + free + size * (drift + bent + walk)
     curves = np.concatenate([np.zeros((n_seqs, 1)), np.cumsum(updates, axis=1)], axis=1)
     noise = size * params["level"] * rng.normal(size=curves.shape)
     return blank._replace(log_odds=rng.normal(0, 2, (n_seqs, 1)) + curves + noise)
@@ -113,7 +118,7 @@ def generator(seed: int, *cell: object) -> np.random.Generator:
 def truth_of(hypothesis: Hypothesis, noise: str, gain: float) -> dict[str, float]:
     """A plain truth: own parameters of `TRUTHS` or `OWN_TRUTH`, the noise of `NOISES`."""
     level, walk = NOISES[noise]
-    shared = {"gain": gain, "gain_sd": 1.5, "level": level, "walk": walk, "dof": 8.0}
+    shared = {"gain": gain, "gain_sd": 1.5, "early_sd": 0.3, "level": level, "walk": walk, "dof": 8.0}
     own = {**OWN_TRUTH, **TRUTHS.get(hypothesis.name, {})}
     if hypothesis.latent_step:
         own["tau"] = TRUTHS["changepoint"]["tau"]

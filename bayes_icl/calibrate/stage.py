@@ -21,7 +21,7 @@ from bayes_icl.writing.blocks import Section
 from bayes_icl.writing.numbers import Quotes
 from bayes_icl.writing.stage import Missing, Stage, StageOutputs
 
-READ = ("outcomes", "ranks", "rank_tests", "recovery", "confusion")  # tables that the page is made from
+READ = ("outcomes", "ranks", "rank_tests", "recovery", "confusion", "verdicts")  # tables that the page is made from
 SETTINGS = {"n_seqs": int, "n_shots": int, "sims": int, "gain": int | float, "hypotheses": list}
 
 
@@ -51,6 +51,7 @@ def _gather(found: StageOutputs, named: Path | None) -> None:
         for folder, own in ((folder, _record(folder)) for folder in folders)
         if all(isinstance(own.get("settings", {}).get(name), kind) for name, kind in SETTINGS.items())
         and not problem_of(folder, "calibrate")
+        and all((folder / f"{name}.csv").is_file() for name in READ)  # as this version writes them
         and _outcomes(folder) is not None
     }
     if named and not records:

@@ -169,7 +169,7 @@ def comparison_table(scores: Sequence[Score]) -> pd.DataFrame:
 
     Differences are to the best rival, negative when worse, nats; `gap_to_freeform` is to the free mean.
     """
-    same = ("pareto_k_max", "refits", "rhat_max", "ess_bulk_min", "divergences", "engine", "k_hat", "mcse")
+    same = ("pareto_k_max", "refits", "rhat_max", "ess_bulk_min", "divergences", "engine", "k_hat")
     checks = ("log_marginal", "coverage_ahead", "lag", "lag_low", "lag_high")
     rows = []
     for group in _by_curve(scores):
@@ -193,6 +193,7 @@ def comparison_table(scores: Sequence[Score]) -> pd.DataFrame:
                     "p_worse": p_worse(d, se),
                     "few_seqs": len(s.elpd_logo) < FEW_SEQS,
                     "small_diff": -SMALL_DIFF < d < 0,
+                    "mcse": s.mcse,
                     "above_median": best.above,
                     "by_chance": best.by_chance,
                     "survivor": s.hypothesis in alive,

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import pandas as pd
 import xarray as xr
 
 from bayes_icl.attribute.sentences import writers_sentence
 from bayes_icl.curves import null_controls
-from bayes_icl.fit.sentences import VERDICTS, _tasks, readings, rule_beside
+from bayes_icl.fit.sentences import VERDICTS, _tasks, rule_beside
 from bayes_icl.patch.sentences import layers_sentence, steps_sentences
 from bayes_icl.writing.numbers import Quotes, code, listed
 from bayes_icl.writing.stage import StageOutputs
-
-SURE = 0.01  # p of the quadratic contrast below which updates are said to change
 
 # Laws of learners that are Bayesian in another way than adding the same with every example.
 BAYESIAN = {
@@ -44,9 +41,7 @@ class Claim(NamedTuple):
     stage: str
 
 
-def answer(
-    dataset: xr.Dataset, verdicts: Mapping[str, dict], checks: pd.DataFrame, quotes: Quotes
-) -> tuple[str, list[str]]:
+def answer(dataset: xr.Dataset, verdicts: Mapping[str, dict], quotes: Quotes) -> tuple[str, list[str]]:
     """The answer to "does every example add the same?": in a word or two, and in sentences.
 
     Parameters
@@ -55,8 +50,6 @@ def answer(
         The curves file.
     verdicts
         verdict.json.
-    checks
-        checks.csv; may be empty.
     quotes
         Where the numbers are kept that the sentences quote.
     """
@@ -65,12 +58,15 @@ def answer(
     asked = {task: v["verdict"] for task, v in verdicts.items() if task not in nulls}
     by_verdict = {kind: [task for task, v in asked.items() if v == kind] for kind in dict.fromkeys(asked.values())}
     n_tasks, n_supported = len(asked), len(by_verdict.get("supported", []))
+    n_under = len(by_verdict.get("supported_under_ceiling", []))
     n_rejected = len(by_verdict.get("rejected", []))
     if not asked:
         word = "Nothing was asked."
     elif n_supported == n_tasks:
         word = "Yes."
-    elif n_supported:
+    elif n_under and n_supported + n_under == n_tasks:
+        word = "Yes, under a ceiling of the readout."
+    elif n_supported + n_under:
         word = "On some tasks."
     elif n_rejected == n_tasks:
         word = "No."
@@ -88,20 +84,19 @@ def answer(
             for kind, tasks in by_verdict.items()
         )
         sentences.append(f"That every example adds the same is {kinds}.")
-    rising = {
+    rising = [
         task
         for task, kind in asked.items()
         if kind not in ("refused", "no_update") and verdicts[task]["delta"]["hdi_low"] > 0
-    }
-    slowing = [
-        row.task
-        for row in checks.itertuples()
-        if row.check == "quadratic contrast" and row.p < SURE and row.estimate < 0 and row.task in rising
     ]
+    slowing = {task: verdicts[task]["second_half"] for task in rising if verdicts[task]["second_half"]["high"] < 1}
     if slowing:
+        least, most = (f(half["mean"] for half in slowing.values()) for f in (min, max))
+        shares = q.number("second_half_least", least, ".2f")
+        shares += f" to {q.number('second_half_most', most, '.2f')}" if len(slowing) > 1 else ""
         sentences.append(
-            f"Further examples add less and less on {_tasks(slowing)} (quadratic contrast below zero, p below "
-            f"{q.count('slowing_p', SURE, 'g')})."
+            f"Later examples add less on {_tasks(list(slowing))}: their second half adds {shares} of what the first "
+            "half adds."
         )
     if n_rejected:
         kept = {
@@ -114,14 +109,11 @@ def answer(
         )
     if missing := [str(task) for task in dataset.task.values if task not in verdicts]:
         sentences.append(f"Not judged: {_tasks(missing)}.")
-    for task in nulls:
-        rule = rule_beside(verdicts[task]) if task in verdicts else None
-        if rule is None:
-            sentences.append(f"The null control {code(task)} was not tested: `rule` was not fitted.")
-        else:
-            sentences.append(f"{code(task)}: {readings(dataset, task, verdicts[task])[-1]}.")
-            if rule["verdict"] != "no_update" and n_supported:
-                word = "In doubt: a null control fails."
+    sentences += [
+        f"The null control {code(task)} was not tested: `rule` was not fitted."
+        for task in nulls
+        if not (task in verdicts and rule_beside(verdicts[task]))
+    ]
     return word, sentences
 
 

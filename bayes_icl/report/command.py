@@ -14,6 +14,7 @@ from bayes_icl.core.outputs import Output
 from bayes_icl.core.provenance import provenance
 from bayes_icl.curves import newest_curves, read_curves
 from bayes_icl.report.claims import claims
+from bayes_icl.report.controls import gather_controls
 from bayes_icl.report.outputs import gather
 from bayes_icl.report.page import render, sentences_latex
 from bayes_icl.report.sections import compose, draw, open_with
@@ -52,7 +53,8 @@ def main(settings: ReportSettings) -> int:
         with drawn.held(force=settings.force):
             drawn.write(figures, of=out)
     for missing in found.missing.values():
-        print(f"not in the report: {STAGES[missing.stage].title} ({missing.why}); {missing.command}", file=sys.stderr)
+        title = STAGES[missing.stage].title if missing.stage in STAGES else "controls"
+        print(f"not in the report: {title} ({missing.why}); {missing.command}", file=sys.stderr)
     print(beside)
     print(out)
     return DONE
@@ -64,6 +66,7 @@ def _compose(
     """What was found, the page and what belongs to it, and the figures; files by name as seen from the page."""
     named = {stage.flag: getattr(settings, stage.flag, None) for stage in STAGES.values() if stage.flag}
     found = gather(path, read_curves(path), named)
+    gather_controls(found, settings.controls)
     quotes = Quotes()
     figures = draw(found)
     asked = claims(found, quotes)

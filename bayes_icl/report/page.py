@@ -84,6 +84,9 @@ def render(
         delta=lambda task, verdict: quotes.under(task, "verdict", unit="nats/example").three(
             "delta", (verdict["delta"][x] for x in ("mean", "hdi_low", "hdi_high"))
         ),
+        departs=lambda task, verdict: quotes.under(task, "verdict", unit="%").three(
+            "departure", (100 * verdict["departure"][x] for x in ("mean", "low", "high")), ".1f"
+        ),
         pretty=lambda content: json.dumps(content, indent=1, ensure_ascii=False, default=str),
     )
 
@@ -128,6 +131,7 @@ def sentences_latex(opening: Opening, asked: Sequence[Claim], sections: Sequence
         return [r"\begin{itemize}", *(rf"\item {to_latex(sentence)}" for sentence in sentences), r"\end{itemize}"]
 
     lines = [r"% Needs \input{numbers} in the preamble.", "", escape_latex(opening.question), opening.word]
+    lines += ["", *map(to_latex, opening.controls)]
     lines += ["", *map(to_latex, opening.sentences), "", to_latex(opening.setting)]
     for claim in asked:
         lines += ["", f"% {claim.title}", *(items(claim.sentences) if claim.sentences else [])]

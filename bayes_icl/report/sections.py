@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from bayes_icl.calibrate.sentences import calibration_differs
 from bayes_icl.report.claims import answer
+from bayes_icl.report.controls import control_sentences, controls_of
 from bayes_icl.report.stages import STAGES
 from bayes_icl.writing.blocks import Section
 from bayes_icl.writing.numbers import Quotes
@@ -26,9 +27,12 @@ def draw(found: StageOutputs) -> dict[str, Figure]:
 
 
 class Opening(NamedTuple):
-    """The page's first lines: the question, the answer in a word or two and in sentences, and what it is of."""
+    """The page's first lines: the question, how controls came out, the answer in a word or two and in sentences, and
+    what it is of.
+    """
 
     question: str
+    controls: list[str]
     word: str
     sentences: list[str]
     setting: str
@@ -41,8 +45,9 @@ def open_with(found: StageOutputs, quotes: Quotes) -> Opening:
     numbers, n_shots = sorted(set(found.n_seqs)), found.sizes[1]
     n_seqs = " to ".join(q.count(f"n_seqs_{i}", n) for i, n in enumerate(dict.fromkeys((numbers[0], numbers[-1]))))
     setting = f"{found.model}, {n_seqs} sequences of {q.count('n_shots', n_shots)} examples a task"
+    controls = controls_of(found)
     if verdicts:
-        word, sentences = answer(found.curves, verdicts, found.tables["fit"]["checks"], quotes)
+        word, sentences = answer(found.curves, verdicts, quotes)
         of = dict.fromkeys((v["readout"], v["n_min"], v["noise"]) for v in verdicts.values())
         setting += "; " + " or ".join(
             f"{readout}, n \u2265 {q.count(f'n_min_{n_min}', n_min)}, {noise} noise" for readout, n_min, noise in of
@@ -54,7 +59,9 @@ def open_with(found: StageOutputs, quotes: Quotes) -> Opening:
         else:
             setting += "; calibrated on these settings (below)"
     question = f"Does every example add the same evidence in {found.model}, as a Bayesian's would?"
-    return Opening(question, word, sentences, f"{setting}.")
+    if not all(control.holds for control in controls):
+        word = "In doubt: a control fails."
+    return Opening(question, control_sentences(controls, quotes), word, sentences, f"{setting}.")
 
 
 def compose(found: StageOutputs, figures: Mapping[str, Figure], quotes: Quotes) -> list[Section]:

@@ -22,6 +22,8 @@ class ReportSettings:
     """File that `patch` wrote; data/patch/NAME.nc of the curves if none is named."""
     calibration: Path | None = None
     """Folder that `calibrate` wrote; among those in figures/ the one of the curves' size, if none is named."""
+    controls: Path | None = None
+    """Folder that `fit` wrote of organisms, whose law is known; data/fits/controls if it is there."""
     out: Path | None = None
     """The page to write (.html); reports/NAME.html of the curves if none is named. What belongs to it goes into the
     folder of the same name."""
