@@ -277,7 +277,8 @@ def read_curves(path: Path) -> xr.Dataset:
     """Read a curves file: netCDF, or a CSV table with the columns ``task, seq, shot, log_odds``.
 
     A table may have a column ``readout``; without one its values are taken as `complement`. A column ``evidence`` is
-    the ideal observer's update at each shot, nats; what is empty or NA there is not known.
+    the ideal observer's update at each shot, nats; what is empty or NA there is not known. A column ``family`` says
+    which tasks are alike, for `fit --pool`.
 
     Parameters
     ----------
@@ -317,7 +318,7 @@ UNKNOWN = ("", "NA", "NaN", "nan")  # cells of evidence that is not known
 
 
 def _from_table(path: Path) -> xr.Dataset:
-    lines, columns = read_table_file(path, ("task", "seq", "shot", "log_odds"), ("readout", "evidence"))
+    lines, columns = read_table_file(path, ("task", "seq", "shot", "log_odds"), ("readout", "evidence", "family"))
     for name in ("task", "readout", "seq"):
         if "" in columns.get(name, ()):
             raise StatedError(f"{path} line {lines[columns[name].index('')]}: the {name} is empty")
@@ -346,6 +347,7 @@ def _from_table(path: Path) -> xr.Dataset:
             f"{' and '.join(map(str, same[:2]))}): keep one"
         )
     _check_rows(path, table)
+    families = _families(path, columns["task"], columns["family"]) if "family" in columns else None
     dataset = table.set_index([*DIMS])[["log_odds"]].to_xarray()
     if "evidence" in columns:
         known = ["nan" if cell in UNKNOWN else cell for cell in columns["evidence"]]
@@ -359,7 +361,21 @@ def _from_table(path: Path) -> xr.Dataset:
                 "it is that of the example, the same in all"
             )
         dataset["evidence"] = places.first().to_xarray()
+    if families:
+        dataset["family"] = ("task", [families[task] for task in dataset.task.values])
     return dataset
+
+
+def _families(path: Path, tasks: list[str], families: list[str]) -> dict[str, str]:
+    """The family of each task, the same in all its rows."""
+    found: dict[str, str] = {}
+    for task, family in zip(tasks, families):
+        if not family or found.setdefault(task, family) != family:
+            raise StatedError(
+                f"{path}: task {task} is of the families {found.get(task, '')!r} and {family!r}: give it one, in "
+                "all its rows"
+            )
+    return found
 
 
 def _numbers(path: Path, lines: list[int], name: str, cells: list[str]) -> Float[np.ndarray, " row"]:

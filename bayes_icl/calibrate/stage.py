@@ -51,6 +51,7 @@ def _gather(found: StageOutputs, named: Path | None) -> None:
         for folder, own in ((folder, _record(folder)) for folder in folders)
         if all(isinstance(own.get("settings", {}).get(name), kind) for name, kind in SETTINGS.items())
         and not problem_of(folder, "calibrate")
+        and all((folder / f"{name}.csv").is_file() for name in READ)  # as this version writes them
         and _outcomes(folder) is not None
     }
     if named and not records:

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
+import xarray as xr
 
 from bayes_icl.core.errors import DONE, MOST, REFUSED, StatedError, check_least
 from bayes_icl.core.files import inference_to_netcdf, sha256, to_json, within
@@ -16,17 +16,17 @@ from bayes_icl.core.outputs import Output
 from bayes_icl.core.provenance import key_of, now, to_attribute
 from bayes_icl.core.run import Run
 from bayes_icl.curves import newest_curves, read_curves
+from bayes_icl.fit.adequacy import adequacy_tables, checks_table, power_scaled, power_scaling_rows
 from bayes_icl.fit.cases import Case, plan_cases
 from bayes_icl.fit.checks import frequentist_checks
 from bayes_icl.fit.figures import fit_figures
-from bayes_icl.fit.fitting import Fits, check_names, fit_curves, judge_cases
-from bayes_icl.fit.outputs import CHECKS, TABLES, comparison_table, fit_file, read_verdicts, sensitivity_table
-from bayes_icl.fit.pooling import pool_deltas
+from bayes_icl.fit.fitting import check_names, fit_curves, judge_cases
+from bayes_icl.fit.outputs import POWER_SCALING, TABLES, comparison_table, fit_file, read_verdicts, sensitivity_table
+from bayes_icl.fit.pooling import families_of, pool_deltas
 from bayes_icl.fit.sentences import summarise_verdicts
 from bayes_icl.fit.settings import FitSettings
 from bayes_icl.fit.verdict import Rules
 from bayes_icl.hypotheses.law import load_hypotheses
-from bayes_icl.inference.noise import summarise
 from bayes_icl.inference.survival import too_little
 from bayes_icl.writing.style import figure_files
 
@@ -73,7 +73,7 @@ def main(settings: FitSettings) -> int:
     run = Run(settings, output, inputs, drawn)
 
     def work(key: str) -> dict[str, bytes]:
-        return _fit(cases, names, settings, {"key": key, **run.record()})
+        return _fit(dataset, cases, names, settings, {"key": key, **run.record()})
 
     def show() -> tuple[dict[str, bytes], str]:
         verdicts.update(read_verdicts(out))
@@ -85,7 +85,9 @@ def main(settings: FitSettings) -> int:
     return REFUSED if any(verdict["verdict"] == "refused" for verdict in verdicts.values()) else DONE
 
 
-def _fit(cases: Sequence[Case], names: list[str], settings: FitSettings, record: dict) -> dict[str, bytes]:
+def _fit(
+    dataset: xr.Dataset, cases: Sequence[Case], names: list[str], settings: FitSettings, record: dict
+) -> dict[str, bytes]:
     """Fit and judge; the files of the folder, by name."""
     from bayes_icl.inference.idata import inference_data
     from bayes_icl.inference.nuts import SamplerSettings, quiet
@@ -112,10 +114,13 @@ def _fit(cases: Sequence[Case], names: list[str], settings: FitSettings, record:
             verdicts[case.curves.task]["left_out"] = {name: why for name, why in reasons.items() if why}
     record = {**record, "finished": now()}
     files: dict[str, bytes] = {}
+    scaled: list[dict[str, Any]] = []
     for (i, name), posterior in fits.posteriors.items():
         curves = fitted[i].curves
         with quiet():
             inference = inference_data(posterior, curves, settings.seed)
+            if power_scaled(name, verdicts[curves.task]):
+                scaled += power_scaling_rows(curves, posterior, inference)
         inference.attrs |= {
             "provenance": to_attribute(record),
             "readout": curves.readout,
@@ -124,40 +129,44 @@ def _fit(cases: Sequence[Case], names: list[str], settings: FitSettings, record:
         }
         files[fit_file(curves.task, name)] = inference_to_netcdf(inference)
     base = [own for case, own in zip(fitted, fits.scores) if case.base]
-    checks = [
-        frequentist_checks(case.curves).assign(
-            task=case.curves.task, readout=case.curves.readout, n_min=int(case.curves.shots[0])
-        )
-        for case in fitted
-        if case.headline
-    ]
+    headlines = [case for case in fitted if case.headline]
+    checks = checks_table(headlines, [frequentist_checks(case.curves) for case in headlines])
     tables = {
         "comparison": comparison_table([score for own in base for score in own]),
         "sensitivity": sensitivity_table(verdicts),
         "engines": fits.agreement,
-        "checks": pd.concat(checks or [CHECKS.frame([])]),
+        "checks": checks,
+        "power_scaling": POWER_SCALING.frame(scaled),
+        **adequacy_tables(fitted, fits, verdicts, settings.seed),
     }
     files |= {f"{name}.csv": TABLES[name].to_csv(table) for name, table in tables.items()}
     if settings.pool:
-        files["pooled.json"] = to_json(_pool(fitted, fits, verdicts))
+        files["pooled.json"] = to_json(_pool(fitted, checks, verdicts, dataset))
     return files | {"verdict.json": to_json(verdicts), "provenance.json": to_json(record)}
 
 
-def _pool(cases: Sequence[Case], fits: Fits, verdicts: dict[str, dict]) -> dict[str, Any]:
-    """Delta over tasks, from the headline posteriors of those that were not refused and have something to learn."""
+def _pool(
+    cases: Sequence[Case], checks: pd.DataFrame, verdicts: dict[str, dict], dataset: xr.Dataset
+) -> dict[str, Any]:
+    """Delta over tasks, from the slopes of headlines that were not refused and have something to learn.
+
+    A slope by sequence is delta whatever the law, where that of a fit is delta under the law.
+    """
     means, sds = {}, {}
-    for i, case in enumerate(cases):
-        null = (observed := case.curves.observed) is not None and not observed.any()
-        if (i, "additive") not in fits.posteriors or null or verdicts[case.curves.task]["verdict"] == "refused":
-            continue
-        posterior = fits.posteriors[i, "additive"]
-        delta, weights = posterior.numbers(summarise(case.curves))["delta"], np.exp(posterior.log_weights)
-        means[case.curves.task] = float(weights @ delta)
-        sds[case.curves.task] = float(np.sqrt(weights @ (delta - means[case.curves.task]) ** 2))
+    slopes = checks[checks.check == "slope by sequence"].set_index("task")
+    for case in cases:
+        task, observed = case.curves.task, case.curves.observed
+        null = observed is not None and not observed.any()
+        if case.headline and not null and verdicts[task]["verdict"] != "refused" and slopes.se[task] > 0:
+            means[task], sds[task] = float(slopes.estimate[task]), float(slopes.se[task])
     if len(means) < 2:
         return {"refused": f"--pool needs 2 tasks or more with a fit and something to learn, got {len(means)}"}
-    pooled = asdict(pool_deltas(means, sds))
-    return {"alone": {task: {"mean": means[task], "sd": sds[task]} for task in means}, **pooled}
+    families = families_of(dataset, list(means))
+    pooled = asdict(pool_deltas(means, sds, families))
+    return {
+        "alone": {task: {"mean": means[task], "sd": sds[task], "family": families[task]} for task in means},
+        **pooled,
+    }
 
 
 def _check_numbers(settings: FitSettings) -> None:

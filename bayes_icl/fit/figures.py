@@ -18,7 +18,8 @@ from matplotlib.ticker import MaxNLocator
 from bayes_icl.core.files import file_name
 from bayes_icl.core.intervals import LEVEL, LEVEL_WORDS, TAILS, t_interval
 from bayes_icl.curves import Curves, select
-from bayes_icl.fit.outputs import COMPARISON, SENSITIVITY, fit_file, read_verdicts
+from bayes_icl.fit.adequacy_figures import noise_figure, pit_figure, prior_predictive_figure
+from bayes_icl.fit.outputs import COMPARISON, NOISE, PIT, SENSITIVITY, fit_file, read_verdicts
 from bayes_icl.hypotheses.law import HYPOTHESES, label_of
 from bayes_icl.inference.survival import SLACK_NATS
 from bayes_icl.writing import style
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def shown_hypotheses(verdict: Mapping[str, Any]) -> list[str]:
-    """Those that get a panel or line of their own: laws of few parameters, the ceiling, and the one selected."""
+    """Those that get a panel or line of their own: laws of few parameters, the free mean, and the one selected."""
     shown = [name for name, h in HYPOTHESES.items() if not h.in_nats or name == verdict["selected"]]
     return list(dict.fromkeys([*shown, verdict["selected"]])) if verdict["selected"] else shown
 
@@ -197,10 +198,10 @@ def departure_figure(tasks: Mapping[str, Curves], verdicts: Mapping[str, dict]) 
         "best line": {"color": colour, "lw": 1.0},
         f"mean curve, {LEVEL_WORDS}": {"color": INK, "lw": 1.0},
     }
-    style.legend(figure, looks, ncols=3)
     first = next(iter(tasks.values()))
     title = f"{first.readout}, n \u2265 {first.shots[0]:.0f}; dots: mean over sequences"
-    return titled(figure, title, style.EXAMPLES, "log-odds L(n) (nats)")
+    style.legend(figure, looks, ncols=2, title=title)
+    return titled(figure, "", style.EXAMPLES, "log-odds L(n) (nats)")
 
 
 @styled
@@ -249,7 +250,8 @@ def delta_figure(
             ax.plot([low, high], [-1, -1], color=INK, lw=lw, solid_capstyle="butt")
         ax.plot(pooled["mu"][0], -1, "D", color=INK, ms=3)
     ticks = ([-1] if pooled else []) + list(range(len(names)))
-    ax.set_yticks(ticks, ([f"mean of {len(pooled['deltas'])} tasks\n(thin: a new one)"] if pooled else []) + labels)
+    of = pooled and (f"{len(f)} families" if (f := pooled.get("families")) else f"{len(pooled['deltas'])} tasks")
+    ax.set_yticks(ticks, ([f"mean of {of}\n(thin: a new one)"] if pooled else []) + labels)
     ax.axvline(0, color=INK, lw=0.6, ls=":")
     ax.set_ylim(-1.4 if pooled else -0.3, len(names))
     ax.set_xlabel("delta under additive (nats per example)")
@@ -327,9 +329,30 @@ def fit_figures(dataset: xr.Dataset, out: Path) -> dict[str, Figure]:
             drawn["delta"] = delta_figure(additive, verdicts, _pooled(out))
     if judged := {task: c for task, c in shown.items() if verdicts[task].get("mean_curve")}:
         drawn["departure"] = departure_figure(judged, verdicts)
+    drawn |= _adequacy_figures(out, fitted, shown, verdicts)
     if any(len(verdict["others"]) for verdict in verdicts.values()):
         drawn["sensitivity"] = sensitivity_figure(SENSITIVITY.read(out / "sensitivity.csv"))
     return {file_name(name): figure for name, figure in drawn.items()}
+
+
+def _adequacy_figures(
+    out: Path,
+    fitted: Mapping[str, Mapping[str, az.InferenceData]],
+    shown: Mapping[str, Curves],
+    verdicts: Mapping[str, dict],
+) -> dict[str, Figure]:
+    """How laws fit, and what their priors say."""
+    drawn = {}
+    for name, table, draw in (("pit", PIT, pit_figure), ("noise", NOISE, noise_figure)):
+        if len(rows := table.read(out / f"{name}.csv")):
+            drawn[name] = draw(rows)
+    asked = {
+        task: {name: own[name] for name in dict.fromkeys(("additive", verdicts[task]["selected"])) if name in own}
+        for task, own in fitted.items()
+    }
+    if priors := {task: (shown[task], own) for task, own in asked.items() if own}:
+        drawn["prior_predictive"] = prior_predictive_figure(priors)
+    return drawn
 
 
 def _pooled(out: Path) -> dict | None:

@@ -15,7 +15,8 @@ from bayes_icl.core.files import file_name
 from bayes_icl.core.schemas import INTERVAL, POSTERIOR, Column, Table, columns
 from bayes_icl.hypotheses.law import HYPOTHESES
 from bayes_icl.inference.scores import Score
-from bayes_icl.inference.survival import survivors
+from bayes_icl.inference.selection import FEW_SEQS, SMALL_DIFF, best_of, p_worse
+from bayes_icl.inference.survival import doubt_of, survivors
 
 CURVE = (
     Column("task", "which curve", "text"),
@@ -34,6 +35,12 @@ COMPARISON = Table(
             "elpd_diff diff_se",
             "its difference from the best rival, negative when worse, and the standard error of that over sequences",
         ),
+        Column("p_worse", "probability that it predicts worse than the best, from the two"),
+        Column("few_seqs", "fewer than 100 sequences: the standard errors may be too small", "flag"),
+        Column("small_diff", "less than 4 nats from the best: not told from it", "flag"),
+        Column("mcse", "Monte Carlo standard error of elpd_logo"),
+        Column("above_median", "of rivals that can be relied on: how far the best is above the median one"),
+        Column("by_chance", "how far it would be if none were better than that one (McLatchie and Vehtari 2024)"),
         Column("survivor", "within max(4 nats, 2 standard errors) of the best", "flag"),
         *columns("elpd_lfo lfo_diff lfo_diff_se", "the same for the second half of the shots, left out"),
         Column("survivor_lfo", "the same for the second half of the shots, left out", "flag"),
@@ -45,13 +52,8 @@ COMPARISON = Table(
         Column("engine", "fast or nuts", "text"),
         Column("k_hat", "Pareto k of the fast engine's weights"),
         Column("faults", "why the fit cannot be relied on; empty where it can", "text"),
-        Column("gap_to_freeform", "elpd_logo less that of the ceiling"),
+        Column("gap_to_freeform", "elpd_logo less that of the free mean"),
         Column("log_marginal", "log marginal likelihood; it hangs on the priors, and no verdict on it"),
-        *columns(
-            "nrmse nrmse_ahead",
-            "error of the mean probability over its mean, in the shots fitted and in those predicted from the first "
-            "half",
-        ),
         Column("coverage_ahead", "share of the second half's values inside their 95 % predictive intervals"),
         Column("lag", "lag-1 autocorrelation of the updates, and what 99 % of replicates have", ends=INTERVAL),
     ),
@@ -82,6 +84,7 @@ CHECKS = Table(
         *columns("check quantity", "which", "text"),
         *columns("estimate se low high", "the quantity, its standard error and its 95 % interval"),
         Column("p", "that the quantity is 0"),
+        Column("p_holm", "the same, corrected over all tasks by Holm's method"),
         Column("note", "why there is no answer", "text"),
         *CURVE,
     ),
@@ -99,20 +102,80 @@ ENGINES = Table(
     ),
 )
 
-TABLES = {table.name: table for table in (COMPARISON, SENSITIVITY, CHECKS, ENGINES)}
+PIT = Table(
+    "pit",
+    "A row for each sequence of a headline curve, statistic and law (additive and the one selected): where it lies "
+    "among new sequences, predicted by the law without it.",
+    (
+        *CURVE,
+        Column("hypothesis", "which law", "text"),
+        Column(
+            "statistic",
+            "slope of the best line, quadratic contrast, or squared distance from the mean curve in the metric of the "
+            "noise",
+            "text",
+        ),
+        Column("seq", "which sequence", "count"),
+        Column("pit", "probability integral transform: share of new sequences with less"),
+        Column("pareto_k", "Pareto k of the weights without it"),
+    ),
+)
+
+PIT_TESTS = Table(
+    "pit_tests",
+    "A row for each law and statistic of pit.csv: whether its values are uniform, as they are where the law holds.",
+    (
+        *CURVE,
+        *columns("hypothesis statistic", "as in pit.csv", "text"),
+        Column("n_seqs", "number of sequences", "count"),
+        Column("p", "that values are uniform"),
+        Column("p_holm", "the same, corrected over all rows by Holm's method"),
+    ),
+)
+
+POWER_SCALING = Table(
+    "power_scaling",
+    "A row for each parameter of additive, of the law selected and of freeform on headline curves: how the posterior "
+    "moves when the prior, or the likelihood, is raised to a power near 1.",
+    (
+        *CURVE,
+        *columns("hypothesis parameter", "which", "text"),
+        *columns(
+            "prior_sensitivity likelihood_sensitivity",
+            "distance by which the posterior moves for each doubling (arviz.psens; above 0.05 is much)",
+        ),
+        Column("diagnosis", "what both say; empty where the data decide", "text"),
+    ),
+)
+
+NOISE = Table(
+    "noise",
+    "A row for each shot of a headline curve: the noise there, seen and expected.",
+    (
+        *CURVE,
+        Column("shot", "number of examples", "count"),
+        Column("sd", "over sequences, of log-odds less the mean curve and each sequence's own line", ends=INTERVAL),
+        Column("expected", "the same as the fit of freeform expects it", ends=INTERVAL),
+    ),
+)
+
+TABLES = {
+    table.name: table for table in (COMPARISON, SENSITIVITY, CHECKS, ENGINES, PIT, PIT_TESTS, POWER_SCALING, NOISE)
+}
 
 
 def comparison_table(scores: Sequence[Score]) -> pd.DataFrame:
     """One row per task, readout, n_min and hypothesis: the columns of `COMPARISON`, parameters' means and intervals.
 
-    Differences are to the best rival, negative when worse, nats; `gap_to_freeform` is to the ceiling.
+    Differences are to the best rival, negative when worse, nats; `gap_to_freeform` is to the free mean.
     """
     same = ("pareto_k_max", "refits", "rhat_max", "ess_bulk_min", "divergences", "engine", "k_hat")
-    checks = ("log_marginal", "nrmse", "nrmse_ahead", "coverage_ahead", "lag", "lag_low", "lag_high")
+    checks = ("log_marginal", "coverage_ahead", "lag", "lag_low", "lag_high")
     rows = []
     for group in _by_curve(scores):
         alive, distance = survivors(group, "elpd_logo")
         alive_lfo, distance_lfo = survivors(group, "elpd_lfo")
+        best = best_of([s.elpd_logo.sum() for s in group if s.hypothesis in distance and _is_rival(s)])
         ceiling = next((s.elpd_logo.sum() for s in group if HYPOTHESES[s.hypothesis].ceiling), math.nan)
         for s in group:
             d, se = distance.get(s.hypothesis, (math.nan, math.nan))
@@ -127,6 +190,12 @@ def comparison_table(scores: Sequence[Score]) -> pd.DataFrame:
                     "se": np.sqrt(len(s.elpd_logo)) * s.elpd_logo.std(ddof=1),
                     "elpd_diff": d,
                     "diff_se": se,
+                    "p_worse": p_worse(d, se),
+                    "few_seqs": len(s.elpd_logo) < FEW_SEQS,
+                    "small_diff": -SMALL_DIFF < d < 0,
+                    "mcse": s.mcse,
+                    "above_median": best.above,
+                    "by_chance": best.by_chance,
                     "survivor": s.hypothesis in alive,
                     "elpd_lfo": s.elpd_lfo.sum(),
                     "lfo_diff": d_lfo,
@@ -144,6 +213,11 @@ def comparison_table(scores: Sequence[Score]) -> pd.DataFrame:
                 }
             )
     return COMPARISON.frame(rows)
+
+
+def _is_rival(score: Score) -> bool:
+    """Whether a law may be the best: not the free mean, and its fit can be relied on."""
+    return not HYPOTHESES[score.hypothesis].ceiling and not doubt_of(score)
 
 
 def _by_curve(scores: Sequence[Score]) -> list[list[Score]]:

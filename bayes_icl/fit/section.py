@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from bayes_icl.core.intervals import LEVEL_WORDS
+from bayes_icl.fit import adequacy_sentences as tell
 from bayes_icl.fit import tables
 from bayes_icl.fit.sentences import engines_agree, left_aside, pooled_sentences
 from bayes_icl.writing.blocks import Section, Shown, Tabled, Text
@@ -43,6 +44,8 @@ def fit_sections(found: StageOutputs, quotes: Quotes) -> list[Section]:
             "out. Laws in bold survive; the grey band is within 4 nats.",
         )
     ]
+    told = tell.selection_sentences(verdicts, comparison) if len(comparison) else []
+    compared.append(Text([q.all_in(f"told.{i}", line) for i, line in enumerate(told)], as_list=True))
     compared += [Tabled(table, folded=True) for table in tables.comparison_tables(verdicts, comparison)]
     agree = engines_agree(own["engines"], comparison)
     engines = [q.all_in(f"engines.{i}", line) for i, line in enumerate(agree)]
@@ -52,6 +55,24 @@ def fit_sections(found: StageOutputs, quotes: Quotes) -> list[Section]:
         Tabled(tables.checks_table(own["checks"]), folded=True),
         Text(engines),
         *([Tabled(tables.engines_table(own["engines"]), folded=True)] if len(own["engines"]) else []),
+    ]
+    lines = [
+        *tell.bent_sentence(own["checks"]),
+        *tell.pit_sentences(own["pit_tests"]),
+        *tell.noise_sentences(own["noise"]),
+        *tell.power_scaling_sentences(own["power_scaling"]),
+    ]
+    fitting: list[Any] = [
+        Text([q.all_in(f"adequacy.{i}", line) for i, line in enumerate(lines)], as_list=True),
+        Shown(
+            "pit",
+            "Sequences left out, as additive and the law selected predict them: the distribution function of their "
+            f"probability integral transforms less that of uniform values; band: {LEVEL_WORDS}.",
+        ),
+        Tabled(tables.pit_tests_table(own["pit_tests"]), folded=True),
+        Shown("noise", "The sd over sequences at each number of examples, and what the fit of the free mean expects."),
+        Shown("prior_predictive", "New sequences from the priors of additive and of the law selected, and the data."),
+        Tabled(tables.power_scaling_table(own["power_scaling"]), folded=True),
     ]
     verdict = tables.verdict_table(verdicts, comparison, own["checks"])
     straight = [
@@ -65,6 +86,7 @@ def fit_sections(found: StageOutputs, quotes: Quotes) -> list[Section]:
         Section("verdicts", "Verdicts", [Tabled(verdict), *straight]),
         Section("delta", "Delta and updates", delta),
         Section("comparison", "Comparison of laws", compared),
+        Section("adequacy", "How laws fit, and their priors", fitting),
         Section("sensitivity", "Sensitivity and checks", sensitive),
     ]
 

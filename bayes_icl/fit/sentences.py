@@ -12,8 +12,16 @@ import xarray as xr
 
 from bayes_icl.core.intervals import Interval
 from bayes_icl.curves import null_controls
-from bayes_icl.fit.outputs import CHECKS, COMPARISON, ENGINES
-from bayes_icl.fit.tables import POOLED, checks_table, comparison_tables
+from bayes_icl.fit.adequacy_sentences import (
+    bent_sentence,
+    noise_sentences,
+    pit_sentences,
+    power_scaling_sentences,
+    selection_sentences,
+)
+from bayes_icl.fit.outputs import CHECKS, COMPARISON, ENGINES, NOISE, PIT_TESTS, POWER_SCALING
+from bayes_icl.fit.pooling import FEW_FAMILIES
+from bayes_icl.fit.tables import checks_table, comparison_tables, pooled_rows
 from bayes_icl.writing.blocks import Heading, Tabled, Text, to_terminal
 from bayes_icl.writing.numbers import Quotes, code, listed
 
@@ -38,8 +46,20 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
         lines = engines_agree(ENGINES.read(out / "engines.csv"), scores)
         if (out / "pooled.json").exists():
             lines += pooled_sentences(json.loads((out / "pooled.json").read_text()))
+        told = selection_sentences(verdicts, scores)
+        blocks += [Heading("which law", ""), Text(told), Heading("how laws fit", ""), Text(fit_sentences(out, checks))]
         blocks += [Heading("engines and pooling", ""), Text(lines)]
     return to_terminal(blocks, width=116)
+
+
+def fit_sentences(out: Path, checks: pd.DataFrame) -> list[str]:
+    """What the tables on the fit of laws say, from the folder of the fits."""
+    return [
+        *bent_sentence(checks),
+        *pit_sentences(PIT_TESTS.read(out / "pit_tests.csv")),
+        *noise_sentences(NOISE.read(out / "noise.csv")),
+        *power_scaling_sentences(POWER_SCALING.read(out / "power_scaling.csv")),
+    ]
 
 
 def verdict_line(verdict: dict, headline: dict) -> str:
@@ -111,10 +131,13 @@ def engines_agree(engines: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
 
 
 def pooled_sentences(pooled: dict) -> list[str]:
-    """Delta over tasks; last, indented, that of each."""
+    """Delta over tasks and families; last, indented, that of each."""
     if "refused" in pooled:
         return [pooled["refused"]]
-    lines = [f"delta, {words}: {Interval(*pooled[name]):.3f} nats/example" for name, words in POOLED.items()]
+    families = pooled.get("families") or {}
+    lines = [f"delta, {words}: {Interval(*three):.3f} nats/example" for words, three in pooled_rows(pooled)]
+    if families and len(families) < FEW_FAMILIES:
+        lines.append(f"the mean's interval is wide because there are {len(families)} families of tasks")
     if len(pooled["deltas"]) < 4:
         lines.append(f"with {len(pooled['deltas'])} tasks the sd over tasks follows its prior more than the data")
     return lines + [f"  {task}: {Interval(*delta):.3f}" for task, delta in pooled["deltas"].items()]

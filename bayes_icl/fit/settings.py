@@ -44,7 +44,7 @@ class FitSettings:
     sensitivity: bool = True
     """Give the verdict with the other noise too."""
     pool: bool = False
-    """Pool delta over the tasks: its mean and spread over tasks like these."""
+    """Pool delta, each task's slope by sequence, over tasks and families of tasks: its mean and spread over such."""
     draws: int = 2000
     """NUTS: posterior draws a chain."""
     tune: int = 1000

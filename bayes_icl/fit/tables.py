@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from bayes_icl.core.files import file_name
 from bayes_icl.core.intervals import LEVEL_WORDS
-from bayes_icl.fit.outputs import CHECKS, COMPARISON, ENGINES, SENSITIVITY
+from bayes_icl.fit.outputs import CHECKS, COMPARISON, ENGINES, PIT_TESTS, POWER_SCALING, SENSITIVITY
 from bayes_icl.hypotheses.law import label_of
 from bayes_icl.writing import columns
 from bayes_icl.writing.tables import (
@@ -114,8 +114,9 @@ def comparison_tables(verdicts: Mapping[str, dict], comparison: pd.DataFrame) ->
                 f"Hypotheses on {task}",
                 f"{task}, readout {verdict['readout']}, n \u2265 {verdict['n_min']}: differences from the best "
                 "hypothesis when a sequence, or the future half of all, is left out, nats; which of the two scores a "
-                "hypothesis survives; effective sample size and Pareto k; error of the fitted mean and of the mean "
-                f"ahead, as shares of its range; how much of the future the {LEVEL_WORDS} intervals cover.",
+                "hypothesis survives; the probability that it predicts worse than the best, whether it is less than "
+                "4 nats from it, and the Monte Carlo error of its score, nats; effective sample size and Pareto k; how "
+                f"much of the future the {LEVEL_WORDS} intervals cover.",
                 "comparison.csv",
                 own,
                 (
@@ -123,8 +124,9 @@ def comparison_tables(verdicts: Mapping[str, dict], comparison: pd.DataFrame) ->
                     *columns.shown(COMPARISON, "left-out seq = elpd_diff .1f; SE = diff_se .1f"),
                     *columns.shown(COMPARISON, "left-out future = lfo_diff .1f; SE = lfo_diff_se .1f"),
                     columns.Column("survives", _survives, number=False),
+                    *columns.shown(COMPARISON, "p worse = p_worse .2f; < 4 = small_diff; MCSE = mcse .2f"),
                     *columns.shown(COMPARISON, "engine; ESS = ess_bulk_min .0f; k = pareto_k_max .2f"),
-                    *columns.shown(COMPARISON, "NRMSE = nrmse; ahead = nrmse_ahead; covers = coverage_ahead .2f"),
+                    *columns.shown(COMPARISON, "covers = coverage_ahead .2f"),
                 ),
             )
         )
@@ -165,13 +167,14 @@ def checks_table(checks: pd.DataFrame) -> PaperTable:
     return PaperTable(
         "checks",
         "Frequentist checks",
-        f"Quick checks of the headline curves without a prior: estimate, {LEVEL_WORDS} interval and p.",
+        f"Quick checks of the headline curves without a prior: estimate, {LEVEL_WORDS} interval, p, and p corrected "
+        "over all tasks.",
         "checks.csv",
         checks,
         (
             *columns.shown(CHECKS, "task; check; what = quantity"),
             columns.interval("estimate", "estimate", ".4g", ends=("low", "high")),
-            *columns.shown(CHECKS, "p p"),
+            *columns.shown(CHECKS, "p p; p, Holm = p_holm p"),
         ),
         checks[checks.estimate.notna()] if len(checks) else checks,
     )
@@ -200,29 +203,83 @@ def engines_table(engines: pd.DataFrame) -> PaperTable:
     )
 
 
+def pit_tests_table(pit_tests: pd.DataFrame) -> PaperTable:
+    """Whether laws predict sequences left out, from pit_tests.csv."""
+    return PaperTable(
+        "pit_tests",
+        "Sequences left out, as laws predict them",
+        "Whether the probability integral transforms of sequences left out are uniform: of their slope, of their "
+        "quadratic contrast, and of their distance from the mean curve in the metric of the noise; p, and p corrected "
+        "over all rows. Small values: the law's curve (contrast) or the noise (distance) is not that of the data.",
+        "pit_tests.csv",
+        pit_tests,
+        tuple(
+            columns.shown(PIT_TESTS, "task; law = hypothesis; statistic; sequences = n_seqs; p p; p, Holm = p_holm p")
+        ),
+    )
+
+
+def power_scaling_table(power_scaling: pd.DataFrame) -> PaperTable:
+    """How posteriors move with the power of prior and likelihood, from power_scaling.csv."""
+    return PaperTable(
+        "power_scaling",
+        "Sensitivity to priors",
+        "How far a posterior moves when its prior, or its likelihood, is raised to a power near 1 (power-scaling "
+        "sensitivity, Kallioinen et al. 2024): above 0.05 it hangs on it. The data are to decide, not the prior.",
+        "power_scaling.csv",
+        power_scaling,
+        tuple(
+            columns.shown(
+                POWER_SCALING,
+                "task; law = hypothesis; parameter; prior = prior_sensitivity; "
+                "likelihood = likelihood_sensitivity; diagnosis",
+            )
+        ),
+    )
+
+
 POOLED = {"mu": "mean over tasks like these", "tau": "sd over tasks", "new_task": "a further task"}
+
+OF_FAMILIES = {
+    "mu": "mean over families like these",
+    "tau": "sd over tasks of a family",
+    "tau_family": "sd over families",
+    "new_task": "a task of a further family",
+}
+
+
+def pooled_rows(pooled: Mapping[str, Any]) -> list[tuple[str, Sequence[float]]]:
+    """What pooling says beside each task's delta, in words, with mean and interval; of a pooled.json of before too."""
+    families = pooled.get("families") or {}
+    words = OF_FAMILIES if families else POOLED
+    return [
+        *((text, pooled[name]) for name, text in words.items()),
+        *((f"mean of {family}", three) for family, three in families.items()),
+    ]
 
 
 def pooled_table(pooled: Mapping[str, Any]) -> PaperTable:
     """Delta over tasks, from pooled.json; without rows, and with the reason, where pooling was refused."""
     rows = []
     if "refused" not in pooled:
-        for what, three in [*((words, pooled[name]) for name, words in POOLED.items()), *pooled["deltas"].items()]:
+        for what, three in [*pooled_rows(pooled), *pooled["deltas"].items()]:
             alone = pooled["alone"].get(what, {})
-            rows.append({"what": what, **dict(zip(("mean", "low", "high"), three)), **_named("alone", alone)})
+            numbers = {name: alone[name] for name in ("mean", "sd") if name in alone}
+            rows.append({"what": what, **dict(zip(("mean", "low", "high"), three)), **_named("alone", numbers)})
     return PaperTable(
         "pooled",
         "Delta over tasks",
         pooled.get("refused")
-        or "Delta under additive, nats per example, with partial pooling over tasks: posterior means and "
-        f"{LEVEL_WORDS} intervals; beside them, what each task says alone, mean and sd.",
+        or "Delta, the mean slope over sequences, nats per example, with partial pooling over tasks and their "
+        f"families: posterior means and {LEVEL_WORDS} intervals; beside them, what each task says alone, mean and "
+        "standard error.",
         "pooled.json",
         pd.DataFrame(rows, columns=["what", "mean", "low", "high", "alone_mean", "alone_sd"]),
         (
             columns.text("", "what"),
             columns.interval("pooled", "mean", ends=("low", "high")),
             columns.number("alone", "alone_mean"),
-            columns.number("sd", "alone_sd"),
+            columns.number("SE", "alone_sd"),
         ),
     )
 

@@ -162,7 +162,7 @@ def judge(
     >>> scores = [score_curves(HYPOTHESES[law], curves)[0] for law in ("additive", "power", "freeform")]
     >>> verdict = judge(curves, scores)
     >>> verdict.verdict, verdict.selected, round(verdict.departure["mean"], 1)
-    ('rejected', 'power', 0.2)
+    ('rejected', 'power', 0.4)
     """
     mean = next((s.straightness for s in scores if s.straightness is not None), None)
     if mean is None:
@@ -178,11 +178,12 @@ def judge(
     if within >= SURE and mean.total.excludes(0):
         falls = ["the log-odds fall with every example"] if mean.total.mean < 0 else []
         return _verdict(curves, "supported", [*reasons, *falls], found, mean)
-    if found.ceiling_alone and (belief := Belief.of(curves, summarise(curves))).straight:
+    if found.ceiling_alone and (belief := Belief.of(curves, summarise(curves))).straight(rules.margin):
         ceiling = [
             f"lapse alone survives: a belief that gains {belief.delta:.3f} nats per example, under a readout that "
             f"cannot pass {belief.ceiling:.1f} nats",
-            f"the belief's curvature {belief.curvature:.2f} is not told from 0",
+            f"the belief departs from its best line by {Interval(*(100 * x for x in belief.departure)):.1f} % "
+            f"(curvature {belief.curvature:.2f})",
         ]
         return _verdict(curves, "supported_under_ceiling", [*reasons, *ceiling], found, mean, belief=belief)
     if within <= 1 - SURE and mean.straight_p < BENT_P:
@@ -287,6 +288,7 @@ def _verdict(
             **_three(belief.ceiling),
             "delta": _three(belief.delta),
             "curvature": _three(belief.curvature),
+            "departure": _three(belief.departure),
         }
         if belief
         else None,
@@ -339,22 +341,31 @@ def _second_half(mean: Straightness) -> str:
 def _seqs_needed(n_seqs: int, mean: Straightness, rules: Rules) -> tuple[int | None, str]:
     """About how many sequences would decide, if what is seen goes on, and which way.
 
-    Standard deviations fall with the root of the number. A departure below the margin is shown to be once it lies
-    1.645 sds below it, one above it once 1.645 above; the sign of the total is known 1.96 of its sds from 0.
+    Standard deviations fall with the root of the number. Where no bend is seen, the largest departure that is not
+    excluded has to shrink to the margin, as it does for a line. Where one is, its departure has to lie 1.645 sds from
+    the margin, and to reject it its direction has to be known (`BENT_P`). The sign of the total is known 1.96 of its
+    sds from 0.
     """
-    off, sd = rules.margin - mean.departure.mean, float(mean.departures.std())
     sign_sd = (mean.total.high - mean.total.low) / (2 * norm.ppf(0.975))
     if abs(mean.total.mean) < sign_sd:
         return None, "how many sequences would decide cannot be said: not even the sign of the total update is known"
-    if abs(off) < 0.1 * sd:
+    wanted = 1.0 if mean.total.excludes(0) else (norm.ppf(0.975) * sign_sd / mean.total.mean) ** 2
+    # Shares of the mean total: draws of a total near 0 make shares that are no numbers to reckon with.
+    nats = mean.departures * np.abs(mean.draws[:, -1] - mean.draws[:, 0])
+    share = nats / abs(mean.total.mean)
+    off, way = rules.margin - share.mean(), "to support, unless a bend shows"
+    if mean.straight_p > 1 - SURE:
+        wanted = max(wanted, (np.quantile(share, SURE) / rules.margin) ** 2)
+    elif abs(off) < 0.1 * share.std():
         return None, "no number of sequences would decide if what is seen goes on: the departure is at the margin"
-    wanted = (norm.ppf(SURE) * sd / off) ** 2
-    if not mean.total.excludes(0):
-        wanted = max(wanted, (norm.ppf(0.975) * sign_sd / mean.total.mean) ** 2)
+    else:
+        way = "to support" if off > 0 else "to reject"
+        wanted = max(wanted, (norm.ppf(SURE) * share.std() / off) ** 2)
+        if off < 0 and mean.straight_p > BENT_P:
+            wanted = max(wanted, math.log(BENT_P) / math.log(mean.straight_p))
     number = math.ceil(n_seqs * max(wanted, 1 + 1 / n_seqs))
     if number > MOST_SEQS:
         return None, f"more than {MOST_SEQS:,} sequences would be needed to decide"
-    way = "to support" if off > 0 else "to reject"
     return number, f"if what is seen goes on, about {number} sequences would decide it ({way})"
 
 

@@ -19,7 +19,7 @@ from bayes_icl.hypotheses.law import HYPOTHESES
 from bayes_icl.hypotheses.laws import CURVED_LAPSE
 from bayes_icl.inference.importance import sample_fast
 from bayes_icl.inference.noise import Statistics
-from bayes_icl.inference.noise_shape import Shape
+from bayes_icl.inference.noise_shape import Shape, off_line
 from bayes_icl.inference.posterior import Posterior
 from bayes_icl.inference.predictive import mean_curve
 
@@ -267,6 +267,8 @@ class Belief:
         The log-odds that the readout cannot pass, nats.
     curvature
         Its curvature `a`: 0 is straight (`CURVED_LAPSE`).
+    departure
+        By how much it departs from its best line, a share of its own total update.
     faults
         Why the fits cannot be relied on.
     """
@@ -274,12 +276,18 @@ class Belief:
     delta: Interval
     ceiling: Interval
     curvature: Interval
+    departure: Interval
     faults: tuple[str, ...]
 
-    @property
-    def straight(self) -> bool:
-        """Whether a straight belief is not excluded."""
-        return not self.faults and not self.curvature.excludes(0)
+    def straight(self, margin: float) -> bool:
+        """Whether the belief is straight for practical purposes, or is not told from one that is.
+
+        Parameters
+        ----------
+        margin
+            Share of its total update.
+        """
+        return not self.faults and (self.departure.high < margin or not self.curvature.excludes(0))
 
     @classmethod
     def of(cls, curves: Curves, stats: Statistics, seed: int = 0) -> Belief:
@@ -298,9 +306,12 @@ class Belief:
         asymptote = np.diff(HYPOTHESES["lapse"].curve(np, far, **theta), axis=1)[:, 0]
         curve = mean_curve(lapse, stats)
         first = curves.log_odds.mean() + curve[:, 0]
+        bent = HYPOTHESES["power"].curve(np, stats.shots, a=curved.params["a"])
+        off = np.abs(off_line(stats.shots, bent)).max(1) / np.abs(bent[:, -1] - bent[:, 0])
         return cls(
             delta=lapse.intervals(stats)["slope"],
             ceiling=mean_and_interval(first + asymptote, lapse.log_weights),
             curvature=curved.intervals(stats)["a"],
+            departure=mean_and_interval(off, curved.log_weights),
             faults=(*lapse.faults, *curved.faults),
         )

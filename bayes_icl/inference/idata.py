@@ -33,9 +33,9 @@ def inference_data(posterior: Posterior, curves: Curves, seed: int = 0) -> az.In
     Weighted draws of the fast engine are resampled to equal weight and laid out as four chains. Vectors of parameters
     keep their length. `posterior_predictive` holds new sequences (`log_odds`: dims chain, draw, seq, shot, each at the
     level of the sequence that it stands for) and the mean curve (`mean_log_odds`) of some of the draws;
-    `prior_predictive` has the same of the priors, one new sequence a draw (dims chain, draw, shot), at the level of the
-    curves. `log_prior` has the log prior density of each parameter at each draw: their sum over variables is that of the
-    priors, as `arviz.psens` takes it. The posterior of `freeform` has the `total` update of the mean curve (nats), its
+    `prior_predictive` the same of the priors, one new sequence a draw (dims chain, draw, shot), at the level of the
+    curves. `log_prior` holds the log prior density of each parameter at each draw, as `arviz.psens` takes it: that of
+    all priors is their sum. The posterior of `freeform` has the `total` update of the mean curve (nats), its
     `departure` from a line and the share that the `second_half` of the examples adds besides.
     """
     import arviz as az

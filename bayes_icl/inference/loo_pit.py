@@ -61,7 +61,6 @@ def loo_pits(
     >>> uniform_p(pits["contrast"]) < 0.001  # sequences bend, and this law has no bend
     True
     """
-    n_seqs, k = stats.x.shape
     draws = posterior.equal(int(np.clip(MOST_NUMBERS // stats.x.size, LEAST_DRAWS, MOST_DRAWS)), seed)
     log_weights, pareto_k = smooth(-sequence_log_likelihood(draws, stats))
     weights = np.exp(log_weights)

@@ -94,7 +94,7 @@ def _level_covariance(
     return np.diff(np.diff(level, axis=0), axis=1)
 
 
-def _off_line(shots: Float[np.ndarray, " shot"], curves: Float[np.ndarray, "... shot"]) -> np.ndarray:
+def off_line(shots: Float[np.ndarray, " shot"], curves: Float[np.ndarray, "... shot"]) -> np.ndarray:
     """Curves less their best straight lines."""
     basis, _ = np.linalg.qr(np.stack([np.ones_like(shots), shots], axis=1))
     return curves - curves @ basis @ basis.T
@@ -102,7 +102,7 @@ def _off_line(shots: Float[np.ndarray, " shot"], curves: Float[np.ndarray, "... 
 
 def early_bend(shots: Float[np.ndarray, " shot"]) -> Float[np.ndarray, " shot"]:
     """A bend over the first examples about its best line, at most 1 from it."""
-    bend = _off_line(shots, 1 - np.exp(-(shots - shots[0]) / EARLY))
+    bend = off_line(shots, 1 - np.exp(-(shots - shots[0]) / EARLY))
     return bend / max(np.abs(bend).max(), 1e-12)
 
 
@@ -113,7 +113,7 @@ def deviations(shots: Float[np.ndarray, " shot"]) -> Float[np.ndarray, "bend sho
     """
     n = len(shots)
     summed = np.tril(np.ones((n, n)))
-    wild = _off_line(shots, (summed @ summed).T).T
+    wild = off_line(shots, (summed @ summed).T).T
     vectors, sizes, _ = np.linalg.svd(wild)
     rows = np.zeros((N_BENDS, n))
     kept = min(N_BENDS, max(n - 2, 0))

@@ -21,7 +21,7 @@ PLACE = Path("data/fits/controls")
 
 COMMAND = (
     "python -m bayes_icl.collect --model organism:coin --out data/curves/controls.nc && "
-    "python -m bayes_icl.fit --curves data/curves/controls.nc"
+    "python -m bayes_icl.fit --curves data/curves/controls.nc --readout rule complement"
 )
 
 # By the task of an organism: the verdict that it must get, and what is known of it.
