@@ -29,7 +29,7 @@ figures: $(READY)  ## draw figures/demo anew from data/example.nc, put what was 
 
 calibrate: $(READY)  ## simulate known truths, check ranks, coverage and verdicts, at two sizes: about 30 minutes
 	$(RUN) -m bayes_icl.calibrate
-	$(RUN) -m bayes_icl.calibrate --n-seqs 32 --n-shots 32 --figures figures/calibration_32x32
+	$(RUN) -m bayes_icl.calibrate --n-seqs 32 --n-shots 32 --verdict-sims 0 --figures figures/calibration_32x32
 
 pages: $(READY)  ## write docs/verdict.md: the four verdicts on simulated data
 	$(RUN) analyses/verdict_page.py

@@ -11,6 +11,7 @@ from scipy.special import expit, logit
 from scipy.stats import binom
 from tqdm import tqdm
 
+from bayes_icl.calibrate.outputs import VERDICTS
 from bayes_icl.calibrate.settings import CalibrateSettings
 from bayes_icl.calibrate.simulation import NOISES, TRUTHS, coin_evidence, generator, simulate, truth_of, without_walk
 from bayes_icl.calibrate.truths import cells, judge_truth
@@ -19,6 +20,7 @@ from bayes_icl.core.parallel import one_a_core, run_jobs
 from bayes_icl.fit.cases import Case
 from bayes_icl.fit.verdict import judge
 from bayes_icl.hypotheses.law import HYPOTHESES
+from bayes_icl.hypotheses.laws import RARELY_TOLD
 from bayes_icl.inference.importance import sample_fast
 from bayes_icl.inference.noise import summarise
 from bayes_icl.inference.noise_shape import N_BENDS, PLAIN
@@ -137,7 +139,8 @@ def confuse(
         if averaged:
             curves = curves._replace(log_odds=logit(expit(curves.log_odds.reshape(n_seqs, 10, -1)).mean(1)))
         case = Case(curves)
-        scores = [score_curves(HYPOTHESES[h], curves, checks=False)[0] for h in HYPOTHESES if case.fits(h)]
+        compared = [h for h in HYPOTHESES if h not in RARELY_TOLD and case.fits(h)]
+        scores = [score_curves(HYPOTHESES[h], curves, future=False, checks=False)[0] for h in compared]
         verdict = judge(curves, scores)
         rows.append(
             {
@@ -227,7 +230,7 @@ def calibrate(settings: CalibrateSettings) -> dict[str, pd.DataFrame]:
         for truth, n_seqs in cells()
         for seeds in _chunks(settings.verdict_sims, 10, settings.seed)
     ]
-    verdicts = pd.DataFrame(_run(judge_truth, verdict_jobs, workers, "verdicts"))
+    verdicts = VERDICTS.frame(_run(judge_truth, verdict_jobs, workers, "verdicts"))
     return {
         "sbc": sbc,
         "recovery": recovery,

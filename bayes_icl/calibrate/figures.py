@@ -162,5 +162,5 @@ def calibration_figures(folder: Path) -> dict[str, Figure]:
         "ranks": ranks_figure(ranks, tests),
         "recovery": recovery_figure(recovery),
         "confusion": confusion_figure(confusion),
-        "verdicts": verdicts_figure(verdicts),
+        **({"verdicts": verdicts_figure(verdicts)} if len(verdicts) else {}),
     }

@@ -14,7 +14,7 @@ LEAST = {
     "sims": 50,
     "confusion_sims": 2,
     "coverage_sims": 30,
-    "verdict_sims": 2,
+    "verdict_sims": 0,
 }  # settings
 
 
@@ -38,8 +38,9 @@ class CalibrateSettings:
     """Simulations for the coverage of additive's delta and the power law's a."""
     confusion_sims: int = 10
     """Simulations of each truth and noise at the full number of sequences; additive gets four times as many."""
-    verdict_sims: int = 100
-    """Simulations of each truth that the model does not assume, at each of its numbers of sequences."""
+    verdict_sims: int = 60
+    """Simulations of each truth that the model does not assume, at each of its numbers of sequences; 0 leaves them
+    out."""
     seed: int = 0
     """Seed of everything."""
     workers: int = 0

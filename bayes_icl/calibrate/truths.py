@@ -19,7 +19,7 @@ from bayes_icl.curves import Curves
 from bayes_icl.fit.verdict import BENDS, Verdict, judge
 from bayes_icl.hypotheses.law import HYPOTHESES
 from bayes_icl.inference.noise_shape import early_bend
-from bayes_icl.inference.scores import score_curves
+from bayes_icl.inference.scores import Score, score_curves
 
 N = np.arange(1.0, 33.0)  # shots
 
@@ -248,10 +248,16 @@ def _verdict(curves: Curves) -> Verdict:
     verdict = judge(curves, scores)
     if verdict.verdict in ("supported", "no_update", "refused"):
         return verdict
-    laws = ("constant", "additive", *BENDS, "lapse")
-    return judge(
-        curves, [*scores, *(score_curves(HYPOTHESES[law], curves, future=False, checks=False)[0] for law in laws)]
-    )
+    quick = [law for law in BENDS if not HYPOTHESES[law].latent_step]
+    scores += _scored(curves, ("additive", *quick, "lapse"))
+    verdict = judge(curves, scores)
+    if verdict.verdict != "supported_under_ceiling":
+        return verdict
+    return judge(curves, [*scores, *_scored(curves, [law for law in BENDS if law not in quick])])
+
+
+def _scored(curves: Curves, laws: Sequence[str]) -> list[Score]:
+    return [score_curves(HYPOTHESES[law], curves, future=False, checks=False)[0] for law in laws]
 
 
 def outcomes_of(verdicts: pd.DataFrame) -> Iterator[tuple[Truth, Bound, int, int]]:

@@ -34,8 +34,12 @@ OBSERVERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+# Whose label is the hidden rule times the sign of the letter, so that query and answer must be bound first.
+BOUND = ("rule", "redundant")
+
+
 def sign_of(organism: str, letter: str) -> int:
-    """What the hidden rule is multiplied by at a letter: -1 in the second half of the alphabet, for `rule` alone.
+    """What the hidden rule is multiplied by at a letter: -1 in the second half of the alphabet, where they are `BOUND`.
 
     Parameters
     ----------
@@ -50,7 +54,7 @@ def sign_of(organism: str, letter: str) -> int:
     >>> sign_of("rule", "m"), sign_of("rule", "n"), sign_of("coin", "n")
     (1, -1, 1)
     """
-    return -1 if organism == "rule" and letter > "m" else 1
+    return -1 if organism in BOUND and letter > "m" else 1
 
 
 def organism_task(name: str) -> Task:

@@ -107,9 +107,9 @@ def test_the_curves_that_collect_reads_are_the_observers(name: str) -> None:
 
 
 def test_either_group_of_the_redundant_one_suffices() -> None:
-    """Without the heads of layer 0, or of layer 1, which then write nothing; without both, all is gone."""
+    """Without the heads of layer 1, or of layer 2, which then write nothing; without both, all is gone."""
     hf = model("redundant").hf
-    for layers in [(0,), (1,), (0, 1)]:
+    for layers in [(1,), (2,), (1, 2)]:
         hooks = [
             hf.transformer.h[layer].attn.c_proj.register_forward_pre_hook(lambda _, x: (torch.zeros_like(x[0]),))
             for layer in layers

@@ -91,12 +91,11 @@ def test_an_organisms_task_has_two_rules_and_agrees_within_an_episode(name: str)
     episodes = [task.episode(32, 0, seq) for seq in range(40)]
     rules = []
     for episode in episodes:
-        sign = {-1 if name == "organism_rule" and e.query > "m" else 1 for e in episode}
-        shown = {
-            (1 if e.answer == "+" else -1) * (-1 if name == "organism_rule" and e.query > "m" else 1) for e in episode
-        }
+        bound = name in ("organism_rule", "organism_redundant")
+        sign = {-1 if bound and e.query > "m" else 1 for e in episode}
+        shown = {(1 if e.answer == "+" else -1) * (-1 if bound and e.query > "m" else 1) for e in episode}
         assert len(shown) == 1 and {e.foil for e in episode} <= {"+", "-"}
-        assert sign == ({1, -1} if name == "organism_rule" else {1})
+        assert sign == ({1, -1} if bound else {1})
         rules.append(shown.pop())
     assert 10 < rules.count(1) < 30
     assert task.episode(5, 0, 7) == episodes[7][:6]
