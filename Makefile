@@ -4,10 +4,10 @@ RUN := .venv/bin/python
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo figures calibrate pages claim1 claim2 claim3 across families analyses docs test quick kills lint bench clean
+.PHONY: help setup demo figures calibrate pages claim1 claim2 claim3 across families organisms organisms-check analyses docs test quick kills lint bench clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 setup: $(READY)  ## build .venv with the versions of constraints.txt
 
@@ -48,6 +48,12 @@ across: $(READY)  ## all built-in tasks side by side; docs/across_tasks.md: abou
 
 families: $(READY)  ## which model families are read: a tiny random model of each; docs/families.md: about 7 minutes
 	$(RUN) analyses/families.py
+
+organisms: $(READY)  ## train the small networks whose law is known from their seeds: TIME on 2 cores
+	$(RUN) analyses/organisms.py
+
+organisms-check: $(READY)  ## collect, fit, attribute, patch on every organism; figures/organisms/table.csv: CHECKTIME
+	$(RUN) analyses/organisms_check.py
 
 analyses: $(READY)  ## claims 1 to 3 and all tasks side by side, with the minutes each takes; goes on after a stop
 	$(RUN) analyses/all.py

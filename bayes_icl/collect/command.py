@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 from rich.console import Console
@@ -13,19 +14,22 @@ from rich.table import Table
 
 from bayes_icl.collect.reading import collect_curves, wanted_readouts
 from bayes_icl.collect.settings import CollectSettings
-from bayes_icl.core.errors import DONE, check_least
+from bayes_icl.core.errors import DONE, check_least, unknown
 from bayes_icl.core.files import sha256, to_netcdf
 from bayes_icl.core.outputs import Output
 from bayes_icl.core.provenance import key_of
 from bayes_icl.core.run import Run
 from bayes_icl.models.loading import load_model
 from bayes_icl.models.model import Model
+from bayes_icl.models.names import ORGANISM, organisms
 from bayes_icl.tasks.loading import FILES, load_tasks
+from bayes_icl.tasks.task import Task
 
 
 def main(settings: CollectSettings) -> int:
     """Run the command: the only place here that touches the disk."""
     check_least(settings, n_shots=1, n_seqs=1, seed=0, batch_size=0)
+    settings = replace(settings, tasks=settings.tasks or _usual_tasks(settings.model))
     files = [Path(spec) for spec in settings.tasks if Path(spec).suffix.lower() in FILES]
     output = Output.file(settings.out, "collect", inputs=files)
     tasks = load_tasks(settings.tasks)
@@ -43,7 +47,8 @@ def main(settings: CollectSettings) -> int:
         return load_model(settings.model, settings.device)
 
     def key() -> str:
-        decisive = {**chosen, "tasks": [asdict(task) for task in tasks], "model": model().provenance()}
+        described = [_fields(task, settings.n_shots) for task in tasks]
+        decisive = {**chosen, "tasks": described, "model": model().provenance()}
         return key_of({**decisive, "files": [sha256(file) for file in files]})
 
     def work(key: str) -> dict[str, bytes]:
@@ -58,6 +63,24 @@ def main(settings: CollectSettings) -> int:
         _print_summary(made[0])
     print(settings.out)
     return DONE
+
+
+def _usual_tasks(model: str) -> tuple[str, ...]:
+    """The tasks that are read if none is named."""
+    if not model.startswith(ORGANISM):
+        return ("copy", "times_ten", "past_tense", "category")
+    if (name := model.removeprefix(ORGANISM)) not in organisms():
+        raise unknown("organism", name, organisms())
+    return (f"organism_{name}",)
+
+
+def _fields(task: Task, n_shots: int) -> dict[str, Any]:
+    """What tells a task from others; an observer, which is a function, by what it says of the first episode."""
+    fields = asdict(task)
+    if task.observer is not None:
+        fields["observer"] = task.evidence(task.episode(n_shots, 0, 0)).tolist()
+    later = ("two_rules", "observer")  # files from before these fields keep their keys
+    return {name: value for name, value in fields.items() if value or name not in later}
 
 
 def _print_summary(dataset: xr.Dataset) -> None:

@@ -11,10 +11,11 @@ class CollectSettings:
     """Read a model's log-odds of the correct answer after 0 to n-shots examples, and write them as a curves file."""
 
     model: str = "smollm2"
-    """`smollm2`, `tiny`, a .gguf file, a local folder, or a Hugging Face id."""
-    tasks: tuple[str, ...] = ("copy", "times_ten", "past_tense", "category")
+    """`smollm2`, `tiny`, `organism:coin` (and others whose law is known), a .gguf file, a local folder, or a Hugging
+    Face id."""
+    tasks: tuple[str, ...] = ()
     """Built-in tasks, with settings if wanted (`affine:slope=3,intercept=1,low=10,high=49`), and .csv, .jsonl or .py
-    files of your own."""
+    files of your own. If none is named, copy, times_ten, past_tense and category; of an organism, its own."""
     n_shots: int = 32
     """Most examples shown; every smaller number is read in the same pass."""
     n_seqs: int = 64

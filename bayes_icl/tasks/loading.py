@@ -11,11 +11,14 @@ from pathlib import Path
 from bayes_icl.core.errors import MOST, StatedError, check_name, shown, unknown
 from bayes_icl.core.inputs import read_table_file, run_python
 from bayes_icl.tasks.builtin import BUILT_IN
+from bayes_icl.tasks.organism_tasks import ORGANISM_TASKS
 from bayes_icl.tasks.task import NUMBERS, Example, Task, _again
 
 TABLES = (".csv", ".jsonl")
 
 FILES = (*TABLES, ".py")
+
+NAMED = BUILT_IN | ORGANISM_TASKS
 
 
 def load_tasks(specs: Sequence[str]) -> list[Task]:
@@ -54,14 +57,14 @@ def _load(spec: str) -> list[Task]:
             raise StatedError(f"no task file {spec!r}: give an existing CSV, JSONL or Python file")
         return _tasks_of_module(path) if path.suffix.lower() == ".py" else [_task_of_table(path)]
     name, _, settings = spec.partition(":")
-    if name not in BUILT_IN:
-        raise unknown("task", name, BUILT_IN)
+    if name not in NAMED:
+        raise unknown("task", name, NAMED)
     check_name("a task", spec)
-    return [BUILT_IN[name](spec, **_parse_settings(name, settings))] if settings else [BUILT_IN[name](name)]
+    return [NAMED[name](spec, **_parse_settings(name, settings))] if settings else [NAMED[name](name)]
 
 
 def _parse_settings(name: str, text: str) -> dict[str, int | bool]:
-    parameters = inspect.signature(BUILT_IN[name]).parameters
+    parameters = inspect.signature(NAMED[name]).parameters
     known = [p.name for p in parameters.values() if p.annotation in ("int", "bool")]
     settings: dict[str, int | bool] = {}
     for part in text.split(","):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -75,6 +75,11 @@ class Task:
         Give every example of an episode a random label: the null task, which has nothing to learn.
     repeats
         Draw with replacement, so that a query can stand in an episode twice, and in the pool.
+    two_rules
+        Let half of the episodes, drawn by the seed, follow the rule of the foils: answers and foils change places.
+    observer
+        An ideal observer: from an episode's examples to the log-odds of each answer against its foil, nats, shape
+        (example,), given the examples before it.
 
     Examples
     --------
@@ -95,6 +100,8 @@ class Task:
     foils: bool = True
     shuffled: bool = False
     repeats: bool = False
+    two_rules: bool = False
+    observer: Callable[[Sequence[Example]], np.ndarray] | None = None
 
     def __post_init__(self) -> None:
         check_name("a task", self.name)
@@ -122,6 +129,8 @@ class Task:
             raise StatedError(f"task {self.name!r}: labels must be distinct and not empty, got {self.labels}")
         if self.shuffled and len(self.labels) < 2:
             raise StatedError(f"task {self.name!r}: shuffled draws among labels: give two or more, got {self.labels}")
+        if self.two_rules and not all(getattr(example, "foil", "") for example in self.pool):
+            raise StatedError(f"task {self.name!r}: two_rules needs a foil for every example: the other rule's answer")
         for example in self.pool:
             if not isinstance(example, Example):
                 raise StatedError(f"task {self.name!r}: the pool holds examples, as Example('2', '5'), not {example!r}")
@@ -201,6 +210,8 @@ class Task:
         per_shot = [np.random.default_rng([seed, zlib.crc32(self.name.encode()), seq, i]) for i in range(n)]
         if self.shuffled:
             drawn = [replace(e, answer=str(r.choice(self.labels)), foil="") for e, r in zip(drawn, per_shot)]
+        if self.two_rules and np.random.default_rng([seed, zlib.crc32(self.name.encode()), seq, 0]).integers(2):
+            drawn = [replace(e, answer=e.foil, foil=e.answer) for e in drawn]
         if not self.foils:
             return tuple(drawn)
         return tuple(
@@ -230,8 +241,9 @@ class Task:
     def evidence(self, examples: Sequence[Example]) -> np.ndarray:
         """The ideal observer's update at each shot, shape (len(examples),), nats; NaN where the task has none.
 
-        Random labels carry no evidence about the next one, so the observer's update is 0 at every shot. The rules of
-        the other built-in tasks are deterministic: one example settles them, and the evidence is not finite.
+        It is the difference of the observer's log-odds from the shot before, 0 at the first. Random labels carry no
+        evidence about the next one, so the update is 0 at every shot. The rules of most built-in tasks are
+        deterministic: one example settles them, and the evidence is not finite.
 
         Parameters
         ----------
@@ -247,6 +259,9 @@ class Task:
         >>> capital.evidence(capital.episode(2, seed=0, seq=0))
         array([nan, nan, nan])
         """
+        if self.observer is not None:
+            known = np.asarray(self.observer(examples), float)
+            return np.diff(known, prepend=known[:1])
         return np.full(len(examples), 0.0 if self.shuffled else np.nan)
 
 

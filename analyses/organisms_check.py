@@ -1,0 +1,183 @@
+"""Run collect, fit, attribute and patch on every organism, and put what came out beside what must.
+
+``python analyses/organisms_check.py`` (`make organisms-check`) writes figures/organisms/table.csv; names of organisms
+do those alone, and leave the rows of others. `met` is yes, no, or later: what no command says yet. It ends with code 1
+if anything is not met.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pandas as pd
+from organisms import ORGANISMS, ROOT, SEED, TABLE
+
+from bayes_icl import attribute, collect, fit, patch
+from bayes_icl.attribute import outputs as attribute_outputs
+from bayes_icl.core.errors import DONE, FAILED, exit_stating, unknown
+from bayes_icl.core.files import beside, replacing
+from bayes_icl.core.intervals import Interval
+from bayes_icl.core.schemas import read_beside
+from bayes_icl.fit.outputs import read_verdicts
+from bayes_icl.patch import outputs as patch_outputs
+
+RESULT = ROOT / "figures/organisms/table.csv"
+SEQS = 32
+DELTA, NEAR = 0.25, 0.01  # nats per example
+HALF = 0.5
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    what: str
+    must: str
+    came: str
+    met: bool | None  # None: later
+
+
+def run(name: str) -> dict[str, Any]:
+    """All stages on one organism, skipped where their output is there; what they say, by stage."""
+    curves = ROOT / f"data/curves/organisms/{name}.nc"
+    fits, effects, patched = (ROOT / f"data/{kind}/organisms/{name}" for kind in ("fits", "effects", "patch"))
+    drawn = ROOT / f"runs/organisms/{name}"
+    collect.main(collect.CollectSettings(model=f"organism:{name}", n_seqs=SEQS, out=curves))
+    fit.main(
+        fit.FitSettings(
+            curves=curves, readout=("rule", "complement"), n_min=(1,), engine="fast", sensitivity=False, out=fits,
+            figures=drawn / "curves",
+        )
+    )  # fmt: skip
+    attribute.main(
+        attribute.AttributeSettings(
+            curves=curves, readout="foil", out=effects.with_suffix(".nc"), figures=drawn / "heads"
+        )
+    )
+    patch.main(
+        patch.PatchSettings(
+            curves=curves, before=1 if name == "redundant" else 2, out=patched.with_suffix(".nc"),
+            figures=drawn / "patch",
+        )
+    )  # fmt: skip
+    return {
+        "verdict": read_verdicts(fits)[f"organism_{name}"],
+        **{f"attribute_{k}": v for k, v in read_beside(effects.with_suffix(".nc"), attribute_outputs.TABLES).items()},
+        **{f"patch_{k}": v for k, v in read_beside(patched.with_suffix(".nc"), patch_outputs.TABLES).items()},
+        "facts": json.loads(beside(patched.with_suffix(".nc"), "json").read_text())[f"organism_{name}"],
+    }
+
+
+def rows(name: str, found: dict[str, Any]) -> Iterator[Row]:
+    """What must come out of an organism, and what came."""
+    yield _near_observer(name)
+    verdict = found["verdict"]
+    must = {"coin": "supported", "rule": "supported", "redundant": "supported", "constant": "no_update"}
+    if name != "switch":
+        expected = must.get(name, "rejected")
+        yield Row("additive, under rule", expected, verdict["verdict"], verdict["verdict"] == expected)
+    alive = verdict["survivors"]
+    if name == "count":
+        yield Row("laws that survive", "logarithmic among them", ", ".join(alive), "logarithmic" in alive)
+    if name == "pooled":
+        yield Row("law selected", "pooling", str(verdict["selected"]), verdict["selected"] == "pooling")
+        yield from _heads_write_all(found)
+    if name in ("coin", "rule", "redundant"):
+        delta = Interval(*verdict["delta"].values())
+        yield Row("delta, nats per example", f"{DELTA}", f"{delta:.3f}", abs(delta.mean - DELTA) < NEAR)
+        yield _ablated(found)
+        yield Row("share of delta that heads carry, by total effect", "0.9 or more", "", None)
+    if name == "rule":
+        yield from _steps(found, "supported")
+    if name == "constant":
+        yield from _steps(found, "not seen", "nothing to explain")
+        named = _backups(found)
+        yield Row("backup heads", "none", ", ".join(named.component) or "none", named.empty)
+    if name == "redundant":
+        yield from _rounds(found)
+    if name in ("coin", "rule", "count"):
+        yield Row("Bayesian, weight", "1 [0.97, 1.03]", "", None)
+    if name in ("leaky", "switch"):
+        yield Row("exchangeable", "no", "", None)
+    if name == "leaky":
+        yield Row("leak that the second verdict recovers", "0.8 within 0.02", "", None)
+    if name == "switch":
+        yield Row("observer with a hazard against the one without", "beats it", "", None)
+
+
+def _near_observer(name: str) -> Row:
+    """From the table of the training: noisy sequences, which `collect` does not read."""
+    table = pd.read_csv(TABLE)
+    own = table[(table.organism == name) & (table.seed == SEED)].iloc[0]
+    again = f"; refitted: {own.refitted}" if isinstance(own.refitted, str) else ""
+    return Row("rmse against its observer, nats", "0.1 or less", f"{own.rmse:.3f}{again}", own.rmse <= 0.1)
+
+
+def _ablated(found: dict[str, Any]) -> Row:
+    """The heads that direct effects find, held at their mean over shots."""
+    table = found["attribute_ablation"]
+    top = table[(table.set == "top") & (table.value == "mean_over_shots")].iloc[0]
+    whole = table[(table.set == "none") & (table.value == "mean_over_shots")]
+    delta = float(whole.delta.iloc[0]) if len(whole) else DELTA
+    share = float(top.lost) / delta
+    what = f"share of delta lost without {top.heads} (top by direct effect)"
+    return Row(what, f"{HALF} or more", f"{share:.2f}", share >= HALF)
+
+
+def _heads_write_all(found: dict[str, Any]) -> Iterator[Row]:
+    heads = found["attribute_heads"]
+    share = float(heads[heads.kind == "head"].share.sum())
+    yield Row("share of delta that heads write directly", "1 within 0.02", f"{share:.3f}", abs(share - 1) < 0.02)
+    mlps = float(heads[heads.kind == "mlp"].slope.abs().max())
+    yield Row("slope that the MLP writes, nats per example", "0", f"{mlps:.1e}", mlps < 1e-6)
+
+
+def _steps(found: dict[str, Any], *allowed: str) -> Iterator[Row]:
+    verdicts = found["facts"].get("steps", {})
+    for step in ("1", "2", "3"):
+        said = str(verdicts.get(step, "nothing to explain"))
+        yield Row(f"step {step} of Skunnavakkam (2024)", " or ".join(allowed), said, said in allowed)
+
+
+def _backups(found: dict[str, Any]) -> pd.DataFrame:
+    table = found["patch_backups"]
+    return table[table.backup.astype("boolean").fillna(False)] if "backup" in table else table.iloc[:0]
+
+
+def _rounds(found: dict[str, Any]) -> Iterator[Row]:
+    rounds = found["patch_rounds"]
+    own = rounds[(rounds.set == "ablated") & (rounds["round"] == 1)]
+    shift = float(own["shift"].iloc[0]) if len(own) else float("nan")
+    yield Row("transfer layer without the heads of round 1", "later", f"by {shift:g} layers", shift > 0)
+    group = ORGANISMS["redundant"].groups[1]
+    named = _backups(found)
+    of_group = len(named) > 0 and bool((named.layer == group).all())
+    yield Row("backup heads", f"of layer {group}", ", ".join(named.component) or "none", of_group)
+
+
+def main(names: list[str]) -> int:
+    """Run what is asked for, write the table, print it."""
+    for name in names:
+        if name not in ORGANISMS:
+            raise unknown("organism", name, ORGANISMS)
+    made = []
+    for name in names or list(ORGANISMS):
+        print(f"organism {name}", file=sys.stderr)
+        made += [{"organism": name, **row._asdict()} for row in rows(name, run(name))]
+    table = pd.DataFrame(made)
+    table["met"] = table.met.map({True: "yes", False: "no"}).fillna("later")
+    if RESULT.is_file():
+        before = pd.read_csv(RESULT, keep_default_na=False)
+        table = pd.concat([before[~before.organism.isin(set(table.organism))], table])
+        table = table.sort_values("organism", key=lambda c: c.map(list(ORGANISMS).index), kind="stable")
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(RESULT) as part:
+        table.to_csv(part, index=False)
+    print(table.to_string(index=False))
+    return FAILED if (table.met == "no").any() else DONE
+
+
+if __name__ == "__main__":
+    exit_stating(lambda: main(sys.argv[1:]))
