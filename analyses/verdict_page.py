@@ -31,8 +31,8 @@ MEANING = {
     "than 5 % of the total update, and the sign of the total is known.",
     "rejected": "Rejected: with that probability it is somewhere further from it, and the direction of the bend is "
     "known.",
-    "supported_under_ceiling": "Supported under a ceiling: the log-odds bend, but a line under a ceiling of the readout "
-    "(`lapse`) describes them, no law that bends by itself survives, and the belief under the ceiling may be "
+    "supported_under_ceiling": "Supported under a ceiling: the log-odds bend, but a line under a ceiling of the "
+    "readout (`lapse`) describes them, no law that bends by itself survives, and the belief under the ceiling may be "
     "straight.",
     "no_update": "No update: total and departure surely lie within 0.5 nats. It is never said because data are few.",
     "undecided": "Undecided: the data allow a straight curve and a bent one. The line says how many sequences would "
@@ -70,9 +70,9 @@ CLOSING = """## The verdicts side by side
 ## The noise
 
 What the curves' noise is like is found beside any mean curve, from how sequences differ: level noise (a new query at
-each shot), which may change with n or carry over from shot to shot; a walk; sequences that differ along a line and along
-an early bend. Where the mean curve is rougher than such noise can make it, as when all sequences are asked the same item
-at a shot, every shot has an effect of its own, and intervals are wider. None of this can make a curve of a line.
+each shot), which may change with n or carry over from shot to shot; a walk; sequences that differ along a line and
+along an early bend. Where the mean curve is rougher than such noise can make it, as when all sequences are asked the
+same item at a shot, every shot has an effect of its own, and intervals are wider. None of this can make a curve of a line.
 `noise_shape` in `verdict.json` says what was chosen.
 
 ## The columns
@@ -80,8 +80,8 @@ at a shot, every shot has an effect of its own, and intervals are wider. None of
 - **left-out seq, SE**: how much worse than the best law a sequence is predicted by a fit to the others, nats, and the
   standard error of that difference over sequences. Laws within 4 nats or 2 SE survive, and so do laws whose mean curve
   is surely within 5 % of the total update of the mean curve: a law that misses it by less is not wrong for practical
-  purposes, however many data say so. The law *selected* is the simplest of those that survive; of several equally simple
-  ones, the one that predicts best. These are often not told apart, so read `survivors` in `verdict.json` too.
+  purposes, however many data say so. The law *selected* is the simplest of those that survive; of several equally
+  simple ones, the one that predicts best. These are often not told apart, so read `survivors` in `verdict.json` too.
 - **left-out future, SE**: the same for the second half of the shots, predicted from a fit to the first half.
 - **survives**: seq, future or both.
 - **engine, ESS, k**: which engine fitted it, its effective number of draws, and the largest Pareto k of a sequence left
@@ -92,8 +92,8 @@ at a shot, every shot has an effect of its own, and intervals are wider. None of
 - **sequences that pull**: without one of them delta moves by more than half its posterior sd, or its Pareto k was above
   0.7. `--noise student` weighs such sequences down.
 
-Evidence of both signs is not judged by this verdict: a curve that goes up and down with its evidence is no line, and may
-be as Bayesian as can be.
+Evidence of both signs is not judged by this verdict: a curve that goes up and down with its evidence is no line, and
+may be as Bayesian as can be.
 
 How often all this is right on truths that the model does not assume: `make calibrate`; the tables are in
 [figures/calibration](../figures/calibration/outcomes.csv). On networks whose law is known: `make organisms-check`.
