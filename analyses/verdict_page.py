@@ -72,8 +72,8 @@ CLOSING = """## The verdicts side by side
 What the curves' noise is like is found beside any mean curve, from how sequences differ: level noise (a new query at
 each shot), which may change with n or carry over from shot to shot; a walk; sequences that differ along a line and
 along an early bend. Where the mean curve is rougher than such noise can make it, as when all sequences are asked the
-same item at a shot, every shot has an effect of its own, and intervals are wider. None of this can make a curve of a line.
-`noise_shape` in `verdict.json` says what was chosen.
+same item at a shot, every shot has an effect of its own, and intervals are wider. None of this can make a curve of a
+line. `noise_shape` in `verdict.json` says what was chosen.
 
 ## The columns
 
