@@ -60,18 +60,23 @@ CLOSING = """## The verdicts side by side
 - **survives**: seq, future or both. `additive` must survive both to be supported. The law *selected* is the simplest of
   those that survive a sequence left out; of several equally simple ones, the one that predicts it best. These are often
   not told apart, so read `survivors` in `verdict.json` too.
+- **p worse, < 4, MCSE**: probability that it predicts worse than the best, from the difference and its standard error;
+  whether it is less than 4 nats from the best, which is too little to tell them apart; and the Monte Carlo error of its
+  score. With fewer than 100 sequences standard errors may be too small, and the best of many laws looks better than it
+  is: under *which law* stands how far above the median law the best would be by chance.
 - **engine, ESS, k**: which engine fitted it, its effective number of draws, and the largest Pareto k of a sequence left
   out, after exact refits of those above 0.7.
-- **NRMSE, ahead, covers**: error of the mean probability relative to its mean, in the shots fitted and in the second
-  half predicted from the first (as scaling-law papers report it); and the share of the second half's values inside
-  their 95 % predictive intervals.
-- **checks**: slope by sequence (its mean is delta), quadratic contrast and updates on n (both 0 if additive), and a
-  mixed model with random intercepts and slopes, by statsmodels; none knows of the models above.
+- **covers**: share of the second half's values inside the 95 % intervals predicted from the first half.
+- **checks**: slope by sequence (its mean is delta), quadratic contrast (0 if additive) and departure from a line by
+  polynomials; none knows of the models above. p is given alone and corrected over all tasks by Holm's method.
+- **how laws fit**: whether sequences left out lie among new ones as they should (their slope, bend and distance from the
+  mean curve; probability integral transforms), whether the noise of each shot is what the fit expects, and whether
+  posteriors hang on their priors (power-scaling). Figures: `pit`, `noise`, `prior_predictive`.
 - **sequences that pull**: without one of them delta moves by more than half its posterior sd, or its Pareto k was above
   0.7. `--noise student` fits noise with heavy tails, which such sequences do not sway, and tests the contrast by ranks.
 
 *no_update* comes first: it is the verdict when additive gains nothing on constant and constant survives, or only laws
-survive whose mean update may be 0. Priors between bounds, as that of the power law's a on (-0.5, 1), are not varied.
+survive whose mean update may be 0.
 
 How often all this is right on simulated truths of a given size: `make calibrate` or
 `python -m bayes_icl.calibrate --n-seqs 64 --n-shots 32`; the tables are in
