@@ -1,4 +1,4 @@
-"""Which heads write the update: direct effects, their slopes, and what goes with the largest."""
+"""Which heads write the update: direct effects, their slopes, total effects, and what goes with the largest."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from bayes_icl.attribute.effects import joined, measure_effects
 from bayes_icl.attribute.intervention import Intervention, intervene
 from bayes_icl.attribute.outputs import ABLATION, REPAIR
 from bayes_icl.attribute.slopes import accumulation_columns, join_columns, slope_table
+from bayes_icl.attribute.totals import Totals, measure_totals
 from bayes_icl.attribute.update import update_of
 from bayes_icl.core.checkpoints import Checkpoint
 from bayes_icl.core.errors import StatedError
@@ -65,6 +66,7 @@ def attribute_curves(
     top: int = 0,
     placebos: int = 20,
     by_source: bool = True,
+    total_steps: int = 8,
     batch_size: int = 0,
     seed: int = 0,
     workers: int = 1,
@@ -85,7 +87,7 @@ def attribute_curves(
         As in `AttributeSettings`.
     placebos
         Random sets to compare with; 0 leaves the intervention out.
-    by_source, batch_size, seed, workers
+    by_source, total_steps, batch_size, seed, workers
         As in `AttributeSettings`.
     parts
         Keeps what is finished on disk, so that a killed run goes on where it stopped.
@@ -111,6 +113,12 @@ def attribute_curves(
     slopes, heads_curves = zip(*(slope_table(effects.sel(task=task), task, n_min) for task in tasks))
     accumulations = accumulation_columns(heads_curves, seed=seed, workers=workers, progress=progress)
     updates = {task: update_of(effects.sel(task=task), n_min) for task in tasks}
+    totals: dict[str, Totals] = {}
+    for task, one in measured.items() if total_steps else ():
+        totals[task] = measure_totals(
+            model, effects.sel(task=task), updates[task], one, steps=total_steps, by_source=by_source,
+            batch_size=batch_size, seed=seed, parts=parts, progress=progress,
+        )  # fmt: skip
     interventions: dict[str, Intervention] = {}
     for task, one in measured.items():
         if one.means is not None:
@@ -122,10 +130,16 @@ def attribute_curves(
     for task, table in zip(tasks, slopes):
         facts[task] = {**updates[task].facts, "stands_out": table.component[table.stands_out].tolist()}
         facts[task] |= measured[task].facts() | (interventions[task].facts if task in interventions else {})
+        facts[task] |= {"total": totals[task].facts} if totals else {}
     each = list(interventions.values())
-    heads = join_columns(
-        slopes, accumulations, [update.columns for update in updates.values()], [one.columns for one in each]
-    )
+    lost = [
+        (interventions[task].columns if task in interventions else pd.DataFrame()).combine_first(
+            totals[task].exact if totals else pd.DataFrame()
+        )
+        for task in tasks
+    ]
+    of_totals = [one.columns for one in totals.values()]
+    heads = join_columns(slopes, accumulations, [update.columns for update in updates.values()], of_totals, lost)
     if ablated := [one.log_odds for one in each if one.log_odds is not None]:
         effects["ablated_log_odds"] = xr.concat(ablated, dim="task", join="outer")
         effects["ablated_log_odds"].attrs = {"description": VARIABLES["ablated_log_odds"], "units": "nats"}

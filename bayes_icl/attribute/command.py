@@ -22,7 +22,7 @@ from bayes_icl.models.loading import load_model
 from bayes_icl.writing.style import figure_files
 
 PLACEBOS_LEAST = 2
-NAMES = 2  # of columns and values: outputs with those of before are made again
+NAMES = 3  # of columns and values: outputs with those of before are made again
 
 
 def main(settings: AttributeSettings) -> int:
@@ -52,6 +52,7 @@ def main(settings: AttributeSettings) -> int:
             top=settings.top,
             placebos=settings.placebos if settings.ablate else 0,
             by_source=settings.by_source,
+            total_steps=settings.total_steps,
             batch_size=settings.batch_size,
             seed=settings.seed,
             workers=settings.workers,
@@ -91,7 +92,7 @@ def _check(settings: AttributeSettings, dataset: xr.Dataset) -> list[str]:
         if settings.readout == "foil":
             raise StatedError("--token is for --readout complement: answer and foil are compared where they fork")
         check_least(settings, token=0)
-    check_least(settings, n_min=0, top=0, placebos=0, batch_size=0, seed=0, workers=0)
+    check_least(settings, n_min=0, top=0, placebos=0, batch_size=0, total_steps=0, seed=0, workers=0)
     if settings.ablate and settings.placebos < PLACEBOS_LEAST:
         raise StatedError(f"--placebos must be {PLACEBOS_LEAST} or more, got {settings.placebos}; or give --no-ablate")
     return tasks

@@ -322,6 +322,33 @@ def cumulative_figure(table: pd.DataFrame, facts: Facts) -> Figure:
 
 
 @styled
+def total_figure(table: pd.DataFrame, facts: Facts, *, most: int = 6) -> Figure:
+    """What heads write themselves against what they add in total, as shares of delta: a panel a task, a dot a head.
+
+    Above the line a head adds through MLPs and later heads what it does not write. Filled are heads that stand out in
+    total; those of the largest total shares are named, with their intervals.
+    """
+    heads, tasks = _heads(table), [task for task in _with_shares(facts) if "total" in facts[task]]
+    figure, axes = style.panels(len(tasks), 1.9, 0.65)
+    for ax, task in zip(axes.flat, tasks):
+        own, of = heads[heads.task == task], facts[task]
+        named = own.loc[own.total_share.abs().nlargest(most).index].sort_values("total_share")
+        ax.vlines(named.share, named.total_share_low, named.total_share_high, color=BLUE, lw=0.8)
+        for out, face in ((False, "w"), (True, BLUE)):
+            some = own[own.total_stands_out == out]
+            ax.plot(some.share, some.total_share, "o", ms=3, mfc=face, mec=BLUE, mew=0.6, zorder=3)
+        ax.axline((0, 0), slope=1, color=INK, lw=0.6, ls=style.DASHES, zorder=1)
+        ax.axhline(0, **ZERO)
+        low, high = ax.get_ylim()
+        style.label_right(ax, named.component.tolist(), named.total_share.values, 0.1 * (high - low), high, low=low)
+        direct, total = (number_words(100 * x, 0) for x in (of["share_head"], of["total"]["share_head"]["mean"]))
+        ax.set_title(f"{named_task(facts, task)}\nheads: directly {direct} %, in total {total} %", loc="left", pad=3)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+    title = f"shares of delta, {LEVEL_WORDS} intervals ({_context(facts)})\nfilled: stands out in total; dashed: alike"
+    return titled(figure, title, "share written directly", "total share")
+
+
+@styled
 def repair_figure(repair: pd.DataFrame, facts: Facts, way: str) -> Figure:
     """From the loss that direct effects predict for the top set to the loss there is, a panel a task.
 
@@ -359,8 +386,10 @@ def _heads(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of heads, of the types that they had before they were written to a file."""
     heads = table[table.kind == "head"].copy()
     numbers = ["layer", "head", "slope", "share", "share_low", "share_high", "delta", "c"]
+    numbers += [name for name in heads if name.startswith("total_share")]
     heads[numbers] = heads[numbers].apply(pd.to_numeric, errors="coerce")
-    return heads.assign(stands_out=heads.stands_out.astype(str).isin(["True", "1", "1.0"]))
+    flags = heads.columns.intersection(["stands_out", "total_stands_out"])
+    return heads.assign(**{name: heads[name].astype(str).isin(["True", "1", "1.0"]) for name in flags})
 
 
 def _top(table: pd.DataFrame, task: str, most: int) -> pd.DataFrame:
@@ -408,6 +437,8 @@ def attribute_figures(out: Path) -> dict[str, Figure]:
     table["accumulation"] = table.accumulation.fillna("")
     facts = json.loads(beside(out, "json").read_text())
     drawn = {"share_map": share_map_figure(table, facts), "cumulative": cumulative_figure(table, facts)}
+    if any("total" in own for own in facts.values()):
+        drawn["total"] = total_figure(table, facts)
     with xr.open_dataset(out, engine="h5netcdf") as effects:
         for task in effects.task.values.tolist():
             drawn[file_name(f"effects_{task}")] = effect_curves_figure(effects, table, facts, task)

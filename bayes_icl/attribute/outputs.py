@@ -32,10 +32,26 @@ HEADS = Table(
         Column("c", "of the head's own fit: c of `pooling`, examples", ends=INTERVAL),
         Column("attention", "attention mass on the examples, at the last shot"),
         Column("slope_examples", "part of the slope written from earlier examples"),
+        *columns(
+            "total total_share",
+            "part of delta that the head adds in all, through MLPs and later heads too, nats per example, and as a "
+            "share; the row `all` is delta less delta with all heads at their reference",
+            ends=INTERVAL,
+        ),
+        *columns(
+            "joint joint_share",
+            "the same of heads and MLPs, which share what an MLP makes of a head's output",
+            ends=INTERVAL,
+        ),
+        Column("total_stands_out", "as `stands_out`, of `total`", "flag"),
+        Column("total_examples", "part of `total` from attention to earlier examples, at whatever token"),
         Column("top", "among those ablated", "flag"),
         Column("lost", "what goes when it alone is mean-ablated, shot by shot", ends=INTERVAL),
         Column(
-            "lost_over_shots", "what goes when it alone is mean-ablated over shots", ends=INTERVAL, formerly="lost_held"
+            "lost_over_shots",
+            "what goes when it alone is mean-ablated over shots: the exact counterpart of `total`",
+            ends=INTERVAL,
+            formerly="lost_held",
         ),
     ),
 )

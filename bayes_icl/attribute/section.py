@@ -30,6 +30,9 @@ def heads_section(found: StageOutputs, quotes: Quotes) -> Section:
         ),
         Shown("heads_share_map", "Share of delta that each head writes; heads that stand out are outlined."),
         Shown("heads_cumulative", "Shares of delta added up, the largest first."),
+        Shown(
+            "heads_total", "What each head writes itself, and what it adds in total, through MLPs and later heads too."
+        ),
     ]
     for task, fact in facts.items():
         of_task, taken, repaired = (table[table.task == task] for table in (heads, ablation, repair))

@@ -27,6 +27,10 @@ ABLATED_WORDS = {
     "mean": "mean-ablated over episodes, shot by shot",
 }
 
+NAMED = 5  # heads of the largest total effects that a sentence names
+
+ADDING_UP = {"error": "total effects of heads", "joint_error": "those of heads and MLPs"}
+
 UNCLEAR = "delta's interval has zero in it: there is no update to share out, and nothing is ablated"
 
 
@@ -87,6 +91,8 @@ def head_sentences(
     if not is_clear(facts):
         return [*lines, UNCLEAR]
     lines.append(standing_out(heads, q))
+    if "total" in facts:
+        lines += _in_total(facts, heads, quotes.under("total", unit="nats/example"))
     if facts.get("note"):
         lines.append(q.all_in("note", facts["note"]))
     return lines + (_taken_away(facts, ablation, repair, q) if len(ablation) else [])
@@ -134,6 +140,66 @@ def standing_out(heads: pd.DataFrame, quotes: Quotes) -> str:
         f"{quotes.count('standing_against', (standing.share < 0).sum())} against it; "
         f"{quotes.count('standing_attending', (standing.attention > MOSTLY).sum())} of them have most of their "
         "attention on examples"
+    )
+
+
+def _in_total(facts: Mapping[str, Any], heads: pd.DataFrame, quotes: Quotes) -> list[str]:
+    """What heads add through MLPs and later heads too, which heads, how far that adds up, and how ablation agrees."""
+    q, own = quotes, facts["total"]
+
+    def share(name: str) -> str:
+        return q.three_percent(name, own[name].values(), ".0%")
+
+    of_heads = heads[heads.kind == "head"].dropna(subset=["total"])
+    largest = of_heads.loc[of_heads.total.abs().nlargest(NAMED).index]
+    names = [
+        f"{row.component} {q.percent(f'{row.component}.total_share', row.total_share)} "
+        f"({q.percent(f'{row.component}.share', row.share)})"
+        for row in largest.itertuples()
+    ]
+    standing = of_heads.total_stands_out.astype(bool).sum()
+    lines = [
+        f"in total, through MLPs and later heads too, heads add {q.three('head', own['head'].values())} "
+        f"({share('share_head')} of delta), where directly they write {q.percent('direct_head', facts['share_head'])} "
+        f"and MLPs {q.percent('direct_mlp', facts['share_mlp'])}; with MLPs moved from their reference as "
+        f"well, {share('joint_share_head')} is the heads' and {share('joint_share_mlp')} the MLPs'; with heads at "
+        f"their reference, delta is {q.three('at_reference', own['at_reference'].values())}",
+        f"{q.count('standing', standing)} of {q.count('n_heads', len(of_heads))} heads stand out by that; the largest "
+        f"total shares (direct ones in brackets): {', '.join(names)}",
+    ]
+    if "examples" in own:
+        parts = {"examples": "earlier shots", "query": "the shot's own tokens", "sink": "the first token"}
+        sources = ", ".join(f"{words} {q.three(name, own[name].values())}" for name, words in parts.items())
+        lines.append(f"heads' total effect by what they attend to, from any token: {sources}")
+    lines += [_adding_up(own[name], words, q.under(name)) for name, words in ADDING_UP.items()]
+    if "compared" in own:
+        lines.append(_compared(own["compared"], q.under("compared")))
+    return lines
+
+
+def _adding_up(error: Mapping[str, Any], words: str, quotes: Quotes) -> str:
+    """How far integrated gradients add up to what they must, and in how many sequences they do not."""
+    q = quotes
+    text = (
+        f"{words} add up to delta less delta at the reference within {q.percent('mean', error['mean'], '.1%')} on "
+        f"average over sequences, {q.percent('largest', error['largest'], '.1%')} in the worst"
+    )
+    if not error["beyond"]:
+        return text
+    beyond, steps = q.count("beyond", error["beyond"]), q.count("steps", error["steps"])
+    return f"{text}; NOT within the bound in {beyond} of them, with {steps} nodes: give more --total-steps"
+
+
+def _compared(own: Mapping[str, Any], quotes: Quotes) -> str:
+    """Total effects by gradients beside heads ablated one by one."""
+    q = quotes
+    rank, among, slope = (q.three_percent(name, own[name].values(), ".2f") for name in ("rank", "rank_top", "slope"))
+    return (
+        f"ablated one by one on the {q.count('n_seqs', own['n_seqs'])} sequences that they were not chosen on, the "
+        f"{q.count('n_top', len(own['top']))} heads of the largest total effects lose "
+        f"{q.number('top_lost', own['top_lost'])} each, {q.count('n_placebos', len(own['placebos']))} placebo heads "
+        f"{q.number('placebo_lost', own['placebo_lost'])}; rank correlation of loss and total effect {rank} ({among} "
+        f"among the former), loss for a total effect of 1 {slope}"
     )
 
 

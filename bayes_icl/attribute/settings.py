@@ -36,6 +36,9 @@ class AttributeSettings:
     """Ablate heads and collect again: most of the time."""
     by_source: bool = True
     """Split heads over the examples they attend to: most of the file."""
+    total_steps: int = 8
+    """Nodes of the integral that gives total effects, of which one takes a forward and a backward pass; 16 are taken of
+    an episode whose effects do not add up with these. 0 leaves total effects out."""
     batch_size: int = 0
     """Episodes a forward pass; 0 takes 1 on a CPU and 16 on a GPU. Results do not depend on it."""
     device: str = "auto"

@@ -153,7 +153,8 @@ def join_columns(tables: Sequence[pd.DataFrame], *columns: Sequence[pd.DataFrame
     for table, *more in zip(tables, *(own for own in columns if own)):
         wide.append(pd.concat([table, *(own.reindex(table.index) for own in more)], axis=1))
     heads = pd.concat([table.reindex(columns=HEADS.names) for table in wide], ignore_index=True)
-    return heads.assign(accumulation=heads.accumulation.astype(object).fillna(""), top=heads.top.eq(True))
+    flags = {name: heads[name].eq(True) for name in ("top", "total_stands_out")}
+    return heads.assign(accumulation=heads.accumulation.astype(object).fillna(""), **flags)
 
 
 def slope_table(effects: xr.Dataset, task: str, n_min: int) -> tuple[pd.DataFrame, list[Curves]]:

@@ -20,7 +20,7 @@ from bayes_icl.writing.tables import (
 
 
 def heads_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most: int = SEVERAL) -> PaperTable:
-    """Components of one task; shown are the heads of the largest slopes, and those ablated.
+    """Components of one task; shown are the heads of the largest slopes and total effects, and those ablated.
 
     Parameters
     ----------
@@ -31,26 +31,29 @@ def heads_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most: 
     task
         Which task.
     most
-        How many heads are shown by their slopes; twice as many rows at most.
+        How many heads are shown by their slopes, and by their total effects; twice as many rows at most.
     """
     own = heads[heads.task == task]
     named = named_task(facts, task)
     clear = Interval(*facts[task]["delta"].values()).excludes(0)
     only = own[own.kind == "head"]
-    shown = only[(only.slope.abs().rank(ascending=False) <= most) | only.top.astype(bool)]
+    by_total = only.total.astype(float).abs()
+    largest = (only.slope.abs().rank(ascending=False) <= most) | (by_total.rank(ascending=False) <= most)
+    shown = only[largest | only.top.astype(bool)]
+    shares = "share .0%; total_share .0%" if by_total.notna().any() else "share .0%"
     return PaperTable(
         f"heads_{file_name(task)}",
         f"Heads that write the update on {task}",
-        f"{named}: the heads of the largest slopes, nats per example, with {LEVEL_WORDS} intervals over sequences, and "
-        "their shares of delta; whether a head stands out, how its effect grows, its attention to examples at the last "
-        "shot, and what of delta is lost if this head alone is mean-ablated over shots. "
-        "Asterisk: among those ablated. The CSV has all components.",
+        f"{named}: the heads of the largest slopes and total effects, nats per example, with {LEVEL_WORDS} intervals "
+        "over sequences, and their shares of delta, written directly and in total; whether a head stands out, how its "
+        "effect grows, its attention to examples at the last shot, and what of delta is lost if this head alone is "
+        "mean-ablated over shots. Asterisk: among those ablated. The CSV has all components.",
         "heads.csv",
         own,
         (
             columns.Column("head", _starred, number=False),
             *columns.shown(HEADS, "slope .4f"),
-            *(columns.shown(HEADS, "share .0%") if clear else []),
+            *(columns.shown(HEADS, shares) if clear else []),
             *columns.shown(HEADS, "stands_out; accumulation; attention .2f; lost_over_shots .4f"),
         ),
         shown.sort_values("slope", key=abs, ascending=False).head(2 * most),

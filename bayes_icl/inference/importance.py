@@ -36,9 +36,9 @@ HEAVY = 9  # parameters
 
 MORE_STAGES = (3000, 5000, 8000)  # while the diagnostics are bad
 
-PARTICLES, MOVES, N_AFTER_TEMPERING = 1000, 4, 10
+PARTICLES, MOVES, HEAVY_MOVES, N_AFTER_TEMPERING = 1000, 4, 10, 10
 
-STAGES_TOGETHER, NEWTON_STEPS = (256, 256, 512, 1024), 8  # draws, powers of 2; stages mend what a mode misses
+STAGES_TOGETHER, NEWTON_STEPS = (256, 256, 256, 512, 1024), 8  # draws, powers of 2; stages mend what a mode misses
 
 GOOD_K, GOOD_ESS = 0.7, 1000
 
@@ -207,7 +207,7 @@ def _around_modes(space: Space, rng: np.random.Generator) -> Mixture:
     starts = space.starts(24 * max(1, len(space.hypothesis.priors)), rng)
     order = np.argsort(-space.log_posterior(starts, mirror=True))
     modes: list[tuple[float, np.ndarray, np.ndarray]] = []
-    for start in starts[order[: min(3, 1 + len(space.hypothesis.priors))]]:
+    for start in _far_apart(starts[order[: len(order) // 2]], min(3, 1 + len(space.hypothesis.priors))):
         found = minimize(_with_gradient(space), start, jac=True, method="BFGS", options={"gtol": 1e-2, "maxiter": 60})
         found.x[space.sds] = np.abs(found.x[space.sds])
         root = _curvature_root(space, found.x)
@@ -219,6 +219,15 @@ def _around_modes(space: Space, rng: np.random.Generator) -> Mixture:
     evidences = np.array([m[0] for m in modes])
     shares = np.maximum(np.exp(evidences - evidences.max()), 0.05)
     return Mixture(np.stack([m[1] for m in modes]), np.stack([m[2] for m in modes]), shares / shares.sum())
+
+
+def _far_apart(z: Float[np.ndarray, "start z"], n: int) -> Float[np.ndarray, "some z"]:
+    """The first of some points, then those furthest from all taken before: the best ones may all be at one mode."""
+    size = z.std(0) + 1e-300
+    taken = [0]
+    while len(taken) < min(n, len(z)):
+        taken.append(int((((z[:, None] - z[taken]) / size) ** 2).sum(2).min(1).argmax()))
+    return z[taken]
 
 
 def _with_gradient(space: Space) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
@@ -241,7 +250,10 @@ def _curvature_root(space: Space, z: np.ndarray) -> np.ndarray:
 def _curvature(
     space: Space, z: Float[np.ndarray, "... z"]
 ) -> tuple[Float[np.ndarray, "... z"], Float[np.ndarray, "... z z"]]:
-    """Gradient, and the inverse of minus the Hessian, held between widths that a proposal can use."""
+    """Gradient, and the inverse of minus the Hessian, held between widths that a proposal can use.
+
+    Where a curvature has the wrong sign, as between a small sd and its mirror image, its size is taken.
+    """
     p, h = space.size, 1e-2
     eye = h * np.eye(p)
     pairs = [(i, j) for i in range(p) for j in range(i, p)]
@@ -255,7 +267,7 @@ def _curvature(
         if i == j:
             gradient[..., i] = (pp - mm) / (4 * h)
     values, vectors = np.linalg.eigh(hessian)
-    squares = 1 / np.clip(values, 1 / 3.0**2, 1 / 1e-5**2)
+    squares = 1 / np.clip(np.abs(values), 1 / 3.0**2, 1 / 1e-5**2)
     return gradient, (vectors * squares[..., None, :]) @ vectors.mT
 
 
@@ -323,7 +335,7 @@ def _tempered(space: Space, rng: np.random.Generator, n: int) -> Float[np.ndarra
         z, target, prior = z[at], target[at], prior[at]
         root = np.linalg.cholesky(np.cov(z.T) + 1e-10 * np.eye(space.size))
         size = 2.38 / np.sqrt(space.size)
-        for _ in range(MOVES):
+        for _ in range(HEAVY_MOVES if space.size >= HEAVY else MOVES):
             to = z + size * rng.normal(size=z.shape) @ root.T
             to[:, space.sds] = np.abs(to[:, space.sds])
             new_target, new_prior = space.log_posterior(to), space.log_prior(to)

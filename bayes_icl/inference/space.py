@@ -97,11 +97,14 @@ class Space:
         level2, walk2 = np.moveaxis(spectrum @ np.linalg.pinv(basis).T, -1, 0)[..., None, None]
         least = 1e-3 * stats.scale**2 + 1e-300
         rises = stats.x @ stats.line / (stats.line @ stats.line)
+        gain = (
+            rises.mean(-1) * self.hypothesis.has_gain
+        )  # without a mean update, sequences differ by all that they rise
         known = {
             "level": np.sqrt(np.maximum(level2, least)),
             "walk": np.sqrt(np.maximum(walk2, least)),
-            "gain": rises.mean(-1)[..., None, None],
-            "gain_sd": np.sqrt(np.maximum(rises.var(-1)[..., None, None], least)),
+            "gain": gain[..., None, None],
+            "gain_sd": np.sqrt(np.maximum(((rises - gain[..., None]) ** 2).mean(-1)[..., None, None], least)),
             "early_sd": np.broadcast_to(0.1 * np.asarray(stats.scale), level2.shape),
         }
         z = np.empty((*np.shape(stats.scale)[:-2], n, self.size))

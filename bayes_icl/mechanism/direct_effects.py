@@ -195,7 +195,7 @@ def token_log_odds(
         return own - logits[rows, foil].double()
     others = logits.clone()
     others[rows, correct] = -torch.inf
-    largest = others.amax(-1, keepdim=True)
+    largest = others.detach().amax(-1, keepdim=True)  # which the result does not depend on
     # float32 exponentials, summed in float64, as in `readouts`.
     return own - largest[:, 0].double() - others.sub_(largest).exp_().sum(-1, dtype=torch.float64).log()
 

@@ -37,6 +37,9 @@ class Quantity(NamedTuple):
 ATTRIBUTED = (
     Quantity("slope", "slope", "nats/example"),
     Quantity("share", "share of delta"),
+    Quantity("total", "total effect on delta", "nats/example"),
+    Quantity("total_share", "total share of delta"),
+    Quantity("joint_share", "total share, MLPs having theirs"),
     Quantity("pooled", "slope, pooled over heads", "nats/example"),
     Quantity("rise", "rise from n_min to the last shot", "nats"),
     Quantity("slope_examples", "slope of what comes from examples", "nats/example"),
@@ -158,7 +161,7 @@ def _grids(
     return {name: [rounded(line, significant=True) for line in grid] for name, grid in z.items()}, words
 
 
-MARKS = {"stands_out": "stands out", "top": "among those ablated"}
+MARKS = {"stands_out": "stands out", "total_stands_out": "stands out in total", "top": "among those ablated"}
 
 
 def _with_interval(row: Mapping[str, Any], name: str) -> str:

@@ -6,59 +6,66 @@ import numpy as np
 import pytest
 from scipy import stats as distributions
 from scipy.special import logsumexp
-from simulate import prior_draws, simulate_curves, with_evidence
+from simulate import covariance_by_hand, prior_draws, simulate_curves, with_evidence
 
 from bayes_icl.hypotheses import HYPOTHESES, Hypothesis
-from bayes_icl.inference.noise import JITTER, Statistics, log_likelihood, summarise
+from bayes_icl.inference.noise import Statistics, log_likelihood, summarise
+from bayes_icl.inference.noise_shape import PLAIN, Shape
 from bayes_icl.inference.posterior import Posterior
 from bayes_icl.inference.predictive import go_on, mean_curve, replicate
 
 K = 6
-STATS = summarise(with_evidence(simulate_curves(3, K + 1, n_min=1, gain=6.0, walk=0.5)))
+CURVES = with_evidence(simulate_curves(3, K + 1, n_min=1, gain=6.0, walk=0.5))
+NOISES = {"plain": PLAIN, "falling": Shape(trend=1.0), "carried": Shape(carry=0.5, corr=-0.5, trend=-0.3, shared=True)}
+ALL_STATS = {shape: summarise(CURVES, shape=shape) for shape in NOISES.values()}
+STATS = ALL_STATS[PLAIN]
 VALUES = {
-    "gain": 5.0, "gain_sd": 2.0, "level": 1.0, "walk": 0.6, "dof": 7.0, "a": 0.4, "tau": 0.6, "spread": 0.3,
-    "slope": 1.2, "floor_until": 2.0, "ceiling_from": 5.0,
+    "gain": 5.0, "gain_sd": 4.0, "early_sd": 2.0, "level": 1.0, "walk": 0.6, "dof": 7.0, "a": 0.4, "tau": 0.6,
+    "spread": 0.3, "slope": 1.2, "floor_until": 2.0, "ceiling_from": 5.0, "bend": 1.5, "shot_sd": 0.8,
 }  # fmt: skip
 KINDS = ["constant", "power", "lapse", "observer", "changepoint", "freeform"]
+
+
+def varied(name: str, student: bool = False, shape: Shape = PLAIN) -> Hypothesis:
+    return HYPOTHESES[name].varied(student=student, shared=shape.shared)
 
 
 def repeated(h: Hypothesis, n: int, **changed: float) -> Posterior:
     """`n` draws, all of one value of the parameters."""
     values = VALUES | changed
     params = {
-        name: np.full((n, 1), values[name]) if not prior.length else np.tile(np.linspace(-1, 1, K), (n, 1))
+        name: np.full((n, 1), values[name])
+        if not prior.length
+        else np.tile(np.linspace(-1, 1, len(getattr(ALL_STATS[NOISES["carried"]], prior.length))), (n, 1))
         for name, prior in h.all_priors.items()
     }
     return Posterior(h, params, np.full(n, -np.log(n)), "fast", ess=float(n))
 
 
-def parts(h: Hypothesis, one: Posterior, seq: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of a sequence's updates: mean and scale matrix of each component, and its log weight; components are steps."""
-    own = {name: x[0] for name, x in one.params.items()}
-    shot = np.arange(K + 1)
-    d = np.diff(np.eye(K + 1), axis=0)
-    noise = own["level"] ** 2 * np.eye(K + 1) + own["walk"] ** 2 * np.minimum.outer(shot, shot)
-    cov = d @ noise @ d.T + JITTER * STATS.scale**2 * np.eye(K)
+def parts(h: Hypothesis, one: Posterior, seq: int, shape: Shape = PLAIN) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of a sequence's updates: mean of each component, its log weight, and the scale matrix; components are steps."""
+    own, stats = {name: x[0] for name, x in one.params.items()}, ALL_STATS[shape]
+    cov = covariance_by_hand(CURVES.shots, own, stats.scale, shape=shape)
     log_weights = np.zeros(1)
     if h.latent_step:
-        f = np.vstack([np.eye(K), np.zeros(K)])
-        means, log_weights = own["gain"] * f, h.step_log_weights(np, STATS, own)
+        means, log_weights = own["gain"] * np.vstack([np.eye(K), np.zeros(K)]), h.step_log_weights(np, stats, own)
     elif h.by_sequence:
-        f = STATS.evidence[[seq]]
-        means = own["gain"] * f
+        means = own["gain"] * stats.evidence[[seq]]
     else:
-        mean, f, _ = h.updates(np, STATS, {name: x[None] for name, x in own.items()})
-        means, f = np.atleast_2d(mean + np.zeros(K)), np.atleast_2d(f)
-    return means, np.stack([cov + own["gain_sd"] ** 2 * np.outer(g, g) for g in f]), log_weights, f
+        mean, _, _ = h.updates(np, stats, {name: x[None] for name, x in own.items()})
+        means = np.atleast_2d(mean + np.zeros(K))
+    return means, log_weights, cov
 
 
-def moments(h: Hypothesis, one: Posterior, seq: int, n_past: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def moments(
+    h: Hypothesis, one: Posterior, seq: int, n_past: int = 0, shape: Shape = PLAIN
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance of the updates that follow, given the sequence's first ones."""
-    means, covs, log_weights, _ = parts(h, one, seq)
+    means, log_weights, cov = parts(h, one, seq, shape)
     dof = one.params["dof"][0, 0] if h.student else np.inf
-    past = (STATS.x @ STATS.transform)[seq, :n_past]
+    past = np.diff(CURVES.log_odds[seq])[:n_past]
     later_means, later_covs, posterior = [], [], []
-    for mean, cov, log_weight in zip(means, covs, log_weights):
+    for mean, log_weight in zip(means, log_weights):
         a, b, c = cov[:n_past, :n_past], cov[n_past:, :n_past], cov[n_past:, n_past:]
         error = past - mean[:n_past]
         squares = error @ np.linalg.solve(a, error) if n_past else 0.0
@@ -90,24 +97,32 @@ def worst(x: np.ndarray, mean: np.ndarray, cov: np.ndarray) -> float:
     )
 
 
-CASES = [(name, student) for name in KINDS for student in (False, True) if not (name == "freeform" and student)]
+CASES = [
+    *((name, student, "plain") for name in KINDS for student in (False, True) if not (name == "freeform" and student)),
+    *((name, False, noise) for name in ("power", "changepoint", "freeform") for noise in ("falling", "carried")),
+    *((name, True, "carried") for name in ("observer", "changepoint")),
+]
 
 
-@pytest.mark.parametrize(("name", "student"), CASES)
-def test_replicates_have_the_mean_and_covariance_of_the_model(name: str, student: bool) -> None:
+@pytest.mark.parametrize(("name", "student", "noise"), CASES)
+def test_replicates_have_the_mean_and_covariance_of_the_model(name: str, student: bool, noise: str) -> None:
     """40000 of each of 3 sequences; every entry within 5.5 SE (81 of them: a false alarm below 81 * 4e-8 = 3e-6)."""
-    h = HYPOTHESES[name].varied(student=student)
+    shape = NOISES[noise]
+    h = varied(name, student, shape)
     one = repeated(h, 40_000)
-    drawn = replicate(one, STATS, np.random.default_rng(0))
+    drawn = replicate(one, ALL_STATS[shape], np.random.default_rng(0))
     assert drawn.shape == (40_000, 3, K + 1)
     np.testing.assert_allclose(drawn.mean(-1), 0, atol=1e-10)
     x = np.diff(drawn, axis=-1)
     for seq in range(3):
-        assert worst(x[:, seq], *moments(h, one, seq)) < 5.5
-        # The controls: any sd 1.5 times as large.
-        for parameter in ("gain_sd", "level", "walk"):
+        assert worst(x[:, seq], *moments(h, one, seq, shape=shape)) < 5.5
+        # The controls: any sd 1.5 times as large, and the two other shapes of noise.
+        for parameter in ("gain_sd", "early_sd", "level", "walk"):
             other = repeated(h, 1, **{parameter: 1.5 * VALUES[parameter]})
-            assert worst(x[:, seq], *moments(h, other, seq)) > 5.5, parameter
+            assert worst(x[:, seq], *moments(h, other, seq, shape=shape)) > 5.5, parameter
+        for other_shape in NOISES.values():
+            if other_shape != shape and not h.ceiling:
+                assert worst(x[:, seq], *moments(h, one, seq, shape=other_shape)) > 5.5
 
 
 @pytest.mark.parametrize("student", [False, True])
@@ -116,9 +131,9 @@ def test_replicates_have_the_density_of_the_model(student: bool) -> None:
     h = HYPOTHESES["power"].varied(student=student)
     one = repeated(h, 20_000)
     x = np.diff(replicate(one, STATS, np.random.default_rng(1))[:, 0], axis=-1)
-    means, covs, _, _ = parts(h, one, 0)
+    means, _, cov = parts(h, one, 0)
     error = x - means[0]
-    squares = (error * np.linalg.solve(covs[0], error.T).T).sum(1)
+    squares = (error * np.linalg.solve(cov, error.T).T).sum(1)
     expected = {False: distributions.chi2(K), True: distributions.f(K, 7.0, scale=K)}
     assert distributions.kstest(squares, expected[student].cdf).pvalue > 1e-4
     assert distributions.kstest(squares, expected[not student].cdf).pvalue < 1e-4  # the control
@@ -127,7 +142,7 @@ def test_replicates_have_the_density_of_the_model(student: bool) -> None:
 def test_each_draw_of_replicates_has_its_own_parameters() -> None:
     h = HYPOTHESES["power"]
     params = {name: np.array([[VALUES[name]], [VALUES[name]]]) for name in h.parameters}
-    params |= {"level": np.array([[1.0], [0.1]]), "walk": np.zeros((2, 1)), "gain_sd": np.zeros((2, 1))}
+    params |= {"level": np.array([[1.0], [0.1]]), **{sd: np.zeros((2, 1)) for sd in ("walk", "gain_sd", "early_sd")}}
     many = summarise(simulate_curves(4000, 6))
     drawn = replicate(Posterior(h, params, np.log([0.5, 0.5]), "fast", ess=2), many, np.random.default_rng(0))
     sds = np.diff(drawn, axis=-1).std(1).mean(1)
@@ -137,7 +152,7 @@ def test_each_draw_of_replicates_has_its_own_parameters() -> None:
 def test_steps_are_drawn_as_often_as_their_weights_say() -> None:
     """Without noise, 40000 sequences: each frequency within 5 SE (false alarm below 7 * 6e-7)."""
     h = HYPOTHESES["changepoint"]
-    one = repeated(h, 40_000, level=1e-6, walk=1e-6, gain_sd=1e-6, gain=1.0)
+    one = repeated(h, 40_000, level=1e-6, walk=1e-6, gain_sd=1e-6, early_sd=1e-6, gain=1.0)
     steps = np.diff(replicate(one, STATS, np.random.default_rng(0))[:, 0], axis=-1) > 0.5
     assert set(np.unique(steps.sum(1))) == {0, 1}
     found = np.append(steps.mean(0), 1 - steps.sum(1).mean())
@@ -151,40 +166,46 @@ def test_steps_are_drawn_as_often_as_their_weights_say() -> None:
 
 
 @pytest.mark.parametrize("n_past", [2, 4])
-@pytest.mark.parametrize(("name", "student"), [case for case in CASES if case[0] != "freeform"])
-def test_sequences_go_on_as_the_model_says(name: str, student: bool, n_past: int) -> None:
+@pytest.mark.parametrize(("name", "student", "noise"), [case for case in CASES if case[0] != "freeform"])
+def test_sequences_go_on_as_the_model_says(name: str, student: bool, noise: str, n_past: int) -> None:
     """40000 ways of each of 3 sequences; every entry within 5.5 SE (60 of them: a false alarm below 3e-6)."""
-    h = HYPOTHESES[name].varied(student=student)
+    shape = NOISES[noise]
+    h = varied(name, student, shape)
     one = repeated(h, 40_000)
-    later = go_on(one, STATS, n_past, np.random.default_rng(0))
+    later = go_on(one, ALL_STATS[shape], n_past, np.random.default_rng(0))
     assert later.shape == (40_000, 3, K - n_past)
     updates = np.diff(later, axis=-1, prepend=0)
     failed = []
     for seq in range(3):
-        mean, cov = moments(h, one, seq, n_past)
+        mean, cov = moments(h, one, seq, n_past, shape)
         assert worst(updates[:, seq], mean, cov) < 5.5
-        marginal_mean, marginal_cov = moments(h, one, seq)
+        marginal_mean, marginal_cov = moments(h, one, seq, shape=shape)
         failed.append(worst(updates[:, seq], marginal_mean[n_past:], marginal_cov[n_past:, n_past:]))
     assert min(failed) > 5.5  # the control: as if nothing had been seen
 
 
-def test_going_on_is_the_likelihood_of_the_whole_less_that_of_the_past() -> None:
+@pytest.mark.parametrize("noise", NOISES)
+def test_going_on_is_the_likelihood_of_the_whole_less_that_of_the_past(noise: str) -> None:
     """Density of what follows, from the noise module, at draws of `go_on`: its mean is the entropy of the normal."""
-    h, n_past = HYPOTHESES["power"], 3
+    h, n_past, shape = HYPOTHESES["power"], 3, NOISES[noise]
+    stats = ALL_STATS[shape]
     one = repeated(h, 4000)
-    past = (STATS.x @ STATS.transform)[:, :n_past]
-    updates = np.diff(go_on(one, STATS, n_past, np.random.default_rng(0)), axis=-1, prepend=0)[:, 0]
+    past = np.diff(CURVES.log_odds)[:, :n_past]
+    updates = np.diff(go_on(one, stats, n_past, np.random.default_rng(0)), axis=-1, prepend=0)[:, 0]
     whole = np.concatenate([np.tile(past[0], (4000, 1)), updates], axis=1)
     odds = np.concatenate([np.zeros((4000, 1)), np.cumsum(whole, axis=1)], axis=1)
     curves = simulate_curves(4000, K + 1, n_min=1)._replace(log_odds=odds)
     density = [
         log_likelihood(
-            np, h, summarise(curves, until=until, scale=STATS.scale), {k: v[:1] for k, v in one.params.items()}
+            np,
+            h,
+            summarise(curves, until=until, scale=stats.scale, shape=shape),
+            {k: v[:1] for k, v in one.params.items()},
         )
         for until in (None, 1.0 + n_past)
     ]
     found = (density[0] - density[1])[0]
-    _, cov = moments(h, one, 0, n_past)
+    _, cov = moments(h, one, 0, n_past, shape)
     entropy = float(distributions.multivariate_normal(np.zeros(K - n_past), cov).entropy())
     error = found.std() / np.sqrt(4000)
     assert abs(found.mean() + entropy) < 5 * error  # false alarm 6e-7
