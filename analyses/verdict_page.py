@@ -72,7 +72,8 @@ CLOSING = """## The verdicts side by side
 What the curves' noise is like is found beside any mean curve, from how sequences differ: level noise (a new query at
 each shot), which may change with n or carry over from shot to shot; a walk; sequences that differ along a line and
 along an early bend. Where the mean curve is rougher than such noise can make it, as when all sequences are asked the
-same item at a shot, every shot has an effect of its own, and intervals are wider. None of this can make a curve of a line.
+same item at a shot, every shot has an effect of its own, and intervals are wider. None of this can make a curve of a
+line.
 `noise_shape` in `verdict.json` says what was chosen.
 
 ## The columns
@@ -94,8 +95,8 @@ same item at a shot, every shot has an effect of its own, and intervals are wide
 - **checks**: slope by sequence (its mean is delta), quadratic contrast (0 for a line), and the departure by polynomials
   of degree 1 to 3, which knows no model of the noise; it must agree with the departure above. p is given alone and
   corrected over all tasks by Holm's method.
-- **how laws fit**: whether sequences left out lie among new ones as they should (their slope, bend and distance from the
-  mean curve; probability integral transforms), whether the noise of each shot is what the fit expects, and whether
+- **how laws fit**: whether sequences left out lie among new ones as they should (their slope, bend and distance from
+  the mean curve; probability integral transforms), whether the noise of each shot is what the fit expects, and whether
   posteriors hang on their priors (power-scaling). Figures: `pit`, `noise`, `prior_predictive`.
 - **sequences that pull**: without one of them delta moves by more than half its posterior sd, or its Pareto k was above
   0.7. `--noise student` weighs such sequences down.
