@@ -17,7 +17,11 @@ $(READY): pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(READY)  ## read SmolLM2-135M on four tasks and a null control, fit, attribute two, write the report: 5 minutes
+demo: $(READY)  ## an additive organism and one that learns nothing, then SmolLM2-135M on four tasks and a null control: 6 minutes
+	$(RUN) -m bayes_icl.collect --model organism:coin --n-seqs 32 --out data/curves/controls.nc
+	$(RUN) -m bayes_icl.fit --curves data/curves/controls.nc --readout rule --engine fast --no-sensitivity --figures runs/demo/controls
+	$(RUN) -m bayes_icl.collect --model organism:constant --n-seqs 32 --out data/curves/controls_constant.nc
+	$(RUN) -m bayes_icl.fit --curves data/curves/controls_constant.nc --readout rule --engine fast --no-sensitivity --figures runs/demo/controls_constant
 	$(RUN) -m bayes_icl.collect --tasks copy times_ten past_tense category random_labels --n-seqs 32 --out data/curves/demo.nc
 	$(RUN) -m bayes_icl.fit --curves data/curves/demo.nc --figures runs/demo/curves --pool
 	$(RUN) -m bayes_icl.attribute --curves data/curves/demo.nc --tasks past_tense category --no-ablate --figures runs/demo/heads

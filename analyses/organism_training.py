@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from bayes_icl.models.loading import byte_tokenizer
+from bayes_icl.models.loading import byte_tokenizer, load_model
 from bayes_icl.tasks.organism_tasks import LABELS, LETTERS, OBSERVERS, sign_of
 
 SHOTS = 32
@@ -46,6 +46,8 @@ class Organism:
         No MLP: its weights are zero, and stay so.
     groups
         Drop the heads of one of these layers in a third of the steps each.
+    begins
+        The organism whose weights it begins with; random ones if empty.
     """
 
     layers: int = 2
@@ -56,6 +58,7 @@ class Organism:
     curriculum: bool = False
     attention_only: bool = False
     groups: tuple[int, ...] = ()
+    begins: str = ""
 
 
 def histories(name: str, n_seqs: int, n_shots: int, rng: np.random.Generator) -> np.ndarray:
@@ -151,7 +154,7 @@ def dropped(hf: GPT2LMHeadModel, layer: int, kind: str) -> Iterator[None]:
 
     def edit(module: Any, arguments: tuple[Tensor]) -> tuple[Tensor]:
         heads = arguments[0]
-        return (torch.zeros_like(heads) if kind == "zero" else heads.mean(0, keepdim=True).expand_as(heads),)
+        return (torch.zeros_like(heads) if kind == "zero" else heads.mean(0, keepdim=True).repeat(len(heads), 1, 1),)
 
     hook = hf.transformer.h[layer].attn.c_proj.register_forward_pre_hook(edit)
     try:
@@ -164,6 +167,8 @@ def train(name: str, organism: Organism, seed: int) -> tuple[GPT2LMHeadModel, fl
     """A trained network, and the CPU seconds it took."""
     began = time.process_time()
     hf, batches, rng = network(organism, seed), Batches(name), np.random.default_rng([seed, 1])
+    if organism.begins:
+        hf.load_state_dict(load_model(f"organism:{organism.begins}", "cpu").hf.state_dict())
     optimiser = torch.optim.AdamW(
         [p for p in hf.parameters() if p.requires_grad], organism.rate, weight_decay=0.0, fused=True
     )

@@ -56,7 +56,12 @@ def run(name: str) -> dict[str, Any]:
             curves=curves, readout="foil", out=effects.with_suffix(".nc"), figures=drawn / "heads"
         )
     )
-    patch.main(patch.PatchSettings(curves=curves, out=patched.with_suffix(".nc"), figures=drawn / "patch"))
+    patch.main(
+        patch.PatchSettings(
+            curves=curves, before=1 if name == "redundant" else 2, out=patched.with_suffix(".nc"),
+            figures=drawn / "patch",
+        )
+    )  # fmt: skip
     return {
         "verdict": read_verdicts(fits)[f"organism_{name}"],
         **{f"attribute_{k}": v for k, v in read_beside(effects.with_suffix(".nc"), attribute_outputs.TABLES).items()},
@@ -145,7 +150,7 @@ def _rounds(found: dict[str, Any]) -> Iterator[Row]:
     rounds = found["patch_rounds"]
     own = rounds[(rounds.set == "ablated") & (rounds["round"] == 1)]
     shift = float(own["shift"].iloc[0]) if len(own) else float("nan")
-    yield Row("transfer layer after round 1", "later", f"by {shift:g} layers", shift > 0)
+    yield Row("transfer layer without the heads of round 1", "later", f"by {shift:g} layers", shift > 0)
     group = ORGANISMS["redundant"].groups[1]
     named = _backups(found)
     of_group = len(named) > 0 and bool((named.layer == group).all())

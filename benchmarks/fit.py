@@ -26,8 +26,8 @@ sys.path.insert(0, {tests!r})
 from simulate import power_law, simulate_curves
 from bayes_icl.fit import Case
 from bayes_icl.hypotheses import HYPOTHESES
-from bayes_icl.parallel import run_jobs
-from bayes_icl.scores import score_curves
+from bayes_icl.core.parallel import run_jobs
+from bayes_icl.inference.scores import score_curves
 curves = simulate_curves({n_seqs}, {n_shots}, f=power_law(0.3), seed={seed})
 start = time.perf_counter()
 with run_jobs(1):

@@ -70,6 +70,19 @@ def averaging_model(like: Model) -> Model:
     return _built(like, "average")
 
 
+def through_model(like: Model) -> Model:
+    """The head of `averaging_model` writes what no logit is read from; the MLP after it hands that on to the labels."""
+    model = _built(like, "through")
+    with torch.no_grad():
+        layer: Any = model.plain.model.layers[WRITER[0]]
+        out = layer.self_attn.o_proj.weight[:, WRITER[1] * WIDTH // HEADS :]
+        for own, label in ((0, LABEL_A), (1, LABEL_B)):
+            out[:, own] = 0
+            out[label, own] = 1  # where the last letter of a query has nothing
+        _add_units(layer.mlp, [({LABEL_A: 1.0}, OUT_A, 1.0), ({LABEL_B: 1.0}, OUT_B, 1.0)])
+    return model
+
+
 def _built(like: Model, kind: str) -> Model:
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(3)
@@ -326,7 +339,7 @@ def _build_mover(attention: Any, head: int, written: float, here: dict[Dim, floa
 STEEP = 100.0  # silu(STEEP x) / STEEP is max(x, 0) with a rounded corner
 
 
-def _add_units(mlp: Any, units: list[tuple[dict[Dim, float], Dim, float]]) -> None:
+def _add_units(mlp: Any, units: list[tuple[dict[int, float], int, float]]) -> None:
     """Make first units of an MLP, each of what it reads (a weighted sum, if above 0), where it writes, and a factor."""
     for i, (reads, write, factor) in enumerate(units):
         for weight in (mlp.gate_proj.weight[i], mlp.up_proj.weight[i], mlp.down_proj.weight[:, i]):

@@ -272,6 +272,22 @@ def test_what_spreadsheets_write_is_read(tmp_path: Path, text: str) -> None:
         assert read.seq.values.tolist() == [0]
 
 
+def test_families_of_a_table(tmp_path: Path) -> None:
+    table = made().log_odds.to_dataframe().reset_index()
+    families = table.task.map({"copy": "numbers", "antonym": "words"})
+    table.assign(family=families).to_csv(path := tmp_path / "c.csv", index=False)
+    assert dict(zip((d := read_curves(path)).task.values.tolist(), d.family.values)) == {
+        "antonym": "words",
+        "copy": "numbers",
+    }
+    assert "family" not in made()
+    for wrong in ("", "other"):
+        families.iloc[7] = wrong
+        table.assign(family=families).to_csv(path, index=False)
+        with pytest.raises(StatedError, match=r"task copy is of the families .* give it one, in all its rows"):
+            read_curves(path)
+
+
 def test_evidence_of_a_table(tmp_path: Path) -> None:
     """Per example, so the same in all readouts; what is empty or NA is not known."""
     path = tmp_path / "c.csv"

@@ -339,7 +339,6 @@ def total_figure(table: pd.DataFrame, facts: Facts, *, most: int = 6) -> Figure:
             ax.plot(some.share, some.total_share, "o", ms=3, mfc=face, mec=BLUE, mew=0.6, zorder=3)
         ax.axline((0, 0), slope=1, color=INK, lw=0.6, ls=style.DASHES, zorder=1)
         ax.axhline(0, **ZERO)
-        ax.axvline(0, **ZERO)
         low, high = ax.get_ylim()
         style.label_right(ax, named.component.tolist(), named.total_share.values, 0.1 * (high - low), high, low=low)
         direct, total = (number_words(100 * x, 0) for x in (of["share_head"], of["total"]["share_head"]["mean"]))

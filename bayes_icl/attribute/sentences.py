@@ -193,13 +193,13 @@ def _adding_up(error: Mapping[str, Any], words: str, quotes: Quotes) -> str:
 def _compared(own: Mapping[str, Any], quotes: Quotes) -> str:
     """Total effects by gradients beside heads ablated one by one."""
     q = quotes
+    rank, among, slope = (q.three_percent(name, own[name].values(), ".2f") for name in ("rank", "rank_top", "slope"))
     return (
         f"ablated one by one on the {q.count('n_seqs', own['n_seqs'])} sequences that they were not chosen on, the "
         f"{q.count('n_top', len(own['top']))} heads of the largest total effects lose "
         f"{q.number('top_lost', own['top_lost'])} each, {q.count('n_placebos', len(own['placebos']))} placebo heads "
-        f"{q.number('placebo_lost', own['placebo_lost'])}; rank correlation of loss and total effect "
-        f"{q.three_percent('rank', own['rank'].values(), '.2f')} "
-        f"({q.three_percent('rank_top', own['rank_top'].values(), '.2f')} among the former), loss for a total effect of 1 {q.three_percent('slope', own['slope'].values(), '.2f')}"
+        f"{q.number('placebo_lost', own['placebo_lost'])}; rank correlation of loss and total effect {rank} ({among} "
+        f"among the former), loss for a total effect of 1 {slope}"
     )
 
 

@@ -93,7 +93,7 @@ def power_scaling_sentences(power_scaling: pd.DataFrame) -> list[str]:
     if power_scaling.empty:
         return []
     hangs = power_scaling[power_scaling.diagnosis.fillna("") != ""]
-    words = f"power-scaling of priors, {len(power_scaling)} parameters: "
+    words = f"sensitivity to priors by power-scaling, {len(power_scaling)} parameters: "
     if hangs.empty:
         worst = power_scaling.loc[power_scaling.prior_sensitivity.idxmax()]
         return [

@@ -54,7 +54,7 @@ def frequentist_checks(curves: Curves) -> pd.DataFrame:
     >>> curves = select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1)
     >>> table = frequentist_checks(curves).set_index("check")
     >>> table.estimate.round(2).to_dict()
-    {'slope by sequence': 0.08, 'quadratic contrast': -2.4, 'departure by polynomials': 0.19}
+    {'slope by sequence': 0.08, 'quadratic contrast': -2.4, 'departure by polynomials': 0.39}
     """
     rows = [_slope_by_sequence(curves), _contrast(curves), _by_polynomials(curves)]
     return pd.DataFrame(rows, columns=CHECK_COLUMNS)
@@ -112,6 +112,11 @@ def _by_polynomials(curves: Curves) -> dict[str, Any]:
     name = ("departure by polynomials", "largest distance from the best line, share of the total update")
     if reason := _too_few(curves, DEGREE + 2, DEGREE + 2):
         return _row(*name, note=reason)
+    for bends in _projected(curves)[1][:, 1:].T:
+        if reason := _no_spread(bends, _largest(curves)):
+            return _row(*name, note=reason)
+    if not np.isfinite(np.cov(_projected(curves)[1].T)).all():
+        return _row(*name)
     departure = departure_by_polynomials(curves)
     low, high = np.quantile(departure, TAILS)
     return _row(*name, float(np.median(departure)), float(departure.std()), low, high, _bend_p(curves))
@@ -150,7 +155,8 @@ def departure_by_polynomials(curves: Curves, *, draws: int = 4000, seed: int = 0
     basis, projected = _projected(curves)
     n, rng = len(projected), np.random.default_rng([seed, 7])
     df = n - DEGREE
-    root = np.linalg.cholesky(np.cov(projected.T) * (n - 1) / (n * df) + 1e-300 * np.eye(DEGREE))
+    sizes, vectors = np.linalg.eigh(np.cov(projected.T) * (n - 1) / (n * df))
+    root = vectors * np.sqrt(sizes.clip(0))  # of a covariance that may be singular
     size = np.sqrt(df / rng.chisquare(df, size=(draws, 1)))
     means = projected.mean(0) + size * (rng.normal(size=(draws, DEGREE)) @ root.T)
     off, whole = means[:, 1:] @ basis[:, 1:].T, means @ basis.T

@@ -185,7 +185,9 @@ class _Results:
     def show(self, i: int, name: str, posterior: Posterior) -> None:
         """Take a posterior to be the one of that headline and law."""
         # Of the law as it is registered here: a curve of the user's own came back from a worker as a copy.
-        self.posteriors[i, name] = replace(posterior, hypothesis=self.cases[i].hypothesis(name))
+        law = self.cases[i].hypothesis(name)
+        student = law.student and "dof" in posterior.params  # a free mean has weights of sequences instead
+        self.posteriors[i, name] = replace(posterior, hypothesis=law.varied(student=student, shared=law.shared))
 
     def keep(self, i: int, fitted: Mapping[str, tuple[Score, Posterior | None]]) -> None:
         """Take scores of a case, and posteriors where there are some."""

@@ -77,12 +77,12 @@ def departure_words(verdict: Mapping[str, Any]) -> str:
     departure, total, delta = (verdict.get(name) for name in ("departure", "total", "delta"))
     if not (departure and total and delta):
         return ""
+    slope = f"delta {Interval(*delta.values()):.3f} nats/example"
+    if total["low"] <= 0 <= total["high"]:  # of which there is no share
+        return f"total {Interval(*(total[name] for name in ('mean', 'low', 'high'))):.1f} nats; {slope}"
     share = Interval(*(100 * departure[name] for name in ("mean", "low", "high")))
     falls = "a fall of " if total["mean"] < 0 else ""
-    return (
-        f"departs by {share:.1f} % of {falls}{abs(total['mean']):.1f} nats; "
-        f"delta {Interval(*delta.values()):.3f} nats/example"
-    )
+    return f"departs by {share:.1f} % of {falls}{abs(total['mean']):.1f} nats; {slope}"
 
 
 def left_out_sentences(verdicts: dict[str, dict]) -> list[str]:

@@ -103,8 +103,8 @@ class TotalEffects:
     mlp
         Shape (episode, layer); None where MLPs have no gates.
     by_source
-        Those of heads by what they attend to, shape (episode, layer, head, source, role), `SOURCES` and `ROLES`; None
-        where it was not asked for.
+        Those of heads by what they attend to, shape (episode, layer, head, source, role), `SOURCES` and `ROLES`; what
+        is missing from a head's contribution is its reference's, with a minus. None where it was not asked for.
     full, reference
         Delta with all gates open and shut, shape (episode,).
     error
@@ -237,7 +237,7 @@ class _Run(NamedTuple):
                     product = by_head(slope * moved, n_heads).sum((1, 3), dtype=torch.float64)
                     head[:, layer] += share * product.cpu().numpy()
                     if split is not None:
-                        found = self._by_source(one.attention[layer], slope, self.reference.heads[layer])
+                        found = self._by_source(one.attention[layer], slope)
                         split[:, layer] += share * found.cpu().numpy()
                 for layer, (slope, moved) in enumerate(zip(slopes[n_layers:], one.mlp_moved)):
                     assert mlp is not None
@@ -248,17 +248,14 @@ class _Run(NamedTuple):
         return TotalEffects(head, mlp, split, full, reference, error, np.full(batch, steps))
 
     def _by_source(
-        self, one: Attention, slope: Float[Tensor, "batch pos width"], reference: Float[Tensor, "batch pos width"]
+        self, one: Attention, slope: Float[Tensor, "batch pos width"]
     ) -> Float[Tensor, "batch head source role"]:
-        """A layer's contributions by what heads attend to: attention * (value - reference) . slope.
-
-        Attention sums to 1, so that a head's sources add up to what it contributes.
-        """
+        """A layer's contributions by what heads attend to: attention * value . slope, as direct effects are split."""
         n_heads, (batch, width) = self.anatomy.n_heads, self.ids.shape
         slope_ = by_head(slope, n_heads).transpose(1, 2)  # (batch, head, pos, d_head)
-        at_zero = (slope_ * by_head(reference, n_heads).transpose(1, 2)).sum(-1)
+        bias = (slope_ * self.anatomy.value_bias[one.layer][:, None]).sum(-1)
         grouped = slope_.reshape(batch, one.value.shape[1], -1, one.value.shape[3])
-        worth = (grouped @ one.value.transpose(-1, -2)).view(batch, n_heads, width, width) - at_zero[..., None]
+        worth = (grouped @ one.value.transpose(-1, -2)).view(batch, n_heads, width, width) - bias[..., None]
         causal = torch.ones(width, width, dtype=torch.bool, device=slope.device).tril()
         mask = causal if one.mask is None else one.mask[..., :width]
         worth *= masked(one.scores(one.query, one.key), mask).softmax(-1)

@@ -17,11 +17,11 @@ from bayes_icl.fit.sentences import departure_words, null_holds, rule_beside
 from bayes_icl.writing.numbers import Quotes, code
 from bayes_icl.writing.stage import Missing, StageOutputs
 
-PLACE = Path("data/fits/controls")
+PLACES = ("data/fits", "controls*")  # a folder an organism
 
 COMMAND = (
     "python -m bayes_icl.collect --model organism:coin --out data/curves/controls.nc && "
-    "python -m bayes_icl.fit --curves data/curves/controls.nc --readout rule complement"
+    "python -m bayes_icl.fit --curves data/curves/controls.nc --readout rule"
 )
 
 # By the task of an organism: the verdict that it must get, and what is known of it.
@@ -48,22 +48,24 @@ class Control(NamedTuple):
 
 
 def gather_controls(found: StageOutputs, named: Path | None) -> None:
-    """Read the fits of organisms, from the place named or the usual one.
+    """Read the fits of organisms, from the place named or the usual ones.
 
     Raises
     ------
     StatedError
         Nothing whole at the place named, or fits of no organism.
     """
-    place = named or PLACE
-    try:
-        verdicts = verdicts_of(json.loads((place / "verdict.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        verdicts = {}
-    known = {task: own for task, own in verdicts.items() if task in EXPECTED} if isinstance(verdicts, dict) else {}
-    if known and not problem_of(place, "fit"):
+    known: dict[str, Any] = {}
+    for place in [named] if named else sorted(Path(PLACES[0]).glob(PLACES[1])):
+        try:
+            verdicts = verdicts_of(json.loads((place / "verdict.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            continue
+        if isinstance(verdicts, dict) and not problem_of(place, "fit"):
+            known |= {task: own for task, own in verdicts.items() if task in EXPECTED}
+            found.read.append(place / "verdict.json")
+    if known:
         found.facts["controls"] = known
-        found.read.append(place / "verdict.json")
     elif named:
         raise StatedError(f"--controls {named}: no fits of organisms there; run `{COMMAND}`, or leave the flag away")
     else:

@@ -23,7 +23,8 @@ class ReportSettings:
     calibration: Path | None = None
     """Folder that `calibrate` wrote; among those in figures/ the one of the curves' size, if none is named."""
     controls: Path | None = None
-    """Folder that `fit` wrote of organisms, whose law is known; data/fits/controls if it is there."""
+    """Folder that `fit` wrote of organisms, whose law is known; those in data/fits/controls* if none is
+    named."""
     out: Path | None = None
     """The page to write (.html); reports/NAME.html of the curves if none is named. What belongs to it goes into the
     folder of the same name."""

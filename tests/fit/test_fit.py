@@ -547,11 +547,10 @@ def test_heavy_tailed_noise(csv: Path, undrawn: None) -> None:
 
 
 def test_heavy_tailed_noise_has_normal_noise_beside_it(csv: Path) -> None:
-    """The whole command, figures too: no ceiling, and the sensitivity table has the other noise."""
+    """The whole command, figures too: the sensitivity table has the other noise."""
     assert ended(settings_for(csv, noise="student", sensitivity=True, hypotheses=(*THREE, "freeform"))) == 3
     table = pd.read_csv(csv.parent / "out" / "sensitivity.csv").query("task == 'rising'")
     assert list(table.noise) == ["student"] * 3 + ["normal"]
-    assert "freeform" not in set(pd.read_csv(csv.parent / "out" / "comparison.csv").hypothesis)
     assert "normal noise" in (csv.parent / "figures" / "summary.txt").read_text()
 
 
@@ -560,17 +559,64 @@ def test_pooling(csv: Path, capsys: Any) -> None:
     write_csv(csv, *(simulate_curves(16, 16, gain=16 * d, task=t, seed=i) for i, (t, d) in enumerate(deltas.items())))
     assert ended(settings_for(csv, pool=True)) == 0
     pooled = json.loads((csv.parent / "out" / "pooled.json").read_text())
-    assert set(pooled) == {"alone", "mu", "tau", "new_task", "deltas"}
-    verdicts = verdict_of(csv.parent)
+    assert set(pooled) == {"alone", "mu", "tau", "new_task", "deltas", "tau_family", "families"}
+    assert pooled["families"] is None  # no one has named any, and the tasks are no built-in ones
+    checks = pd.read_csv(csv.parent / "out" / "checks.csv").query("check == 'slope by sequence'").set_index("task")
     for task in deltas:
         mean, low, high = pooled["deltas"][task]
-        assert pooled["alone"][task]["mean"] == pytest.approx(verdicts[task]["delta"]["mean"], rel=1e-6)
+        alone = pooled["alone"][task]
+        assert (alone["mean"], alone["sd"]) == pytest.approx((checks.estimate[task], checks.se[task]), rel=1e-9)
+        assert alone["family"] == "other"
         # Drawn towards the others, and surer.
         assert abs(mean - pooled["mu"][0]) < abs(pooled["alone"][task]["mean"] - pooled["mu"][0]) + 0.01
         assert high - low < 4.2 * pooled["alone"][task]["sd"]
     assert pooled["mu"][1] < 0.6 < pooled["mu"][2]
     assert pooled["new_task"][1] < pooled["mu"][1]
     assert f"mean over tasks like these: {pooled['mu'][0]:.3f}" in capsys.readouterr().err
+
+
+def test_pooling_by_families_of_a_table(csv: Path, undrawn: None, capsys: Any) -> None:
+    tasks = {"a": 0.5, "b": 0.52, "c": 0.7, "d": 0.72}
+    write_csv(csv, *(simulate_curves(16, 16, gain=16 * d, task=t, seed=i) for i, (t, d) in enumerate(tasks.items())))
+    table = pd.read_csv(csv)
+    table.assign(family=table.task.map({"a": "low", "b": "low", "c": "high", "d": "high"})).to_csv(csv, index=False)
+    assert ended(settings_for(csv, pool=True)) == 0
+    pooled = json.loads((csv.parent / "out" / "pooled.json").read_text())
+    assert pooled["families"]["low"][0] < 0.58 < 0.63 < pooled["families"]["high"][0]
+    assert pooled["tau_family"][0] > pooled["tau"][0]
+    words = " ".join(capsys.readouterr().err.split())
+    assert "the mean's interval is wide because there are 2 families of tasks" in words and "mean of low: 0.5" in words
+
+
+def test_what_a_reviewer_asks_for_is_there(tmp_path: Path, undrawn: None, capsys: Any) -> None:
+    """A line and a bent curve: tables on the headlines, and what is said of them."""
+    straight = simulate_curves(40, 16, task="straight", seed=3)
+    bent = simulate_curves(40, 16, task="bent", f=power_law(0.6), level=1.0, seed=1)
+    path = write_nc(tmp_path / "c.nc", straight, bent)
+    assert ended(settings_for(path, hypotheses=(*THREE, "logarithmic"))) == 0
+    out, words = tmp_path / "out", " ".join(capsys.readouterr().err.split())
+    tests = read_table(out / "pit_tests.csv")
+    p = tests[tests.hypothesis == "additive"].set_index(["task", "statistic"]).p_holm.sort_index()
+    assert p["bent", "contrast"] < 0.01 < 0.05 < p["straight", "contrast"]
+    pit = read_table(out / "pit.csv")
+    assert pit.groupby(["task", "hypothesis", "statistic"]).size().eq(40).all()
+    assert "`additive`, contrast: `bent`" in words
+    checks = read_table(out / "checks.csv").query("check == 'quadratic contrast'").set_index("task")
+    # Holm's method on two: the least of them doubled.
+    assert checks.p_holm["bent"] == pytest.approx(2 * checks.p["bent"])
+    assert checks.p_holm["straight"] == pytest.approx(checks.p["straight"])
+    assert "corrected over 2 tasks (Holm): 1 of 2 bend at 0.05: `bent`" in words
+    scaling = read_table(out / "power_scaling.csv").set_index(["task", "hypothesis", "parameter"]).sort_index()
+    own = scaling.loc["straight", "additive", "delta"]
+    assert own.prior_sensitivity < 0.05 < own.likelihood_sensitivity
+    assert {"total", "departure", "second_half"} <= set(scaling.loc["bent", "freeform"].index)
+    noise = read_table(out / "noise.csv").query("task == 'straight'")
+    assert list(noise["shot"]) == list(range(1, 17))
+    assert ((noise.sd_low < noise.expected) & (noise.expected < noise.sd_high)).mean() > 0.8
+    table = read_table(out / "comparison.csv").query("task == 'bent' and n_min == 1").set_index("hypothesis")
+    assert table.few_seqs.all() and 0 < table.mcse.max() < 0.5
+    assert table.p_worse["constant"] > 0.99 and np.isnan(table.p_worse[table.elpd_diff == 0]).all()
+    assert "predicts best of 4 laws" in words and "fewer than 100 sequences (2 of 2 tasks)" in words
 
 
 def test_pooling_needs_two_tasks_with_something_to_learn(tmp_path: Path, undrawn: None, capsys: Any) -> None:

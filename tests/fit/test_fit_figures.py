@@ -22,8 +22,10 @@ from simulate import made_fit, power_law, simulate_curves
 
 from bayes_icl.curves import Curves
 from bayes_icl.fit import figures as fit_figures
+from bayes_icl.fit.adequacy_figures import noise_figure, pit_figure, plot_pits, prior_predictive_figure
 from bayes_icl.fit.outputs import comparison_table
 from bayes_icl.hypotheses import HYPOTHESES
+from bayes_icl.inference.loo_pit import STATISTICS, uniform_band
 from bayes_icl.writing import style
 
 TASKS = ("past_tense", "times_ten")
@@ -89,8 +91,34 @@ def pooled_of(fits: dict[str, dict[str, az.InferenceData]]) -> dict[str, Any]:
     return {"mu": [mu, mu - 1, mu + 1], "tau": [0.5, 0, 1], "new_task": [mu, mu - 2, mu + 2], "deltas": deltas}
 
 
-FIGURES = ["curves", "updates", "comparison", "delta", "pooled", "sensitivity"]
-WITH_UNITS = [name for name in FIGURES if name != "sensitivity"]
+def pit_of(n: int = 30) -> pd.DataFrame:
+    """As pit.csv is read: values that lie evenly, but for a contrast that is too small."""
+    evenly = (np.arange(n) + 0.5) / n
+    rows = [
+        pd.DataFrame({"pit": evenly**3 if statistic == "contrast" else evenly, "statistic": statistic}).assign(
+            task=task, hypothesis=law, readout="complement", n_min=1
+        )
+        for task, law, statistic in itertools.product(TASKS, ("additive", "nll_logistic"), STATISTICS)
+    ]
+    return pd.concat(rows)
+
+
+def noise_of() -> pd.DataFrame:
+    """As noise.csv is read."""
+    numbers = {"sd": 1.0, "sd_low": 0.8, "sd_high": 1.3, "expected": 1.1, "expected_low": 1.0, "expected_high": 1.2}
+    own = pd.DataFrame({"shot": range(1, 17)} | numbers).assign(readout="complement", n_min=1)
+    return pd.concat([own.assign(task=task) for task in TASKS])
+
+
+def prior_of(curves: Curves) -> az.InferenceData:
+    """A fit of which curves from the priors are read."""
+    lines = np.random.default_rng(0).normal(size=(1, 50, 1)) * (curves.shots - 8)
+    dims = {name: ["shot"] for name in ("log_odds", "mean_log_odds")}
+    return az.from_dict(prior_predictive={"log_odds": lines + 1, "mean_log_odds": lines}, dims=dims)
+
+
+FIGURES = ["curves", "updates", "comparison", "delta", "pooled", "sensitivity", "pit", "noise", "prior"]
+WITH_UNITS = ["curves", "updates", "comparison", "delta", "pooled"]
 
 
 @pytest.fixture
@@ -104,6 +132,11 @@ def figures(
         "delta": fit_figures.delta_figure({t: fits[t]["additive"] for t in TASKS}, verdicts_of()),
         "pooled": fit_figures.delta_figure({t: fits[t]["additive"] for t in TASKS}, verdicts_of(), pooled_of(fits)),
         "sensitivity": fit_figures.sensitivity_figure(sensitivity_of()),
+        "pit": pit_figure(pit_of()),
+        "noise": noise_figure(noise_of()),
+        "prior": prior_predictive_figure(
+            {task: (own, {"additive": prior_of(own), "nll_logistic": prior_of(own)}) for task, own in curves.items()}
+        ),
     }
 
 
@@ -343,6 +376,25 @@ def test_a_task_that_was_not_pooled_has_no_diamond(fits: dict[str, dict[str, az.
     assert diamonds(pooled) == 3  # the control: two tasks and their mean
     del pooled["deltas"][TASKS[0]]
     assert diamonds(pooled) == 2
+
+
+def test_pits_are_drawn_as_their_distance_from_uniform() -> None:
+    own = pit_of().query("task == 'past_tense' and hypothesis == 'additive'")
+    ax = plot_pits(own, Figure().subplots())
+    heights = [np.asarray(line.get_ydata(), float) for line in ax.lines if len(line.get_xdata()) > 2]
+    assert len(heights) == 3
+    # Even values are nowhere further than one of 30; their cubes 0.38 at most, outside the band.
+    largest = sorted(np.abs(y).max() for y in heights)
+    assert largest[1] < 0.04 and largest[2] == pytest.approx(2 / 3**1.5, abs=0.04)
+    low, high = uniform_band(30)[1:]
+    assert (high - low).max() < 2 * largest[2]
+
+
+def test_new_figures_name_readout_n_min_and_unit(figures: dict[str, Figure]) -> None:
+    for name, unit in (("pit", "PIT"), ("noise", "nats"), ("prior", "nats")):
+        words = " ".join(t.get_text() for t in texts(figures[name]))
+        assert unit in words and "complement, n \u2265 1" in words
+        assert figures[name].get_figwidth() == pytest.approx(2 * style.COLUMN)
 
 
 # --------------------------------------------------------------------------------------------- single axes

@@ -306,9 +306,12 @@ def test_what_holds_of_any_mean_curve(
 # --------------------------------------------------------------------------------------------- ceilings
 
 
-def believed(monkeypatch: pytest.MonkeyPatch, curvature: tuple[float, float, float], *faults: str) -> None:
-    """What is found under the readout's ceiling."""
-    belief = Belief(Interval(0.3, 0.28, 0.32), Interval(2.9, 2.7, 3.1), Interval(*curvature), faults)
+def believed(
+    monkeypatch: pytest.MonkeyPatch, curvature: tuple[float, float, float], *faults: str, departs: float = 0.08
+) -> None:
+    """What is found under the readout's ceiling; its departure is at most `departs`."""
+    departure = Interval(departs / 2, 0.0, departs)
+    belief = Belief(Interval(0.3, 0.28, 0.32), Interval(2.9, 2.7, 3.1), Interval(*curvature), departure, faults)
     monkeypatch.setattr(fit_verdict.Belief, "of", lambda *_: belief)
 
 
@@ -326,10 +329,19 @@ def test_supported_under_a_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
         "high": 3.1,
         "delta": {"mean": 0.3, "low": 0.28, "high": 0.32},
         "curvature": {"mean": 0.05, "low": -0.1, "high": 0.2},
+        "departure": {"mean": 0.04, "low": 0.0, "high": 0.08},
     }
     text = " ".join(verdict.reasons)
     assert "gains 0.300 [0.280, 0.320] nats per example, under a readout that cannot pass 2.9 [2.7, 3.1] nats" in text
-    assert "curvature 0.05 [-0.10, 0.20] is not told from 0" in text and "departs from its best line by 20.0" in text
+    assert "the belief departs from its best line by 4.0 [0.0, 8.0] % (curvature 0.05 [-0.10, 0.20])" in text
+    assert "the mean curve departs from its best line by 20.0" in text
+
+
+def test_a_belief_that_is_surely_within_the_margin_is_straight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although its curvature is told from none."""
+    believed(monkeypatch, (0.1, 0.05, 0.15), departs=0.04)
+    assert judge(STRAIGHT, scores(*UNDER, mean=BENT)).verdict == "supported_under_ceiling"
+    assert judge(STRAIGHT, scores(*UNDER, mean=BENT), Rules(margin=0.03)).verdict == "undecided"
 
 
 def test_not_under_a_ceiling_where_the_belief_bends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -724,6 +736,7 @@ def test_a_line_under_a_ceiling_of_the_readout() -> None:
     assert verdict.ceiling["delta"]["low"] < 0.3 < verdict.ceiling["delta"]["high"]
     assert verdict.ceiling["low"] < logit(0.95) < verdict.ceiling["high"]
     assert verdict.ceiling["curvature"]["low"] < 0 < verdict.ceiling["curvature"]["high"]
+    assert verdict.ceiling["departure"]["mean"] < 0.05
 
 
 @pytest.mark.slow

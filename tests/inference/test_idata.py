@@ -8,18 +8,20 @@ import arviz as az
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.stats import norm
 from simulate import power_law, simulate_curves, with_evidence
 
 from bayes_icl.hypotheses import HYPOTHESES
 from bayes_icl.inference.idata import inference_data
 from bayes_icl.inference.importance import sample_fast
 from bayes_icl.inference.noise import summarise
+from bayes_icl.inference.noise_shape import N_BENDS
 from bayes_icl.inference.scores import score_curves, sequence_log_likelihood
 
 CURVES = with_evidence(
     simulate_curves(32, 16, f=power_law(0.3), gain_sd=0.3, level=1.0, walk=0.3, n_min=1, seed=4, intercept_sd=3.0)
 )
-GROUPS = "posterior sample_stats prior posterior_predictive log_likelihood observed_data"
+GROUPS = "posterior sample_stats prior prior_predictive posterior_predictive log_prior log_likelihood observed_data"
 
 
 def inference_of(name: str, student: bool = False, seed: int = 0) -> az.InferenceData:
@@ -52,10 +54,70 @@ def test_every_fit_has_the_groups_and_dims_of_the_design(name: str, student: boo
     assert az.rhat(inference.posterior).to_array().max().item() < 1.02
 
 
+@pytest.mark.parametrize(("name", "student"), [("lapse", True), ("power", False), ("freeform", False)])
+def test_log_prior_is_that_of_scipy(name: str, student: bool) -> None:
+    h, scale = HYPOTHESES[name].varied(student=student), summarise(CURVES).scale
+    inference = inference_of(name, student)
+    assert set(inference.log_prior) == set(h.parameters)
+    for parameter, prior in h.all_priors.items():
+        size, x = (scale if prior.scaled else 1.0), inference.posterior[parameter].values
+        first, *rest = prior.parameters
+        if prior.family == "HalfNormal":
+            expected = np.log(2) + norm.logpdf(x, 0, first * size)
+        elif prior.family == "Normal":
+            expected = norm.logpdf(x, first, rest[0] * size)
+        elif prior.family == "Uniform":
+            expected = np.full(x.shape, -np.log(rest[0] - first))
+        else:
+            expected = norm.logpdf(np.log(x), first, rest[0]) - np.log(x)
+        expected = expected.sum(-1) if prior.length else expected
+        np.testing.assert_allclose(inference.log_prior[parameter], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_power_scaling_is_that_of_the_normal_case() -> None:
+    """The posterior of delta is all but normal: with a prior of half its width it must move far more than with its own.
+
+    The control of `az.psens` on what is stored: the sensitivity to the stated prior is that of reweighting by hand.
+    """
+    inference = inference_of("additive")
+    names = list(HYPOTHESES["additive"].parameters)
+    found = float(az.psens(inference, var_names=["delta", "level"], component_var_names=names)["delta"])
+    log_prior = sum(inference.log_prior[name] for name in names)
+    x, w = inference.posterior["delta"].values.ravel(), (0.01 * log_prior).values.ravel()
+    weights = np.exp(w - w.max()) / np.exp(w - w.max()).sum()
+    moved = abs(weights @ x - x.mean()) / x.std()
+    assert found < 0.05 and moved < 0.01
+    narrow = inference.copy()
+    narrow.log_prior["gain"] = 40 * narrow.log_prior["gain"]
+    assert float(az.psens(narrow, var_names=["delta", "level"], component_var_names=names)["delta"]) > 2 * found
+
+
+def test_what_verdicts_are_made_from_stands_in_the_free_mean() -> None:
+    inference = inference_of("freeform")
+    rise = inference.posterior_predictive["mean_log_odds"]
+    total = float((rise.isel(shot=-1) - rise.isel(shot=0)).mean())
+    assert float(inference.posterior["total"].mean()) == pytest.approx(total, abs=0.1)
+    assert 0 < float(inference.posterior["departure"].mean()) < 0.3
+    assert 0.3 < float(inference.posterior["second_half"].mean()) < 1.0  # the truth bends
+    assert "departure" not in inference_of("power").posterior
+
+
+def test_curves_from_the_priors() -> None:
+    """200 of them, in the data's units: far wider than the data, rising as often as falling."""
+    new = inference_of("additive").prior_predictive
+    assert new["log_odds"].shape == new["mean_log_odds"].shape == (1, 200, 16)
+    means = new["mean_log_odds"].values[0]
+    rises, scale = means[:, -1] - means[:, 0], summarise(CURVES).scale
+    assert rises.std() == pytest.approx(2.5 * scale, rel=0.2)
+    assert abs(rises.mean()) < 4 * 2.5 * scale / np.sqrt(200)
+    assert np.diff(means, n=2).std() < 1e-4  # lines
+    np.testing.assert_allclose(new["log_odds"].values.mean(-1), CURVES.log_odds.mean(), rtol=1e-4)
+
+
 def test_vectors_keep_their_length() -> None:
     inference = inference_of("freeform")
-    assert inference.posterior["shape"].shape == (4, 500, 15)
-    assert inference.prior["shape"].shape == (1, 500, 15)
+    assert inference.posterior["shape"].shape == (4, 500, N_BENDS)
+    assert inference.prior["shape"].shape == (1, 500, N_BENDS)
 
 
 @pytest.mark.parametrize("name", ["constant", "power", "changepoint"])

@@ -16,6 +16,8 @@ from bayes_icl.fit.checks import frequentist_checks
 from bayes_icl.fit.outputs import COMPARISON
 from bayes_icl.fit.sentences import summarise_verdicts
 from bayes_icl.fit.verdict import Verdict
+from bayes_icl.hypotheses.law import label_of
+from bayes_icl.inference.loo_pit import STATISTICS
 
 
 def verdict(**own: Any) -> dict[str, Any]:
@@ -39,14 +41,16 @@ def row(hypothesis: str, **own: Any) -> dict[str, Any]:
         "lfo_diff_se": 8.9,
         "ess_bulk_min": 4321.0,
         "pareto_k_max": 0.43,
-        "nrmse": 0.123,
-        "nrmse_ahead": 0.234,
+        "p_worse": 0.87,
+        "mcse": 0.123,
+        "above_median": 12.3,
+        "by_chance": 4.5,
         "coverage_ahead": 0.94,
         "refits": 0,
         "divergences": 0,
     }
     words = {"task": "rising", "readout": "complement", "n_min": 1, "engine": "fast", "hypothesis": hypothesis}
-    alive = {"survivor": False, "survivor_lfo": False}
+    alive = {"survivor": False, "survivor_lfo": False, "few_seqs": False, "small_diff": False}
     return dict.fromkeys(COMPARISON.names, np.nan) | words | numbers | alive | own
 
 
@@ -76,8 +80,15 @@ class Folder:
             "comparison", pd.DataFrame([row("power"), row("additive", **both), row("freeform", lfo_diff=np.nan)])
         )
         checks = frequentist_checks(simulate_curves(12, 16, n_min=1))
-        self.write("checks", checks.assign(task="rising", readout="complement", n_min=1))
+        self.write("checks", checks.assign(task="rising", readout="complement", n_min=1, p_holm=checks.p))
         self.write("engines", pd.DataFrame(ENGINES))
+        curve = {"task": "rising", "readout": "complement", "n_min": 1}
+        pits = curve | {"hypothesis": "additive", "statistic": list(STATISTICS), "n_seqs": 12, "p": 0.4, "p_holm": 0.8}
+        self.write("pit_tests", pd.DataFrame(pits))
+        scaled = {"hypothesis": "additive", "parameter": ["delta"], "prior_sensitivity": 0.012}
+        self.write("power_scaling", pd.DataFrame(curve | scaled | {"likelihood_sensitivity": 0.1, "diagnosis": ""}))
+        sd = {"sd": 1.0, "sd_low": 0.8, "sd_high": 1.3, "expected": 1.1, "expected_low": 1.0, "expected_high": 1.2}
+        self.write("noise", pd.DataFrame(curve | {"shot": range(1, 5)} | sd))
 
     def write(self, name: str, table: pd.DataFrame) -> None:
         table.to_csv(self.path / f"{name}.csv", index=False)
@@ -222,9 +233,9 @@ def test_a_null_control_passes_or_fails(folder: Folder, rule: str, outcome: str)
 def test_the_table_of_hypotheses_is_that_of_the_file_best_first(folder: Folder) -> None:
     # One line each, none wrapped.
     expected = {
-        "additive": "additive 0.0 0.0 -6.7 8.9 both fast 4321 0.43 0.123 0.234 0.94",
-        "power": "power -12.3 4.5 -6.7 8.9 \u2013 fast 4321 0.43 0.123 0.234 0.94",
-        "freeform": "freeform (ceiling) -12.3 4.5 \u2013 8.9 \u2013 fast 4321 0.43 0.123 0.234 0.94",
+        "additive": "additive 0.0 0.0 -6.7 8.9 both 0.87 0.12 fast 4321 0.43 0.94",
+        "power": "power -12.3 4.5 -6.7 8.9 \u2013 0.87 0.12 fast 4321 0.43 0.94",
+        "freeform": f"{label_of('freeform')} -12.3 4.5 \u2013 8.9 \u2013 0.87 0.12 fast 4321 0.43 0.94",
     }
     for name, words in expected.items():
         assert " ".join(folder.line(name).split()) == words
@@ -241,8 +252,9 @@ def test_the_table_of_hypotheses_is_that_of_the_file_best_first(folder: Folder) 
         ({"lfo_diff_se": 22.22}, "22.2"),
         ({"ess_bulk_min": 999.0}, "999"),
         ({"pareto_k_max": 0.69}, "0.69"),
-        ({"nrmse": 0.777}, "0.777"),
-        ({"nrmse_ahead": 0.888}, "0.888"),
+        ({"p_worse": 0.77}, "0.77"),
+        ({"small_diff": True}, " yes "),
+        ({"mcse": 0.88}, "0.88"),
         ({"coverage_ahead": 0.55}, "0.55"),
         ({"engine": "nuts"}, "nuts"),
         ({"survivor": True, "survivor_lfo": False}, " seq "),
@@ -287,8 +299,9 @@ def test_checks_are_those_of_the_file(folder: Folder) -> None:
 
 def test_a_check_without_an_answer_says_why_in_one_line(folder: Folder) -> None:
     nothing = dict.fromkeys(("estimate", "se", "low", "high", "p"), np.nan)
-    folder.change("checks", 3, **nothing, note="singular: [slopes] do not differ")
-    assert folder.line("rising: no mixed model") == "rising: no mixed model: singular: [slopes] do not differ"
+    folder.change("checks", 1, **nothing, p_holm=np.nan, note="singular: [slopes] do not differ")
+    said = "rising: no quadratic contrast: singular: [slopes] do not differ"
+    assert folder.line("rising: no quadratic") == said
     assert "nan" not in folder.text
 
 
@@ -332,6 +345,58 @@ def test_pooled_deltas_are_those_of_the_file(folder: Folder) -> None:
     assert "follows its prior" not in folder.text
     (folder.path / "pooled.json").write_text(json.dumps({"refused": "--pool needs 2 tasks"}))
     assert "--pool needs 2 tasks" in folder.text and "over tasks" not in folder.text
+
+
+def test_families_are_told_and_that_they_are_few(folder: Folder) -> None:
+    pooled = {"mu": [0.5, 0.4, 0.6], "tau": [0.2, 0.1, 0.3], "new_task": [0.51, 0.0, 1.1]}
+    pooled |= {"deltas": {f"task_{i}": [0.1 * i, 0.0, 1.0] for i in range(5)}, "tau_family": [0.33, 0.1, 0.6]}
+    pooled["families"] = {f"kind_{i}": [0.45, 0.4, 0.5] for i in range(3)}
+    (folder.path / "pooled.json").write_text(json.dumps(pooled))
+    for words in (
+        "mean over families like these: 0.500 [0.400, 0.600]",
+        "sd over families: 0.330 [0.100, 0.600]",
+        "mean of kind_2: 0.450 [0.400, 0.500]",
+        "wide because there are 3 families of tasks",
+    ):
+        assert words in folder.text
+    pooled["families"] |= {f"other_{i}": [0.45, 0.4, 0.5] for i in range(2)}
+    (folder.path / "pooled.json").write_text(json.dumps(pooled))
+    assert "wide because" not in folder.text
+
+
+# --------------------------------------------------------------------------------------------- how laws fit
+
+
+def told(folder: Folder) -> str:
+    return " ".join(folder.text.split())
+
+
+def test_the_best_law_is_told_from_the_others_or_not(folder: Folder) -> None:
+    best = "`rising`: `additive` predicts best of 2 laws"
+    assert f"{best}, 12.3 nats above the median law (4.5 expected by chance)" in told(folder)
+    assert "Monte Carlo error of scores: at most 0.12 nats" in told(folder)
+    assert "fewer than 100 sequences" not in told(folder)
+    folder.change("comparison", 0, small_diff=True)
+    assert "less than 4 nats from it: `power`" in told(folder)
+    for at in range(3):
+        folder.change("comparison", at, by_chance=13.0, few_seqs=True)
+    assert f"{best}, but not better than chance makes the best of so many" in told(folder)
+    assert "fewer than 100 sequences (1 of 1 tasks)" in told(folder)
+
+
+def test_how_laws_fit_is_told(folder: Folder) -> None:
+    text = told(folder)
+    assert "3 tests of uniform PITs, corrected by Holm: none fails at 0.05; least p 0.8" in text
+    assert "lies outside the 95 % interval of what is seen at 0% of the shots" in text
+    assert "1 parameters: none hangs on its prior; the most sensitive is delta of `additive` on `rising`, 0.012" in text
+    assert "quadratic contrast, corrected over 1 tasks (Holm): " in text
+    folder.change("pit_tests", 2, p_holm=0.001)
+    folder.change("noise", 0, expected=2.0)
+    folder.change("power_scaling", 0, diagnosis="potential prior-data conflict")
+    text = told(folder)
+    assert "1 fail at 0.05 `additive`, distance: `rising`" in text
+    assert "at 25% of the shots, most on `rising` (25%)" in text
+    assert "1 hang on the prior delta of `additive`: potential prior-data conflict on `rising`" in text
 
 
 @pytest.mark.parametrize("name", ["[/b]x", ":smile:", "[red]x[/red]\\", "x\\", "`x`"])
