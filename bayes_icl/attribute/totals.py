@@ -176,6 +176,7 @@ def _alone(own: TotalEffects, update: Update) -> dict[str, Any]:
         by_source = own.by_source.sum((1, 2))
         for i, name in enumerate(SOURCES):
             facts[name] = three(t_interval(by_source[:, i].sum(-1)))
+        facts["from_reference"] = three(t_interval(heads - by_source.sum((1, 2))))
     return facts
 
 
