@@ -62,7 +62,8 @@ def outputs_of(
     with contextlib.ExitStack() as stack:
         for layer in range(anatomy.n_layers):
             keep_z = lambda _, args: z.append(args[0].view(n, anatomy.n_heads, -1))  # noqa: E731
-            keep_mlp = lambda _, args, y: mlps.append(y.view(n, -1) * anatomy.multiplier)  # noqa: E731
+            first = lambda y: y[0] if isinstance(y, tuple) else y  # noqa: E731  # mixtures of experts give more
+            keep_mlp = lambda _, args, y: mlps.append(first(y).view(n, -1) * anatomy.multiplier)  # noqa: E731
             stack.enter_context(anatomy.outs[layer].register_forward_pre_hook(keep_z))
             stack.enter_context(anatomy.mlp_output(layer).register_forward_hook(keep_mlp))
         stack.enter_context(torch.inference_mode())
