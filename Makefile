@@ -20,7 +20,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## read SmolLM2-135M on four tasks and a null control, fit, attribute two, write the report: 5 minutes
 	$(RUN) -m bayes_icl.collect --tasks copy times_ten past_tense category random_labels --n-seqs 32 --out data/curves/demo.nc
 	$(RUN) -m bayes_icl.fit --curves data/curves/demo.nc --figures runs/demo/curves --pool
-	$(RUN) -m bayes_icl.attribute --curves data/curves/demo.nc --tasks past_tense category --no-ablate --figures runs/demo/heads
+	$(RUN) -m bayes_icl.attribute --curves data/curves/demo.nc --tasks past_tense category --no-ablate --total-steps 0 --figures runs/demo/heads
 	$(RUN) -m bayes_icl.report --curves data/curves/demo.nc
 
 figures: $(READY)  ## draw figures/demo anew from data/example.nc, put what was printed into README.md: 2 minutes
