@@ -224,8 +224,8 @@ def print_table(settings: BenchmarkSettings, found: dict[str, dict[str, Any]]) -
     console.print(table)
     forward, node, exact = (statistics.median(found[way]["seconds"]) for way in ("forward", "total", "exact"))
     console.print(
-        f"total effects of all heads: {node / forward:.1f} forward passes a node and sequence, {8 * node / forward:.0f} with 8 "
-        f"nodes; one by one {exact / forward:.0f}"
+        f"total effects of all heads: {node / forward:.1f} forward passes a node and sequence, "
+        f"{8 * node / forward:.0f} with 8 nodes; one by one {exact / forward:.0f}"
     )
     console.print(agreement(settings, found["lens"]["values"]))
     console.print(f"torch {torch.__version__}, 1 thread, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")

@@ -38,7 +38,7 @@ from bayes_icl.models.model import Model
 COMPARED = 20
 """Heads of the largest total effects that are ablated one by one, and as many placebo heads."""
 
-RESAMPLED = 2000  # times that the sequences are drawn again for the intervals of the comparison
+RESAMPLED = 1000  # times that the sequences are drawn again for the intervals of the comparison
 
 
 @dataclass(frozen=True)
