@@ -53,10 +53,10 @@ across: $(READY)  ## all built-in tasks side by side; docs/across_tasks.md: abou
 families: $(READY)  ## which model families are read: a tiny random model of each; docs/families.md: about 7 minutes
 	$(RUN) analyses/families.py
 
-organisms: $(READY)  ## train the small networks whose law is known from their seeds: TIME on 2 cores
+organisms: $(READY)  ## train the small networks whose law is known from their seeds: 790 CPU s, two at a time
 	$(RUN) analyses/organisms.py
 
-organisms-check: $(READY)  ## collect, fit, attribute, patch on every organism; figures/organisms/table.csv: CHECKTIME
+organisms-check: $(READY)  ## collect, fit, attribute, patch on every organism; figures/organisms/table.csv
 	$(RUN) analyses/organisms_check.py
 
 analyses: $(READY)  ## claims 1 to 3 and all tasks side by side, with the minutes each takes; goes on after a stop
