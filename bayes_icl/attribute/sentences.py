@@ -169,6 +169,7 @@ def _in_total(facts: Mapping[str, Any], heads: pd.DataFrame, quotes: Quotes) -> 
     ]
     if "examples" in own:
         parts = {"examples": "earlier shots", "query": "the shot's own tokens", "sink": "the first token"}
+        parts |= {"from_reference": "less what they hand on at their reference"}
         sources = ", ".join(f"{words} {q.three(name, own[name].values())}" for name, words in parts.items())
         lines.append(f"heads' total effect by what they attend to, from any token: {sources}")
     lines += [_adding_up(own[name], words, q.under(name)) for name, words in ADDING_UP.items()]

@@ -158,6 +158,7 @@ def _estimate(shots: bytes, log_odds: bytes, size: tuple[int, int], items: bytes
     if robust:
         for _ in range(4):
             weights = (DOF + problem.k) / (DOF + problem.distances(found[1]))
+            weights /= weights.mean()  # as where they have settled, and sooner there (Kent, Tyler and Vardi 1994)
             problem = replace(problem, weights=weights)
             found = problem.chosen()
     shape, covariance = found
@@ -200,7 +201,8 @@ class _Problem:
 
     @property
     def scale(self) -> float:
-        return float(np.median(self.odds.std(1)))
+        # Of how sequences differ: what is found must not hang on their mean.
+        return float(np.median((self.odds - self.odds.mean(0)).std(1)))
 
     def chosen(self) -> tuple[Shape, np.ndarray]:
         """The shape preferred, and the covariance of a sequence's updates."""

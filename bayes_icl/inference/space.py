@@ -97,9 +97,8 @@ class Space:
         level2, walk2 = np.moveaxis(spectrum @ np.linalg.pinv(basis).T, -1, 0)[..., None, None]
         least = 1e-3 * stats.scale**2 + 1e-300
         rises = stats.x @ stats.line / (stats.line @ stats.line)
-        gain = (
-            rises.mean(-1) * self.hypothesis.has_gain
-        )  # without a mean update, sequences differ by all that they rise
+        # Without a mean update, sequences differ by all that they rise.
+        gain = rises.mean(-1) * self.hypothesis.has_gain
         known = {
             "level": np.sqrt(np.maximum(level2, least)),
             "walk": np.sqrt(np.maximum(walk2, least)),

@@ -424,7 +424,7 @@ def test_the_best_law_is_told_from_the_others_or_not(folder: Folder) -> None:
 def test_how_laws_fit_is_told(folder: Folder) -> None:
     text = told(folder)
     assert "3 tests of uniform PITs, corrected by Holm: none fails at 0.05; least p 0.8" in text
-    assert "lies outside the 95 % interval of what is seen at 0% of the shots" in text
+    assert "lies inside the 95 % interval of what is seen at every shot" in text
     assert "1 parameters: none hangs on its prior; the most sensitive is delta of `additive` on `rising`, 0.012" in text
     assert "quadratic contrast, corrected over 1 tasks (Holm): " in text
     folder.change("pit_tests", 2, p_holm=0.001)

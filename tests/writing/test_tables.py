@@ -331,7 +331,7 @@ def test_hypotheses_come_best_first_under_the_headline_alone() -> None:
     others = [own.assign(n_min=2), own.assign(readout="rule"), own.assign(task="other")]
     (table,) = fit_tables.comparison_tables({"past_tense": verdict(), "unfitted": verdict()}, pd.concat([*others, own]))
     cells = table.cells()
-    assert [row[0] for row in cells] == ["pooling", "freeform (ceiling)", "additive"]
+    assert [row[0] for row in cells] == ["pooling", "freeform (free mean)", "additive"]
     assert [row[5] for row in cells] == ["both", "\u2013", "\u2013"]
     assert cells[1][3] == "\u2013"
     assert table.name == "comparison_past_tense"
