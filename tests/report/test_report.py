@@ -359,6 +359,31 @@ def test_what_another_command_wrote_is_not_taken(copied: Path, undrawn: None) ->
     assert "data/fits/t is not as fit wrote it: checks.csv is missing" in Page(Path("reports/t.html")).text
 
 
+def test_verdicts_of_before_are_refused_in_a_line(
+    copied: Path, undrawn: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They had other rules: no departure, no total, and priors halved and doubled."""
+
+    def edit(verdicts: dict) -> None:
+        for own in verdicts.values():
+            for one in (own, *own["others"]):
+                for name in ("departure", "second_half", "total", "ceiling", "mean_curve", "noise_shape"):
+                    one.pop(name, None)
+                one |= {"priors": "stated", "named": one.pop("selected")}
+
+    changed(Path("data/fits/t/verdict.json"), edit)
+    assert report.main(report.ReportSettings()) == 0
+    said = "data/fits/t is not whole, or was not written by this version of fit"
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if said in line]
+    assert line.endswith("python -m bayes_icl.fit --curves data/curves/t.nc --force")
+    text = Page(Path("reports/t.html")).text
+    assert said in text and "Not judged yet" in text
+    with pytest.raises(
+        StatedError, match=r"--fits data/fits/t: is not whole, or was not written by this version of fit"
+    ):
+        report.main(report.ReportSettings(fits=Path("data/fits/t")))
+
+
 @pytest.mark.parametrize("name", ["data/fits/t/comparison.csv", "data/fits/t/verdict.json", "data/effects/t.heads.csv"])
 def test_a_file_that_was_cut_short_is_not_taken_for_the_whole(copied: Path, undrawn: None, name: str) -> None:
     """Half of a table reads as well as all of it; without its record it would be drawn."""
