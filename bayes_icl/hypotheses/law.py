@@ -278,7 +278,7 @@ def hypothesis(
     ... def root(xp, n, b):
     ...     return n**b
     >>> HYPOTHESES["root"].parameters
-    ('gain', 'gain_sd', 'level', 'walk', 'b')
+    ('gain', 'gain_sd', 'early_sd', 'level', 'walk', 'b')
     """
 
     def register(curve: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,6 +16,7 @@ import pytest
 from scipy import stats as distributions
 from simulate import line, power_law, prior_draws, simulate_curves
 
+from bayes_icl.calibrate.simulation import without_walk
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses import HYPOTHESES
 from bayes_icl.inference import nuts as inference_nuts
@@ -86,8 +87,8 @@ def test_delta_is_the_gain_a_shot() -> None:
 def test_the_posterior_has_the_parameters_and_nothing_else(sampler: Compiled) -> None:
     """Or the sampler's own transformed copies (gain_sd_log__) get into intervals, files and comparison.csv."""
     posterior, stats = sample(sampler("additive"), simulate_curves(16, 16))
-    assert set(posterior.params) == {"gain", "gain_sd", "level", "walk"}
-    assert set(posterior.numbers(stats)) == {"gain", "gain_sd", "level", "walk", "delta"}
+    assert set(posterior.params) == {"gain", "gain_sd", "early_sd", "level", "walk"}
+    assert set(posterior.numbers(stats)) == {"gain", "gain_sd", "early_sd", "level", "walk", "delta"}
     assert posterior.engine == "nuts" and posterior.chains == 4
     assert np.isnan(posterior.k_hat) and np.isnan(posterior.log_marginal)
     assert np.ptp(posterior.log_weights) == 0 and np.exp(posterior.log_weights).sum() == pytest.approx(1)
@@ -111,7 +112,7 @@ def test_a_sampler_is_of_one_hypothesis(sampler: Compiled) -> None:
     with pytest.raises(ValueError, match="compiled for 'additive', asked for 'power'"):
         sampler("additive")(HYPOTHESES["power"], stats)
     with pytest.raises(ValueError, match="compiled for 'additive'"):  # other priors are compiled in
-        sampler("additive")(HYPOTHESES["additive"].varied(prior_width=2.0), stats)
+        sampler("additive")(without_walk(HYPOTHESES["additive"]), stats)
 
 
 @pytest.mark.sampling
@@ -163,7 +164,7 @@ def test_a_law_is_compiled_once_a_process(sampler: Compiled) -> None:
     assert again._compiled is one._compiled
     posterior, stats = sample(again, longer)  # curves longer than those it was compiled on
     assert off(posterior, sample_fast(one.hypothesis, stats), stats) < 0.2
-    other = HYPOTHESES["additive"].varied(prior_width=2.0)
+    other = without_walk(HYPOTHESES["additive"])
     assert not any(known == other for known, *_ in inference_nuts._COMPILED)
 
 
@@ -227,15 +228,13 @@ def test_the_engines_agree(name: str, student: bool, f: Callable[[np.ndarray], n
     assert slow.ess > 10_000 and fast.ess > 25_000
     assert off(fast, slow, stats) < 0.05
     if name == "freeform":
-        # Compiled for 32 shots: the last entries are those in use.
-        shape, w = slow.params["shape"][:, -24:], np.exp(fast.log_weights)
+        shape, w = slow.params["shape"], np.exp(fast.log_weights)
         means, sds = w @ fast.params["shape"], shape.std(0)
         assert (abs(means - shape.mean(0)) < 0.05 * sds).all()
         spread = np.sqrt(w @ (fast.params["shape"] - means) ** 2)
         assert abs(spread / sds - 1).max() < 0.05
-    # The controls: priors half as wide, and one sequence less.
-    narrow = sample_fast(h.varied(student=student, prior_width=0.5), stats, least_draws=40_000)
-    assert off(narrow, slow, stats) > 0.05
+    # The controls: another prior of the walk, and one sequence less.
+    assert off(sample_fast(without_walk(h), stats, least_draws=40_000), slow, stats) > 0.05
     assert off(sample_fast(h, stats.of(np.arange(32) > 0), least_draws=40_000), slow, stats) > 0.05
 
 
