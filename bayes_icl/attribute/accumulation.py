@@ -108,7 +108,8 @@ def accumulations(each: Sequence[Curves], seed: int = 0) -> list[Accumulation]:
 
 def fit_alone(name: str, curves: Curves, seed: int = 0) -> Fit:
     """One law of `LAWS` as every other curve is fitted and scored, refits and all."""
-    return score_curves(HYPOTHESES[name], curves, partial(sample_fast, seed=seed), future=False, checks=False, shape=PLAIN)
+    engine = partial(sample_fast, seed=seed)
+    return score_curves(HYPOTHESES[name], curves, engine, future=False, checks=False, shape=PLAIN)
 
 
 def without_fits(curves: Curves) -> Accumulation | None:

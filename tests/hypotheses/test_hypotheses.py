@@ -16,15 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as distributions
 from scipy.special import expit, logit
-from simulate import prior_draws
+from simulate import prior_draws, wider
 
 from bayes_icl.core.errors import StatedError
 from bayes_icl.core.parallel import run_jobs
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses import HYPOTHESES, LogNormal, Prior, Uniform, hypothesis, law, load_hypotheses
-from bayes_icl.hypotheses.law import DOF_PRIOR, SHARED_PRIORS
-from bayes_icl.hypotheses.laws import lapse_from_scaling_law, scaling_log_odds, scaling_matrix
+from bayes_icl.hypotheses.law import DOF_PRIOR, SHARED_PRIORS, SHARED_SHOTS
+from bayes_icl.hypotheses.laws import CURVED_LAPSE, lapse_from_scaling_law, scaling_log_odds, scaling_matrix
 from bayes_icl.inference.noise import Statistics, summarise
+from bayes_icl.inference.noise_shape import PLAIN, Shape
 
 LAWS = [name for name, h in HYPOTHESES.items() if not (h.ceiling or h.latent_step or h.by_sequence)]
 SHAPES = [name for name in LAWS if not HYPOTHESES[name].in_nats]  # f from 0 to 1, gain beside it
@@ -34,10 +35,12 @@ WITH_PARAMETER = [name for name in SHAPES if HYPOTHESES[name].priors]
 EXTREMES = {"Uniform": (-0.5, 0.0, 0.5, 0.99, 1 - 1e-6, 1 - 1e-12), "LogNormal": (1e-3, 0.02, 0.1, 1.0, 30.0, 1e4)}
 
 
-def statistics(n_min: int = 0, n_last: int = 32, n_max: int | None = None, n_seqs: int = 3) -> Statistics:
+def statistics(
+    n_min: int = 0, n_last: int = 32, n_max: int | None = None, n_seqs: int = 3, shape: Shape = PLAIN
+) -> Statistics:
     shots = np.arange(n_min, (n_max or n_last) + 1.0)
     odds = np.random.default_rng(0).normal(size=(n_seqs, len(shots)))
-    return summarise(Curves("made", "complement", shots, odds, np.abs(odds)), until=float(n_last))
+    return summarise(Curves("made", "complement", shots, odds, np.abs(odds)), until=float(n_last), shape=shape)
 
 
 def as_tensors(stats: Statistics) -> Any:
@@ -118,7 +121,7 @@ def test_no_nan_at_extreme_parameters_and_one_code_for_two_libraries(name: str, 
 @pytest.mark.parametrize("name", IN_NATS)
 def test_laws_in_nats_are_finite_and_rise(name: str, n_min: int) -> None:
     """At 2000 draws of priors three times as wide; numpy and PyTensor, with the gradient, at 40 of them."""
-    h, stats = HYPOTHESES[name].varied(prior_width=3.0), statistics(n_min)
+    h, stats = wider(HYPOTHESES[name], 3.0), statistics(n_min)
     params = prior_draws(h, stats, 2000)
     mean, f, total = h.updates(np, stats, params)
     assert np.isfinite(mean).all() and np.isfinite(f).all() and np.isfinite(total).all()
@@ -456,19 +459,63 @@ def test_step_weights_on_two_libraries_and_over_draws() -> None:
         np.testing.assert_allclose(h.step_log_weights(np, stats, {"tau": one_tau, "spread": one_spread}), of, rtol=1e-9)
 
 
-def test_freeform_can_be_any_curve_and_leaves_random_gains_a_line() -> None:
-    h, stats = HYPOTHESES["freeform"], statistics(0, 8)
-    wanted = np.random.default_rng(1).normal(size=8)
-    shape = wanted @ stats.transform / stats.scale
-    mean, f, gain = h.updates(np, stats, {"shape": shape})
-    assert gain == 0
-    np.testing.assert_allclose(mean, wanted, rtol=1e-10)
-    np.testing.assert_allclose(f, 1 / 8)
-    tensor_mean, tensor_f, _ = h.updates(pt, as_tensors(stats), {"shape": pt.as_tensor(shape)})
-    np.testing.assert_allclose(tensor_mean.eval(mode="FAST_COMPILE"), wanted, rtol=1e-10)
-    np.testing.assert_allclose(tensor_f.eval(mode="FAST_COMPILE"), f)
-    many, _, _ = h.updates(np, stats, {"shape": np.stack([shape, -shape])})
-    np.testing.assert_allclose(many, [wanted, -wanted], rtol=1e-10)
+@pytest.mark.parametrize("shared", [False, True])
+def test_freeform_is_a_line_and_a_smooth_deviation(shared: bool) -> None:
+    """By hand from the smooth components; and, where they move in all sequences, single shots. On two libraries."""
+    h, stats = HYPOTHESES["freeform"].varied(shared=shared), statistics(2, 16, shape=Shape(shared=shared, trend=0.3))
+    params = prior_draws(h, stats, 3)
+    mean, f, gain = h.updates(np, stats, params)
+    shots = np.arange(2.0, 17)
+    deviation = np.concatenate([np.zeros((12, 1)), stats.bends.cumsum(1)], axis=1)
+    for i in range(3):
+        curve = params["gain"][i] * (shots - 2) / 14 + params["bend"][i] * params["shape"][i] @ deviation
+        if shared:
+            curve = curve + params["shot_sd"][i] * params["at_shot"][i]
+        np.testing.assert_allclose(mean[i], np.diff(curve), atol=1e-12)
+        if not shared:  # the gain is the rise of the best line
+            assert np.polyfit(shots, curve, 1)[0] * 14 == pytest.approx(params["gain"][i, 0])
+    np.testing.assert_array_equal(gain, params["gain"])
+    np.testing.assert_allclose(np.broadcast_to(f, mean.shape), 1 / 14)
+    tensors = {name: pt.as_tensor(x[1] if x.shape[1] > 1 else x[1, 0]) for name, x in params.items()}
+    tensor_mean, tensor_f, tensor_gain = h.updates(pt, as_tensors(stats), tensors)
+    np.testing.assert_allclose(tensor_mean.eval(mode="FAST_COMPILE"), mean[1], rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(tensor_f.eval(mode="FAST_COMPILE"), 1 / 14)
+    assert tensor_gain.eval() == params["gain"][1, 0]
+
+
+@pytest.mark.parametrize(("truth", "most"), [("power", 0.01), ("saturating", 0.01), ("pooling", 0.02), ("lapse", 0.03)])
+def test_freeform_comes_near_every_smooth_law(truth: str, most: float) -> None:
+    """What its components leave of a law's curve is a small share of the rise; a line leaves more."""
+    stats, values = statistics(1), {"lapse": (0.5, 4.0, 20.0), "power": (0.5,)}
+    f = f_of(truth, stats, *values.get(truth, (8.0,)))
+    curve = np.concatenate([[0], np.cumsum(f)])
+    deviation = np.concatenate([np.zeros((12, 1)), stats.bends.cumsum(1)], axis=1)
+    line = np.stack([np.ones(32), stats.shots])
+    for basis, near in ((np.concatenate([line, deviation]), True), (line, False)):
+        left = curve - np.linalg.lstsq(basis.T, curve)[0] @ basis
+        assert (abs(left).max() < most) == near
+
+
+def test_an_effect_of_each_shot_is_of_free_means_only() -> None:
+    shared = HYPOTHESES["freeform"].varied(shared=True)
+    assert set(shared.parameters) - set(HYPOTHESES["freeform"].parameters) == {*SHARED_SHOTS} == {"shot_sd", "at_shot"}
+    assert HYPOTHESES["power"].varied(shared=True) == HYPOTHESES["power"]
+
+
+def test_a_curved_lapse_is_lapse_where_the_belief_is_straight() -> None:
+    """And else the lapse of a belief linear in n^(1 - a), which starts and ends where the straight one does."""
+    n = np.arange(1.0, 33)
+    theta = {"slope": column(0.3), "floor_until": column(2.0), "ceiling_from": column(20.0)}
+    straight = HYPOTHESES["lapse"].curve(np, n, **theta)
+    np.testing.assert_allclose(CURVED_LAPSE.curve(np, n, **theta, a=column(0.0)), straight, atol=1e-12)
+    for a in (-0.4, 0.5, 0.9):
+        g = n ** (1 - a)
+        bent = HYPOTHESES["lapse"].curve(np, 1 + 31 * (g - g[0]) / (g[-1] - g[0]), **theta)
+        found = CURVED_LAPSE.curve(np, n, **theta, a=column(a))
+        np.testing.assert_allclose(found, bent, atol=1e-9)
+        np.testing.assert_allclose(found[0, [0, -1]], straight[0, [0, -1]], atol=1e-9)
+        assert abs(found - straight).max() > 0.1
+    assert CURVED_LAPSE.name not in HYPOTHESES and set(CURVED_LAPSE.meanings) == set(CURVED_LAPSE.priors)
 
 
 def test_constant_has_no_mean_update_and_the_direction_of_additive() -> None:
@@ -501,7 +548,7 @@ def test_every_hypothesis_says_what_it_is(name: str) -> None:
     assert all(len(text) > 5 for text in h.meanings.values())
     assert h.reference and h.predicts
     assert not set(h.priors) & {*SHARED_PRIORS, "delta", "dof", "weight"}
-    assert {"gain_sd", "level", "walk"} <= set(h.parameters)
+    assert {"gain_sd", "early_sd", "level", "walk"} <= set(h.parameters)
 
 
 def test_the_hypotheses_of_the_design_are_there() -> None:
@@ -520,23 +567,6 @@ def test_parameters_that_are_sampled(name: str) -> None:
     assert set(heavy.parameters) - set(h.parameters) == {"dof"}
     assert heavy.all_priors["dof"] == DOF_PRIOR
     assert h.varied() == h and heavy != h
-
-
-@pytest.mark.parametrize("name", HYPOTHESES)
-def test_widened_priors(name: str) -> None:
-    """Twice the sd about the same centre; of a log-normal, of the logarithm; bounds stay."""
-    h = HYPOTHESES[name]
-    for factor in (0.5, 2.0):
-        for student in (False, True):
-            wide = h.varied(student=student, prior_width=factor).all_priors
-            for parameter, stated in h.varied(student=student).all_priors.items():
-                own = wide[parameter]
-                assert (own.family, own.length, own.scaled) == (stated.family, stated.length, stated.scaled)
-                if stated.family == "Uniform":
-                    assert own == stated
-                else:
-                    assert own.parameters[:-1] == stated.parameters[:-1]
-                    assert own.parameters[-1] == factor * stated.parameters[-1]
 
 
 def test_registering_makes_a_hypothesis_and_never_replaces_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -702,7 +732,7 @@ def test_laws_travel_with_their_curves(registry: dict[str, Any]) -> None:
     n = np.arange(1.0, 5.0)
     with run_jobs(2) as run:
         for name in ("additive", "square_root"):
-            h = registry[name].varied(student=True, prior_width=2.0)
+            h = registry[name].varied(student=True)
             one = {parameter: np.ones((1, 1)) for parameter in h.priors}
             for _, (back, curve) in run(lambda h, one: (h, h.curve(np, n, **one)), [(h, one)] * 2):
                 np.testing.assert_array_equal(curve, h.curve(np, n, **one))
