@@ -208,28 +208,8 @@ class _Problem:
         """The shape preferred, and the covariance of a sequence's updates."""
         off = self.updates - self.mean
         scatter = (off * self.weights[:, None]).T @ off
-        df, scale = len(self.odds) - 1, self.scale
-        line = np.full(self.k, 1 / (self.shots[-1] - self.shots[0]))
-        early = np.diff(early_bend(self.shots))
-        ends = float(self.shots[0]), float(self.shots[-1])
-
-        def covariance(z: np.ndarray) -> np.ndarray:
-            level, walk, along, bent = np.exp(2 * z[:4]) * scale**2
-            cross = np.tanh(z[4]) * np.sqrt(along * bent) * np.outer(line, early)
-            cov = level * _level_covariance(self.shots, *ends, z[5], z[6]) + (walk + 1e-8 * scale**2) * np.eye(self.k)
-            return cov + along * np.outer(line, line) + bent * np.outer(early, early) + cross + cross.T
-
-        def loss(z: np.ndarray) -> float:
-            try:
-                root = np.linalg.cholesky(covariance(z))
-            except np.linalg.LinAlgError:
-                return 1e12
-            squares = np.trace(np.linalg.solve(root.T, np.linalg.solve(root, scatter)))
-            prior = 0.5 * z[5] ** 2 + 2 * np.log(np.cosh(z[4]))  # normal; LKJ(2)
-            return df * np.log(np.diagonal(root)).sum() + 0.5 * squares + prior
-
-        low = np.log(LEAST)
-        spread = np.log(max(off.std() / np.sqrt(2) / scale, 2 * LEAST))
+        df, low = len(self.odds) - 1, np.log(LEAST)
+        spread = np.log(max(off.std() / np.sqrt(2) / self.scale, 2 * LEAST))
         best: tuple[float, np.ndarray] | None = None
         start = np.array([spread, spread - 2, -1.0, -2.0, 0.0, 0.0, 0.0])
         for trends, carries in ((False, False), (True, False), (False, True), (True, True)):
@@ -241,7 +221,8 @@ class _Problem:
             ]
             z0 = start if best is None else np.where([*[True] * 6, False], best[1], 0.3 * carries)
             z0 = np.clip(z0, [b[0] for b in bounds], [b[1] for b in bounds])
-            found = minimize(loss, z0, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-7, "maxiter": 60})
+            options = {"ftol": 1e-13, "gtol": 1e-7, "maxiter": 200}
+            found = minimize(self._loss, z0, (scatter, df), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
             criterion = 2 * found.fun + (trends + carries) * np.log(df * self.k)
             if best is None or criterion < best[0]:
                 best = criterion, found.x
@@ -250,7 +231,45 @@ class _Problem:
         assert best is not None
         z = best[1]
         corr = float(np.tanh(z[4])) if min(z[2], z[3]) > low + 0.1 else 0.0
-        return Shape(trend=float(z[5]), carry=float(z[6]), corr=corr), covariance(z)
+        return Shape(trend=float(z[5]), carry=float(z[6]), corr=corr), self._covariance(z)[0]
+
+    def _covariance(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of a sequence's updates, shape (update, update), and its derivative by each coordinate.
+
+        Coordinates are log sds of the level noise, the walk and the two ways in which sequences differ, in units of
+        the scale; the inverse hyperbolic tangent of their correlation; trend and carry.
+        """
+        level, walk, along, bent = np.exp(2 * z[:4]) * self.scale**2
+        n_min, n_max, (trend, carry) = self.shots[0], self.shots[-1], z[5:]
+        line, early = np.full(self.k, 1 / (n_max - n_min)), np.diff(early_bend(self.shots))
+        place, apart = (self.shots - (n_min + n_max) / 2) / (n_max - n_min), np.subtract.outer(self.shots, self.shots)
+        size, apart = np.exp(-trend * place), np.abs(apart)
+        # Powers of 0 are 0 but for the first.
+        each = np.outer(size, size) * np.stack([carry**apart, apart * carry ** np.maximum(apart - 1, 0)])
+        noise = level * np.stack([each[0], -np.add.outer(place, place) * each[0], each[1]])
+        levels, by_trend, by_carry = np.diff(np.diff(noise, axis=1), axis=2)
+        cross = np.sqrt(along * bent) * (np.outer(line, early) + np.outer(early, line))
+        crossed, eye = np.tanh(z[4]) * cross, np.eye(self.k)
+        straight, curved = along * np.outer(line, line), bent * np.outer(early, early)
+        cov = levels + (walk + 1e-8 * self.scale**2) * eye + straight + curved + crossed
+        slopes = [2 * levels, 2 * walk * eye, 2 * straight + crossed, 2 * curved + crossed]
+        return cov, np.stack([*slopes, cross / np.cosh(z[4]) ** 2, by_trend, by_carry])
+
+    def _loss(self, z: np.ndarray, scatter: np.ndarray, df: int) -> tuple[float, np.ndarray]:
+        """Minus the restricted log-likelihood, with priors of trend and correlation, and its gradient."""
+        cov, slopes = self._covariance(z)
+        try:
+            root = np.linalg.cholesky(cov)
+        except np.linalg.LinAlgError:
+            return 1e12, np.zeros(len(z))
+        inverse = np.linalg.inv(cov)
+        squares = inverse @ scatter
+        prior = 0.5 * z[5] ** 2 + 2 * np.log(np.cosh(z[4]))  # normal; LKJ(2)
+        value = df * np.log(np.diagonal(root)).sum() + 0.5 * np.trace(squares) + prior
+        gradient = 0.5 * np.tensordot(slopes, df * inverse - squares @ inverse, 2)
+        gradient[4] += 2 * np.tanh(z[4])
+        gradient[5] += z[5]
+        return value, gradient
 
     def distances(self, covariance: np.ndarray) -> Float[np.ndarray, " seq"]:
         """Squared length of each sequence's updates about the mean, in the metric of their covariance."""
