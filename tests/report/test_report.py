@@ -181,15 +181,20 @@ def test_numbers_are_those_of_the_files(page: Page, made: Path) -> None:
     assert set(record["inputs"].values()) <= digests and len(record["inputs"]) > 20
 
 
+ROUNDED = (
+    r"(^|\.)(reasons|beside|refused|from|note|ended|ablated|pooled|engines|differs|failed|told|adequacy|controls)\."
+)
+
 UNITS = {  # by pattern of the key; the first that fits
     r"\.(standing|standing_\w+|n_heads|n_\w+|round|placebos|placebos_beyond|tasks|checks|held|sims)$": None,
     r"\.token(_\w+)?$": None,
     r"\.(share\w*|transfer_reached|peak_first|attention_rise|norm_of_heads|placebo_norm_\w+|heads)$": None,
     r"\.(peak_layer|transfer_\w+|answer_layer|rule_layer|slowing_p|least_share|step\.\d|n_min\w*)$": None,
-    r"\.(reasons|beside|refused|from|note|ended|ablated|pooled|engines|differs|failed)\.": None,
+    ROUNDED: None,
     r"^answer\.": None,
     r"\.patch\.|^calibration\.gain$": "nats",
     r"\.verdict\.delta$|\.heads\.": "nats/example",
+    r"\.verdict\.departure$": "%",
 }
 
 
@@ -197,9 +202,7 @@ def test_every_number_has_its_unit(made: Path) -> None:
     for key, number in numbers_of(made).items():
         expected = next((unit for pattern, unit in UNITS.items() if re.search(pattern, key)), "unknown")
         assert number.get("unit") == expected, key
-        assert number.get("rounded", False) == bool(
-            re.search(r"\.(reasons|beside|refused|from|note|ended|ablated|pooled|engines|differs|failed)\.", key)
-        )
+        assert number.get("rounded", False) == bool(re.search(ROUNDED, key)), key
 
 
 def test_latex_asks_for_no_number_that_is_not_defined(made: Path) -> None:
@@ -207,7 +210,7 @@ def test_latex_asks_for_no_number_that_is_not_defined(made: Path) -> None:
     asked = set(re.findall(r"\\bayesicl\{([^}]*)\}", (made / "reports/t/sentences.tex").read_text("utf-8")))
     assert asked - {"key"} <= defined and len(asked) > 30
     # And none is defined that no sentence asks for, but those of the first table.
-    assert {key for key in defined - asked if not key.endswith(".verdict.delta")} == set()
+    assert {key for key in defined - asked if not key.endswith((".verdict.delta", ".verdict.departure"))} == set()
 
 
 def test_a_paper_can_input_all_of_it(made: Path, tmp_path: Path) -> None:
