@@ -189,8 +189,8 @@ def _adding_up(error: Mapping[str, Any], words: str, quotes: Quotes) -> str:
         return text
     beyond, steps = q.count("beyond", error["beyond"]), q.count("steps", error["steps"])
     return (
-        f"{text}; NOT within the bound in {beyond} of them, with {steps} nodes: more --total-steps may do, but not with "
-        "experts"
+        f"{text}; NOT within the bound in {beyond} of them, with {steps} nodes: more --total-steps may do, but not "
+        "with experts"
     )
 
 
