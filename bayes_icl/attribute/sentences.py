@@ -188,7 +188,10 @@ def _adding_up(error: Mapping[str, Any], words: str, quotes: Quotes) -> str:
     if not error["beyond"]:
         return text
     beyond, steps = q.count("beyond", error["beyond"]), q.count("steps", error["steps"])
-    return f"{text}; NOT within the bound in {beyond} of them, with {steps} nodes: give more --total-steps"
+    return (
+        f"{text}; NOT within the bound in {beyond} of them, with {steps} nodes: more --total-steps may do, but not "
+        "with experts"
+    )
 
 
 def _compared(own: Mapping[str, Any], quotes: Quotes) -> str:
