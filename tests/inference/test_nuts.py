@@ -225,7 +225,7 @@ def test_the_engines_agree(name: str, student: bool, f: Callable[[np.ndarray], n
     h = HYPOTHESES[name].varied(student=student)
     curves = simulate_curves(32, 24, f=f, level=1.0, walk=0.3, gain_sd=2.0)
     stats = summarise(curves)
-    slow = with_settings(sampler(name, student), draws=12_000)(h, stats)
+    slow = with_settings(sampler(name, student), draws=16_000 if name == "freeform" else 12_000)(h, stats)
     fast = sample_fast(h, stats, least_draws=40_000)
     assert slow.faults == fast.faults == []
     assert slow.ess > 10_000 and fast.ess > 25_000
@@ -237,12 +237,9 @@ def test_the_engines_agree(name: str, student: bool, f: Callable[[np.ndarray], n
             sd, w = x.std(), np.exp(fast.log_weights)
             assert abs(x.mean() - w @ y) < 0.05 * sd
             assert abs(np.sqrt(w @ (y - w @ y) ** 2) / sd - 1) < 0.05
-        for interval in ("total", "departure", "second_half", "delta"):
-            np.testing.assert_allclose(
-                getattr(one, interval),
-                getattr(other, interval),
-                atol=0.1 * (x := getattr(one, interval)).high - 0.1 * x.low,
-            )
+        for name in ("total", "departure", "second_half", "delta"):
+            found, expected = getattr(one, name), getattr(other, name)
+            np.testing.assert_allclose(found, expected, atol=0.1 * (found.high - found.low))
         assert one.chance_within(0.05) == pytest.approx(other.chance_within(0.05), abs=0.02)
         shape, w = slow.params["shape"], np.exp(fast.log_weights)
         means, sds = w @ fast.params["shape"], shape.std(0)
@@ -257,13 +254,17 @@ def test_the_engines_agree(name: str, student: bool, f: Callable[[np.ndarray], n
 
 @pytest.mark.sampling
 def test_the_engines_agree_where_single_shots_move_and_sequences_are_weighed() -> None:
+<<<<<<< HEAD
     """Effects of shots, noise that falls, weights: means within a tenth of an sd, of 16000 draws of less ESS."""
+=======
+    """An effect of each shot, noise that falls, weights: means within a tenth of an sd, of 6000 draws with less ESS."""
+>>>>>>> tinf
     curves = simulate_curves(24, 12, f=power_law(0.3), level=1.0, walk=0.3, gain_sd=2.0, trend=1.0)
     curves = curves._replace(log_odds=curves.log_odds + np.random.default_rng(1).normal(0, 1, size=13))
     weights = tuple(np.linspace(0.5, 1.5, 24).tolist())
     stats = summarise(curves, shape=Shape(trend=1.0, corr=0.3, shared=True, weights=weights))
     h = HYPOTHESES["freeform"].varied(shared=True)
-    slow = Sampler(h, stats, SamplerSettings(draws=4000))(h, stats)
+    slow = Sampler(h, stats, SamplerSettings(draws=1500))(h, stats)
     fast = sample_fast(h, stats, least_draws=40_000)
     assert slow.faults == fast.faults == []
     assert off(fast, slow, stats) < 0.1
