@@ -469,20 +469,18 @@ def test_which_hypotheses_a_case_is_fitted_with() -> None:
     assert names(Case(plain, headline=True)) == names(Case(null, headline=True)) == everything - {"observer"}
     # The law of most parameters is for headlines.
     assert names(Case(known)) == everything - {"scaling_law"}
-    # Where the setting is varied neither the ceiling nor the laws of most parameters.
-    for varied in (Case(known, "student", base=False), Case(known, priors="halved", base=False)):
-        assert names(varied) == everything - {"freeform", "scaling_law"}
-    assert names(Case(known, "student", headline=True)) == everything - {"freeform"}
-    assert Case(plain, "student", "doubled").hypothesis("power").student
-    assert Case(plain, "student", "doubled").hypothesis("power").prior_width == 2
+    # Where the setting is varied not the laws of most parameters; the mean curve always.
+    assert names(Case(known, "student", base=False)) == everything - {"scaling_law"}
+    assert names(Case(known, "student", headline=True)) == everything
+    assert Case(plain, "student").hypothesis("power").student
 
 
 def test_curves_can_be_fitted_without_files() -> None:
     curves = simulate_curves(12, 16)
     cases = [Case(curves, headline=True), Case(curves.since(2))]
     fits = fit_curves(cases, THREE, engine="fast", workers=1)
-    assert [[s.hypothesis for s in own] for own in fits.scores] == [list(THREE)] * 2
-    assert set(fits.posteriors) == {(0, name) for name in THREE}  # of headlines only
+    assert [[s.hypothesis for s in own] for own in fits.scores] == [[*THREE, "freeform"]] * 2
+    assert set(fits.posteriors) == {(0, name) for name in (*THREE, "freeform")}  # of headlines only
     verdicts = judge_cases(cases, fits.scores)
     assert list(verdicts) == ["made"] and len(verdicts["made"]["others"]) == 1
     assert fit_curves([], THREE, engine="fast", workers=1).scores == []
@@ -492,8 +490,6 @@ def test_words_that_mean_nothing_are_stated_in_python_too() -> None:
     curves = simulate_curves(8, 9)
     with pytest.raises(StatedError, match="unknown noise 'cauchy': known: normal, student"):
         Case(curves, noise="cauchy")
-    with pytest.raises(StatedError, match="unknown priors 'halfed': did you mean halved"):
-        Case(curves, priors="halfed")
     with pytest.raises(StatedError, match="unknown hypothesis 'powr': did you mean power"):
         fit_curves([Case(curves)], ["powr"], engine="fast")
     with pytest.raises(StatedError, match="unknown engine 'quick': known: auto, fast, nuts"):
