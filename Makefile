@@ -24,7 +24,7 @@ demo: $(READY)  ## an additive organism and one that learns nothing, then SmolLM
 	$(RUN) -m bayes_icl.fit --curves data/curves/controls_constant.nc --readout rule --engine fast --no-sensitivity --figures runs/demo/controls_constant
 	$(RUN) -m bayes_icl.collect --tasks copy times_ten past_tense category random_labels --n-seqs 32 --out data/curves/demo.nc
 	$(RUN) -m bayes_icl.fit --curves data/curves/demo.nc --figures runs/demo/curves --pool
-	$(RUN) -m bayes_icl.attribute --curves data/curves/demo.nc --tasks past_tense category --no-ablate --figures runs/demo/heads
+	$(RUN) -m bayes_icl.attribute --curves data/curves/demo.nc --tasks past_tense category --no-ablate --total-steps 0 --figures runs/demo/heads
 	$(RUN) -m bayes_icl.report --curves data/curves/demo.nc
 
 figures: $(READY)  ## draw figures/demo anew from data/example.nc, put what was printed into README.md: 2 minutes
@@ -53,10 +53,10 @@ across: $(READY)  ## all built-in tasks side by side; docs/across_tasks.md: abou
 families: $(READY)  ## which model families are read: a tiny random model of each; docs/families.md: about 7 minutes
 	$(RUN) analyses/families.py
 
-organisms: $(READY)  ## train the small networks whose law is known from their seeds: TIME on 2 cores
+organisms: $(READY)  ## train the small networks whose law is known from their seeds: 790 CPU s, two at a time
 	$(RUN) analyses/organisms.py
 
-organisms-check: $(READY)  ## collect, fit, attribute, patch on every organism; figures/organisms/table.csv: CHECKTIME
+organisms-check: $(READY)  ## collect, fit, attribute, patch on every organism; figures/organisms/table.csv
 	$(RUN) analyses/organisms_check.py
 
 analyses: $(READY)  ## claims 1 to 3 and all tasks side by side, with the minutes each takes; goes on after a stop

@@ -28,7 +28,6 @@ from bayes_icl.core.files import read_table, replacing
 from bayes_icl.core.intervals import LEVEL_WORDS, TAILS, UNKNOWN_INTERVAL, Interval, flat, t_interval
 from bayes_icl.curves import Curves, read_curves, readouts_of, select
 from bayes_icl.fit.outputs import read_verdicts
-from bayes_icl.fit.verdict import AT_BOUND
 from bayes_icl.hypotheses import HYPOTHESES
 from bayes_icl.inference.survival import SLACK_NATS, SLACK_SE
 from bayes_icl.tasks import BUILT_IN, load_tasks
@@ -51,6 +50,7 @@ MEANING = {
     "label": "where `format` is the whole label with its terminator, and `rule` the right label among the labels",
 }
 RESAMPLES = 9999
+AT_BOUND = 0.03  # from the bound of a prior, within which an interval touches it
 LEAST = 5  # tasks that a correlation needs: with fewer no order of them is unlikely
 PICTURE = "delta by task with the law selected, and the jump at the first example"
 OPENING = f"""# All tasks side by side

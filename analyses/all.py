@@ -88,6 +88,9 @@ Beside these:
 - `verdict_page.py` (`make pages`): [docs/verdict.md](../docs/verdict.md), the verdicts on simulated curves.
 - `families.py` (`make families`): [docs/families.md](../docs/families.md), a tiny random model of every family of
   transformers, read by every command.
+- `organisms.py` (`make organisms`): the organisms, small networks whose law is known, trained anew; how one is trained
+  and measured stands in `organism_training.py`, and `organisms_check.py` (`make organisms-check`) runs every command on
+  every organism and puts what came out beside what must.
 - `fill_readme.py` (`make figures`): what the commands printed, put into the README.
 - `claims.py`: what the scripts of claims 1 to 3 share.
 """

@@ -22,6 +22,7 @@ import pandas as pd
 import torch
 from organism_training import SHOTS, Batches, Organism, train
 from scipy.optimize import least_squares
+from torch.nn import functional as F  # noqa: N812
 from transformers.utils import logging
 
 from bayes_icl.core.files import replacing
@@ -53,7 +54,7 @@ def measure(name: str, hf: Any) -> dict[str, Any]:
     batches, rng = Batches(name), np.random.default_rng(12345)
     with torch.no_grad():
         tokens, history, signs = batches.draw(HELD_OUT, SHOTS, rng)
-        odds, labels, _ = batches.read(hf, tokens)
+        odds, labels, newline = batches.read(hf, tokens)
         tokens, agreeing, letters = batches.draw(HELD_OUT, SHOTS, rng, agree=True)
         curves = batches.read(hf, tokens)[0].double().numpy() * letters * agreeing
     noisy, target = odds.double().numpy(), batches.target(history, signs)
@@ -66,7 +67,7 @@ def measure(name: str, hf: Any) -> dict[str, Any]:
         "departure": departure(curves.mean(0)[1:]) if expected.any() else np.nan,
         "weight": (noisy * target).sum() / size if size else np.nan,
         "refitted": refitted(name, noisy * signs, history),
-        "mass_elsewhere": float(torch.sigmoid(-labels.double()).max()),
+        "mass_elsewhere": float(-torch.expm1(F.logsigmoid(labels.double()) + newline.double()).mean()),
     }
 
 

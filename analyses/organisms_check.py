@@ -58,7 +58,7 @@ def run(name: str) -> dict[str, Any]:
     )
     patch.main(
         patch.PatchSettings(
-            curves=curves, before=1 if name == "redundant" else 2, out=patched.with_suffix(".nc"),
+            curves=curves, ablate=("1",) if name == "redundant" else (), out=patched.with_suffix(".nc"),
             figures=drawn / "patch",
         )
     )  # fmt: skip
@@ -147,10 +147,15 @@ def _backups(found: dict[str, Any]) -> pd.DataFrame:
 
 
 def _rounds(found: dict[str, Any]) -> Iterator[Row]:
+    """Without the heads of the first group. The last position is the query itself, so that A's stream brings A's query
+    along: it is A's answer that is handed on from a layer, and B's own never."""
     rounds = found["patch_rounds"]
-    own = rounds[(rounds.set == "ablated") & (rounds["round"] == 1)]
-    shift = float(own["shift"].iloc[0]) if len(own) else float("nan")
-    yield Row("transfer layer without the heads of round 1", "later", f"by {shift:g} layers", shift > 0)
+    own = rounds[(rounds.set == "ablated") & (rounds.kind == "mean")].set_index("round")
+    first, then = own.loc[0] if 0 in own.index else rounds.iloc[0], own.loc[1]
+    left = float(then.a_own / first.a_own)
+    yield Row("log-odds left without the heads of round 1", "0.9 or more", f"{left:.2f}", left >= 0.9)
+    moved = f"from {first.answer_layer:g} to {then.answer_layer:g}"
+    yield Row("layer from which A's answer is handed on", "later", moved, then.answer_layer > first.answer_layer)
     group = ORGANISMS["redundant"].groups[1]
     named = _backups(found)
     of_group = len(named) > 0 and bool((named.layer == group).all())

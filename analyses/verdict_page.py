@@ -72,8 +72,8 @@ CLOSING = """## The verdicts side by side
 What the curves' noise is like is found beside any mean curve, from how sequences differ: level noise (a new query at
 each shot), which may change with n or carry over from shot to shot; a walk; sequences that differ along a line and
 along an early bend. Where the mean curve is rougher than such noise can make it, as when all sequences are asked the
-same item at a shot, every shot has an effect of its own, and intervals are wider. None of this can make a curve of a line.
-`noise_shape` in `verdict.json` says what was chosen.
+same item at a shot, every shot has an effect of its own, and intervals are wider. None of this can make a curve of a
+line. `noise_shape` in `verdict.json` says what was chosen.
 
 ## The columns
 
@@ -84,11 +84,19 @@ same item at a shot, every shot has an effect of its own, and intervals are wide
   simple ones, the one that predicts best. These are often not told apart, so read `survivors` in `verdict.json` too.
 - **left-out future, SE**: the same for the second half of the shots, predicted from a fit to the first half.
 - **survives**: seq, future or both.
+- **p worse, < 4, MCSE**: probability that it predicts worse than the best, from the difference and its standard error;
+  whether it is less than 4 nats from the best, which is too little to tell them apart; and the Monte Carlo error of its
+  score. With fewer than 100 sequences standard errors may be too small, and the best of many laws looks better than it
+  is: under *which law* stands how far above the median law the best would be by chance.
 - **engine, ESS, k**: which engine fitted it, its effective number of draws, and the largest Pareto k of a sequence left
   out, after exact refits of those above 0.7.
 - **covers**: the share of the second half's values inside their 95 % predictive intervals.
 - **checks**: slope by sequence (its mean is delta), quadratic contrast (0 for a line), and the departure by polynomials
-  of degree 1 to 3, which knows no model of the noise; it must agree with the departure above.
+  of degree 1 to 3, which knows no model of the noise; it must agree with the departure above. p is given alone and
+  corrected over all tasks by Holm's method.
+- **how laws fit**: whether sequences left out lie among new ones as they should (their slope, bend and distance from
+  the mean curve; probability integral transforms), whether the noise of each shot is what the fit expects, and whether
+  posteriors hang on their priors (power-scaling). Figures: `pit`, `noise`, `prior_predictive`.
 - **sequences that pull**: without one of them delta moves by more than half its posterior sd, or its Pareto k was above
   0.7. `--noise student` weighs such sequences down.
 

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from bayes_icl.models import Model
 
 
+MOST_NODES = 16  # of which no episode is given more
+EVERY = 10  # the exact way takes every tenth head, as many of each layer as it comes
+TIMES = {"total": 1 / MOST_NODES, "exact": EVERY}  # from a round to what the table says
+
+
 @dataclass(frozen=True)
 class BenchmarkSettings:
     """CPU time and peak memory of attributing episodes to heads."""
@@ -46,6 +51,9 @@ WAYS = {
     "collect": "the collector's pass, complement",
     "ours": "ours, heads by source example, mean outputs",
     "heads": "ours, heads only",
+    "forward": "a forward pass, answers' positions unembedded",
+    "total": "total effects of all heads, a node: integrated gradients, by source",
+    "exact": "total effects of all heads, the exact way: one head ablated a pass",
     "lens_forward": "TransformerLens, run_with_cache alone",
     "lens": "TransformerLens, run_with_cache, stack_head_results, logit_attrs",
 }
@@ -85,10 +93,12 @@ def worker(model: Model, way: str, settings: BenchmarkSettings) -> Callable[[], 
             return np.stack(found)
 
         return collect
+    # Against all other tokens, which takes more than against a foil; the foil is for the comparison of values.
+    plain = recorded_episodes(model, curves.assign_coords(readout=["complement"]), settings.task)
+    if way in ("forward", "total", "exact"):
+        return in_total(model, way, plain)
     if way in ("ours", "heads"):
         anatomy = model.anatomy
-        # Against all other tokens, which takes more than against a foil; the foil is for the comparison of values.
-        plain = recorded_episodes(model, curves.assign_coords(readout=["complement"]), settings.task)
 
         def ours() -> np.ndarray:
             means = MeanOutputs(anatomy, plain) if way == "ours" else None
@@ -126,6 +136,35 @@ def worker(model: Model, way: str, settings: BenchmarkSettings) -> Callable[[], 
     return lens
 
 
+def in_total(model: Model, way: str, episodes: Any) -> Callable[[], np.ndarray]:
+    """Total effects by gradients or exactly, or the forward pass that they are measured in.
+
+    A node is a sixteenth of a run with 16, which has its part of the two passes at the ends.
+    """
+    import torch
+
+    from bayes_icl.lens.edits import unembedding
+    from bayes_icl.mechanism.total_effects import ShotMeans, read_without, total_effects
+
+    anatomy = model.anatomy
+    means = ShotMeans(anatomy, episodes)
+    heads = [(layer, head) for layer in range(anatomy.n_layers) for head in range(anatomy.n_heads)]
+    weights = np.linspace(-1, 1, len(episodes[0].target.positions))
+
+    def run() -> np.ndarray:
+        for e in episodes:
+            if way == "total":
+                total_effects(anatomy, [e], means, weights, steps=MOST_NODES, by_source=True)
+            elif way == "exact":
+                read_without(anatomy, e, heads[::EVERY], means)
+            else:
+                with torch.inference_mode(), unembedding(anatomy, e.target.positions.tolist()):
+                    model.plain(input_ids=torch.from_numpy(e.prompt.tokens)[None], use_cache=False)
+        return np.empty(0)
+
+    return run
+
+
 def child(way: str, settings: BenchmarkSettings, line: Connection) -> None:
     """Load, warm up, then take all episodes whenever told to."""
     import torch
@@ -138,7 +177,7 @@ def child(way: str, settings: BenchmarkSettings, line: Connection) -> None:
     while line.recv():
         start = time.process_time()
         values = run()
-        line.send(((time.process_time() - start) / settings.n_seqs, values))
+        line.send(((time.process_time() - start) / settings.n_seqs * TIMES.get(way, 1), values))
     line.send(peak_mb())
 
 
@@ -183,6 +222,11 @@ def print_table(settings: BenchmarkSettings, found: dict[str, dict[str, Any]]) -
         )
     console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(table)
+    forward, node, exact = (statistics.median(found[way]["seconds"]) for way in ("forward", "total", "exact"))
+    console.print(
+        f"total effects of all heads: {node / forward:.1f} forward passes a node and sequence, "
+        f"{8 * node / forward:.0f} with 8 nodes; one by one {exact / forward:.0f}"
+    )
     console.print(agreement(settings, found["lens"]["values"]))
     console.print(f"torch {torch.__version__}, 1 thread, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
 

@@ -20,7 +20,8 @@ from bayes_icl.tasks import BUILT_IN, Task
 ROOT = Path(__file__).parent.parent
 SHARED = {
     "gain": "total update from n_min to the last shot, nats",
-    "gain_sd": "how much sequences differ in it, nats",
+    "gain_sd": "how much sequences differ in it, along a line, nats",
+    "early_sd": "how much they differ along a bend over the first examples, nats",
     "level": "noise of each shot by itself: another query, nats",
     "walk": "noise that adds up: evidence of each example's own, nats",
     "dof": "degrees of freedom of a sequence's noise, with `--noise student` only",

@@ -16,7 +16,7 @@ SLOW = (
     "fit/test_pooling.py", "inference/test_departure.py", "inference/test_importance.py",
     "inference/test_noise_shape.py", "inference/test_scores.py", "lens/test_sweeps.py",
     "test_docs.py", "test_wings.py",
-    "models/test_models.py", "writing/test_interactive.py",
+    "models/test_models.py", "models/test_organisms.py", "writing/test_interactive.py",
     "test_analyses.py", "test_docs_site.py", "test_examples.py", "test_families.py", "test_junk.py", "test_kills.py",
 )  # fmt: skip
 

@@ -51,4 +51,4 @@ def test_examples(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_researchers_call_has_examples() -> None:
     assert len(EXAMPLES) >= 30
     lines = {name: sum(example.source.count("\n") for example in one.examples) for name, one in EXAMPLES.items()}
-    assert max(lines.values()) <= 8, "an example is short"
+    assert max(lines.values()) <= 9, "an example is short"

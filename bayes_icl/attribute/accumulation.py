@@ -17,6 +17,7 @@ from bayes_icl.curves import Curves
 from bayes_icl.hypotheses.law import HYPOTHESES
 from bayes_icl.inference.importance import sample_fast
 from bayes_icl.inference.noise import summarise
+from bayes_icl.inference.noise_shape import PLAIN
 from bayes_icl.inference.posterior import Posterior
 from bayes_icl.inference.scores import Score, score_curves, score_together
 from bayes_icl.inference.survival import LEAST_SEQS, LEAST_UPDATES, slack, survivors, too_little
@@ -107,7 +108,8 @@ def accumulations(each: Sequence[Curves], seed: int = 0) -> list[Accumulation]:
 
 def fit_alone(name: str, curves: Curves, seed: int = 0) -> Fit:
     """One law of `LAWS` as every other curve is fitted and scored, refits and all."""
-    return score_curves(HYPOTHESES[name], curves, partial(sample_fast, seed=seed), future=False, checks=False)
+    engine = partial(sample_fast, seed=seed)
+    return score_curves(HYPOTHESES[name], curves, engine, future=False, checks=False, shape=PLAIN)
 
 
 def without_fits(curves: Curves) -> Accumulation | None:
@@ -126,7 +128,7 @@ def _judged(curves: Curves, fits: Mapping[str, Fit]) -> Accumulation:
     n_seqs, n_shots = curves.log_odds.shape
     _, additive = fits["additive"]
     _, pooling = fits["pooling"]
-    delta = mean_and_interval(additive.numbers(summarise(curves))["delta"], additive.log_weights)
+    delta = mean_and_interval(additive.numbers(summarise(curves, shape=PLAIN))["delta"], additive.log_weights)
     c = pooling.params["c"][:, 0]
     first, last = curves.shots[:2, None] + c, curves.shots[-2:, None] + c
     _, least, _ = mean_and_interval(first.prod(0) / last.prod(0), pooling.log_weights)

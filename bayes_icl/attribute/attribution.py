@@ -113,12 +113,13 @@ def attribute_curves(
     slopes, heads_curves = zip(*(slope_table(effects.sel(task=task), task, n_min) for task in tasks))
     accumulations = accumulation_columns(heads_curves, seed=seed, workers=workers, progress=progress)
     updates = {task: update_of(effects.sel(task=task), n_min) for task in tasks}
-    totals: dict[str, Totals] = {}
-    for task, one in measured.items() if total_steps else ():
-        totals[task] = measure_totals(
+    totals = {
+        task: measure_totals(
             model, effects.sel(task=task), updates[task], one, steps=total_steps, by_source=by_source,
             batch_size=batch_size, seed=seed, parts=parts, progress=progress,
-        )  # fmt: skip
+        )
+        for task, one in measured.items() if total_steps
+    }  # fmt: skip
     interventions: dict[str, Intervention] = {}
     for task, one in measured.items():
         if one.means is not None:
@@ -132,17 +133,22 @@ def attribute_curves(
         facts[task] |= measured[task].facts() | (interventions[task].facts if task in interventions else {})
         facts[task] |= {"total": totals[task].facts} if totals else {}
     each = list(interventions.values())
-    lost = [
-        (interventions[task].columns if task in interventions else pd.DataFrame()).combine_first(
-            totals[task].exact if totals else pd.DataFrame()
-        )
-        for task in tasks
-    ]
-    of_totals = [one.columns for one in totals.values()]
-    heads = join_columns(slopes, accumulations, [update.columns for update in updates.values()], of_totals, lost)
+    heads = join_columns(
+        slopes,
+        accumulations,
+        [update.columns for update in updates.values()],
+        [one.columns for one in totals.values()],
+        [_lost(interventions.get(task), totals.get(task)) for task in tasks],
+    )
     if ablated := [one.log_odds for one in each if one.log_odds is not None]:
         effects["ablated_log_odds"] = xr.concat(ablated, dim="task", join="outer")
         effects["ablated_log_odds"].attrs = {"description": VARIABLES["ablated_log_odds"], "units": "nats"}
     ablation = pd.DataFrame([row for one in each for row in one.ablation], columns=ABLATION.names)
     repair = pd.DataFrame([row for one in each for row in one.repair], columns=REPAIR.names)
     return Attribution(effects, heads, ablation, repair, facts)
+
+
+def _lost(intervention: Intervention | None, totals: Totals | None) -> pd.DataFrame:
+    """What goes without single heads, of those that the intervention ablated and of those beside total effects."""
+    own = intervention.columns if intervention else pd.DataFrame()
+    return own.combine_first(totals.exact) if totals else own

@@ -169,6 +169,7 @@ def _in_total(facts: Mapping[str, Any], heads: pd.DataFrame, quotes: Quotes) -> 
     ]
     if "examples" in own:
         parts = {"examples": "earlier shots", "query": "the shot's own tokens", "sink": "the first token"}
+        parts |= {"from_reference": "less what they hand on at their reference"}
         sources = ", ".join(f"{words} {q.three(name, own[name].values())}" for name, words in parts.items())
         lines.append(f"heads' total effect by what they attend to, from any token: {sources}")
     lines += [_adding_up(own[name], words, q.under(name)) for name, words in ADDING_UP.items()]
@@ -187,7 +188,10 @@ def _adding_up(error: Mapping[str, Any], words: str, quotes: Quotes) -> str:
     if not error["beyond"]:
         return text
     beyond, steps = q.count("beyond", error["beyond"]), q.count("steps", error["steps"])
-    return f"{text}; NOT within the bound in {beyond} of them, with {steps} nodes: give more --total-steps"
+    return (
+        f"{text}; NOT within the bound in {beyond} of them, with {steps} nodes: more --total-steps may do, but not "
+        "with experts"
+    )
 
 
 def _compared(own: Mapping[str, Any], quotes: Quotes) -> str:

@@ -38,7 +38,7 @@ from bayes_icl.models.model import Model
 COMPARED = 20
 """Heads of the largest total effects that are ablated one by one, and as many placebo heads."""
 
-RESAMPLED = 2000  # times that the sequences are drawn again for the intervals of the comparison
+RESAMPLED = 1000  # times that the sequences are drawn again for the intervals of the comparison
 
 
 @dataclass(frozen=True)
@@ -176,6 +176,7 @@ def _alone(own: TotalEffects, update: Update) -> dict[str, Any]:
         by_source = own.by_source.sum((1, 2))
         for i, name in enumerate(SOURCES):
             facts[name] = three(t_interval(by_source[:, i].sum(-1)))
+        facts["from_reference"] = three(t_interval(heads - by_source.sum((1, 2))))
     return facts
 
 

@@ -42,6 +42,9 @@ def to_csv(table: pd.DataFrame, **how: Any) -> bytes:
     return table.to_csv(index=False, lineterminator="\n", **how).encode()
 
 
+SMALL = 2**15  # bytes up to which a variable is not compressed: that would cost more than it saves
+
+
 def to_netcdf(dataset: xr.Dataset) -> bytes:
     """A dataset as netCDF, compressed; made in memory, since HDF5 does not survive a full disk."""
     return bytes(dataset.to_netcdf(engine="h5netcdf", encoding=_encoding(dataset)))
@@ -58,7 +61,7 @@ def _encoding(dataset: xr.Dataset) -> dict[Any, dict[str, Any]]:
     return {
         name: {"zlib": True, "complevel": 4}
         for name, variable in dataset.data_vars.items()
-        if variable.dtype.kind in "fiub" and variable.size
+        if variable.dtype.kind in "fiub" and variable.nbytes > SMALL
     }
 
 

@@ -111,8 +111,11 @@ def noise_sentences(noise: pd.DataFrame) -> list[str]:
     if noise.empty:
         return []
     off = (noise.expected < noise.sd_low) | (noise.expected > noise.sd_high)
+    interval = f"the {LEVEL_WORDS} interval of what is seen"
+    if not off.any():
+        return [f"noise by shot: what the fit expects lies inside {interval} at every shot"]
     shares = off.groupby(noise.task, sort=False).mean()
     return [
-        f"noise by shot: what the fit expects lies outside the {LEVEL_WORDS} interval of what is seen at "
-        f"{off.mean():.0%} of the shots, most on {code(shares.idxmax())} ({shares.max():.0%})"
+        f"noise by shot: what the fit expects lies outside {interval} at {off.mean():.0%} of the shots, most on "
+        f"{code(shares.idxmax())} ({shares.max():.0%})"
     ]

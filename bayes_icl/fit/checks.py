@@ -147,10 +147,8 @@ def departure_by_polynomials(curves: Curves, *, draws: int = 4000, seed: int = 0
     >>> from bayes_icl.fit.checks import departure_by_polynomials
     >>> shots, noise = np.arange(20.0), np.random.default_rng(0).normal(size=(2, 64, 20))
     >>> straight, bent = (Curves("mine", "complement", shots, y) for y in noise + [[shots], [6 * np.log1p(shots)]])
-    >>> np.quantile(departure_by_polynomials(straight), 0.95) < 0.05
-    np.True_
-    >>> np.quantile(departure_by_polynomials(bent), 0.05) > 0.05
-    np.True_
+    >>> [bool(np.median(departure_by_polynomials(curves)) > 0.05) for curves in (straight, bent)]
+    [False, True]
     """
     basis, projected = _projected(curves)
     n, rng = len(projected), np.random.default_rng([seed, 7])

@@ -176,6 +176,7 @@ def _check_numbers(settings: FitSettings) -> None:
     if not 0 < settings.departure < 1:
         raise StatedError(f"--departure must be a share between 0 and 1, got {settings.departure}")
     if not 0 < settings.small < MOST:
-        raise StatedError(f"--small must be above 0 nats, got {settings.small}")
+        more = "" if settings.small <= 0 else ", and a number that can be reckoned with"
+        raise StatedError(f"--small must be above 0 nats{more}, got {settings.small}")
     if min(settings.n_min) < 0:
         raise StatedError(f"--n-min must be 0 or more, got {min(settings.n_min)}")

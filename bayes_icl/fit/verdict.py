@@ -159,8 +159,7 @@ def judge(
     >>> from bayes_icl.hypotheses import HYPOTHESES
     >>> from bayes_icl.inference.scores import score_curves
     >>> curves = select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1)
-    >>> scores = [score_curves(HYPOTHESES[law], curves)[0] for law in ("additive", "power", "freeform")]
-    >>> verdict = judge(curves, scores)
+    >>> verdict = judge(curves, [score_curves(HYPOTHESES[law], curves)[0] for law in ("power", "freeform")])
     >>> verdict.verdict, verdict.selected, round(verdict.departure["mean"], 1)
     ('rejected', 'power', 0.4)
     """

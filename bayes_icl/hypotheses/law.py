@@ -278,7 +278,7 @@ def hypothesis(
     ... def root(xp, n, b):
     ...     return n**b
     >>> HYPOTHESES["root"].parameters
-    ('gain', 'gain_sd', 'level', 'walk', 'b')
+    ('gain', 'gain_sd', 'early_sd', 'level', 'walk', 'b')
     """
 
     def register(curve: Callable[..., Any]) -> Callable[..., Any]:
@@ -299,7 +299,7 @@ def hypothesis(
 
 def label_of(name: str) -> str:
     """A hypothesis's name in figures and tables; a user's own need not be registered in this process."""
-    return f"{name} (ceiling)" if name in HYPOTHESES and HYPOTHESES[name].ceiling else name
+    return f"{name} (free mean)" if name in HYPOTHESES and HYPOTHESES[name].ceiling else name
 
 
 def load_hypotheses(path: Path) -> list[str]:

@@ -39,7 +39,7 @@ def residual_sd(curves: Curves) -> Three:
     >>> shots, rng = np.arange(33.0), np.random.default_rng(0)
     >>> falling = 0.3 * shots + rng.normal(size=(256, 33)) * np.linspace(3, 1, 33)
     >>> residual_sd(Curves("mine", "complement", shots, falling))[0][[1, 16, 31]].round(1).tolist()
-    [2.8, 2.0, 1.0]
+    [2.7, 1.9, 1.1]
     """
     left = curves.log_odds @ _off_line(curves.shots)
     df = len(left) - 1

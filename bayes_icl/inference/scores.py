@@ -26,7 +26,7 @@ from bayes_icl.hypotheses.law import Hypothesis
 from bayes_icl.inference.departure import Straightness
 from bayes_icl.inference.importance import sample_fast, sample_together
 from bayes_icl.inference.noise import Statistics, log_likelihood, summarise
-from bayes_icl.inference.noise_shape import PLAIN, estimate
+from bayes_icl.inference.noise_shape import PLAIN, Shape, estimate
 from bayes_icl.inference.posterior import PARETO_K_MOST, Posterior
 from bayes_icl.inference.predictive import go_on, mean_curve, replicate
 from bayes_icl.inference.psis import smooth
@@ -93,7 +93,7 @@ class Score:
     >>> curves = select(read_curves(Path("data/example.nc")), "past_tense", "complement").since(1)
     >>> additive, _ = score_curves(HYPOTHESES["additive"], curves)
     >>> power, _ = score_curves(HYPOTHESES["power"], curves)
-    >>> power.reliable, power.elpd_logo.sum().item() - additive.elpd_logo.sum().item() > 50  # nats
+    >>> power.reliable, power.elpd_logo.sum().item() - additive.elpd_logo.sum().item() > 10  # nats
     (True, True)
     """
 
@@ -135,7 +135,10 @@ def sequence_log_likelihood(posterior: Posterior, stats: Statistics) -> Float[np
     per_draw = len(stats.x) * (len(stats.eigenvalues) if posterior.hypothesis.latent_step else 1)
     step = max(1, BLOCK // per_draw)
     blocks = [{k: v[i : i + step] for k, v in posterior.params.items()} for i in range(0, n_draws, step)]
-    return np.concatenate([log_likelihood(np, posterior.hypothesis, stats, block) for block in blocks])
+    # Draws without weight may lie where a law is 0/0.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        each = np.concatenate([log_likelihood(np, posterior.hypothesis, stats, block) for block in blocks])
+    return np.where(np.isnan(each), -np.inf, each)
 
 
 def score_curves(
@@ -145,6 +148,7 @@ def score_curves(
     *,
     future: bool = True,
     checks: bool = True,
+    shape: Shape | None = None,
 ) -> tuple[Score, Posterior]:
     """Fit a hypothesis to some curves and score it.
 
@@ -160,10 +164,12 @@ def score_curves(
         Leave the future out too, which takes a second fit.
     checks
         Take replicates too.
+    shape
+        Of the noise; as `noise_shape.estimate` finds it, if none is given.
     """
     noise, free = "student" if hypothesis.student else "normal", hypothesis.ceiling
     # A free mean is integrated out under normal noise only; odd sequences are weighed down instead.
-    shape = estimate(curves, robust=free and hypothesis.student)
+    shape = estimate(curves, robust=free and hypothesis.student) if shape is None else shape
     stats = summarise(curves, shape=shape)
     if free:
         hypothesis = hypothesis.varied(shared=shape.shared)
@@ -189,7 +195,7 @@ def score_curves(
     rng = np.random.default_rng(5)
     n_draws = int(np.clip(REPLICATES // len(stats.x), LEAST_REPLICATES, 200))
     if future and n_past >= 2 and not hypothesis.ceiling:
-        half = summarise(curves, until=middle, scale=stats.scale)  # under the same priors
+        half = summarise(curves, until=middle, scale=stats.scale, shape=shape)  # under the same priors
         first = engine(hypothesis, half)
         if first.faults:
             score["faults"] += tuple(f"first half: {fault}" for fault in first.faults)

@@ -62,13 +62,18 @@ def outputs_of(
     with contextlib.ExitStack() as stack:
         for layer in range(anatomy.n_layers):
             keep_z = lambda _, args: z.append(args[0].view(n, anatomy.n_heads, -1))  # noqa: E731
-            keep_mlp = lambda _, args, y: mlps.append(y.view(n, -1) * anatomy.multiplier)  # noqa: E731
+            keep_mlp = lambda _, args, y: mlps.append(_first(y).view(n, -1) * anatomy.multiplier)  # noqa: E731
             stack.enter_context(anatomy.outs[layer].register_forward_pre_hook(keep_z))
             stack.enter_context(anatomy.mlp_output(layer).register_forward_hook(keep_mlp))
         stack.enter_context(torch.inference_mode())
         stack.enter_context(unembedding(anatomy, [0]))
         anatomy.hf(input_ids=torch.from_numpy(tokens)[None].to(anatomy.unembedding.device), use_cache=False)
     return torch.stack(z), torch.stack(mlps)
+
+
+def _first(y: Any) -> Tensor:
+    """An MLP's output, which mixtures of experts give more with."""
+    return y[0] if isinstance(y, tuple) else y
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from bayes_icl.core.outputs import problem_of
 from bayes_icl.curves import null_controls
 from bayes_icl.fit.outputs import verdicts_of
 from bayes_icl.fit.sentences import departure_words, null_holds, rule_beside
+from bayes_icl.fit.stage import STAGE as FIT
 from bayes_icl.writing.numbers import Quotes, code
 from bayes_icl.writing.stage import Missing, StageOutputs
 
@@ -61,13 +62,20 @@ def gather_controls(found: StageOutputs, named: Path | None) -> None:
             verdicts = verdicts_of(json.loads((place / "verdict.json").read_text(encoding="utf-8")))
         except (OSError, ValueError):
             continue
-        if isinstance(verdicts, dict) and not problem_of(place, "fit"):
-            known |= {task: own for task, own in verdicts.items() if task in EXPECTED}
+        if not isinstance(verdicts, dict) or problem_of(place, "fit"):
+            continue
+        # Of this version alone: one of before had other rules, and no departure.
+        whole = {task: own for task, own in verdicts.items() if isinstance(own, dict) and FIT.facts[1] <= own.keys()}
+        if own := {task: verdict for task, verdict in whole.items() if task in EXPECTED}:
+            known |= own
             found.read.append(place / "verdict.json")
     if known:
         found.facts["controls"] = known
     elif named:
-        raise StatedError(f"--controls {named}: no fits of organisms there; run `{COMMAND}`, or leave the flag away")
+        raise StatedError(
+            f"--controls {named}: no fits of organisms there, as this version writes them; run `{COMMAND}`, or leave "
+            "the flag away"
+        )
     else:
         found.missing["controls"] = Missing("controls", "not run", COMMAND)
 

@@ -116,7 +116,7 @@ def switching(history: History, delta: float = 1.0, hazard: float = 0.1) -> Floa
     >>> import numpy as np
     >>> from bayes_icl.tasks.observers import switching
     >>> switching(np.array([[1, 1, -1]])).round(2)
-    array([[0.  , 0.78, 1.26, 0.2 ]])
+    array([[0.  , 0.78, 1.29, 0.23]])
     """
     stays, goes = np.log1p(-hazard), np.log(hazard)
 

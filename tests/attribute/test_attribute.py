@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from bayes_icl.attribute import AttributeSettings, attribute_curves, main
+from bayes_icl.attribute import AttributeSettings, attribute_curves, main, totals
 from bayes_icl.attribute.outputs import ABLATION, REPAIR, TABLES
 from bayes_icl.attribute.sentences import head_sentences
+from bayes_icl.attribute.totals import agreement
 from bayes_icl.collect import CollectSettings, collect_curves
 from bayes_icl.collect import main as collect_main
 from bayes_icl.core.errors import StatedError
@@ -161,7 +162,12 @@ def test_files_and_figures_of_a_run(finished: Path) -> None:
         *(f"effects.{name}.csv" for name in TABLES),
     }
     drawn = {path.name for path in (finished.parent / "figures").iterdir()}
-    names = ["share_map", "cumulative", *(f"{name}_{way}" for name in ("ablation", "repair") for way in TASK_MEANS)]
+    names = [
+        "share_map",
+        "cumulative",
+        "total",
+        *(f"{name}_{way}" for name in ("ablation", "repair") for way in TASK_MEANS),
+    ]
     names += [f"{kind}_{task}" for kind in ("effects", "sources") for task in ("category", "copy")]
     assert drawn == {f"{name}.{end}" for name in names for end in ("png", "pdf")} | {"summary.txt", ".attribute.json"}
 
@@ -180,6 +186,68 @@ def test_the_summary_follows_the_numbers(finished: Path) -> None:
     assert len(changed) == 2 and "-200%" in changed[0][1] and "3 of 3 placebo sets" in changed[1][1]
     none = own[task] | {"delta": {"mean": 0.0, "hdi_low": -1.0, "hdi_high": 1.0}}
     assert "no update" in head_sentences(none, *parts)[-1] and "%" not in " ".join(head_sentences(none, *parts))
+
+
+def test_total_effects_add_up_and_stand_beside_direct_ones(finished: Path) -> None:
+    """Contributions of heads, and of heads and MLPs, are delta less delta at the reference; so are the sentences."""
+    found, own = tables(finished), facts(finished)
+    for task, part in found["heads"].groupby("task"):
+        total, rows = own[task]["total"], part.set_index("kind")
+        assert total["steps"] == 8 and total["reference"] == "mean_over_shots"
+        assert rows.total["mlp"].isna().all() and rows.joint["mlp"].notna().all() and rows.joint["rest"].isna().all()
+        for name, kinds in (("total", ["head"]), ("joint", ["head", "mlp"])):
+            added = sum(rows[name][kind].sum() for kind in kinds)
+            assert added == pytest.approx(rows[name]["all"], abs=0.002)
+            at_reference = total["at_reference" if name == "total" else "joint_at_reference"]["mean"]
+            assert rows[name]["all"] + at_reference == pytest.approx(own[task]["delta"]["mean"], abs=1e-5)
+            np.testing.assert_allclose(rows[f"{name}_share"] * own[task]["delta"]["mean"], rows[name], atol=1e-8)
+        assert total["head"]["mean"] == pytest.approx(rows.total["head"].sum(), abs=1e-8)
+        assert total["joint_mlp"]["mean"] == pytest.approx(rows.joint["mlp"].sum(), abs=1e-8)
+        assert total["examples"]["mean"] == pytest.approx(rows.total_examples["head"].sum(), abs=1e-8)
+
+
+def test_heads_are_ablated_one_by_one_beside_their_total_effects(finished: Path) -> None:
+    """All heads that were compared have their loss, which where the intervention has it too is the same."""
+    found, own = tables(finished), facts(finished)
+    for task in (task for task in own if own[task]["top"]):
+        compared = own[task]["total"]["compared"]
+        heads = found["heads"][found["heads"].task == task].set_index("component")
+        wanted = [*compared["top"], *compared["placebos"]]
+        assert len(compared["top"]) == 6 == len(compared["placebos"]) and len(set(wanted)) == 12
+        assert compared["n_seqs"] == 5 and heads.lost_over_shots[wanted].notna().all()
+        parts = [table[table.task == task] for table in found.values()]
+        said = head_sentences(own[task], *parts)
+        assert any("ablated one by one on the 5 sequences" in line for line in said)
+        assert any("in total, through MLPs and later heads too, heads add" in line for line in said)
+        rough = {
+            **own[task],
+            "total": own[task]["total"] | {"error": {"mean": 0.1, "largest": 0.5, "beyond": 3, "steps": 16}},
+        }
+        assert any("NOT within the bound in 3 of them" in line for line in head_sentences(rough, *parts))
+    assert not any("NOT within" in line for line in said)
+
+
+def test_agreement_of_gradients_and_ablation_is_ranks_and_a_slope() -> None:
+    """Losses that are twice the total effects agree in rank and by 2; those drawn anew agree in nothing."""
+    rng = np.random.default_rng(0)
+    heads = np.linspace(-1, 2, 12)
+    total = heads + 0.05 * rng.normal(size=(16, 12))
+    same = agreement(total, 2 * total, 6)
+    for name, expected in (("rank", 1.0), ("rank_top", 1.0), ("slope", 2.0)):
+        assert same[name] == pytest.approx(dict.fromkeys(("mean", "low", "high"), expected))
+    assert same["top_lost"] == pytest.approx(np.abs(2 * total.mean(0))[:6].mean())
+    noisy = agreement(total, 2 * heads + rng.normal(size=(16, 12)), 6)
+    sd = 0.25 / np.sqrt(total.mean(0) @ total.mean(0))  # of the slope, 16 sequences of sd 1
+    assert abs(noisy["slope"]["mean"] - 2) < 3 * sd and noisy["rank"]["low"] > 0.5
+    assert noisy["slope"]["high"] - noisy["slope"]["low"] == pytest.approx(2 * 1.96 * sd, rel=0.4)
+    other = agreement(total, rng.normal(size=(16, 12)), 6)
+    assert abs(other["slope"]["mean"]) < 0.5 and other["rank"]["mean"] < 0.9
+
+
+def test_without_steps_there_are_no_total_effects(tiny: Model, curves: Path) -> None:
+    found = attribute_curves(tiny, read_curves(curves), ["copy"], placebos=0, workers=1, total_steps=0)
+    assert "total" not in found.facts["copy"] and found.heads.total.isna().all()
+    assert not found.heads.total_stands_out.any()
 
 
 # ------------------------------------------------------------------------------------------------- settings
@@ -263,6 +331,40 @@ def test_a_killed_run_goes_on_where_it_stopped(
     assert not out.with_name("effects.nc.part").exists()
 
 
+def test_total_effects_of_a_killed_run_are_kept(
+    curves: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed among batches and among heads ablated one by one; with other steps nothing of it is taken."""
+    out = tmp_path / "effects.nc"
+    settings = AttributeSettings(curves=curves, out=out, figures=tmp_path / "figures", **LITTLE)
+    calls: dict[str, int] = {}
+
+    def dying(name: str, at: int) -> None:
+        real = getattr(totals, name)
+
+        def call(*args: Any, **more: Any) -> Any:
+            calls[name] = calls.get(name, 0) + 1
+            if calls[name] == at:
+                raise KeyboardInterrupt
+            return real(*args, **more)
+
+        monkeypatch.setattr(totals, name, call)
+
+    dying("total_effects", 13)
+    dying("read_without", 3)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            main(settings)
+    assert main(settings) == 0
+    done = sum("compared" in own["total"] for own in facts(out).values())
+    assert done and calls == {"total_effects": 2 * 2 * 10 + 1, "read_without": 5 * done + 1}
+    for name, table in tables(finished).items():
+        pd.testing.assert_frame_equal(tables(out)[name], table)
+    assert facts(out) == facts(finished)
+    with pytest.raises(StatedError, match="other curves or settings"):
+        main(dataclasses.replace(settings, total_steps=4))
+
+
 def test_a_finished_run_is_drawn_again_and_others_are_kept(finished: Path, curves: Path, capsys: Any) -> None:
     settings = AttributeSettings(curves=curves, out=finished, figures=finished.parent / "figures", **LITTLE)
     before = finished.read_bytes()
@@ -287,6 +389,7 @@ def test_a_finished_run_is_drawn_again_and_others_are_kept(finished: Path, curve
         (dict(n_min=13), "at least"),
         (dict(n_min=-1), "--n-min must be 0 or more"),
         (dict(placebos=0), "--no-ablate"),
+        (dict(total_steps=-1), "--total-steps must be 0 or more"),
         (dict(top=7), "--top 7: at most 6"),
         (dict(out=Path("effects")), "ends in .nc"),
         (dict(model="no/such/model/here"), "model"),

@@ -61,6 +61,10 @@ def made_heads(
                 "attention": 0.3 if own else np.nan,
             }
             row |= {"top": bool(i in strong[:6]) if own else np.nan}
+            if own:  # every other head adds in total what it writes, the others nothing
+                total = row["share"] * (1 - i % 2)
+                row |= {"total_share": total, "total_share_low": total - 0.02, "total_share_high": total + 0.02}
+            row |= {"total_stands_out": bool(i in strong and i % 2 == 0) if own else np.nan}
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -73,6 +77,7 @@ def made_facts(tasks: tuple[str, ...] = TASKS, **deltas: tuple[float, float, flo
         token, text = TOKENS[task].removeprefix("token ").split(": ", 1)
         facts[task] = {"readout": "complement", "n_min": 1, "token": int(token), "token_text": text}
         facts[task]["delta"] = {"mean": mean, "hdi_low": low, "hdi_high": high}
+        facts[task] |= {"share_head": 0.4, "total": {"share_head": {"mean": 0.9, "low": 0.8, "high": 1.0}}}
     return facts
 
 
@@ -196,6 +201,7 @@ def all_figures(table: pd.DataFrame, effects: xr.Dataset) -> dict[str, Figure]:
         "sources": attribute_figures.source_map_figure(effects, table, facts, task),
         "ablation": attribute_figures.ablation_figure(ablation, facts, "mean_over_shots"),
         "cumulative": attribute_figures.cumulative_figure(table, facts),
+        "total": attribute_figures.total_figure(table, facts),
         "repair": attribute_figures.repair_figure(made_repair(ablation), facts, "mean_over_shots"),
     }
 
@@ -220,7 +226,7 @@ def drawn(ax: Any) -> list[np.ndarray]:
     return [np.asarray(line.get_ydata(), float).ravel() for line in ax.lines]
 
 
-NAMES = ["map", "curves", "sources", "ablation", "cumulative", "repair"]
+NAMES = ["map", "curves", "sources", "ablation", "cumulative", "total", "repair"]
 
 
 @pytest.mark.parametrize("size", ["figures", "small_figures"])
@@ -246,11 +252,12 @@ def test_figures_name_their_unit_readout_and_are_as_wide_as_columns(
         assert figure.get_figwidth() in (pytest.approx(COLUMN), pytest.approx(2 * COLUMN))
         assert figure.get_figheight() <= 9.8
         words = words_of(figure)
-        assert "share of delta" in words if name == "cumulative" else "nats" in words
+        unit = {"cumulative": "share of delta", "total": "shares of delta"}.get(name, "nats")
+        assert unit in words
         assert name == "repair" or "complement" in words
         assert name in ("repair", "sources") or "n \u2265 1" in words
     words = words_of(figures[name])  # which token of the answer, of every task shown
-    shown = TASKS[:1] if name in ("curves", "sources") else TASKS
+    shown = TASKS[: {"curves": 1, "sources": 1, "total": 2}.get(name, 3)]  # of the third delta may be zero
     assert all(f"{task}, {TOKENS[task]}" in words for task in shown)
 
 
@@ -499,6 +506,21 @@ def test_a_total_below_zero_has_no_half() -> None:
     figure = attribute_figures.cumulative_figure(table, made_facts(TASKS[:1]))
     assert "half by" not in words_of(figure) and not any(line.get_marker() == "o" for line in figure.axes[0].lines)
     assert "heads \u2212" in words_of(figure)
+
+
+def test_totals_are_drawn_against_what_heads_write(table: pd.DataFrame, figures: dict[str, Figure]) -> None:
+    """A dot a head, filled where it stands out in total; the largest named; tasks whose delta is clear of zero."""
+    panels_ = [ax for ax in figures["total"].axes if ax.lines]
+    assert len(panels_) == 2
+    for ax, task in zip(panels_, TASKS):
+        heads = table[(table.task == task) & (table.kind == "head")]
+        dots = [np.column_stack(line.get_data()) for line in ax.lines if line.get_marker() == "o"]
+        for out, found in zip((False, True), dots, strict=True):
+            own = heads[heads.total_stands_out.astype(bool) == out]
+            np.testing.assert_allclose(found, own[["share", "total_share"]].to_numpy(float))
+        named = heads.loc[heads.total_share.abs().nlargest(6).index]
+        assert {text.get_text() for text in ax.texts} == set(named.component)
+        assert "heads: directly 40 %, in total 90 %" in ax.get_title(loc="left")
 
 
 def test_the_repair_adds_up(table: pd.DataFrame, figures: dict[str, Figure]) -> None:

@@ -440,4 +440,4 @@ def test_what_is_drawn_are_the_numbers(
         assert any(math.isclose(x, difference, abs_tol=1e-9) for x in drawn)
     labels = [t.get_text() for t in az_.get_yticklabels()]
     assert labels[-1].startswith(str(rows.sort_values("elpd_diff").hypothesis.iloc[-1]))  # the best on top
-    assert "freeform (ceiling)" in labels
+    assert "freeform (free mean)" in labels

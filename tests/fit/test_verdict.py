@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,14 @@ from scipy.special import expit, logit
 from scipy.stats import chi2, norm
 from simulate import power_law, simulate_curves
 
+from bayes_icl.core.errors import exit_stating
 from bayes_icl.core.intervals import Interval
 from bayes_icl.curves import Curves
 from bayes_icl.fit import verdict as fit_verdict
 from bayes_icl.fit.checks import quadratic_contrast
+from bayes_icl.fit.command import main
 from bayes_icl.fit.outputs import COMPARISON, comparison_table, sensitivity_table
+from bayes_icl.fit.settings import FitSettings
 from bayes_icl.fit.verdict import BENDS, Rules, Verdict, judge, refuse
 from bayes_icl.hypotheses import HYPOTHESES
 from bayes_icl.inference.departure import Belief, MeanCurve, Straightness
@@ -655,6 +659,31 @@ def test_at_the_bounds_nothing_is_left_aside() -> None:
     assert dataclasses.replace(posterior, k_hat=0.9, ess=501.0).faults == []
     assert dataclasses.replace(posterior, k_hat=0.9, ess=499.0).faults
     assert dataclasses.replace(posterior, ess=float("nan")).faults  # what could not be computed is no good
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"departure": 0.0}, "--departure must be a share between 0 and 1, got 0.0"),
+        ({"departure": 1.0}, "--departure must be a share between 0 and 1, got 1.0"),
+        ({"departure": -0.05}, "--departure must be a share between 0 and 1, got -0.05"),
+        ({"departure": 5.0}, "--departure must be a share between 0 and 1, got 5.0"),
+        ({"departure": float("nan")}, "--departure must be a share between 0 and 1, got nan"),
+        ({"small": 0.0}, "--small must be above 0 nats, got 0.0"),
+        ({"small": -1.0}, "--small must be above 0 nats, got -1.0"),
+        ({"small": float("inf")}, "--small must be above 0 nats, and a number that can be reckoned with, got inf"),
+        ({"small": float("nan")}, "--small must be above 0 nats, and a number that can be reckoned with, got nan"),
+    ],
+)
+def test_regions_that_are_none_are_refused_in_a_line(
+    given: dict[str, float], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is read."""
+    with pytest.raises(SystemExit) as ended:
+        exit_stating(lambda: main(FitSettings(curves=Path("nowhere.nc"), **given)))  # type: ignore[arg-type]
+    assert ended.value.code == 1
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
 
 
 # --------------------------------------------------------------------------------------------- simulated curves

@@ -45,7 +45,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from bayes_icl.attribute.slopes import fit_delta, head_table
+from bayes_icl.attribute.slopes import delta_of, head_table
 from bayes_icl.collect import collect_curves
 from bayes_icl.core.errors import StatedError
 from bayes_icl.mechanism.direct_effects import COMPLETE, SPLIT, attribute_task, direct_effects, token_log_odds
@@ -744,7 +744,7 @@ def test_slopes_add_up_to_delta(kind: str, request: pytest.FixtureRequest) -> No
     log_odds = found.effects.log_odds.values[0]
     whole = Curves("any", "complement", np.arange(1.0, N_SHOTS + 1), log_odds[:, 1:])
     parts = found.table[found.table.kind != "all"]
-    assert parts["slope"].sum() == pytest.approx(fit_delta(whole)[1][0], rel=1e-5)
+    assert parts["slope"].sum() == pytest.approx(delta_of(whole).mean, rel=1e-5)
 
 
 def test_a_permutation_of_shots_destroys_the_slope(counting: Known) -> None:

@@ -29,9 +29,10 @@ BOUNDS = {
     "pooled": 0.05,
     "switch": 0.1,
     "constant": 0.02,
-    "redundant": 0.05,
+    "redundant": 0.12,
 }
-ADDITIVE = ("coin", "rule", "redundant")
+DEPARTURES = {"coin": 0.01, "rule": 0.015, "redundant": 0.04}  # of the largest distance from a line, of the rise
+WITHOUT_A_GROUP = 0.25
 
 names = pytest.mark.parametrize("name", BOUNDS)
 
@@ -100,10 +101,10 @@ def test_the_curves_that_collect_reads_are_the_observers(name: str) -> None:
     expected = own.evidence.cumsum(1)
     assert rmse(own.log_odds - expected) < BOUNDS[name]
     assert np.allclose(expected, OBSERVERS[name](np.ones((8, 32))))
-    if name in ADDITIVE:
+    if name in DEPARTURES:
         mean, n = own.log_odds.mean(0)[1:], np.arange(32)
         line = np.polyval(np.polyfit(n, mean, 1), n)
-        assert abs(mean - line).max() < (0.02 if name == "rule" else 0.01) * (mean[-1] - mean[0])
+        assert abs(mean - line).max() < DEPARTURES[name] * (mean[-1] - mean[0])
 
 
 def test_either_group_of_the_redundant_one_suffices() -> None:
@@ -119,7 +120,7 @@ def test_either_group_of_the_redundant_one_suffices() -> None:
         finally:
             for hook in hooks:
                 hook.remove()
-        assert (rmse(found - expected) < BOUNDS["redundant"]) == (len(layers) == 1)
+        assert (rmse(found - expected) < WITHOUT_A_GROUP) == (len(layers) == 1)
     assert rmse(found) < 0.5
 
 

@@ -181,15 +181,20 @@ def test_numbers_are_those_of_the_files(page: Page, made: Path) -> None:
     assert set(record["inputs"].values()) <= digests and len(record["inputs"]) > 20
 
 
+ROUNDED = (
+    r"(^|\.)(reasons|beside|refused|from|note|ended|ablated|pooled|engines|differs|failed|told|adequacy|controls)\."
+)
+
 UNITS = {  # by pattern of the key; the first that fits
     r"\.(standing|standing_\w+|n_heads|n_\w+|round|placebos|placebos_beyond|tasks|checks|held|sims)$": None,
     r"\.token(_\w+)?$": None,
     r"\.(share\w*|transfer_reached|peak_first|attention_rise|norm_of_heads|placebo_norm_\w+|heads)$": None,
     r"\.(peak_layer|transfer_\w+|answer_layer|rule_layer|slowing_p|least_share|step\.\d|n_min\w*)$": None,
-    r"\.(reasons|beside|refused|from|note|ended|ablated|pooled|engines|differs|failed)\.": None,
+    ROUNDED: None,
     r"^answer\.": None,
     r"\.patch\.|^calibration\.gain$": "nats",
     r"\.verdict\.delta$|\.heads\.": "nats/example",
+    r"\.verdict\.departure$": "%",
 }
 
 
@@ -197,9 +202,7 @@ def test_every_number_has_its_unit(made: Path) -> None:
     for key, number in numbers_of(made).items():
         expected = next((unit for pattern, unit in UNITS.items() if re.search(pattern, key)), "unknown")
         assert number.get("unit") == expected, key
-        assert number.get("rounded", False) == bool(
-            re.search(r"\.(reasons|beside|refused|from|note|ended|ablated|pooled|engines|differs|failed)\.", key)
-        )
+        assert number.get("rounded", False) == bool(re.search(ROUNDED, key)), key
 
 
 def test_latex_asks_for_no_number_that_is_not_defined(made: Path) -> None:
@@ -207,7 +210,7 @@ def test_latex_asks_for_no_number_that_is_not_defined(made: Path) -> None:
     asked = set(re.findall(r"\\bayesicl\{([^}]*)\}", (made / "reports/t/sentences.tex").read_text("utf-8")))
     assert asked - {"key"} <= defined and len(asked) > 30
     # And none is defined that no sentence asks for, but those of the first table.
-    assert {key for key in defined - asked if not key.endswith(".verdict.delta")} == set()
+    assert {key for key in defined - asked if not key.endswith((".verdict.delta", ".verdict.departure"))} == set()
 
 
 def test_a_paper_can_input_all_of_it(made: Path, tmp_path: Path) -> None:
@@ -357,6 +360,31 @@ def test_what_another_command_wrote_is_not_taken(copied: Path, undrawn: None) ->
     Path("data/fits/t/checks.csv").unlink()
     report.main(report.ReportSettings())
     assert "data/fits/t is not as fit wrote it: checks.csv is missing" in Page(Path("reports/t.html")).text
+
+
+def test_verdicts_of_before_are_refused_in_a_line(
+    copied: Path, undrawn: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They had other rules: no departure, no total, and priors halved and doubled."""
+
+    def edit(verdicts: dict) -> None:
+        for own in verdicts.values():
+            for one in (own, *own["others"]):
+                for name in ("departure", "second_half", "total", "ceiling", "mean_curve", "noise_shape"):
+                    one.pop(name, None)
+                one |= {"priors": "stated", "named": one.pop("selected")}
+
+    changed(Path("data/fits/t/verdict.json"), edit)
+    assert report.main(report.ReportSettings()) == 0
+    said = "data/fits/t is not whole, or was not written by this version of fit"
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if said in line]
+    assert line.endswith("python -m bayes_icl.fit --curves data/curves/t.nc --force")
+    text = Page(Path("reports/t.html")).text
+    assert said in text and "Not judged yet" in text
+    with pytest.raises(
+        StatedError, match=r"--fits data/fits/t: is not whole, or was not written by this version of fit"
+    ):
+        report.main(report.ReportSettings(fits=Path("data/fits/t")))
 
 
 @pytest.mark.parametrize("name", ["data/fits/t/comparison.csv", "data/fits/t/verdict.json", "data/effects/t.heads.csv"])

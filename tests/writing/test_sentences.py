@@ -14,7 +14,7 @@ from simulate import simulate_curves
 
 from bayes_icl.fit.checks import frequentist_checks
 from bayes_icl.fit.outputs import COMPARISON
-from bayes_icl.fit.sentences import summarise_verdicts
+from bayes_icl.fit.sentences import departure_words, null_holds, risen, summarise_verdicts, verdict_line
 from bayes_icl.fit.verdict import Verdict
 from bayes_icl.hypotheses.law import label_of
 from bayes_icl.inference.loo_pit import STATISTICS
@@ -29,6 +29,9 @@ def verdict(**own: Any) -> dict[str, Any]:
         "reasons": ["the first reason, p = 0.51"],
         "selected": "additive",
         "delta": {"mean": 0.512, "hdi_low": 0.401, "hdi_high": 0.623},
+        "departure": {"mean": 0.0081, "low": 0.005, "high": 0.0124, "margin": 0.05, "within": 1.0},
+        "total": {"mean": 7.7, "low": 7.1, "high": 8.2},
+        "second_half": {"mean": 0.98, "low": 0.9, "high": 1.1},
     }
     return Verdict(**fields | own).as_json()
 
@@ -130,8 +133,8 @@ def folder(tmp_path: Path) -> Folder:
 
 def test_the_headline_has_its_words_and_numbers(folder: Folder) -> None:
     line = folder.line("complement, n >= 1")
-    assert "additive update: SUPPORTED" in line
-    assert "delta 0.512 [0.401, 0.623] nats/example" in line and "selected: additive" in line
+    assert "additive: SUPPORTED (departs by 0.8 [0.5, 1.2] % of 7.7 nats; delta 0.512 [0.401, 0.623]" in line
+    assert "nats/example); selected: additive" in " ".join(folder.text.split())
     assert folder.line("the first reason").strip() == "the first reason, p = 0.51"
     assert folder.text.startswith("rising ─")
     assert all(len(line) <= 116 for line in folder.text.splitlines())
@@ -140,36 +143,66 @@ def test_the_headline_has_its_words_and_numbers(folder: Folder) -> None:
 
 def test_a_change_in_the_verdict_changes_the_text(folder: Folder) -> None:
     changed = verdict(
-        verdict="rejected", selected="power", delta={"mean": 0.7, "hdi_low": 0.6, "hdi_high": 0.8}, n_min=2
+        verdict="rejected",
+        selected="power",
+        delta={"mean": -0.7, "hdi_low": -0.8, "hdi_high": -0.6},
+        departure={"mean": 0.2, "low": 0.15, "high": 0.25, "margin": 0.05, "within": 0.0},
+        total={"mean": -9.0, "low": -9.5, "high": -8.5},
+        n_min=2,
     )
     folder.verdicts = {"rising": {**changed, "others": []}}
     line = folder.line("complement, n >= 2")
-    assert "REJECTED" in line and "0.700 [0.600, 0.800]" in line and "selected: power" in line
+    assert "REJECTED (departs by 20.0 [15.0, 25.0] % of a fall of 9.0 nats; delta -0.700 [-0.800," in line
+    assert "-0.700 [-0.800, -0.600] nats/example)" in " ".join(folder.text.split())
+    assert "selected: power" in folder.text
+
+
+@pytest.mark.parametrize("name", ["departure", "total", "delta"])
+def test_a_verdict_of_before_has_a_line_without_numbers(name: str) -> None:
+    own = verdict(**{name: None})
+    assert departure_words(own) == "" and departure_words({k: v for k, v in own.items() if k != name}) == ""
+    assert verdict_line(own, own) == "complement, n >= 1 additive: SUPPORTED; selected: additive"
+
+
+def test_what_rises_and_what_a_null_control_may_be() -> None:
+    none = {"mean": 0.1, "low": -0.2, "high": 0.4}
+    falls = {"mean": -2.0, "low": -3.0, "high": -1.0}
+    for kind, total, up, holds in (
+        ("supported", None, True, False),
+        ("undecided", None, True, False),
+        ("undecided", none, False, True),
+        ("undecided", falls, True, False),  # surely not 0
+        ("rejected", none, False, False),
+        ("no_update", None, False, True),  # surely small, whatever its sign
+        ("refused", none, False, False),
+    ):
+        own = verdict(verdict=kind, **({"total": total} if total else {}))
+        assert (risen(own), null_holds(own)) == (up, holds)
+    refused = {"verdict": "refused", "total": None}
+    assert not risen(refused) and not null_holds(refused)
 
 
 def test_settings_are_named_by_what_differs(folder: Folder) -> None:
     others = [
         verdict(n_min=0, verdict="undecided"),
         verdict(readout="rule"),
-        verdict(priors="halved"),
-        verdict(priors="doubled", verdict="rejected", reasons=["not shown"]),
+        verdict(n_min=2, verdict="rejected", reasons=["not shown"]),
         verdict(noise="student"),
     ]
     folder.verdicts["rising"]["others"] = others
-    lines = [line for line in folder.text.splitlines() if "additive update: " in line]
-    assert [line.split("additive update")[0].strip() for line in lines] == [
+    lines = [line for line in folder.text.splitlines() if "additive: " in line]
+    assert [line.split("additive:")[0].strip() for line in lines] == [
         "complement, n >= 1",
         "complement, n >= 0",
         "rule, n >= 1",
-        "priors halved",
-        "priors doubled",
+        "complement, n >= 2",
         "student noise",
     ]
-    assert len({line.index("additive update") for line in lines}) == 1  # one under the other
-    assert "undecided" in lines[1] and "rejected" in lines[4]
+    assert len({line.index("additive:") for line in lines}) == 1  # one under the other
+    assert "undecided" in lines[1] and "rejected" in lines[3]
     assert "not shown" not in folder.text  # reasons are the headline's
-    # Of the four others of the same readout, two are the headline's.
-    assert "the verdict is the same in 2 of 4 other settings of complement" in folder.text
+    # Of the three others of the same readout, one is the headline's.
+    assert "the verdict is the same in 1 of 3 other settings of complement" in folder.text
 
 
 def test_normal_noise_beside_a_heavy_tailed_headline(folder: Folder) -> None:
@@ -195,7 +228,8 @@ def test_a_long_note_stays_indented(folder: Folder) -> None:
 
 
 def test_what_was_refused_without_a_fit_needs_no_tables(tmp_path: Path) -> None:
-    refused = verdict(verdict="refused", reasons=["no variation"], selected=None, delta=None)
+    nothing = dict.fromkeys(("selected", "delta", "departure", "total", "second_half"))
+    refused = verdict(verdict="refused", reasons=["no variation"], **nothing)
     (tmp_path / "comparison.csv").write_bytes(COMPARISON.to_csv(COMPARISON.frame([])))
     text = summarise_verdicts(dataset(), tmp_path, {"rising": {**refused, "others": []}})
     assert "REFUSED" in text and "no variation" in text
@@ -206,7 +240,9 @@ def test_what_was_refused_without_a_fit_needs_no_tables(tmp_path: Path) -> None:
 
 
 def with_rule(headline: str, rule: str, **own: Any) -> dict[str, dict]:
-    return {"rising": {**verdict(verdict=headline, **own), "others": [verdict(readout="rule", verdict=rule)]}}
+    total = {"mean": 0.1, "low": -0.2, "high": 0.4} if rule == "no_update" else {"mean": 7.0, "low": 6.0, "high": 8.0}
+    beside = verdict(readout="rule", verdict=rule, total=total)
+    return {"rising": {**verdict(verdict=headline, **own), "others": [beside]}}
 
 
 @pytest.mark.parametrize(
@@ -222,7 +258,8 @@ def test_a_form_learned_without_the_rule_is_told(folder: Folder, headline: str, 
 @pytest.mark.parametrize(("rule", "outcome"), [("no_update", "passes"), ("undecided", "FAILS")])
 def test_a_null_control_passes_or_fails(folder: Folder, rule: str, outcome: str) -> None:
     folder.verdicts, folder.dataset = with_rule("rejected", rule), dataset(0.0)
-    assert f"rule must be no_update and is {rule}: {outcome}" in folder.text
+    said = f"rule must be no_update, or undecided about a total that may be 0, and is {rule}: {outcome}"
+    assert said in " ".join(folder.text.split())
     folder.dataset = dataset(0.1)  # the control
     assert "null control" not in folder.text
 
@@ -387,7 +424,7 @@ def test_the_best_law_is_told_from_the_others_or_not(folder: Folder) -> None:
 def test_how_laws_fit_is_told(folder: Folder) -> None:
     text = told(folder)
     assert "3 tests of uniform PITs, corrected by Holm: none fails at 0.05; least p 0.8" in text
-    assert "lies outside the 95 % interval of what is seen at 0% of the shots" in text
+    assert "lies inside the 95 % interval of what is seen at every shot" in text
     assert "1 parameters: none hangs on its prior; the most sensitive is delta of `additive` on `rising`, 0.012" in text
     assert "quadratic contrast, corrected over 1 tasks (Holm): " in text
     folder.change("pit_tests", 2, p_holm=0.001)

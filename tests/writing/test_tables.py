@@ -99,6 +99,9 @@ def verdict(**changed: Any) -> dict[str, Any]:
         "n_min": 1,
         "selected": "nll_power",
         "delta": {"mean": 0.1777, "hdi_low": -0.0004, "hdi_high": 0.2107},
+        "departure": {"mean": 0.2001, "low": 0.1502, "high": 0.2503, "margin": 0.05, "within": 0.0},
+        "total": {"mean": 5.54, "low": 5.0, "high": 6.0},
+        "second_half": {"mean": 0.456, "low": 0.367, "high": 0.554},
         "survivors": ["nll_power", "pooling"],
         "seqs_needed": None,
         **changed,
@@ -123,12 +126,13 @@ def comparison(task: str = "past_tense") -> pd.DataFrame:
 
 CHECKS = pd.DataFrame(
     {
-        "check": ["quadratic contrast", "mixed model"],
-        "quantity": ["curvature", "delta"],
-        "estimate": [-3.0025, math.nan],
-        "low": [-3.2145, math.nan],
-        "high": [-2.7906, math.nan],
-        "p": [5.6045e-24, math.nan],
+        "check": ["quadratic contrast", "slope by sequence", "departure by polynomials"],
+        "quantity": ["curvature", "delta", "share"],
+        "estimate": [-3.0025, math.nan, 0.1876],
+        "low": [-3.2145, math.nan, 0.15],
+        "high": [-2.7906, math.nan, 0.22],
+        "p": [5.6045e-24, math.nan, 0.011],
+        "p_holm": [1.12e-23, math.nan, 0.011],
         "task": "past_tense",
         "readout": "complement",
         "n_min": 1,
@@ -306,17 +310,18 @@ def test_verdicts_join_the_three_files() -> None:
     table = fit_tables.verdict_table(verdicts, comparison(), CHECKS)
     assert table.cells() == [
         [
-            *("past_tense", "rejected", "0.178 [0.000, 0.211]", "nll_power", "-9.9 (2.1)"),
-            *("-3.00 [-3.21, -2.79]", "5.6e-24", "nll_power, pooling"),
+            *("past_tense", "rejected", "20.0 [15.0, 25.0]", "18.8", "5.5", "0.46 [0.37, 0.55]"),
+            *("0.178 [0.000, 0.211]", "nll_power", "-9.9 (2.1)", "nll_power, pooling"),
         ],
-        ["a & b", "refused", "\u2013", "", "\u2013", "\u2013", "\u2013", ""],
+        ["a & b", "refused", *["\u2013"] * 5, "", "\u2013", ""],  # what was fitted is not to be relied on
     ]
-    assert table.frame.elpd_diff[0] == -9.94 and table.frame.p[0] == 5.6045e-24
+    assert table.frame.elpd_diff[0] == -9.94 and table.frame.by_polynomials[0] == pytest.approx(18.76)
     assert table.frame.delta_mean[0] == 0.1777
 
 
 def test_verdicts_stand_without_any_fit() -> None:
-    table = fit_tables.verdict_table({"t": verdict(delta=None, selected=None)}, pd.DataFrame(), pd.DataFrame())
+    nothing = dict.fromkeys(("delta", "selected", "departure", "total", "second_half"))
+    table = fit_tables.verdict_table({"t": verdict(**nothing)}, pd.DataFrame(), pd.DataFrame())
     assert [cell for cell in table.cells()[0] if cell not in ("", "\u2013")] == ["t", "rejected", "nll_power, pooling"]
     assert fit_tables.comparison_tables({"t": verdict()}, pd.DataFrame(columns=COMPARISON.names)) == []
 
@@ -326,7 +331,7 @@ def test_hypotheses_come_best_first_under_the_headline_alone() -> None:
     others = [own.assign(n_min=2), own.assign(readout="rule"), own.assign(task="other")]
     (table,) = fit_tables.comparison_tables({"past_tense": verdict(), "unfitted": verdict()}, pd.concat([*others, own]))
     cells = table.cells()
-    assert [row[0] for row in cells] == ["pooling", "freeform (ceiling)", "additive"]
+    assert [row[0] for row in cells] == ["pooling", "freeform (free mean)", "additive"]
     assert [row[5] for row in cells] == ["both", "\u2013", "\u2013"]
     assert cells[1][3] == "\u2013"
     assert table.name == "comparison_past_tense"
@@ -341,9 +346,10 @@ def test_other_tables_of_fit() -> None:
     assert [row[2] for row in table.cells()] == ["level"] and len(table.frame) == 2
     checks = fit_tables.checks_table(CHECKS)
     assert checks.cells() == [
-        ["past_tense", "quadratic contrast", "curvature", "-3.002 [-3.215, -2.791]", "5.6e-24"],
+        ["past_tense", "quadratic contrast", "curvature", "-3.002 [-3.215, -2.791]", "5.6e-24", "1.1e-23"],
+        ["past_tense", "departure by polynomials", "share", "0.1876 [0.15, 0.22]", "0.011", "0.011"],
     ]
-    assert len(checks.frame) == 2
+    assert len(checks.frame) == 3
     pooled = {"mu": [0.1, 0, 0.2], "tau": [0.07, 0.02, 0.2], "new_task": [0.1, -0.04, 0.3]}
     pooled |= {"deltas": {"t": [0.17, 0.14, 0.2]}, "alone": {"t": {"mean": 0.18, "sd": 0.016}}}  # type: ignore[dict-item]
     assert fit_tables.pooled_table(pooled).cells()[-1] == ["t", "0.170 [0.140, 0.200]", "0.180", "0.016"]
@@ -497,10 +503,10 @@ def test_backups_and_repair_and_sensitivity() -> None:
     assert attribute_tables.repair_table(repair, {}).cells() == [["t", "mean", *["0.100 [-0.200, 0.300]"] * 5]]
     from bayes_icl.fit.outputs import sensitivity_table
 
-    verdicts = {"t": verdict(priors="stated", noise="normal", others=[])}
+    verdicts = {"t": verdict(noise="normal", others=[])}
     cells = fit_tables.sensitivity_table(sensitivity_table(verdicts)).cells()
     assert cells == [
-        ["t", "complement", "1", "stated", "normal", "rejected", "nll_power", "0.178 [0.000, 0.211]", "\u2013", "yes"]
+        ["t", "complement", "1", "normal", "rejected", "nll_power", "0.178 [0.000, 0.211]", "\u2013", "yes"]
     ]
 
 
