@@ -743,13 +743,19 @@ def test_a_total_of_none_is_none_once_it_is_known() -> None:
 
 
 @pytest.mark.slow
-def test_as_many_sequences_as_are_said_to_be_needed_are_enough() -> None:
-    weak = judged(simulated(32, gain=1.5, gain_sd=0.5, seed=0))
-    assert weak.verdict == "undecided" and weak.seqs_needed is not None and "to support" in weak.reasons[-1]
-    assert judged(simulated(weak.seqs_needed, gain=1.5, gain_sd=0.5, seed=0)).verdict == "supported"
-    bent = judged(simulated(24, f=power_law(0.4), level=2.5, seed=1))
-    assert bent.verdict == "undecided" and bent.seqs_needed is not None and bent.reasons[-1].endswith("(to reject)")
-    assert judged(simulated(bent.seqs_needed, f=power_law(0.4), level=2.5, seed=1)).verdict == "rejected"
+def test_twice_the_sequences_that_are_said_to_be_needed_are_mostly_enough() -> None:
+    """With just as many it is even odds, as what is seen is more or less than what is true; seeds 0 to 7: 6 of 8."""
+    found = []
+    for seed in range(4):
+        weak = judged(simulated(32, gain=1.5, gain_sd=0.5, seed=seed))
+        assert weak.verdict == "undecided" and weak.seqs_needed is not None and "to support" in weak.reasons[-1]
+        found.append(judged(simulated(2 * weak.seqs_needed, gain=1.5, gain_sd=0.5, seed=seed)).verdict)
+        bent = judged(simulated(20, f=power_law(0.4), level=2.5, seed=seed))
+        if bent.verdict != "rejected":
+            assert bent.verdict == "undecided" and bent.seqs_needed is not None
+            bent = judged(simulated(2 * bent.seqs_needed, f=power_law(0.4), level=2.5, seed=seed))
+        assert bent.verdict == "rejected"
+    assert found.count("supported") >= 3 and set(found) <= {"supported", "undecided"}
 
 
 @pytest.mark.slow

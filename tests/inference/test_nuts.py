@@ -237,8 +237,8 @@ def test_the_engines_agree(name: str, student: bool, f: Callable[[np.ndarray], n
             sd, w = x.std(), np.exp(fast.log_weights)
             assert abs(x.mean() - w @ y) < 0.05 * sd
             assert abs(np.sqrt(w @ (y - w @ y) ** 2) / sd - 1) < 0.05
-        for number in ("total", "departure", "second_half", "delta"):
-            found, expected = getattr(one, number), getattr(other, number)
+        for name in ("total", "departure", "second_half", "delta"):
+            found, expected = getattr(one, name), getattr(other, name)
             np.testing.assert_allclose(found, expected, atol=0.1 * (found.high - found.low))
         assert one.chance_within(0.05) == pytest.approx(other.chance_within(0.05), abs=0.02)
         shape, w = slow.params["shape"], np.exp(fast.log_weights)
