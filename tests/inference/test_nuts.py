@@ -254,7 +254,7 @@ def test_the_engines_agree(name: str, student: bool, f: Callable[[np.ndarray], n
 
 @pytest.mark.sampling
 def test_the_engines_agree_where_single_shots_move_and_sequences_are_weighed() -> None:
-    """Effects of shots, noise that falls, weights: means within a tenth of an sd, of 6000 draws of less ESS."""
+    """An effect of each shot, noise that falls, weights: means within a tenth of an sd, of 6000 draws with less ESS."""
     curves = simulate_curves(24, 12, f=power_law(0.3), level=1.0, walk=0.3, gain_sd=2.0, trend=1.0)
     curves = curves._replace(log_odds=curves.log_odds + np.random.default_rng(1).normal(0, 1, size=13))
     weights = tuple(np.linspace(0.5, 1.5, 24).tolist())
