@@ -143,7 +143,7 @@ def updates_figure(
     figure, axes = style.new_figure(len(tasks), 1, 1.5 * len(tasks) + 0.5, sharex=True)
     for ax, (task, (curves, inferences)) in zip(axes.flat, tasks.items()):
         plot_updates(curves, inferences, ax, named=verdicts[task]["selected"])
-        title = f"{style.title_of_curves(curves)}: additive {verdicts[task]['verdict']}"
+        title = f"{style.title_of_curves(curves)}:\nadditive {verdicts[task]['verdict'].replace('_', ' ')}"
         ax.set_title(title, loc="left", pad=3, fontsize=7)
     return titled(figure, "", style.EXAMPLES, "update L(n) \u2212 L(n\u22121) (nats)")
 
@@ -237,7 +237,7 @@ def delta_figure(
     figure, axes = style.new_figure(1, 1, 0.5 * (len(inferences) + bool(pooled)) + 0.9)
     ax = axes.flat[0]
     names = list(inferences)[::-1]
-    labels = [f"{name}\n{verdicts[name]['verdict']}" for name in names]
+    labels = [f"{name}\n{in_lines(verdicts[name]['verdict'])}" for name in names]
     for at, name in enumerate(names):
         plot_delta(inferences[name], ax, at=at)
         if pooled and name in pooled["deltas"]:
@@ -259,6 +259,11 @@ def delta_figure(
     pooling = "; diamonds: pooled" if pooled else ""
     # Over the labels too: it may be wider than the axes.
     return titled(figure, f"{first['readout']}, n \u2265 {first['n_min']}; bars: {LEVEL_WORDS}{pooling}")
+
+
+def in_lines(verdict: str) -> str:
+    """A verdict in words, the longest in two lines."""
+    return verdict.replace("supported_under_ceiling", "supported\nunder ceiling").replace("_", " ")
 
 
 @styled
@@ -284,7 +289,7 @@ def sensitivity_figure(table: pd.DataFrame) -> Figure:
         colour = style.verdict_colour(row.verdict)
         ax.add_patch(Rectangle((x - 0.48, y - 0.45), 0.96, 0.9, color=colour, alpha=0.35, lw=0))
         named = row.selected if isinstance(row.selected, str) else ""
-        ax.text(x, y, f"{row.verdict}\n{named}", ha="center", va="center", fontsize=6, color=INK)
+        ax.text(x, y, f"{in_lines(row.verdict)}\n{named}", ha="center", va="center", fontsize=6, color=INK)
     ax.set_xticks(range(len(settings)), settings)
     ax.set_yticks(range(len(tasks)), tasks[::-1])
     ax.set_xlim(-0.5, len(settings) - 0.5)

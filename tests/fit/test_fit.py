@@ -230,33 +230,25 @@ def test_the_files_of_a_run(csv: Path, capsys: Any) -> None:
     assert "UNDECIDED" in printed.err and "REFUSED" in printed.err
     assert (figures / "summary.txt").read_text() in printed.err
     assert {path.name for path in out.iterdir()} == {
-        *(f"rising__{name}.nc" for name in THREE),
+        *(f"rising__{name}.nc" for name in (*THREE, "freeform")),
         *TABLES,
         "verdict.json",
         "provenance.json",
         ".fit.json",
     }
-    for name in ("curves_rising", "updates", "comparison", "delta", "sensitivity"):
+    for name in ("curves_rising", "updates", "departure", "comparison", "delta", "sensitivity"):
         assert (figures / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (figures / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
     rising = verdict_of(csv.parent)["rising"]
     assert set(rising) >= {"verdict", "reasons", "selected", "delta", "n_min", "readout", "others"}
-    assert (rising["readout"], rising["n_min"], rising["noise"], rising["priors"]) == (
-        *("complement", 1, "normal", "stated"),
-    )
+    assert (rising["readout"], rising["n_min"], rising["noise"]) == ("complement", 1, "normal")
     assert rising["verdict"] in ("supported", "rejected", "no_update", "undecided")
     assert set(rising["delta"]) == {"mean", "hdi_low", "hdi_high"}
     assert rising["delta"]["hdi_low"] < 9.6 / 16 < rising["delta"]["hdi_high"]  # of a line, from any n
     assert all(isinstance(reason, str) for reason in rising["reasons"])
-    others = [tuple(v[k] for k in ("readout", "n_min", "priors", "noise")) for v in rising["others"]]
-    assert others == [
-        ("complement", 0, "stated", "normal"),
-        ("rule", 1, "stated", "normal"),
-        ("complement", 1, "halved", "normal"),
-        ("complement", 1, "doubled", "normal"),
-        ("complement", 1, "stated", "student"),
-    ]
+    others = [tuple(v[k] for k in ("readout", "n_min", "noise")) for v in rising["others"]]
+    assert others == [("complement", 0, "normal"), ("rule", 1, "normal"), ("complement", 1, "student")]
     assert all(set(v) == set(rising) - {"others", "left_out"} for v in rising["others"])
     refused = verdict_of(csv.parent)["flat"]
     assert (refused["verdict"], refused["delta"], refused["selected"]) == ("refused", None, None)
@@ -264,10 +256,10 @@ def test_the_files_of_a_run(csv: Path, capsys: Any) -> None:
 
     table = pd.read_csv(out / "comparison.csv")
     assert set(COLUMNS) <= set(table.columns) and set(table.task) == {"rising"}
-    assert len(table) == 3 * 3  # other priors and noise are in sensitivity.csv only
+    assert len(table) == 3 * 4  # other noise is in sensitivity.csv only; freeform is always fitted
     assert (table.groupby(["readout", "n_min"]).elpd_diff.max() == 0).all()
-    assert list(pd.read_csv(out / "sensitivity.csv").task) == ["flat"] * 5 + ["rising"] * 6
-    assert len(pd.read_csv(out / "checks.csv")) == 4 and len(pd.read_csv(out / "engines.csv")) == 0
+    assert list(pd.read_csv(out / "sensitivity.csv").task) == ["flat"] * 3 + ["rising"] * 4
+    assert len(pd.read_csv(out / "checks.csv")) == 3 and len(pd.read_csv(out / "engines.csv")) == 0
 
     inference = az.from_netcdf(str(out / "rising__additive.nc"))
     assert inference.log_likelihood["log_odds"].dims == ("chain", "draw", "seq")
@@ -352,8 +344,9 @@ def test_force_leaves_no_fit_of_another_run(csv: Path, undrawn: None) -> None:
     assert ended(settings_for(csv, pool=True)) == 0
     out = csv.parent / "out"
     assert (out / "rising__power.nc").exists() and (out / "pooled.json").exists()
-    assert ended(settings_for(csv, tasks=("rising",), hypotheses=("constant", "additive"), force=True)) == 3
-    assert {p.name for p in out.glob("*.nc")} == {"rising__constant.nc", "rising__additive.nc"}
+    assert ended(settings_for(csv, tasks=("rising",), hypotheses=("constant", "additive"), force=True)) == 0
+    # freeform, on which the verdict rests, is fitted whatever is asked for
+    assert {p.name for p in out.glob("*.nc")} == {f"rising__{name}.nc" for name in ("constant", "additive", "freeform")}
     assert not (out / "pooled.json").exists()
     # And where the new curves cannot be fitted at all:
     write_csv(csv, flat()._replace(task="rising"))
@@ -442,9 +435,7 @@ def test_plan_cases(csv: Path) -> None:
     ]
     assert [c.headline for c in plain] == [True, False, False, False]
     more = plan_cases(dataset, FitSettings(noise="student"))
-    assert [(c.noise, c.priors) for c in more[3:]] == [
-        *[("student", "stated"), ("student", "halved"), ("student", "doubled"), ("normal", "stated")]
-    ]
+    assert [c.noise for c in more[3:]] == ["student", "normal"]
     # A task without the first readout is judged by the next it has; repeated words count once.
     rule = read_curves(write_csv(csv, simulate_curves(8, 9, task="b", readout="rule")))
     assert [c.curves.readout for c in plan_cases(rule, FitSettings(n_min=(1, 1), sensitivity=False))] == ["rule"]
@@ -513,7 +504,7 @@ def test_a_law_of_a_notebook_is_known_to_workers(own_registry: None) -> None:
     cases = [Case(simulate_curves(8, 10, seed=seed), headline=True) for seed in range(2)]
     one, two = (fit_curves(cases, ["additive", "halves"], engine="fast", workers=n) for n in (1, 2))
     for i in range(2):
-        assert [s.hypothesis for s in two.scores[i]] == ["additive", "halves"]
+        assert [s.hypothesis for s in two.scores[i]] == ["additive", "halves", "freeform"]
         for a, b in zip(one.scores[i], two.scores[i]):
             np.testing.assert_allclose(a.elpd_logo, b.elpd_logo)
         assert two.posteriors[i, "halves"].hypothesis == HYPOTHESES["halves"]
@@ -633,7 +624,7 @@ def test_the_observer_is_fitted_where_the_evidence_is_known(tmp_path: Path, undr
     path = write_nc(tmp_path / "c.nc", observed("known", 0.8), plain, null)
     assert ended(settings_for(path, hypotheses=(*THREE, "observer"))) in (0, 3)
     table = read_table(tmp_path / "out" / "comparison.csv")
-    assert {task: set(own.hypothesis) - set(THREE) for task, own in table.groupby("task")} == {
+    assert {task: set(own.hypothesis) - {*THREE, "freeform"} for task, own in table.groupby("task")} == {
         "known": {"observer"},
         "plain": set(),
         "null": set(),
@@ -646,7 +637,7 @@ def test_the_observer_is_fitted_where_the_evidence_is_known(tmp_path: Path, undr
     row = table[table.hypothesis == "observer"].iloc[0]
     assert row.weight_hdi_low < 0.8 < row.weight_hdi_high and row.weight_hdi_high - row.weight_hdi_low < 0.5
     assert row.survivor and verdict_of(tmp_path)["known"]["selected"] == "observer"
-    assert verdict_of(tmp_path)["null"]["verdict"] == "no_update"
+    assert verdict_of(tmp_path)["null"]["verdict"] in ("no_update", "undecided")  # 16 sequences may not tell
 
 
 def test_evidence_for_and_against_that_cancels_is_weighed_too() -> None:
@@ -670,9 +661,9 @@ def test_a_table_can_bring_evidence(csv: Path, undrawn: None, capsys: Any) -> No
     table = pd.read_csv(csv).assign(evidence=0.5)
     table.to_csv(csv, index=False)
     assert ended(settings_for(csv, hypotheses=(*THREE, "observer"))) in (0, 3)
-    assert set(pd.read_csv(csv.parent / "out" / "comparison.csv").hypothesis) == {*THREE, "observer"}
+    assert set(pd.read_csv(csv.parent / "out" / "comparison.csv").hypothesis) == {*THREE, "observer", "freeform"}
     # Not known at one update, not known at all, which is said before anything else; before the first it does not count.
-    for shot, fitted in ((5, set(THREE)), (1, {*THREE, "observer"})):
+    for shot, fitted in ((5, {*THREE, "freeform"}), (1, {*THREE, "observer", "freeform"})):
         table.assign(evidence=table.evidence.where(table.shot != shot)).to_csv(csv, index=False)
         capsys.readouterr()
         assert ended(settings_for(csv, hypotheses=(*THREE, "observer"), force=True)) in (0, 3)
@@ -722,7 +713,7 @@ def test_a_users_hypothesis_is_compared_beside_the_others(csv: Path, own_registr
     )
     assert ended(settings_for(csv, hypotheses_from=own, workers=workers)) in (0, 3)
     table = pd.read_csv(csv.parent / "out" / "comparison.csv").set_index("hypothesis")
-    assert list(table.index) == [*THREE, "sigmoid"]
+    assert list(table.index) == [*THREE, "sigmoid", "freeform"]
     assert table.survivor["sigmoid"] and not table.survivor[list(THREE)].any()
     assert table.half_hdi_low["sigmoid"] < 8 < table.half_hdi_high["sigmoid"]
     assert verdict_of(csv.parent)["sigmoidal"]["selected"] == "sigmoid"
