@@ -199,7 +199,7 @@ def test_known_truths_are_recovered(name: str) -> None:
 def test_a_belief_under_a_ceiling() -> None:
     """P = .02 + .93 sigma(-4 + .3 n): delta .3 and the ceiling logit(.95), and it is straight.
 
-    Of 8 curves 6 or more intervals hold the truth (fewer: p of 6e-3 each).
+    Of 6 curves 4 or more intervals hold the truth (fewer: p of 2e-3 each).
     """
     shots = np.arange(1.0, 33)
 
@@ -208,14 +208,14 @@ def test_a_belief_under_a_ceiling() -> None:
         curves = Curves("made", "complement", shots, odds)
         return Belief.of(curves, summarise(curves))
 
-    found = [read(-4 + 0.3 * shots, seed) for seed in range(8)]
+    found = [read(-4 + 0.3 * shots, seed) for seed in range(6)]
     assert all(one.faults == () for one in found)
     for name, truth, width in (("delta", 0.3, 0.03), ("ceiling", logit(0.95), 0.2), ("curvature", 0.0, 0.5)):
         intervals = [getattr(one, name) for one in found]
-        assert sum(not one.excludes(truth) for one in intervals) >= 6, name
+        assert sum(not one.excludes(truth) for one in intervals) >= 4, name
         assert all(one.high - one.low < width for one in intervals)
         assert sum(not one.excludes(truth + width) for one in intervals) < 2  # the control
-    assert sum(one.straight(0.05) for one in found) >= 6
+    assert sum(one.straight(0.05) for one in found) >= 5
     # The control: a belief of square roots has a curvature of a half, and departs by .14.
     other = read(-6 + 2.2 * np.sqrt(shots), 0)
     assert other.curvature.low < 0.5 < other.curvature.high and not other.straight(0.05)

@@ -55,18 +55,18 @@ def exact_refits(h: Hypothesis, stats: Statistics, like: Posterior, seqs: np.nda
         ("freeform", False, 0.1),  # 12 components: a sequence counts for more
     ],
 )
-def test_leaving_a_sequence_out_agrees_with_32_exact_refits(name: str, student: bool, each: float) -> None:
-    """Within 0.15 nats in total and 0.06 a sequence, three times the sd of one over seeds (0.02)."""
+def test_leaving_a_sequence_out_agrees_with_exact_refits(name: str, student: bool, each: float) -> None:
+    """Every other sequence: within 0.1 nats in total and 0.06 each, three times the sd of one over seeds (0.02)."""
     h = HYPOTHESES[name].varied(student=student)
     score, posterior = score_curves(h, CURVED, checks=False)
     stats = summarise(CURVED)
-    exact = exact_refits(posterior.hypothesis, stats, posterior, np.arange(32))
+    exact = exact_refits(posterior.hypothesis, stats, posterior, np.arange(0, 32, 2))
     assert score.refits == 0 and score.pareto_k_max < 0.7 and score.faults == ()
-    assert abs(score.elpd_logo - exact).max() < each
-    assert abs(score.elpd_logo.sum() - exact.sum()) < 0.15
+    assert abs(score.elpd_logo[::2] - exact).max() < each
+    assert abs(score.elpd_logo[::2].sum() - exact.sum()) < 0.1
     # The control: the density of what was fitted, nothing left out, is no substitute.
-    fitted = logsumexp(sequence_log_likelihood(posterior, stats) + posterior.log_weights[:, None], axis=0)
-    assert fitted.sum() - exact.sum() > 1
+    fitted = logsumexp(sequence_log_likelihood(posterior, stats) + posterior.log_weights[:, None], axis=0)[::2]
+    assert fitted.sum() - exact.sum() > 0.5
     assert abs(fitted - exact).max() > each
 
 
