@@ -74,7 +74,7 @@ def head_sentences(
     q = quotes.under(unit="nats/example")
     lines = [
         f"{facts['readout']}, {token_words(facts, q)}, n >= {q.count('n_min', facts['n_min'])}: delta "
-        f"{q.three('delta', facts['delta'].values())} nats/example under additive, "
+        f"{q.three('delta', facts['delta'].values())} nats/example, "
         f"{q.three('delta_seqs', facts['delta_seqs'].values())} over sequences; of the whole answer, as "
         f"fit has it, {q.three('delta_curve', facts['delta_curve'].values())}",
         f"adding up to it: {_slope(facts, 'head', 'heads', q)}, {_slope(facts, 'mlp', 'MLPs', q)}, "

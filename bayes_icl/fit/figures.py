@@ -83,7 +83,7 @@ def plot_updates(curves: Curves, inferences: Mapping[str, az.InferenceData], ax:
 
 
 def plot_delta(inference: az.InferenceData, ax: Axes, *, at: float, height: float = 0.75) -> Axes:
-    """The posterior density of delta under `additive` as a ridge at `at`, with its mean and interval."""
+    """The posterior density of delta, the slope of the best line, as a ridge at `at`, with its mean and interval."""
     import arviz as az
 
     delta = inference["posterior"]["delta"].values.ravel()
@@ -228,7 +228,7 @@ def delta_figure(
     Parameters
     ----------
     inferences
-        Fits of `additive`, by task.
+        Fits of `freeform`, by task.
     verdicts
         verdict.json, by task.
     pooled
@@ -254,7 +254,7 @@ def delta_figure(
     ax.set_yticks(ticks, ([f"mean of {of}\n(thin: a new one)"] if pooled else []) + labels)
     ax.axvline(0, color=INK, lw=0.6, ls=":")
     ax.set_ylim(-1.4 if pooled else -0.3, len(names))
-    ax.set_xlabel("delta under additive (nats per example)")
+    ax.set_xlabel("delta, slope of the best line (nats per example)")
     first = verdicts[names[0]]
     pooling = "; diamonds: pooled" if pooled else ""
     # Over the labels too: it may be wider than the axes.
@@ -329,9 +329,9 @@ def fit_figures(dataset: xr.Dataset, out: Path) -> dict[str, Figure]:
         drawn["comparison"] = comparison_figure(table, scored)
     if fitted:
         drawn["updates"] = updates_figure({task: (shown[task], own) for task, own in fitted.items()}, verdicts)
-        additive = {task: own["additive"] for task, own in fitted.items() if "additive" in own}
-        if additive:
-            drawn["delta"] = delta_figure(additive, verdicts, _pooled(out))
+        means = {task: own["freeform"] for task, own in fitted.items() if "freeform" in own}
+        if means:
+            drawn["delta"] = delta_figure(means, verdicts, _pooled(out))
     if judged := {task: c for task, c in shown.items() if verdicts[task].get("mean_curve")}:
         drawn["departure"] = departure_figure(judged, verdicts)
     drawn |= _adequacy_figures(out, fitted, shown, verdicts)

@@ -23,7 +23,8 @@ def fit_sections(found: StageOutputs, quotes: Quotes) -> list[Section]:
     delta: list[Any] = [
         Shown(
             "delta",
-            f"Delta under additive: posterior density, mean and {LEVEL_WORDS} interval, by task, with the verdict.",
+            f"Delta, the slope of the best line: posterior density, mean and {LEVEL_WORDS} interval, by task, with the "
+            "verdict.",
         ),
         Shown(
             "updates", "Mean update by number of examples, and what additive and the law that is selected make of it."

@@ -22,7 +22,7 @@ from bayes_icl import fit
 from bayes_icl.core.errors import StatedError, exit_stating
 from bayes_icl.core.files import read_table
 from bayes_icl.curves import Curves, read_curves, write_netcdf
-from bayes_icl.fit import Case, FitSettings, fit_curves, fit_file, judge_cases, main, plan_cases
+from bayes_icl.fit import Case, FitSettings, fit_curves, fit_file, judge_cases, main, outputs, plan_cases
 from bayes_icl.hypotheses import HYPOTHESES, LogNormal, hypothesis, law
 from bayes_icl.inference import importance as inference_importance
 from bayes_icl.inference import posterior as inference_posterior
@@ -33,7 +33,7 @@ COLUMNS = (
     "ess_bulk_min divergences"
 ).split()
 THREE = ("constant", "additive", "power")
-TABLES = ("comparison.csv", "sensitivity.csv", "engines.csv", "checks.csv")
+TABLES = tuple(f"{name}.csv" for name in outputs.TABLES)
 # As little as a run can be: real fits, in this process, and no figures unless asked for.
 LITTLE: dict[str, Any] = {
     "hypotheses": THREE,
