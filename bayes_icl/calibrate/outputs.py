@@ -30,7 +30,7 @@ RANKS = Table(
         Column("setting", "sound, student, or a control that must fail", "text"),
         Column("faulty", "whether the fit says that it cannot be relied on", "flag"),
     ),
-    {"[a-z][a-z_0-9]*": "posterior probability below the truth of every parameter"},
+    {"[A-Za-z][A-Za-z_0-9]*": "posterior probability below the truth of every parameter"},
 )
 
 RANK_TESTS = Table(
