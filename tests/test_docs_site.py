@@ -221,7 +221,7 @@ def test_commands_are_understood_and_write_where_nothing_else_does() -> None:
 
     demo = _commands(PAGES["start"].split("## Your first own run")[0])
     shown = [c for text in ((ROOT / "README.md").read_text(encoding="utf-8"), *PAGES.values()) for c in _commands(text)]
-    assert len(demo) == 4 and len(shown) > 20
+    assert len(demo) == 8 and len(shown) > 20
     written: dict[tuple[str, str], list[str]] = {}
     for command, *arguments in [*demo, *shown]:
         settings = getattr(importlib.import_module(f"bayes_icl.{command}"), f"{command.capitalize()}Settings")

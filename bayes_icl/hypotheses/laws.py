@@ -384,9 +384,9 @@ def observer(xp: Any, stats: Any) -> Any:
     predicts="anything smooth: what a law loses against it is its misfit; its departure from a line is the verdict",
 )
 def freeform(xp: Any, stats: Any, bend: Any, shape: Any, shot_sd: Any = None, at_shot: Any = None) -> Any:
-    """A smooth deviation from a line and, where single shots move in all sequences, that.
+    """gain (n - n_min) / (n_max - n_min) and any smooth deviation from it.
 
-    Returns the updates in nats.
+    Returns the updates of the deviation, and of what moves single shots in all sequences where something does, nats.
     """
     updates = bend * xp.dot(shape, stats.bends)
     return updates if at_shot is None else updates + shot_sd * xp.dot(at_shot, stats.items)
