@@ -32,6 +32,8 @@ SURE = 0.95  # posterior probability that decides
 
 BENT_P = 0.01  # of `straight_p`, above which a departure has no known direction
 
+LEAST_RAMP = 0.25  # share of the shots between a floor and a ceiling, below which a ramp is a jump and not a line
+
 MOST_SEQS = 100_000
 
 # Laws of a belief that bends by itself: where one of them survives, a ceiling of the readout is not the only account.
@@ -207,6 +209,7 @@ class _Compared:
     """
 
     rules: Rules
+    shots: tuple[float, float]
     by_name: dict[str, Score]
     alive: list[str]
     distance: dict[str, tuple[float, float]]
@@ -225,12 +228,23 @@ class _Compared:
             and not HYPOTHESES[s.hypothesis].latent_step
             and mean.close(s.mean_curve, rules.margin) >= SURE
         ]
-        return cls(rules, {s.hypothesis: s for s in scores}, alive, distance, close)
+        shots = float(mean.shots[0]), float(mean.shots[-1])
+        return cls(rules, shots, {s.hypothesis: s for s in scores}, alive, distance, close)
 
     @property
     def ceiling(self) -> bool:
-        """Whether `lapse` survives where `additive` does not."""
-        return "lapse" in self.alive and "additive" not in self.alive
+        """Whether `lapse` survives where `additive` does not, and its ramp is more than a jump."""
+        return "lapse" in self.alive and "additive" not in self.alive and self._ramp >= LEAST_RAMP
+
+    @property
+    def _ramp(self) -> float:
+        """Share of the shots between the knees of `lapse`: of a step there is next to none."""
+        knees = [self.by_name["lapse"].intervals.get(name) for name in ("floor_until", "ceiling_from")]
+        first, last = self.shots
+        if None in knees:
+            return 1.0
+        floor, ceiling = (knee[0] for knee in knees if knee is not None)
+        return float(np.clip(ceiling, first, last) - np.clip(floor, first, last)) / (last - first)
 
     @property
     def ceiling_alone(self) -> bool:
