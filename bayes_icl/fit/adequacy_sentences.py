@@ -92,7 +92,7 @@ def power_scaling_sentences(power_scaling: pd.DataFrame) -> list[str]:
     """Which parameters hang on their priors."""
     if power_scaling.empty:
         return []
-    hangs = power_scaling[power_scaling.diagnosis.fillna("") != ""]
+    hangs = power_scaling[power_scaling.diagnosis.astype(object).fillna("") != ""]
     words = f"sensitivity to priors by power-scaling, {len(power_scaling)} parameters: "
     if hangs.empty:
         worst = power_scaling.loc[power_scaling.prior_sensitivity.idxmax()]
