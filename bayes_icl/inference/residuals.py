@@ -6,12 +6,12 @@ Seen beside what a fit expects there, it shows a noise that changes with n where
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
 from scipy.stats import chi2
 
 from bayes_icl.core.intervals import TAILS
 from bayes_icl.curves import Curves
 from bayes_icl.inference.noise import Statistics, variances
+from bayes_icl.inference.noise_shape import off_line
 from bayes_icl.inference.posterior import Posterior
 from bayes_icl.inference.predictive import between
 
@@ -41,7 +41,7 @@ def residual_sd(curves: Curves) -> Three:
     >>> residual_sd(Curves("mine", "complement", shots, falling))[0][[1, 16, 31]].round(1).tolist()
     [2.7, 1.9, 1.1]
     """
-    left = curves.log_odds @ _off_line(curves.shots)
+    left = off_line(curves.shots, curves.log_odds)
     df = len(left) - 1
     sd = left.std(0, ddof=1)
     low, high = (sd * np.sqrt(df / chi2.ppf(tail, df)) for tail in TAILS[::-1])
@@ -67,15 +67,9 @@ def expected_sd(posterior: Posterior, stats: Statistics) -> Three:
         draws, dof = draws.at(np.flatnonzero(finite)), dof[finite]
         factor = np.sqrt(dof / (dof - 2))
     summed = np.tril(np.ones((len(stats.shots), len(stats.shots))), -1)[:, : len(stats.eigenvalues)]
-    off = _off_line(stats.shots) @ summed  # updates to what is left
+    off = off_line(stats.shots, summed.T).T  # updates to what is left
     noise, columns = (off @ stats.transform) ** 2, between(draws.params, stats) @ off.T
     v = np.broadcast_to(variances(stats, draws.params["level"], draws.params["walk"]), (len(factor), noise.shape[1]))
     sd = np.sqrt(v @ noise.T + (columns**2).sum(1)) * factor[:, None]
     low, high = np.quantile(sd, TAILS, axis=0)
     return sd.mean(0), low, high
-
-
-def _off_line(shots: Float[np.ndarray, " shot"]) -> Float[np.ndarray, "shot shot"]:
-    """The projection that takes the best line away; symmetric."""
-    basis, _ = np.linalg.qr(np.stack([np.ones_like(shots), shots], axis=1))
-    return np.eye(len(shots)) - basis @ basis.T
