@@ -296,7 +296,12 @@ def _sample_hypothesis(
     for case in anew:
         score, posterior = score_curves(hypothesis, case.curves, sampled)
         scored.append((score, posterior if case.headline else None))
-    return scored, [sampled(case.hypothesis(hypothesis.name), summarise(case.curves)) for case in shown]
+    drawn = []
+    for case in shown:
+        stats = summarise(case.curves)
+        # A law of the user's own need not be registered in this process.
+        drawn.append(sampled(hypothesis.varied(student=hypothesis.student, shared=len(stats.items) > 0), stats))
+    return scored, drawn
 
 
 def _compare_engines(curves: Curves, fast: Posterior, nuts: Posterior) -> list[dict[str, Any]]:

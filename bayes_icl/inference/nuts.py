@@ -137,11 +137,12 @@ def _compile(hypothesis: Hypothesis, stats: Statistics) -> tuple[list[str], Any]
             return names, compiled
     with quiet():
         model = build_model(hypothesis, stats)
-    names = [variable.name for variable in model.data_vars]
     # delta is asked for too, so that all data of the model are among those that can be replaced.
     wanted = [*hypothesis.parameters, *(["delta"] if hypothesis.has_gain else [])]
     with quiet(), not_collecting():
         compiled = nutpie.compile_pymc_model(model, var_names=wanted)
+    # Of the data of the model, those that its density hangs on: `constant` reads the shots and needs none.
+    names = [variable.name for variable in model.data_vars if variable.name in compiled.shared_data]
     _COMPILED.append((hypothesis, length, names, compiled))
     return names, compiled
 
@@ -167,8 +168,8 @@ class Sampler:
         """The posterior; sampled once more, with smaller steps and a longer warm-up, if the diagnostics ask for it."""
         if hypothesis is not self.hypothesis and hypothesis != self.hypothesis:
             raise ValueError(f"compiled for {self.hypothesis.name!r}, asked for {hypothesis.name!r}")
-        # Steps of sequences make a mixture, whose posterior bends more.
-        careful = hypothesis.latent_step
+        # Steps of sequences make a mixture, and a free mean has a funnel: such posteriors bend more.
+        careful = hypothesis.latent_step or hypothesis.ceiling
         draws, tune = self.settings.draws, self.settings.tune
         first = self._sample(stats, draws, tune, 0.95 if careful else 0.9)
         if not first.faults:

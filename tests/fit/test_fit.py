@@ -800,11 +800,12 @@ def test_auto_scores_fast_and_samples_what_is_shown(tmp_path: Path) -> None:
 def test_auto_samples_the_named_law_too(csv: Path, undrawn: None) -> None:
     curves = simulate_curves(16, 16, f=power_law(0.5), gain=10, level=0.4, gain_sd=0.5, task="bent")
     write_csv(csv, curves)
-    assert ended(settings_for(csv, engine="auto", **SHORT)) in (0, 3)
+    assert ended(settings_for(csv, engine="auto", draws=1500, tune=1000)) in (0, 3)
     assert verdict_of(csv.parent)["bent"]["selected"] == "power"
     engines = {p.stem: az.from_netcdf(str(p)).attrs["engine"] for p in (csv.parent / "out").glob("*.nc")}
+    assert engines.pop("bent__freeform") in ("fast", "nuts")  # of so few draws NUTS may have a fault
     assert engines == {"bent__constant": "fast", "bent__additive": "nuts", "bent__power": "nuts"}
-    assert set(pd.read_csv(csv.parent / "out" / "engines.csv").hypothesis) == {"additive", "power"}
+    assert set(pd.read_csv(csv.parent / "out" / "engines.csv").hypothesis) == {"additive", "power", "freeform"}
 
 
 @pytest.mark.sampling
@@ -812,13 +813,13 @@ def test_nuts_for_everything_gives_the_same_verdict(csv: Path, undrawn: None) ->
     """The PyMC models for every score but the sensitivity table; both engines give the same scores."""
     tables, verdicts = {}, {}
     for engine in ("nuts", "fast"):
-        assert ended(settings_for(csv, engine=engine, sensitivity=True, force=True, **SHORT)) == 3
+        assert ended(settings_for(csv, engine=engine, sensitivity=True, force=True, draws=1500, tune=1000)) == 3
         tables[engine] = pd.read_csv(csv.parent / "out" / "comparison.csv").set_index("hypothesis")
         verdicts[engine] = verdict_of(csv.parent)["rising"]
     assert set(tables["nuts"].engine) == {"nuts"} and set(tables["fast"].engine) == {"fast"}
-    # 500 draws a chain: R-hat scatters about 1.003, and the sampler's draws are not those of another machine.
+    # 1500 draws a chain: R-hat scatters about 1.003, and the sampler's draws are not those of another machine.
     assert (tables["nuts"].rhat_max < 1.05).all() and tables["fast"].rhat_max.isna().all()
-    # Of 2000 draws few carry the score of a whole second half.
+    # Of 6000 draws few carry the score of a whole second half.
     for column, most in {"elpd_logo": 0.3, "elpd_lfo": 1.5, "delta_mean": 0.02, "a_mean": 0.05}.items():
         assert tables["nuts"][column].to_dict() == pytest.approx(
             tables["fast"][column].to_dict(), abs=most, nan_ok=True
@@ -842,7 +843,9 @@ def test_what_the_fast_engine_cannot_fit_nuts_scores(monkeypatch: pytest.MonkeyP
     sampler = SamplerSettings(**SHORT)
     fast = fit_curves(cases, THREE, engine="auto", sampler=sampler, workers=1)
     by_name = {s.hypothesis: s for s in fast.scores[0]}
-    assert {name: s.engine for name, s in by_name.items()} == {"constant": "fast", "additive": "fast", "power": "nuts"}
+    assert {name: s.engine for name, s in by_name.items()} == {
+        "constant": "fast", "additive": "fast", "power": "nuts", "freeform": "fast",
+    }  # fmt: skip
     assert by_name["power"].faults == ()
     assert fast.posteriors[0, "power"].engine == "nuts"
     assert "power" not in set(fast.agreement.hypothesis)  # a fit that is no good is compared with nothing
@@ -867,6 +870,6 @@ def test_a_users_hypothesis_is_sampled_in_a_worker(csv: Path, own_registry: None
     own.write_text(THEIRS.format(name="sigmoid"))
     write_csv(csv, simulate_curves(16, 16, f=lambda n: n**2 / (n**2 + 64), level=0.3, gain_sd=0.5, task="sigmoidal"))
     assert ended(settings_for(csv, hypotheses_from=own, engine="auto", workers=2, **SHORT)) in (0, 3)
-    assert set(pd.read_csv(csv.parent / "out" / "engines.csv").hypothesis) == {"additive", "sigmoid"}
+    assert set(pd.read_csv(csv.parent / "out" / "engines.csv").hypothesis) == {"additive", "sigmoid", "freeform"}
     inference = az.from_netcdf(str(csv.parent / "out" / "sigmoidal__sigmoid.nc"))
     assert inference.attrs["engine"] == "nuts" and "half" in inference.posterior
