@@ -254,7 +254,7 @@ def delta_figure(
     ax.set_yticks(ticks, ([f"mean of {of}\n(thin: a new one)"] if pooled else []) + labels)
     ax.axvline(0, color=INK, lw=0.6, ls=":")
     ax.set_ylim(-1.4 if pooled else -0.3, len(names))
-    ax.set_xlabel("delta, slope of the best line (nats per example)")
+    ax.set_xlabel("delta (nats per example)")
     first = verdicts[names[0]]
     pooling = "; diamonds: pooled" if pooled else ""
     # Over the labels too: it may be wider than the axes.

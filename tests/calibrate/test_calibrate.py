@@ -7,16 +7,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from simulate import covariance_by_hand
 
 from bayes_icl import calibrate
 from bayes_icl.calibrate import CalibrateSettings, calibration, simulation
 from bayes_icl.calibrate.calibration import averaging_ratio
 from bayes_icl.calibrate.outcomes import Bounds, outcomes, rank_tests
 from bayes_icl.calibrate.simulation import simulate, truth_of
+from bayes_icl.calibrate.truths import TRUTHS, cells
 from bayes_icl.core.errors import StatedError
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses import HYPOTHESES
 from bayes_icl.inference.noise import summarise
+from bayes_icl.inference.noise_shape import PLAIN
 
 RIVALS = [name for name, h in HYPOTHESES.items() if not h.ceiling]
 
@@ -29,22 +32,17 @@ def test_simulated_curves_have_the_mean_and_covariance_of_the_model(name: str) -
     evidence = np.tile(np.log(3) * np.array([1, 1, -1, 1, 1, 1, 1.0]), (n_seqs, 1)) if h.by_sequence else None
     curves = simulate(h, truth, n_seqs, n_shots, np.random.default_rng(0), evidence)
     updates = np.diff(curves.log_odds, axis=1)
-    stats = summarise(
-        curves._replace(log_odds=curves.log_odds[:4], evidence=None if evidence is None else evidence[:4])
-    )
+    few = curves._replace(log_odds=curves.log_odds[:4], evidence=None if evidence is None else evidence[:4])
+    stats = summarise(few, shape=PLAIN)
     one = {key: np.array([[value]]) for key, value in truth.items()}
+    cov = covariance_by_hand(curves.shots, one, 0.0)  # the same for all laws
     if h.latent_step:
         chance = np.exp(h.step_log_weights(np, stats, one)[0])[:-1]
         mean = truth["gain"] * chance
-        second = truth["gain"] ** 2 + truth["gain_sd"] ** 2
-        spread = np.diag(second * chance) - np.outer(mean, mean)
+        cov = cov + np.diag(truth["gain"] ** 2 * chance) - np.outer(mean, mean)
     else:
         _, f, gain = h.updates(np, stats, one)
-        f = np.broadcast_to(f, (4, n_shots))[0]
-        mean = float(np.squeeze(gain)) * f
-        spread = truth["gain_sd"] ** 2 * np.outer(f, f)
-    steps = 2 * np.eye(n_shots) - np.eye(n_shots, k=1) - np.eye(n_shots, k=-1)
-    cov = spread + truth["walk"] ** 2 * np.eye(n_shots) + truth["level"] ** 2 * steps
+        mean = float(np.squeeze(gain)) * np.broadcast_to(f, (4, n_shots))[0]
     error = np.sqrt(np.diag(cov) / n_seqs)
     assert np.abs(updates.mean(0) - mean).max() < 5 * error.max()
     # Fourth moments of a mixture are larger than a normal law's, but not twice.
@@ -65,7 +63,7 @@ def test_ranks_of_a_sound_and_of_an_unsound_fit() -> None:
         rows += calibration.ranks(name, setting, range(100), 16, 12)
     tests = rank_tests(pd.DataFrame(rows))
     sound = tests[tests.setting == "sound"]
-    assert set(sound.parameter) == {"gain", "gain_sd", "level", "walk"}
+    assert set(sound.parameter) == {"gain", "gain_sd", "early_sd", "level", "walk"}
     assert (sound.sims == 100).all()
     assert sound.p.min() * len(sound) > 0.01
     for control in ("wrong noise", "shifted prior"):
@@ -74,7 +72,7 @@ def test_ranks_of_a_sound_and_of_an_unsound_fit() -> None:
 
 def test_recovery_counts_what_intervals_hold() -> None:
     rows = pd.DataFrame(calibration.recover("power", "both", range(30), 64, 24, 9.6))
-    assert set(rows.parameter) == {"gain", "gain_sd", "level", "walk", "a", "delta"}
+    assert set(rows.parameter) == {"gain", "gain_sd", "early_sd", "level", "walk", "a", "delta"}
     assert rows[rows.parameter == "delta"].truth.iloc[0] == pytest.approx(9.6 / 24)
     # 30 intervals of 95 %: fewer than 24 hold once in 3000 runs.
     assert rows[rows.parameter == "a"].held.sum() >= 24
@@ -85,6 +83,14 @@ def test_recovery_counts_what_intervals_hold() -> None:
 def test_confusion_names_the_kind() -> None:
     row = calibration.confuse("power", "level", [0], 64, 16, 9.6, averaged=False)[0]
     assert (row["kind"], row["selected_kind"], row["verdict"]) == ("curved", "curved", "rejected")
+
+
+def _judged(truth: str, n_seqs: int) -> pd.DataFrame:
+    """A hundred verdicts that keep every bound of a cell."""
+    asked = [bound for bound in TRUTHS[truth].bounds if bound.n_seqs == n_seqs]
+    wanted = next((bound.verdicts[0] for bound in asked if bound.least and bound.verdicts != ("delta",)), "undecided")
+    held = np.arange(100) % 20 != 0
+    return pd.DataFrame({"truth": truth, "n_seqs": n_seqs, "verdict": wanted, "held": held})
 
 
 def _tables(**changed: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -105,6 +111,7 @@ def _tables(**changed: pd.DataFrame) -> dict[str, pd.DataFrame]:
         ]
     )  # fmt: skip
     tables = {"sbc": pd.concat([u, *bad]), "recovery": pd.concat(recovery), "confusion": confusion}
+    tables["verdicts"] = pd.concat(_judged(*cell) for cell in cells())
     return {**tables, "averaging": averaging_ratio(), **changed}
 
 
@@ -120,6 +127,10 @@ def test_outcomes_hold_and_each_fails_by_itself() -> None:
         "kind of law": {"confusion": good["confusion"].assign(selected_kind="curved")},
         "additive truths rejected": {"confusion": good["confusion"].assign(verdict="rejected")},
         "additive truths supported": {"confusion": good["confusion"].assign(verdict="supported")},
+        "a line, 256 sequences: rejected": {"verdicts": good["verdicts"].assign(verdict="rejected")},
+        "log(1 + n/5), 32 sequences: supported": {"verdicts": good["verdicts"].assign(verdict="supported")},
+        "no update, 256 sequences: no_update": {"verdicts": good["verdicts"].assign(verdict="undecided")},
+        "delta within its interval": {"verdicts": good["verdicts"].assign(held=True)},
     }
     for name, changed in wrong.items():
         failed = [o["what"] for o in outcomes({**good, **changed}, settings, bounds) if not o["holds"]]
