@@ -25,12 +25,12 @@ def attributed(organism: str) -> tuple[pd.DataFrame, dict[str, Any]]:
         batch_size=0, parts=None, progress=False,
     )  # fmt: skip
     effects = joined(measured, 1).sel(task=task)
-    update = update_of(effects, 1, 0)
+    update = update_of(effects, 1)
     totals = measure_totals(
         model, effects, update, measured[task], steps=8, by_source=False, batch_size=4, seed=0, parts=None,
         progress=False,
     )  # fmt: skip
-    table, _ = slope_table(effects, task, 1, 0)
+    table, _ = slope_table(effects, task, 1)
     return pd.concat([table, totals.columns], axis=1), {**update.facts, "total": totals.facts}
 
 
