@@ -236,7 +236,7 @@ def _assemble(tasks: Sequence[Task], records: dict[tuple[str, int], Record], n_s
             buckets[at[0], used.index(readout), seq] = record.values["buckets"][i]
         correct[at] = record.values["correct"]
         queries = [e.query for e in record.examples]
-        seen[at] = [query in queries[:i] for i, query in enumerate(queries)]
+        seen[at] = [query != "" and query in queries[:i] for i, query in enumerate(queries)]
         known["evidence"][at] = record.task.evidence(record.examples)
         known["observer"][at] = record.task.ideal_log_odds(record.examples)
         known["history"][at] = record.task.history(record.examples)

@@ -15,7 +15,9 @@ class CollectSettings:
     Face id."""
     tasks: tuple[str, ...] = ()
     """Built-in tasks, with settings if wanted (`affine:slope=3,intercept=1,low=10,high=49`), and .csv, .jsonl or .py
-    files of your own. If none is named, copy, times_ten, past_tense and category; of an organism, its own."""
+    files of your own; `affine~affine:intercept=5`: two rules over the same queries; `coin:bias=0.75`, `urn:colours=3`,
+    `markov:states=3`: symbols without a query. If none is named, copy, times_ten, past_tense and category; of an
+    organism, its own."""
     design: tuple[str, ...] = ("plain",)
     """What the examples show; every task is read under every design. `plain`: the answers. Rule B is that of the
     foils: `noise:p=0.2` (B at random), `switch:at=16` (first A, then B), `mixed:share=0.5` (B in that share),

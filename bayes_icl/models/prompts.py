@@ -201,7 +201,12 @@ def encode_episode(
     # What follows each answer: the example after it, and after the last the first again.
     after = [example_parts(task.template, example)[0] for example in (*examples[1:], examples[0])]
     tokens, starts, stops, offsets = locate(text, after[-1], spans, tokenizer, task, examples)
-    query = covering(asked, offsets)
+    if starts[0] == 0 and first_token(tokenizer)[0] is None:
+        raise StatedError(
+            f"task {task.name!r}: nothing stands before the first answer, and the tokenizer has no token that begins a "
+            "text: give the task a preamble, or a query"
+        )
+    query = covering(asked, offsets) if "{query}" in task.template else np.stack([starts, starts], axis=1)
     in_digits = tuple(
         tuple(sorted({int(i) - int(start) for i in covering(places, offsets)[:, 0]}))
         for start, places in zip(starts, digits)
