@@ -15,6 +15,7 @@ from tqdm import tqdm
 from bayes_icl.core.checkpoints import Checkpoint
 from bayes_icl.core.errors import StatedError, unknown
 from bayes_icl.curves import READOUTS, VARIABLES, check
+from bayes_icl.models.blocks import in_blocks, logits_in_blocks
 from bayes_icl.models.model import Model
 from bayes_icl.models.prompts import Prompt, encode_episode
 from bayes_icl.models.readouts import EpisodeReading, Vocabulary
@@ -62,7 +63,8 @@ def collect_curves(
     ------
     StatedError
         More shots than a task has examples, sequences or shots that its design cannot have, an answer off the token
-        boundaries, an unknown readout, a model that sees what follows, an episode longer than its context.
+        boundaries, an unknown readout, a model that sees what follows or cannot keep blocks apart, an episode longer
+        than its context.
 
     Examples
     --------
@@ -117,6 +119,8 @@ def _batches(
         for batch in (seqs[i : i + size] for i in range(0, len(seqs), size)):
             episodes = [task.episode(n_shots, seed, seq) for seq in batch]
             prompts = [encode_episode(task, episode, model.tokenizer, branch=branch) for episode in episodes]
+            if task.design is not None and task.design.block:
+                prompts = [in_blocks(prompt, task.design.block) for prompt in prompts]
             readings = [EpisodeReading(task, p, wanted[task.name], vocabulary) for p in prompts]
             _check_context(model, task, prompts)
             yield task, batch[0], episodes, prompts, readings
@@ -187,12 +191,14 @@ def _check_context(model: Model, task: Task, prompts: Sequence[Prompt]) -> None:
 
 def _read(model: Model, prompts: Sequence[Prompt], readings: Sequence[Any]) -> list[dict[str, Any]]:
     """Read one batch: ``buckets`` (readout, shot, 2), ``correct`` (shot) and how branches were read, an episode."""
-    logits, branch_logits = model.logits_at(
-        [p.tokens for p in prompts],
-        [r.positions for r in readings],
-        [p.branches for p in prompts],
-        [r.branch_positions for r in readings],
-    )
+    wanted, of_branches = [r.positions for r in readings], [r.branch_positions for r in readings]
+    if prompts[0].blocks is not None:  # every query is a branch then
+        branch_logits = logits_in_blocks(model, prompts, of_branches)
+        logits = branch_logits[:0]
+    else:
+        logits, branch_logits = model.logits_at(
+            [p.tokens for p in prompts], wanted, [p.branches for p in prompts], of_branches
+        )
     values, at, branch_at = [], 0, 0
     for reading in readings:
         n, m = len(reading.positions), len(reading.branch_positions)

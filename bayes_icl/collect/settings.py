@@ -22,7 +22,7 @@ class CollectSettings:
     """What the examples show; every task is read under every design. `plain`: the answers. Rule B is that of the
     foils: `noise:p=0.2` (B at random), `switch:at=16` (first A, then B), `mixed:share=0.5` (B in that share),
     `orders:k=8` (the same examples in k orders). `repeat:times=4`: few examples, again and again. `prior:text=...`: a
-    text in front of the examples."""
+    text in front of the examples. `blocks:size=1`: examples that do not attend to one another."""
     n_shots: int = 32
     """Most examples shown; every smaller number is read in the same pass."""
     n_seqs: int = 64

@@ -5,7 +5,7 @@ against B's, whatever stands in the text. A design leaves queries as they are dr
 sequence ask the same under every design, but for `orders` and `repeat`, which are about which examples there are.
 
 On a command line: ``noise:p=0.2``, ``switch:at=16``, ``mixed:share=0.5``, ``orders:k=8``, ``repeat:times=4``,
-``prior:text=Pay attention.``, and ``plain``.
+``prior:text=Pay attention.``, ``blocks:size=1``, and ``plain``.
 """
 
 from __future__ import annotations
@@ -98,6 +98,11 @@ class Design:
     def preamble(self) -> str:
         """Text in front of the first example."""
         return ""
+
+    @property
+    def block(self) -> int:
+        """How many examples see one another; 0 where all do."""
+        return 0
 
     def _bound(self, name: str, low: float, high: float, within: bool = False) -> None:
         """State a setting that is not between two bounds; `within` leaves the bounds themselves out."""
@@ -313,7 +318,26 @@ class Prior(Design):
         return self.text.rstrip("\n") + "\n"
 
 
-DESIGNS: dict[str, type[Design]] = {design.kind: design for design in (Noise, Switch, Mixed, Orders, Repeat, Prior)}
+@dataclass(frozen=True)
+class Blocks(Design):
+    """Plain examples that attend within blocks of `size` only, and to the first token; queries attend to all."""
+
+    kind = "blocks"
+    size: int = 1
+
+    def __post_init__(self) -> None:
+        """State a size that holds no example."""
+        self._bound("size", 1, MOST)
+
+    @property
+    def block(self) -> int:
+        """How many examples see one another."""
+        return self.size
+
+
+DESIGNS: dict[str, type[Design]] = {
+    design.kind: design for design in (Noise, Switch, Mixed, Orders, Repeat, Prior, Blocks)
+}
 
 
 def parse_design(spec: str) -> Design | None:
