@@ -24,17 +24,23 @@ VARIABLES = {
     "log_odds": "log_p_correct - log_p_incorrect, nats",
     "correct": "greedy decoding gives the whole answer, terminator included",
     "query": "text of the query asked after n examples",
-    "answer": "text of its answer",
-    "foil": "text of a wrong answer of the same form, empty where there is none",
+    "answer": "text of its answer (of two rules, that of rule A)",
+    "foil": "text of a wrong answer of the same form (of two rules, that of rule B), empty where there is none",
+    "shown": "what stands in the text as its answer",
     "tokens": "the whole episode as the model reads it, padded with -1",
-    "answer_start": "the answer's tokens, terminator included, are tokens[start:stop]",
-    "answer_stop": "the answer's tokens, terminator included, are tokens[start:stop]",
+    "answer_start": "what is shown as answer, terminator included, is tokens[start:stop]",
+    "answer_stop": "what is shown as answer, terminator included, is tokens[start:stop]",
     "query_start": "tokens[start:stop] hold the query's text",
     "query_stop": "tokens[start:stop] hold the query's text",
     "fork": "how many tokens the answer and the foil share; -1 where no foil was read",
     "foil_token": "the foil's first token after those; -1 where no foil was read",
     "query_seen": "this query stood earlier in the episode, so its answer can be looked up",
     "evidence": "the ideal observer's update, nats; NaN where the task does not know it",
+    "observer": "the ideal observer's log-odds of the answer against the foil, nats; NaN where there is none",
+    "history": "what the example at this shot shows: 1 its answer, -1 its foil, 0 neither; NaN without foils",
+    "set": "sequences of one number have the same examples in other orders; -1 where none do",
+    "design": "what the examples show, as `--design` gives it; `plain`: their answers",
+    "base": "the task's name without its design",
 }
 
 NEEDED = ("log_odds",)
@@ -271,8 +277,9 @@ def check(dataset: xr.Dataset, source: str = "the curves") -> xr.Dataset:
     for dim in ("task", "readout"):
         for name in dataset[dim].values.tolist():
             check_name(f"{source}: a {dim}", name)
-    for name, dims, kinds in (("log_odds", DIMS, "fiu"), ("evidence", ("task", "seq", "shot"), "fiu")):
-        if name in dataset and (set(dataset[name].dims) != set(dims) or dataset[name].dtype.kind not in kinds):
+    per_shot = {name: ("task", "seq", "shot") for name in ("evidence", "observer", "history")}
+    for name, dims in ({"log_odds": DIMS} | per_shot).items():
+        if name in dataset and (set(dataset[name].dims) != set(dims) or dataset[name].dtype.kind not in "fiu"):
             raise StatedError(
                 f"{source}: {name} must be real numbers of dimensions {', '.join(dims)}, not {dataset[name].dtype} of "
                 f"{', '.join(map(str, dataset[name].dims)) or 'none'}"
@@ -306,7 +313,7 @@ def check(dataset: xr.Dataset, source: str = "the curves") -> xr.Dataset:
         more = f" and {len(cells) - 3} more" if len(cells) > 3 else ""
         why = INFINITE if np.isinf(odds.values).any() else "a readout that a task lacks is NaN for the whole task"
         raise StatedError(f"{source}: log_odds must be finite, but {named}{more}; {why}")
-    for name in ("log_odds", "evidence"):
+    for name in ("log_odds", *per_shot):
         largest = float(abs(dataset[name]).max()) if name in dataset else 0.0
         if largest > MOST:
             raise StatedError(
