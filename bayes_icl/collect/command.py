@@ -33,7 +33,7 @@ def main(settings: CollectSettings) -> int:
     files = files_of(settings.tasks)
     output = Output.file(settings.out, "collect", inputs=files)
     tasks = under_designs(load_tasks(settings.tasks), settings.design, settings.n_shots)
-    check_designs(tasks, settings.n_shots, settings.n_seqs)
+    check_designs(tasks, settings.n_shots, settings.n_seqs, martingale=settings.martingale)
     for task in tasks:
         task.episode(settings.n_shots, settings.seed, 0)  # too few examples: say so before a model is loaded
     wanted_readouts(tasks, settings.readouts)
@@ -41,6 +41,7 @@ def main(settings: CollectSettings) -> int:
     # What decides the numbers; a file with the same key holds the same curves.
     decides = ("n_shots", "n_seqs", "seed", "readouts", "batch_size")
     chosen = {name: value for name, value in asdict(settings).items() if name in decides}
+    chosen |= {"martingale": True} if settings.martingale else {}  # files of before it keep their keys
     made: list[xr.Dataset] = []
 
     @functools.cache

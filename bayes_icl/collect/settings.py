@@ -31,6 +31,9 @@ class CollectSettings:
     """Decides which examples an episode draws."""
     readouts: tuple[str, ...] = ()
     """Readouts to record; all that each task has, if none is named. `complement` alone is quickest."""
+    martingale: bool = False
+    """Record the martingale gap of tasks with labels too: what the model expects to say after one more example, less
+    what it says now."""
     batch_size: int = 0
     """Episodes a forward pass; 0 takes 1 on a CPU and 16 on a GPU. Results do not depend on it."""
     device: str = "auto"

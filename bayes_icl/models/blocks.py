@@ -18,7 +18,7 @@ from torch import Tensor
 from bayes_icl.core.errors import StatedError
 from bayes_icl.models.branching import gap_between
 from bayes_icl.models.model import Model, first_line
-from bayes_icl.models.prompts import Prompt, lay_out_apart
+from bayes_icl.models.prompts import Chain, Prompt, lay_out_chains
 
 BEFORE = -1  # the block of what all examples see
 
@@ -37,13 +37,21 @@ def in_blocks(prompt: Prompt, size: int) -> Prompt:
     blocks = np.full(len(prompt.tokens), BEFORE)
     for shot, (begin, stop) in enumerate(zip(begins, prompt.answer_stop)):
         blocks[max(begin, 1) : stop] = shot // size
-    alternatives = [
-        (prompt.answer(shot), foil, *labels) for shot, (foil, labels) in enumerate(zip(prompt.foils, prompt.labels))
-    ]
     # Of an answer without a query in front of it, the token before is asked again: in the cache it has seen its own
     # block only.
     begins = np.minimum(begins, prompt.answer_start - 1)
-    branches, rows = lay_out_apart(prompt.tokens, begins, prompt.answer_start, prompt.answer_stop, alternatives)
+    branches, rows = lay_out_chains(
+        [
+            Chain(
+                int(begin),
+                tuple(prompt.tokens[begin:start].tolist()),
+                (prompt.shown(i), prompt.answer(i), foil, *labels),
+            )
+            for i, (begin, start, foil, labels) in enumerate(
+                zip(begins, prompt.answer_start, prompt.foils, prompt.labels)
+            )
+        ]
+    )
     return replace(prompt, branches=branches, rows=rows, blocks=blocks)
 
 

@@ -396,22 +396,23 @@ def _lay_out(
     return Branches(*columns), tuple(rows)
 
 
-def lay_out_apart(
-    tokens: np.ndarray,
-    begins: np.ndarray,
-    starts: np.ndarray,
-    stops: np.ndarray,
-    alternatives: Sequence[Sequence[TokenPath]],
-) -> tuple[Branches, tuple[dict[TokenPath, tuple[bool, int]], ...]]:
-    """Lay queries out as branches too, from `begins` on, with all answers as trees behind them."""
+class Chain(NamedTuple):
+    """Tokens that follow the first `attach` of an episode, and the continuations that branch off behind them."""
+
+    attach: int
+    tokens: TokenPath
+    paths: Sequence[TokenPath]
+
+
+def lay_out_chains(chains: Sequence[Chain]) -> tuple[Branches, tuple[dict[TokenPath, tuple[bool, int]], ...]]:
+    """Lay chains out as branches, and for each the rows that predict what follows a prefix of its continuations."""
     branch: list[tuple[int, int, int, int]] = []
     rows = []
-    for begin, start, stop, paths in zip(begins.tolist(), starts.tolist(), stops.tolist(), alternatives):
-        for place in range(begin, start):
-            parent = -1 if place == begin else len(branch) - 1
-            branch.append((int(tokens[place]), parent, begin, place - begin))
-        row: dict[TokenPath, tuple[bool, int]] = {(): (True, len(branch) - 1)}
-        _grow(branch, row, [tuple(tokens[start:stop].tolist()), *paths])
+    for attach, chain, paths in chains:
+        for depth, token in enumerate(chain):
+            branch.append((token, len(branch) - 1 if depth else -1, attach, depth))
+        row: dict[TokenPath, tuple[bool, int]] = {(): (True, len(branch) - 1) if chain else (False, attach - 1)}
+        _grow(branch, row, paths)
         rows.append(row)
     columns = np.array(branch, dtype=np.int64).reshape(-1, 4).T
     return Branches(*columns), tuple(rows)
