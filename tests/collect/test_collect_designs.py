@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from bayes_icl.collect import CollectSettings, collect_curves, main
 from bayes_icl.collect.command import _fields
+from bayes_icl.collect.interactive import _episode_words
 from bayes_icl.core.errors import StatedError
 from bayes_icl.curves import read_curves
 from bayes_icl.mechanism.episodes import recorded_episodes
@@ -95,6 +96,11 @@ def test_the_file_says_what_was_shown_and_by_which_design(tiny: Model) -> None:
     assert np.isfinite(observer).all() and (observer.isel(shot=0) == 0).all() and observer.attrs["units"] == "nats"
     np.testing.assert_allclose(dataset.evidence.sel(task=noisy).values[:, 1:], np.diff(observer.values), atol=1e-15)
     assert dataset.observer.sel(task="category").isnull().all()
+    # Who hovers over a point is told where the text shows something else than the answer.
+    told = [words for words in _episode_words(dataset, noisy, range(4)) if words is not None]
+    assert ["the text shows" in words for words in told] == (
+        dataset.history.sel(task=noisy).values < 0
+    ).ravel().tolist()
     assert dataset["query"].sel(task=noisy).equals(dataset["query"].sel(task="category").assign_coords(task=noisy))
 
 
