@@ -7,18 +7,16 @@ or an infinity anywhere else is an error.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from bayes_icl.core.errors import MOST, StatedError, check_name, unknown
 from bayes_icl.core.files import replacing, to_netcdf
-from bayes_icl.core.inputs import read_table_file
+from bayes_icl.curve_tables import DIMS, INFINITE, curves_from_table
 
 VARIABLES = {
     "log_p_correct": "log probability of the correct bucket, nats",
@@ -26,24 +24,26 @@ VARIABLES = {
     "log_odds": "log_p_correct - log_p_incorrect, nats",
     "correct": "greedy decoding gives the whole answer, terminator included",
     "query": "text of the query asked after n examples",
-    "answer": "text of its answer",
-    "foil": "text of a wrong answer of the same form, empty where there is none",
+    "answer": "text of its answer (of two rules, that of rule A)",
+    "foil": "text of a wrong answer of the same form (of two rules, that of rule B), empty where there is none",
+    "shown": "what stands in the text as its answer",
     "tokens": "the whole episode as the model reads it, padded with -1",
-    "answer_start": "the answer's tokens, terminator included, are tokens[start:stop]",
-    "answer_stop": "the answer's tokens, terminator included, are tokens[start:stop]",
+    "answer_start": "what is shown as answer, terminator included, is tokens[start:stop]",
+    "answer_stop": "what is shown as answer, terminator included, is tokens[start:stop]",
     "query_start": "tokens[start:stop] hold the query's text",
     "query_stop": "tokens[start:stop] hold the query's text",
     "fork": "how many tokens the answer and the foil share; -1 where no foil was read",
     "foil_token": "the foil's first token after those; -1 where no foil was read",
     "query_seen": "this query stood earlier in the episode, so its answer can be looked up",
     "evidence": "the ideal observer's update since the shot before, nats; NaN where the task does not know it",
+    "observer": "the ideal observer's log-odds of the answer against the foil, nats; NaN where there is none",
+    "history": "what the example at this shot shows: 1 its answer, -1 its foil, 0 neither; NaN without foils",
+    "set": "sequences of one number have the same examples in other orders; -1 where none do",
+    "design": "what the examples show, as `--design` gives it; `plain`: their answers",
+    "base": "the task's name without its design",
 }
 
 NEEDED = ("log_odds",)
-
-DIMS = ("task", "readout", "seq", "shot")
-
-INFINITE = "infinite values come from probabilities that were rounded to 0 or 1: compute log-odds from logits"
 
 
 class Curves(NamedTuple):
@@ -62,6 +62,14 @@ class Curves(NamedTuple):
         is.
     items
         Which item is asked, as a number of its own, same shape; None where the file does not say.
+    history
+        What each example showed, +1 rule A's answer, -1 rule B's, 0 neither, from the first example on, shape
+        (seq, place); None where it is not known.
+    observer
+        The ideal observer's log-odds at each shot, shape (seq, shot), nats; None where it is not known.
+    single
+        Of single prompts, no two of which are of one sequence: numbers of examples before each, shape (seq,); their
+        log-odds have shape (seq, 1). None for curves.
 
     Examples
     --------
@@ -79,6 +87,19 @@ class Curves(NamedTuple):
     log_odds: Float[np.ndarray, "seq shot"]
     evidence: Float[np.ndarray, "seq shot"] | None = None
     items: Int[np.ndarray, "seq shot"] | None = None
+    history: Num[np.ndarray, "seq place"] | None = None
+    observer: Float[np.ndarray, "seq shot"] | None = None
+    single: Int[np.ndarray, " seq"] | None = None
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether some example shows another rule's answer, or an ideal observer's updates have both signs."""
+        if self.history is not None:
+            last = int(self.shots[-1]) if self.single is None else int(self.single.max())
+            shown = self.history[:, :last]
+            return bool((shown < 0).any())
+        known = self.observed
+        return known is not None and bool((known > 0).any() and (known < 0).any())
 
     @property
     def observed(self) -> Float[np.ndarray, "seq update"] | None:
@@ -105,9 +126,15 @@ class Curves(NamedTuple):
         ([2.0, 3.0, 4.0], (2, 3))
         """
         keep = self.shots >= n_min
-        evidence, items = (None if x is None else x[:, keep] for x in (self.evidence, self.items))
+        if self.single is not None:
+            rows = self.single >= n_min
+            history, observer = (None if x is None else x[rows] for x in (self.history, self.observer))
+            kept = self._replace(log_odds=self.log_odds[rows], single=self.single[rows])
+            return kept._replace(history=history, observer=observer)
+        own = (self.evidence, self.items, self.observer)
+        evidence, items, observer = (None if x is None else x[:, keep] for x in own)
         kept = self._replace(shots=self.shots[keep], log_odds=self.log_odds[:, keep])
-        return kept._replace(evidence=evidence, items=items)
+        return kept._replace(evidence=evidence, items=items, observer=observer)
 
 
 def consecutive(shots: Float[np.ndarray, " shot"]) -> bool:
@@ -201,15 +228,38 @@ def select(dataset: xr.Dataset, task: str, readout: str) -> Curves:
     if readout not in readouts_of(dataset, task):
         raise unknown(f"readout of task {task!r}:", readout, readouts_of(dataset, task))
     chosen = dataset.log_odds.sel(task=task, readout=readout).transpose("seq", "shot").dropna("seq", how="all")
-    evidence = None
-    if "evidence" in dataset:
-        known = dataset.evidence.sel(task=task, seq=chosen.seq).transpose("seq", "shot").values.astype(np.float64)
-        evidence = known if np.isfinite(known).any() else None
-    items = None
-    if "query" in dataset:
-        queries = dataset["query"].sel(task=task, seq=chosen.seq).transpose("seq", "shot").values
-        items = np.unique(queries.astype(str), return_inverse=True)[1].reshape(queries.shape).astype(np.int64)
-    return Curves(task, readout, dataset.shot.values.astype(float), chosen.values.astype(np.float64), evidence, items)
+
+    def per_seq(name: str) -> np.ndarray | None:
+        if name not in dataset:
+            return None
+        return dataset[name].sel(task=task, seq=chosen.seq).transpose("seq", ...).values
+
+    odds, shots = chosen.values.astype(np.float64), dataset.shot.values
+    evidence, observer, history, queries = map(per_seq, ("evidence", "observer", "history", "query"))
+    evidence = None if evidence is None or not np.isfinite(evidence).any() else evidence.astype(np.float64)
+    history = None if history is None else _history(history, dataset.history.dims, shots)
+    curves = Curves(task, readout, shots.astype(float), odds, evidence, history=history)
+    if (there := np.isfinite(odds)).sum(1).max() == 1 and odds.shape[1] > 1:
+        place = there.argmax(1)[:, None]
+        observer = None if observer is None else np.take_along_axis(observer.astype(np.float64), place, 1)
+        curves = curves._replace(
+            shots=shots[[-1]].astype(float), log_odds=np.take_along_axis(odds, place, 1), single=shots[place[:, 0]]
+        )
+    elif queries is not None:
+        codes = np.unique(queries.astype(str), return_inverse=True)[1]
+        curves = curves._replace(items=codes.reshape(queries.shape).astype(np.int64))
+    known = observer is not None and np.isfinite(observer.astype(float)).all()
+    return curves._replace(observer=observer.astype(np.float64) if known and observer is not None else None)
+
+
+def _history(values: np.ndarray, dims: tuple, shots: np.ndarray) -> np.ndarray | None:
+    """What examples showed, from the first on; None where some of them is not known."""
+    values = values.astype(np.float64)
+    if "place" in dims:
+        return np.nan_to_num(values) if np.isfinite(values).any() else None
+    if shots[0] != 0 or len(shots) != shots[-1] + 1:
+        return None
+    return np.nan_to_num(values) if np.isfinite(values[:, :-1]).all() else None
 
 
 def check(dataset: xr.Dataset, source: str = "the curves") -> xr.Dataset:
@@ -246,8 +296,9 @@ def check(dataset: xr.Dataset, source: str = "the curves") -> xr.Dataset:
     for dim in ("task", "readout"):
         for name in dataset[dim].values.tolist():
             check_name(f"{source}: a {dim}", name)
-    for name, dims, kinds in (("log_odds", DIMS, "fiu"), ("evidence", ("task", "seq", "shot"), "fiu")):
-        if name in dataset and (set(dataset[name].dims) != set(dims) or dataset[name].dtype.kind not in kinds):
+    per_shot = {name: ("task", "seq", "shot") for name in ("evidence", "observer", "history")}
+    for name, dims in ({"log_odds": DIMS} | per_shot).items():
+        if name in dataset and (set(dataset[name].dims) != set(dims) or dataset[name].dtype.kind not in "fiu"):
             raise StatedError(
                 f"{source}: {name} must be real numbers of dimensions {', '.join(dims)}, not {dataset[name].dtype} of "
                 f"{', '.join(map(str, dataset[name].dims)) or 'none'}"
@@ -268,7 +319,9 @@ def check(dataset: xr.Dataset, source: str = "the curves") -> xr.Dataset:
     odds = dataset.log_odds.transpose(*DIMS)
     # Sequences of a table may differ in number from task to task; a sequence that is NaN at all shots is absent.
     absent = odds.isnull().all("shot")
-    bad = ~np.isfinite(odds) & ~absent
+    # Single prompts: every sequence of the task is read once.
+    single = (np.isfinite(odds).sum("shot") == 1) & (odds.sizes["shot"] > 1)
+    bad = ~np.isfinite(odds) & ~absent & ~((single | absent).all("seq") & odds.isnull())
     if bool(bad.any()):
         cells = [dict(zip(DIMS, where)) for where in np.argwhere(bad.values)]
         named = "; ".join(
@@ -279,7 +332,7 @@ def check(dataset: xr.Dataset, source: str = "the curves") -> xr.Dataset:
         more = f" and {len(cells) - 3} more" if len(cells) > 3 else ""
         why = INFINITE if np.isinf(odds.values).any() else "a readout that a task lacks is NaN for the whole task"
         raise StatedError(f"{source}: log_odds must be finite, but {named}{more}; {why}")
-    for name in ("log_odds", "evidence"):
+    for name in ("log_odds", *per_shot):
         largest = float(abs(dataset[name]).max()) if name in dataset else 0.0
         if largest > MOST:
             raise StatedError(
@@ -297,7 +350,11 @@ def read_curves(path: Path) -> xr.Dataset:
 
     A table may have a column ``readout``; without one its values are taken as `complement`. A column ``evidence`` is
     the ideal observer's update at each shot, nats, since the shot before where shots are not consecutive; what is empty
-    or NA there is not known. A column ``family`` says which tasks are alike, for `fit --pool`.
+    or NA there is not known. A column ``family`` says which tasks are alike, for `fit --pool`. A column ``history``
+    says what the examples before the query showed, in order, as ``+-+``: + rule A's answer (whose log-odds are read), -
+    rule B's, 0 neither; or, where all shots from 0 on have a row, what the example at that shot shows, as 1, -1 or 0. A
+    column ``observer`` has the ideal observer's log-odds, nats. A table with one row for each sequence holds single
+    prompts.
 
     Parameters
     ----------
@@ -324,112 +381,13 @@ def read_curves(path: Path) -> xr.Dataset:
             f"no curves file {str(path)!r}: run `python -m bayes_icl.collect` or give --curves an existing file"
         )
     if path.suffix.lower() == ".csv":
-        return check(_from_table(path), str(path))
+        return check(curves_from_table(path), str(path))
     try:
         with xr.open_dataset(path, engine="h5netcdf") as opened:
             dataset = opened.load()
     except Exception as error:  # h5py raises many kinds on damaged files
         raise StatedError(f"{path} is not a readable netCDF file (damaged or cut short?): {error}") from error
     return check(dataset, str(path)).transpose(*DIMS, ...)  # the order that all take
-
-
-UNKNOWN = ("", "NA", "NaN", "nan")  # cells of evidence that is not known
-
-
-def _from_table(path: Path) -> xr.Dataset:
-    lines, columns = read_table_file(path, ("task", "seq", "shot", "log_odds"), ("readout", "evidence", "family"))
-    for name in ("task", "readout", "seq"):
-        if "" in columns.get(name, ()):
-            raise StatedError(f"{path} line {lines[columns[name].index('')]}: the {name} is empty")
-    shots = _numbers(path, lines, "shot", columns["shot"])
-    if (wrong := (shots < 0) | (shots % 1 != 0) | (shots > MOST)).any():
-        at = int(wrong.argmax())
-        bound = f"{MOST} or less" if shots[at] > MOST else "0 or more"
-        raise StatedError(
-            f"{path} line {lines[at]}: a shot is a whole number of examples, {bound}, not {columns['shot'][at]}"
-        )
-    table = pd.DataFrame(
-        {
-            "task": columns["task"],
-            "readout": columns.get("readout", ["complement"] * len(lines)),
-            "seq": _whole(columns["seq"]),
-            "shot": shots.astype(np.int64),
-            "log_odds": _numbers(path, lines, "log_odds", columns["log_odds"]),
-            "line": lines,
-        }
-    )
-    if (twice := table.duplicated([*DIMS])).any():
-        row = table[twice].iloc[0]
-        same = table.line[(table[[*DIMS]] == row[[*DIMS]]).all(axis=1)]
-        raise StatedError(
-            f"{path}: task {row.task}, seq {row.seq}, shot {row.shot}, {row.readout} stands there twice (lines "
-            f"{' and '.join(map(str, same[:2]))}): keep one"
-        )
-    _check_rows(path, table)
-    families = _families(path, columns["task"], columns["family"]) if "family" in columns else None
-    dataset = table.set_index([*DIMS])[["log_odds"]].to_xarray()
-    if "evidence" in columns:
-        known = ["nan" if cell in UNKNOWN else cell for cell in columns["evidence"]]
-        table["evidence"] = _numbers(path, lines, "evidence", known)
-        places = table.groupby(["task", "seq", "shot"])["evidence"]
-        # Readouts of one shot have one observer.
-        if (differ := places.transform("nunique", dropna=False) > 1).any():
-            row = table[differ].iloc[0]
-            raise StatedError(
-                f"{path}: task {row.task}, seq {row.seq}, shot {row.shot} has another evidence in another readout: "
-                "it is that of the example, the same in all"
-            )
-        dataset["evidence"] = places.first().to_xarray()
-    if families:
-        dataset["family"] = ("task", [families[task] for task in dataset.task.values])
-    return dataset
-
-
-def _families(path: Path, tasks: list[str], families: list[str]) -> dict[str, str]:
-    """The family of each task, the same in all its rows."""
-    found: dict[str, str] = {}
-    for task, family in zip(tasks, families):
-        if not family or found.setdefault(task, family) != family:
-            raise StatedError(
-                f"{path}: task {task} is of the families {found.get(task, '')!r} and {family!r}: give it one, in "
-                "all its rows"
-            )
-    return found
-
-
-def _numbers(path: Path, lines: list[int], name: str, cells: list[str]) -> Float[np.ndarray, " row"]:
-    """A column of numbers, exactly as they are written."""
-    found = np.empty(len(cells))
-    for i, cell in enumerate(cells):
-        try:
-            found[i] = float(cell) if "_" not in cell else float("one number")
-        except ValueError:
-            raise StatedError(f"{path} line {lines[i]}: {name} must be a number, got {cell!r}") from None
-        if np.isnan(found[i]) and name != "evidence":
-            raise StatedError(f"{path} line {lines[i]}: {name} must be a number, got {cell!r}")
-        if np.isinf(found[i]):
-            raise StatedError(f"{path} line {lines[i]}: {name} is {cell}; {INFINITE}")
-    return found
-
-
-def _whole(cells: list[str]) -> list[int] | list[str]:
-    """Sequences are numbered, or have names."""
-    return [int(cell) for cell in cells] if all(re.fullmatch("-?[0-9]{1,18}", cell) for cell in cells) else cells
-
-
-def _check_rows(path: Path, table: pd.DataFrame) -> None:
-    """State the first sequence that lacks a row: its curve would have a hole, or end early."""
-    shots = np.unique(table.shot)
-    have = table.groupby(["task", "readout", "seq"], sort=False).shot.agg(set)
-    short = have[have.map(len) < len(shots)]
-    if len(short):
-        (task, readout, seq), own = short.index[0], short.iloc[0]
-        lacking = sorted(set(shots.tolist()) - own)
-        raise StatedError(
-            f"{path}: task {task}, readout {readout}, seq {seq} has no row for shot {', '.join(map(str, lacking[:5]))}"
-            f"{', ...' if len(lacking) > 5 else ''}; {len(short)} of {len(have)} sequences lack rows: each "
-            f"needs all shots of the table ({shots[0]} to {shots[-1]}), and tasks of other lengths a table of their own"
-        )
 
 
 def write_netcdf(dataset: xr.Dataset, path: Path) -> None:

@@ -100,14 +100,15 @@ def _prior(prior: Prior) -> str:
 
 
 def curves() -> str:
-    """The variables of the curves format; dims and types as the committed example has them."""
-    import xarray as xr
-
+    """The variables of the curves format; dims and types as `collect` makes them."""
+    from bayes_icl.collect import collect_curves
     from bayes_icl.curves import VARIABLES
+    from bayes_icl.models import load_model
+    from bayes_icl.tasks import load_tasks
 
-    with xr.open_dataset(ROOT / "data/example.nc", engine="h5netcdf") as dataset:
-        kinds = {name: ("text" if x.dtype.kind in "OU" else str(x.dtype)) for name, x in dataset.data_vars.items()}
-        dims = {name: ", ".join(map(str, x.dims)) for name, x in dataset.data_vars.items()}
+    dataset = collect_curves(load_model("tiny", "cpu"), load_tasks(["category"]), n_shots=1, n_seqs=1)
+    kinds = {name: ("text" if x.dtype.kind in "OU" else str(x.dtype)) for name, x in dataset.data_vars.items()}
+    dims = {name: ", ".join(map(str, x.dims)) for name, x in dataset.data_vars.items()}
     rows = [[_code(name), dims[name], kinds[name], text] for name, text in VARIABLES.items()]
     return _table(["variable", "dims", "type", "meaning"], rows)
 

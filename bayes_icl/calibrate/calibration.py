@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from bayes_icl.calibrate.outputs import VERDICTS
 from bayes_icl.calibrate.settings import CalibrateSettings
-from bayes_icl.calibrate.simulation import NOISES, TRUTHS, coin_evidence, generator, simulate, truth_of, without_walk
+from bayes_icl.calibrate.simulation import NOISES, TRUTHS, generator, simulate, truth_of, without_walk
 from bayes_icl.calibrate.truths import cells, judge_truth
 from bayes_icl.core.intervals import mean_and_interval
 from bayes_icl.core.parallel import one_a_core, run_jobs
@@ -30,7 +30,7 @@ from bayes_icl.inference.scores import score_curves
 SHIFTED = ("lapse", "floor_until")
 
 # Kind of law that a name stands for; all laws with a bend are one kind, as data of this size rarely tell them apart.
-KINDS = {"constant": "constant", "additive": "additive", "observer": "additive", "changepoint": "change-point"}
+KINDS = {"constant": "constant", "additive": "additive", "changepoint": "change-point"}
 
 
 def ranks(name: str, setting: str, seeds: Sequence[int], n_seqs: int, n_shots: int) -> list[dict[str, Any]]:
@@ -59,8 +59,7 @@ def ranks(name: str, setting: str, seeds: Sequence[int], n_seqs: int, n_shots: i
         }
         if setting == "shifted prior":
             truth[SHIFTED[1]] += 2 * hypothesis.all_priors[SHIFTED[1]].parameters[1]
-        evidence = coin_evidence(n_seqs, n_shots, rng) if hypothesis.by_sequence else None
-        curves = simulate(hypothesis, truth, n_seqs, n_shots, rng, evidence)
+        curves = simulate(hypothesis, truth, n_seqs, n_shots, rng)
         # Ranks are uniform only if the prior does not look at the data, so the scale is given.
         posterior = sample_fast(fitted, summarise(curves, scale=1.0, shape=PLAIN), seed=seed)
         weights = np.exp(posterior.log_weights)
@@ -85,8 +84,7 @@ def recover(
     for seed in seeds:
         rng = generator(seed, "recovery", name, noise)
         truth = truth_of(hypothesis, noise, gain)
-        evidence = coin_evidence(n_seqs, n_shots, rng) if hypothesis.by_sequence else None
-        curves = simulate(hypothesis, truth, n_seqs, n_shots, rng, evidence)
+        curves = simulate(hypothesis, truth, n_seqs, n_shots, rng)
         stats = summarise(curves)
         posterior = sample_fast(hypothesis, stats, seed=seed)
         if hypothesis.has_gain:

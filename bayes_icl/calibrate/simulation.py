@@ -37,7 +37,6 @@ def simulate(
     n_seqs: int,
     n_shots: int,
     rng: np.random.Generator,
-    evidence: np.ndarray | None = None,
 ) -> Curves:
     """Curves of a hypothesis with known parameters, every random effect drawn on its own.
 
@@ -51,8 +50,6 @@ def simulate(
         Size of the curves.
     rng
         Where all randomness comes from.
-    evidence
-        For `observer`: the ideal observer's updates, shape (seq, shot), nats.
 
     Returns
     -------
@@ -70,7 +67,7 @@ def simulate(
     ((2000, 25), 6)
     """
     shots = np.arange(n_shots + 1.0)
-    blank = Curves(hypothesis.name, "complement", shots, np.zeros((n_seqs, n_shots + 1)), evidence)
+    blank = Curves(hypothesis.name, "complement", shots, np.zeros((n_seqs, n_shots + 1)))
     stats = summarise(blank, scale=1.0, shape=PLAIN)
     one = {name: np.reshape(value, (1, -1)) for name, value in params.items()}
     free = 0.0
@@ -93,11 +90,6 @@ def simulate(
     curves = np.concatenate([np.zeros((n_seqs, 1)), np.cumsum(updates, axis=1)], axis=1)
     noise = size * params["level"] * rng.normal(size=curves.shape)
     return blank._replace(log_odds=rng.normal(0, 2, (n_seqs, 1)) + curves + noise)
-
-
-def coin_evidence(n_seqs: int, n_shots: int, rng: np.random.Generator) -> np.ndarray:
-    """Updates of an observer who tells a coin of 3/4 heads from one of 1/4 by its flips, shape (seq, shot), nats."""
-    return np.log(3) * np.where(rng.uniform(size=(n_seqs, n_shots + 1)) < 0.75, 1.0, -1.0)
 
 
 def without_walk(hypothesis: Hypothesis) -> Hypothesis:

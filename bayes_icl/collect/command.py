@@ -12,7 +12,7 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
-from bayes_icl.collect.reading import collect_curves, wanted_readouts
+from bayes_icl.collect.reading import check_designs, collect_curves, wanted_readouts
 from bayes_icl.collect.settings import CollectSettings
 from bayes_icl.core.errors import DONE, check_least, unknown
 from bayes_icl.core.files import sha256, to_netcdf
@@ -22,6 +22,7 @@ from bayes_icl.core.run import Run
 from bayes_icl.models.loading import load_model
 from bayes_icl.models.model import Model
 from bayes_icl.models.names import ORGANISM, organisms
+from bayes_icl.tasks.designs import under_designs
 from bayes_icl.tasks.loading import FILES, load_tasks
 from bayes_icl.tasks.task import Task
 
@@ -32,7 +33,8 @@ def main(settings: CollectSettings) -> int:
     settings = replace(settings, tasks=settings.tasks or _usual_tasks(settings.model))
     files = [Path(spec) for spec in settings.tasks if Path(spec).suffix.lower() in FILES]
     output = Output.file(settings.out, "collect", inputs=files)
-    tasks = load_tasks(settings.tasks)
+    tasks = under_designs(load_tasks(settings.tasks), settings.design, settings.n_shots)
+    check_designs(tasks, settings.n_shots, settings.n_seqs)
     for task in tasks:
         task.episode(settings.n_shots, settings.seed, 0)  # too few examples: say so before a model is loaded
     wanted_readouts(tasks, settings.readouts)
@@ -79,7 +81,11 @@ def _fields(task: Task, n_shots: int) -> dict[str, Any]:
     fields = asdict(task)
     if task.observer is not None:
         fields["observer"] = task.evidence(task.episode(n_shots, 0, 0)).tolist()
-    later = ("two_rules", "observer")  # files from before these fields keep their keys
+    # Files from before these fields keep their keys.
+    later = ("two_rules", "observer", "preamble", "design", "base")
+    fields["pool"] = [{k: v for k, v in example.items() if v or k != "shown"} for example in fields["pool"]]
+    if task.design is not None:
+        fields["design"] = task.design.spec
     return {name: value for name, value in fields.items() if value or name not in later}
 
 

@@ -128,7 +128,7 @@ def _readout_arrays(odds: Float[np.ndarray, "seq shot"]) -> dict[str, list]:
 def _episode_words(dataset: xr.Dataset, task: str, seqs: Iterable[Any]) -> list[str | None]:
     """What was asked at every shot of every sequence, a gap after each."""
     # As items: `Dataset.query` is a method.
-    names = [name for name in ("query", "answer", "foil", "correct", "query_seen") if name in dataset]
+    names = [name for name in ("query", "answer", "foil", "shown", "correct", "query_seen") if name in dataset]
     found = {name: dataset[name].sel(task=task, seq=list(seqs)).transpose("seq", "shot").values for name in names}
     words: list[str | None] = []
     for i, seq in enumerate(seqs):
@@ -141,6 +141,8 @@ def _episode_words(dataset: xr.Dataset, task: str, seqs: Iterable[Any]) -> list[
                 )
             if at.get("foil"):
                 lines.append(f"foil {interactive.escaped(at['foil'])}")
+            if "shown" in at and at["shown"] != at.get("answer"):
+                lines.append(f"the text shows {interactive.escaped(at['shown'])}")
             if "correct" in at:
                 lines.append("greedy decoding: " + ("right" if at["correct"] else "wrong"))
             if at.get("query_seen"):

@@ -18,6 +18,7 @@ from bayes_icl.curves import READOUTS, VARIABLES, check
 from bayes_icl.models.model import Model
 from bayes_icl.models.prompts import Prompt, encode_episode
 from bayes_icl.models.readouts import EpisodeReading, Vocabulary
+from bayes_icl.tasks.designs import PLAIN
 from bayes_icl.tasks.task import Example, Task
 
 
@@ -60,8 +61,8 @@ def collect_curves(
     Raises
     ------
     StatedError
-        More shots than a task has examples, an answer off the token boundaries, an unknown readout, a model that sees
-        what follows, an episode longer than its context.
+        More shots than a task has examples, sequences or shots that its design cannot have, an answer off the token
+        boundaries, an unknown readout, a model that sees what follows, an episode longer than its context.
 
     Examples
     --------
@@ -75,6 +76,7 @@ def collect_curves(
     wanted = wanted_readouts(tasks, readouts)
     if n_shots < 1 or n_seqs < 1:
         raise StatedError(f"n_shots and n_seqs must be 1 or more, got {n_shots} and {n_seqs}")
+    check_designs(tasks, n_shots, n_seqs)
     batch_size = batch_size or (1 if model.device.type == "cpu" else 16)
     batches = [*_batches(model, tasks, wanted, range(n_seqs), n_shots, seed, batch_size)]
     names = [f"{task.name}/{first}" for task, first, *_ in batches]
@@ -160,6 +162,13 @@ def wanted_readouts(tasks: Sequence[Task], readouts: Sequence[str] = ()) -> dict
     return wanted
 
 
+def check_designs(tasks: Sequence[Task], n_shots: int, n_seqs: int) -> None:
+    """State the first task that its design does not go with, at these numbers of shots and sequences."""
+    for task in tasks:
+        if task.design is not None:
+            task.design.check(task, n_shots, n_seqs)
+
+
 def _check_context(model: Model, task: Task, prompts: Sequence[Prompt]) -> None:
     """Refuse episodes with more tokens than the model takes; branches stand at positions of their own."""
     if model.context is None:
@@ -213,8 +222,9 @@ def _assemble(tasks: Sequence[Task], records: dict[tuple[str, int], Record], n_s
     shape = (len(tasks), n_seqs, n_shots + 1)
     buckets = np.full((len(tasks), len(used), n_seqs, n_shots + 1, 2), np.nan)
     correct, seen = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
-    evidence = np.full(shape, np.nan)
-    text = {name: np.full(shape, "", dtype=object) for name in ("query", "answer", "foil")}
+    known = {name: np.full(shape, np.nan) for name in ("evidence", "observer", "history")}
+    sets = np.full(shape[:2], -1, dtype=np.int32)
+    text = {name: np.full(shape, "", dtype=object) for name in ("query", "answer", "foil", "shown")}
     width = max(len(record.prompt.tokens) for record in records.values())
     tokens = np.full((len(tasks), n_seqs, width), -1, dtype=np.int32)
     places = ("answer_start", "answer_stop", "query_start", "query_stop")
@@ -227,9 +237,12 @@ def _assemble(tasks: Sequence[Task], records: dict[tuple[str, int], Record], n_s
         correct[at] = record.values["correct"]
         queries = [e.query for e in record.examples]
         seen[at] = [query in queries[:i] for i, query in enumerate(queries)]
-        evidence[at] = record.task.evidence(record.examples)
-        for field in text:
-            text[field][at] = [getattr(e, field) for e in record.examples]
+        known["evidence"][at] = record.task.evidence(record.examples)
+        known["observer"][at] = record.task.ideal_log_odds(record.examples)
+        known["history"][at] = record.task.history(record.examples)
+        sets[at] = record.task.design.set_of(seq) if record.task.design else -1
+        for field, of in ({name: name for name in text} | {"shown": "written"}).items():
+            text[field][at] = [getattr(e, of) for e in record.examples]
         tokens[at][: len(record.prompt.tokens)] = record.prompt.tokens
         for place in places:
             positions[place][at] = getattr(record.prompt, place)
@@ -251,7 +264,10 @@ def _assemble(tasks: Sequence[Task], records: dict[tuple[str, int], Record], n_s
             "fork": (per_shot, forks),
             "foil_token": (per_shot, foil_tokens),
             "query_seen": (per_shot, seen),
-            "evidence": (per_shot, evidence),
+            **{name: (per_shot, values) for name, values in known.items()},
+            "set": (("task", "seq"), sets),
+            "design": ("task", [task.design.spec if task.design else PLAIN for task in tasks]),
+            "base": ("task", [task.base or task.name for task in tasks]),
         },
         coords={"task": names, "readout": used, "seq": np.arange(n_seqs), "shot": np.arange(n_shots + 1)},
     )
@@ -259,6 +275,6 @@ def _assemble(tasks: Sequence[Task], records: dict[tuple[str, int], Record], n_s
     dataset.attrs["branches"] = "; ".join(sorted(ways)) or "none read"
     for name, meaning in VARIABLES.items():
         dataset[name].attrs["description"] = meaning
-    for name in ("log_p_correct", "log_p_incorrect", "log_odds", "evidence"):
+    for name in ("log_p_correct", "log_p_incorrect", "log_odds", "evidence", "observer"):
         dataset[name].attrs["units"] = "nats"
     return check(dataset, "what the model gave")

@@ -16,6 +16,11 @@ class CollectSettings:
     tasks: tuple[str, ...] = ()
     """Built-in tasks, with settings if wanted (`affine:slope=3,intercept=1,low=10,high=49`), and .csv, .jsonl or .py
     files of your own. If none is named, copy, times_ten, past_tense and category; of an organism, its own."""
+    design: tuple[str, ...] = ("plain",)
+    """What the examples show; every task is read under every design. `plain`: the answers. Rule B is that of the
+    foils: `noise:p=0.2` (B at random), `switch:at=16` (first A, then B), `mixed:share=0.5` (B in that share),
+    `orders:k=8` (the same examples in k orders). `repeat:times=4`: few examples, again and again. `prior:text=...`: a
+    text in front of the examples."""
     n_shots: int = 32
     """Most examples shown; every smaller number is read in the same pass."""
     n_seqs: int = 64

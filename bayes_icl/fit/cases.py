@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import xarray as xr
 
 from bayes_icl.core.errors import StatedError, unknown
 from bayes_icl.curves import READOUTS, Curves, readouts_of, select
 from bayes_icl.fit.settings import NOISES, FitSettings
-from bayes_icl.hypotheses.law import HYPOTHESES, Hypothesis
+from bayes_icl.hypotheses.kinds import OfHistory
+from bayes_icl.hypotheses.law import Hypothesis, law_called
 from bayes_icl.inference.noise_shape import estimate
 
 HEAVY = 6  # complexity from which a law is fitted to headlines only, and not sampled where weighting fails
@@ -25,6 +27,8 @@ class Case:
         The curve of its task that figures show and whose posteriors are kept.
     base
         Not there for the sensitivity table alone.
+    weighs
+        It is asked how evidence is weighed (the second verdict), by laws of history, and not how straight the curve is.
 
     Examples
     --------
@@ -35,14 +39,15 @@ class Case:
     >>> case = Case(curves, noise="student")
     >>> case.hypothesis("additive").student
     True
-    >>> case.left_out("observer")
-    'the curves do not know its evidence'
+    >>> Case(curves, weighs=True).left_out("observer")
+    'the curves do not know what it would say'
     """
 
     curves: Curves
     noise: str = "normal"
     headline: bool = False
     base: bool = True
+    weighs: bool = False
 
     def __post_init__(self) -> None:
         if self.noise not in NOISES:
@@ -50,7 +55,9 @@ class Case:
 
     def hypothesis(self, name: str) -> Hypothesis:
         """A hypothesis under this setting."""
-        law, student = HYPOTHESES[name], self.noise == "student"
+        law, student = law_called(name), self.noise == "student"
+        if law.of_history:
+            return law.varied(student=student and not law.ceiling, single=self.curves.single is not None)
         return law.varied(student=student, shared=law.ceiling and estimate(self.curves).shared)
 
     def fits(self, name: str) -> bool:
@@ -59,24 +66,26 @@ class Case:
 
     def left_out(self, name: str) -> str:
         """Why a hypothesis is not fitted here; empty where it is."""
-        law, observed = HYPOTHESES[name], self.curves.observed
+        law = law_called(name)
+        if law.of_history != self.weighs:
+            return "for curves whose examples disagree" if law.of_history else "for curves whose examples agree"
         # Other settings are there for the verdict, which the laws of most parameters do not decide.
-        if law.complexity >= HEAVY and not law.ceiling and not self.headline:
+        if law.complexity >= HEAVY and not law.ceiling and not (self.headline or self.weighs):
             return "for headlines only"
-        if not law.by_sequence:
+        if not law.of_history:
             return ""
-        if self.curves.evidence is None:
-            return "the curves do not know its evidence"
-        if observed is None:
-            updates = self.curves.evidence[:, 1:]
-            return f"its evidence is not known at {int((updates != updates).sum())} of {updates.size} updates"
-        return "" if observed.any() else "its evidence is 0 throughout"
+        if name == "observer":
+            return "the curves do not know what it would say" if self.curves.observer is None else ""
+        if isinstance(law.kind, OfHistory) and law.kind.uses_examples and self.curves.history is None:
+            return "what each example showed is not known"
+        return ""
 
 
 def plan_cases(dataset: xr.Dataset, settings: FitSettings) -> list[Case]:
     """What to fit: for each task the headline readout from every n_min, other readouts from the headline n_min.
 
-    The first case of each task is its headline; with `sensitivity` it comes again with the other noise.
+    The first such case of each task is its headline; with `sensitivity` it comes again with the other noise. Where
+    examples disagree, or an ideal observer is known, there is a case of the second verdict before it.
 
     Parameters
     ----------
@@ -120,6 +129,10 @@ def plan_cases(dataset: xr.Dataset, settings: FitSettings) -> list[Case]:
         readouts = [r for r in dict.fromkeys(settings.readout) if r in has] or [
             select(dataset, task, settings.readout[0]).readout
         ]
+        if (weighed := _weighed(dataset, task, readouts[0], has, n_mins[0], settings.noise)) is not None:
+            cases.append(weighed)
+            if weighed.curves.disagrees or weighed.curves.single is not None:
+                continue  # how straight a curve is, is not asked where examples disagree
         for i, readout in enumerate(readouts):
             cases += [
                 Case(select(dataset, task, readout).since(n), settings.noise, headline=i == j == 0)
@@ -130,3 +143,14 @@ def plan_cases(dataset: xr.Dataset, settings: FitSettings) -> list[Case]:
             other = "student" if settings.noise == "normal" else "normal"
             cases.append(Case(curves, other, base=False))
     return cases
+
+
+def _weighed(dataset: xr.Dataset, task: str, headline: str, has: list[str], n_min: int, noise: str) -> Case | None:
+    """The case of the second verdict, where something tells examples apart, or an ideal observer is known.
+
+    Its readout is that in which the observer speaks: the answer against the foil, or against the other labels.
+    """
+    readout = next((name for name in ("foil", "rule") if name in has), headline)
+    curves = select(dataset, task, readout).since(n_min)
+    known = curves.observer is not None and bool(np.ptp(curves.observer) > 0)
+    return Case(curves, noise, weighs=True) if curves.disagrees or known or curves.single is not None else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,28 @@ from bayes_icl.core.files import inference_to_netcdf, sha256, to_json, within
 from bayes_icl.core.outputs import Output
 from bayes_icl.core.provenance import key_of, now, to_attribute
 from bayes_icl.core.run import Run
-from bayes_icl.curves import newest_curves, read_curves
+from bayes_icl.curves import newest_curves, read_curves, readouts_of
 from bayes_icl.fit.adequacy import adequacy_tables, checks_table, power_scaled, power_scaling_rows
 from bayes_icl.fit.cases import Case, plan_cases
 from bayes_icl.fit.checks import frequentist_checks
 from bayes_icl.fit.figures import fit_figures
 from bayes_icl.fit.fitting import check_names, fit_curves, judge_cases
-from bayes_icl.fit.outputs import POWER_SCALING, TABLES, comparison_table, fit_file, read_verdicts, sensitivity_table
+from bayes_icl.fit.orders import beside_second_verdict
+from bayes_icl.fit.outputs import (
+    POWER_SCALING,
+    TABLES,
+    WITHOUT_VERDICT,
+    comparison_table,
+    fit_file,
+    read_verdicts,
+    sensitivity_table,
+)
 from bayes_icl.fit.pooling import families_of, pool_deltas
 from bayes_icl.fit.sentences import summarise_verdicts
 from bayes_icl.fit.settings import FitSettings
 from bayes_icl.fit.verdict import Rules
-from bayes_icl.hypotheses.law import load_hypotheses
+from bayes_icl.fit.weighing import Weighing
+from bayes_icl.hypotheses.law import law_called, load_hypotheses
 from bayes_icl.inference.survival import too_little
 from bayes_icl.writing.style import figure_files
 
@@ -82,14 +92,14 @@ def main(settings: FitSettings) -> int:
     verdicts: dict[str, Any] = {}
     run.carry_out(key, work, show)
     print(out)
-    return REFUSED if any(verdict["verdict"] == "refused" for verdict in verdicts.values()) else DONE
+    return REFUSED if any(_refused(verdict) for verdict in verdicts.values()) else DONE
 
 
 def _fit(
     dataset: xr.Dataset, cases: Sequence[Case], names: list[str], settings: FitSettings, record: dict
 ) -> dict[str, bytes]:
     """Fit and judge; the files of the folder, by name."""
-    from bayes_icl.inference.idata import inference_data
+    from bayes_icl.inference.idata import history_data, inference_data
     from bayes_icl.inference.nuts import SamplerSettings, quiet
 
     fitted = [case for case in cases if not too_little(case.curves)]
@@ -108,31 +118,38 @@ def _fit(
         [[] if too_little(case.curves) else next(scores) for case in cases],
         Rules(settings.departure, settings.small),
     )
+    for task, verdict in verdicts.items():
+        _beside(dataset, task, verdict)
     for case in cases:
-        if case.headline:
-            reasons = {name: case.left_out(name) for name in names}
-            verdicts[case.curves.task]["left_out"] = {name: why for name, why in reasons.items() if why}
+        if case.headline or case.weighs:
+            # Laws of the other kind are not missed.
+            own = [name for name in names if law_called(name).of_history == case.weighs]
+            reasons = {name: why for name in own if (why := case.left_out(name))}
+            verdicts[case.curves.task]["left_out"] = verdicts[case.curves.task].get("left_out", {}) | reasons
     record = {**record, "finished": now()}
     files: dict[str, bytes] = {}
     scaled: list[dict[str, Any]] = []
     for (i, name), posterior in fits.posteriors.items():
         curves = fitted[i].curves
         with quiet():
-            inference = inference_data(posterior, curves, settings.seed)
-            if power_scaled(name, verdicts[curves.task]):
+            make = history_data if fitted[i].weighs else inference_data
+            inference = make(posterior, curves, settings.seed)
+            if not fitted[i].weighs and power_scaled(name, verdicts[curves.task]):
                 scaled += power_scaling_rows(curves, posterior, inference)
         inference.attrs |= {
             "provenance": to_attribute(record),
             "readout": curves.readout,
-            "n_min": int(curves.shots[0]),
+            "n_min": int(curves.shots[0] if curves.single is None else curves.single.min()),
             "noise": fitted[i].noise,
         }
         files[fit_file(curves.task, name)] = inference_to_netcdf(inference)
-    base = [own for case, own in zip(fitted, fits.scores) if case.base]
+    base = [own for case, own in zip(fitted, fits.scores) if case.base and not case.weighs]
+    weighed = [own for case, own in zip(fitted, fits.scores) if case.weighs]
     headlines = [case for case in fitted if case.headline]
     checks = checks_table(headlines, [frequentist_checks(case.curves) for case in headlines])
     tables = {
         "comparison": comparison_table([score for own in base for score in own]),
+        "history": comparison_table([score for own in weighed for score in own]),
         "sensitivity": sensitivity_table(verdicts),
         "engines": fits.agreement,
         "checks": checks,
@@ -143,6 +160,21 @@ def _fit(
     if settings.pool:
         files["pooled.json"] = to_json(_pool(fitted, checks, verdicts, dataset))
     return files | {"verdict.json": to_json(verdicts), "provenance.json": to_json(record)}
+
+
+def _beside(dataset: xr.Dataset, task: str, verdict: dict[str, Any]) -> None:
+    """Put what the designs of a file tell of order, of a prior, of the martingale beside the second verdict."""
+    has = readouts_of(dataset, task)
+    readout = (verdict["bayesian"] or {}).get("readout") or next((r for r in ("foil", "rule") if r in has), has[0])
+    if found := beside_second_verdict(dataset, task, readout):
+        if verdict["bayesian"] is None:
+            agree = "all examples agree, so that no weighing shows (a design where they disagree tells)"
+            verdict["bayesian"] = Weighing("not separable", [agree], readout, verdict["n_min"]).as_json()
+        verdict["bayesian"] |= found
+
+
+def _refused(verdict: Mapping[str, Any]) -> bool:
+    return "refused" in (verdict["verdict"], (verdict.get("bayesian") or {}).get("verdict"))
 
 
 def _pool(
@@ -157,7 +189,7 @@ def _pool(
     for case in cases:
         task, observed = case.curves.task, case.curves.observed
         null = observed is not None and not observed.any()
-        if case.headline and not null and verdicts[task]["verdict"] != "refused" and slopes.se[task] > 0:
+        if case.headline and not null and verdicts[task]["verdict"] not in WITHOUT_VERDICT and slopes.se[task] > 0:
             means[task], sds[task] = float(slopes.estimate[task]), float(slopes.se[task])
     if len(means) < 2:
         return {"refused": f"--pool needs 2 tasks or more with a fit and something to learn, got {len(means)}"}

@@ -20,6 +20,7 @@ from bayes_icl.core.intervals import LEVEL, LEVEL_WORDS, TAILS, t_interval
 from bayes_icl.curves import Curves, consecutive, select
 from bayes_icl.fit.adequacy_figures import noise_figure, pit_figure, prior_predictive_figure
 from bayes_icl.fit.outputs import COMPARISON, NOISE, PIT, SENSITIVITY, fit_file, read_verdicts
+from bayes_icl.fit.weighing_figures import weighing_figures
 from bayes_icl.hypotheses.law import HYPOTHESES, label_of
 from bayes_icl.inference.survival import SLACK_NATS
 from bayes_icl.writing import style
@@ -338,6 +339,7 @@ def fit_figures(dataset: xr.Dataset, out: Path) -> dict[str, Figure]:
     if judged := {task: c for task, c in shown.items() if verdicts[task].get("mean_curve")}:
         drawn["departure"] = departure_figure(judged, verdicts)
     drawn |= _adequacy_figures(out, fitted, shown, verdicts)
+    drawn |= weighing_figures(dataset, verdicts)
     if any(len(verdict["others"]) for verdict in verdicts.values()):
         drawn["sensitivity"] = sensitivity_figure(SENSITIVITY.read(out / "sensitivity.csv"))
     return {file_name(name): figure for name, figure in drawn.items()}

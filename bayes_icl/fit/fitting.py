@@ -20,9 +20,11 @@ from bayes_icl.curves import Curves
 from bayes_icl.fit.cases import HEAVY, Case
 from bayes_icl.fit.sentences import verdict_line
 from bayes_icl.fit.settings import ENGINES
-from bayes_icl.fit.verdict import RULES, Rules, judge, refuse
-from bayes_icl.hypotheses.law import HYPOTHESES, Hypothesis, load_hypotheses
+from bayes_icl.fit.verdict import RULES, Rules, judge, not_asked, refuse
+from bayes_icl.fit.weighing import weigh
+from bayes_icl.hypotheses.law import HISTORY_LAWS, HYPOTHESES, Hypothesis, law_called, load_hypotheses
 from bayes_icl.inference.departure import MeanCurve
+from bayes_icl.inference.history_scores import score_history
 from bayes_icl.inference.importance import sample_fast
 from bayes_icl.inference.noise import Statistics, summarise
 from bayes_icl.inference.posterior import Posterior
@@ -58,19 +60,19 @@ class Fits:
     agreement: pd.DataFrame
 
 
-RESTS_ON = "freeform"  # the law whose fit is the mean curve that verdicts are about
+RESTS_ON, WEIGHTS_FROM = "freeform", "per_lag"  # whose fits are the mean curve and the weights over lags of verdicts
 
 
 def check_names(names: Sequence[str]) -> None:
     """State the first name that is of no registered law."""
     for name in names:
-        if name not in HYPOTHESES:
-            raise unknown("hypothesis", name, HYPOTHESES)
+        if name not in HYPOTHESES and name not in HISTORY_LAWS:
+            raise unknown("hypothesis", name, [*HYPOTHESES, *HISTORY_LAWS])
 
 
 def fit_curves(
     cases: Sequence[Case],
-    hypotheses: Sequence[str] = tuple(HYPOTHESES),
+    hypotheses: Sequence[str] = (*HYPOTHESES, *HISTORY_LAWS),
     *,
     engine: Literal["auto", "fast", "nuts"] = "auto",
     sampler: SamplerSettings | None = None,
@@ -85,7 +87,7 @@ def fit_curves(
     cases
         As `plan_cases` returns them, or your own.
     hypotheses
-        Names of registered laws. `freeform`, on which verdicts rest, is always fitted.
+        Names of registered laws. `freeform` and `per_lag`, on which verdicts rest, are always fitted.
     engine
         As in `FitSettings`. Cases with other noise than their headline are the fast engine's.
     sampler
@@ -110,7 +112,7 @@ def fit_curves(
     from bayes_icl.inference.nuts import SamplerSettings
 
     spare_home()
-    hypotheses = tuple(dict.fromkeys((*hypotheses, RESTS_ON)))
+    hypotheses = tuple(dict.fromkeys((*hypotheses, RESTS_ON, WEIGHTS_FROM)))
     check_names(hypotheses)
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
@@ -129,7 +131,7 @@ def fit_curves(
         # Headlines first: their verdicts can be told, and say what NUTS is wanted for.
         bar.set_description("headlines, fast engine")
         fast = [i for i, case in enumerate(cases) if engine != "nuts" or not case.base]
-        first = [i for i in fast if cases[i].headline]
+        first = [i for i in fast if cases[i].headline or cases[i].weighs]
         for j, fitted in run(_call, [*map(fast_job, first)]):
             results.keep(first[j], fitted)
             bar.update(1)
@@ -187,7 +189,8 @@ class _Results:
         # Of the law as it is registered here: a curve of the user's own came back from a worker as a copy.
         law = self.cases[i].hypothesis(name)
         student = law.student and "dof" in posterior.params  # a free mean has weights of sequences instead
-        self.posteriors[i, name] = replace(posterior, hypothesis=law.varied(student=student, shared=law.shared))
+        law = law.varied(student=student, shared=law.shared, single=law.single)
+        self.posteriors[i, name] = replace(posterior, hypothesis=law)
 
     def keep(self, i: int, fitted: Mapping[str, tuple[Score, Posterior | None]]) -> None:
         """Take scores of a case, and posteriors where there are some."""
@@ -239,7 +242,7 @@ def _plan_nuts(results: _Results, engine: str) -> _NutsPlan:
                 for name in sorted(wanted & {n for n in scores[i] if i not in anew[n]}):
                     shown[name].append(i)
     names = [name for name in hypotheses if anew[name] or shown[name]]
-    names.sort(key=lambda name: (-len(anew[name]), -HYPOTHESES[name].complexity))
+    names.sort(key=lambda name: (-len(anew[name]), -law_called(name).complexity))
     return _NutsPlan(names, anew, shown)
 
 
@@ -252,12 +255,15 @@ def _wants_nuts(case: Case, score: Score | None, engine: str) -> bool:
     """Whether NUTS is to score a law: a headline that the fast engine could not, but for laws it cannot walk either."""
     if engine == "nuts":
         return case.base
-    faulty = score is not None and bool(score.faults) and HYPOTHESES[score.hypothesis].complexity < HEAVY
+    faulty = score is not None and bool(score.faults) and law_called(score.hypothesis).complexity < HEAVY
     return case.headline and faulty
 
 
 def _first_word(case: Case, fitted: dict[str, tuple[Score, Posterior | None]]) -> str:
     """The fast engine's verdict, in a line."""
+    if case.weighs:
+        found = weigh(case.curves, [score for score, _ in fitted.values()])
+        return f"{case.curves.task:16s} evidence: {found.verdict}"
     verdict = judge(case.curves, [score for score, _ in fitted.values()]).as_json()
     return f"{case.curves.task:16s} {verdict_line(verdict, verdict)}"
 
@@ -273,13 +279,16 @@ def _fit_case(
     for law in laws:
         engine = partial(sample_fast, seed=seed)
         try:
-            score, posterior = score_curves(law, case.curves, engine, checks=case.base)
+            if law.of_history:
+                score, posterior = score_history(law, case.curves, engine)
+            else:
+                score, posterior = score_curves(law, case.curves, engine, checks=case.base)
         except Exception as error:
             if law.name not in own:
                 raise
             why = f"hypothesis {law.name!r} of {own[law.name]}: {type(error).__name__}: {error}"
             raise StatedError(why) from error
-        fitted[law.name] = score, posterior if case.headline else None
+        fitted[law.name] = score, posterior if case.headline or case.weighs else None
     return fitted
 
 
@@ -294,8 +303,9 @@ def _sample_hypothesis(
 
     scored = []
     for case in anew:
-        score, posterior = score_curves(hypothesis, case.curves, sampled)
-        scored.append((score, posterior if case.headline else None))
+        scoring = score_history if hypothesis.of_history else score_curves
+        score, posterior = scoring(hypothesis, case.curves, sampled)
+        scored.append((score, posterior if case.headline or case.weighs else None))
     drawn = []
     for case in shown:
         stats = summarise(case.curves)
@@ -359,11 +369,18 @@ def judge_cases(cases: Sequence[Case], scores: Sequence[Sequence[Score]], rules:
     """
     verdicts: dict[str, dict] = {}
     for case, own in zip(cases, scores):
-        reason = too_little(case.curves)
+        task, reason = case.curves.task, too_little(case.curves)
+        if case.weighs:
+            verdicts[task] = {**not_asked(case.curves).as_json(), "others": []}
+            verdicts[task]["bayesian"] = weigh(case.curves, own, rules.small).as_json()
+            continue
         verdict = refuse(case.curves, reason) if reason else judge(case.curves, own, rules)
-        as_json = replace(verdict, noise=case.noise).as_json()
-        if case.curves.task in verdicts:
-            verdicts[case.curves.task]["others"].append(as_json)
+        as_json = {**replace(verdict, noise=case.noise).as_json(), "others": []}
+        if task not in verdicts:
+            verdicts[task] = as_json
+        elif verdicts[task]["verdict"] == "not_asked":  # the second verdict stood before its headline
+            verdicts[task] = {**as_json, "bayesian": verdicts[task]["bayesian"]}
         else:
-            verdicts[case.curves.task] = {**as_json, "others": []}
+            del as_json["others"], as_json["bayesian"]
+            verdicts[task]["others"].append(as_json)
     return verdicts

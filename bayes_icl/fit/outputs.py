@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import pandas as pd
 
 from bayes_icl.core.files import file_name
 from bayes_icl.core.schemas import INTERVAL, POSTERIOR, Column, Table, columns
-from bayes_icl.hypotheses.law import HYPOTHESES
+from bayes_icl.hypotheses.law import law_called
 from bayes_icl.inference.scores import Score
 from bayes_icl.inference.selection import FEW_SEQS, SMALL_DIFF, best_of, p_worse
 from bayes_icl.inference.survival import doubt_of, survivors
+
+# Verdicts beside which no number is to be relied on.
+WITHOUT_VERDICT = ("refused", "not_asked")
 
 CURVE = (
     Column("task", "which curve", "text"),
@@ -58,6 +62,12 @@ COMPARISON = Table(
         Column("lag", "lag-1 autocorrelation of the updates, and what 99 % of replicates have", ends=INTERVAL),
     ),
     {".*_(mean|hdi_low|hdi_high)": "mean and 95 % highest-density interval of every parameter"},
+)
+
+HISTORY = replace(
+    COMPARISON,
+    name="history",
+    about="A row for each task and law of history, on curves whose examples disagree or whose observer is known.",
 )
 
 SENSITIVITY = Table(
@@ -160,7 +170,8 @@ NOISE = Table(
 )
 
 TABLES = {
-    table.name: table for table in (COMPARISON, SENSITIVITY, CHECKS, ENGINES, PIT, PIT_TESTS, POWER_SCALING, NOISE)
+    table.name: table
+    for table in (COMPARISON, HISTORY, SENSITIVITY, CHECKS, ENGINES, PIT, PIT_TESTS, POWER_SCALING, NOISE)
 }
 
 
@@ -176,7 +187,7 @@ def comparison_table(scores: Sequence[Score]) -> pd.DataFrame:
         alive, distance = survivors(group, "elpd_logo")
         alive_lfo, distance_lfo = survivors(group, "elpd_lfo")
         best = best_of([s.elpd_logo.sum() for s in group if s.hypothesis in distance and _is_rival(s)])
-        ceiling = next((s.elpd_logo.sum() for s in group if HYPOTHESES[s.hypothesis].ceiling), math.nan)
+        ceiling = next((s.elpd_logo.sum() for s in group if law_called(s.hypothesis).ceiling), math.nan)
         for s in group:
             d, se = distance.get(s.hypothesis, (math.nan, math.nan))
             d_lfo, se_lfo = distance_lfo.get(s.hypothesis, (math.nan, math.nan))
@@ -217,7 +228,7 @@ def comparison_table(scores: Sequence[Score]) -> pd.DataFrame:
 
 def _is_rival(score: Score) -> bool:
     """Whether a law may be the best: not the free mean, and its fit can be relied on."""
-    return not HYPOTHESES[score.hypothesis].ceiling and not doubt_of(score)
+    return not law_called(score.hypothesis).ceiling and not doubt_of(score)
 
 
 def _by_curve(scores: Sequence[Score]) -> list[list[Score]]:

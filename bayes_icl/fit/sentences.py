@@ -19,9 +19,10 @@ from bayes_icl.fit.adequacy_sentences import (
     power_scaling_sentences,
     selection_sentences,
 )
-from bayes_icl.fit.outputs import CHECKS, COMPARISON, ENGINES, NOISE, PIT_TESTS, POWER_SCALING
+from bayes_icl.fit.outputs import CHECKS, COMPARISON, ENGINES, NOISE, PIT_TESTS, POWER_SCALING, WITHOUT_VERDICT
 from bayes_icl.fit.pooling import FEW_FAMILIES
 from bayes_icl.fit.tables import checks_table, comparison_tables, pooled_rows
+from bayes_icl.fit.weighing_sentences import weighing_lines
 from bayes_icl.writing.blocks import Heading, Tabled, Text, to_terminal
 from bayes_icl.writing.numbers import Quotes, code, listed
 
@@ -31,12 +32,16 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
     scores = COMPARISON.read(out / "comparison.csv")
     blocks: list[Heading | Text | Tabled] = [Text(left_out_sentences(verdicts))]
     for task, headline in verdicts.items():
+        second = weighing_lines(headline["bayesian"]) if headline.get("bayesian") else []
+        if headline["verdict"] == "not_asked":
+            blocks += [Heading(task, ""), Text(second)]
+            continue
         first, *others = (verdict_line(verdict, headline) for verdict in (headline, *headline["others"]))
         below = [*headline["reasons"], *(f"note: {note}" for note in headline["notes"])]
         below += [pulls_sentence(headline)] if headline["pulls"] else []
         beside = [agreement(headline)] if others else []
         beside += readings(dataset, task, headline)
-        lines = [first, *(f"    {line}" for line in below), *others, *(f"  {line}" for line in beside)]
+        lines = [first, *(f"    {line}" for line in below), *others, *(f"  {line}" for line in beside), *second]
         blocks += [Heading(task, ""), Text(lines), *map(Tabled, comparison_tables({task: headline}, scores))]
     if len(scores):
         checks = CHECKS.read(out / "checks.csv")
@@ -186,6 +191,7 @@ VERDICTS = {
     "no_update": "beside the point, since nothing is learned,",
     "undecided": "undecided",
     "refused": "refused a verdict",
+    "not_asked": "not asked, since examples disagree,",
 }
 
 
@@ -198,7 +204,7 @@ def verdict_sentence(task: str, verdict: Mapping[str, Any], quotes: Quotes) -> s
         f"{code(task)}: {verdict['verdict']} ({verdict['readout']}, n \u2265 {q.count('n_min', verdict['n_min'])})"
     )
     sentence += f". {'; '.join(parts)}." if parts else "."
-    if verdict["verdict"] == "refused":  # then neither delta nor the law selected is to be relied on
+    if verdict["verdict"] in WITHOUT_VERDICT:  # then neither delta nor the law selected is to be relied on
         return sentence
     if (delta := verdict["delta"]) is not None:
         sentence += f" Delta, the slope of the best line, is {q.three('delta', delta.values())} nats per example."

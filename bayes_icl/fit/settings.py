@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bayes_icl.hypotheses.law import HYPOTHESES
+from bayes_icl.hypotheses.law import HISTORY_LAWS, HYPOTHESES
 from bayes_icl.hypotheses.laws import RARELY_TOLD
 
 
@@ -24,9 +24,13 @@ class FitSettings:
     n_min: tuple[int, ...] = (1, 0, 2)
     """Examples from which on the curve is fitted; the first is the headline. The first example teaches the form
     of an answer and, on some tasks, most of the rule, and is worth many later ones."""
-    hypotheses: tuple[str, ...] = tuple(name for name in HYPOTHESES if name not in RARELY_TOLD)
-    """Hypotheses to compare. The verdict rests on freeform, which is always fitted; observer is fitted where the curves
-    file knows the evidence. nll_bounded, nll_logistic and scaling_law, rarely told from others, are fitted if named."""
+    hypotheses: tuple[str, ...] = (
+        *(name for name in HYPOTHESES if name not in RARELY_TOLD),
+        *HISTORY_LAWS,
+    )
+    """Hypotheses to compare. Verdicts rest on freeform and per_lag, which are always fitted. Laws of history (trend to
+    combined) are fitted where examples disagree or an observer is known. nll_bounded, nll_logistic and scaling_law,
+    rarely told from others, are fitted if named."""
     hypotheses_from: Path | None = None
     """A Python file that registers hypotheses of your own; they are compared beside the others."""
     engine: Literal["auto", "fast", "nuts"] = "auto"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from bayes_icl.core.files import file_name
 from bayes_icl.core.intervals import LEVEL_WORDS
-from bayes_icl.fit.outputs import CHECKS, COMPARISON, ENGINES, PIT_TESTS, POWER_SCALING, SENSITIVITY
+from bayes_icl.fit.outputs import CHECKS, COMPARISON, ENGINES, PIT_TESTS, POWER_SCALING, SENSITIVITY, WITHOUT_VERDICT
 from bayes_icl.hypotheses.law import label_of
 from bayes_icl.writing import columns
 from bayes_icl.writing.tables import (
@@ -31,7 +31,7 @@ def verdict_table(verdicts: Mapping[str, dict], comparison: pd.DataFrame, checks
     rows = []
     for task, verdict in verdicts.items():
         setting = {"task": task, "readout": verdict["readout"], "n_min": verdict["n_min"]}
-        sound = verdict["verdict"] != "refused"
+        sound = verdict["verdict"] not in WITHOUT_VERDICT
         score = _row_where(comparison, **setting, hypothesis="additive")
         departure, half = (((sound and verdict.get(name)) or {}) for name in ("departure", "second_half"))
         check = _row_where(checks, **setting, check="departure by polynomials")

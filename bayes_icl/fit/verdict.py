@@ -66,7 +66,7 @@ class Verdict:
     Attributes
     ----------
     verdict
-        supported, supported_under_ceiling, rejected, no_update, undecided or refused.
+        supported, supported_under_ceiling, rejected, no_update, undecided, refused; not_asked where examples disagree.
     reasons
         Why, in words with numbers.
     departure, second_half, total, delta
@@ -91,6 +91,8 @@ class Verdict:
         What a reader should know beside the reasons.
     pulls
         Sequences that pull on delta, as in `scores.Score`.
+    bayesian
+        The second verdict (`weighing.Weighing`) and what stands beside it, where history or an observer is known.
     """
 
     task: str
@@ -111,6 +113,7 @@ class Verdict:
     noise_shape: str = ""
     notes: list[str] = field(default_factory=list)
     pulls: list[dict[str, float]] = field(default_factory=list)
+    bayesian: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The form it has in verdict.json."""
@@ -120,6 +123,12 @@ class Verdict:
 def refuse(curves: Curves, reason: str) -> Verdict:
     """The verdict for curves that were not fitted."""
     return Verdict(curves.task, curves.readout, int(curves.shots[0]), "refused", [reason])
+
+
+def not_asked(curves: Curves) -> Verdict:
+    """The verdict for curves whose examples disagree, of which a line is no prediction."""
+    why = "examples disagree, or are single prompts, so that no straight line is expected: see the second verdict"
+    return Verdict(curves.task, curves.readout, int(curves.shots[0]), "not_asked", [why])
 
 
 def judge(

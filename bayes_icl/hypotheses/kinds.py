@@ -1,4 +1,4 @@
-"""Kinds of law: one curve for all sequences, a step in each, a curve of each sequence's own."""
+"""Kinds of law: one curve for all sequences, a step in each, a function of what each sequence's examples showed."""
 
 from __future__ import annotations
 
@@ -55,22 +55,6 @@ class Step(Smooth):
 
 
 @dataclass(frozen=True)
-class BySequence:
-    """Each sequence has a curve of its own, known beforehand: ``curve(xp, statistics, **parameters)``, its updates."""
-
-    has_gain: bool = True
-    in_nats: bool = False
-
-    def updates(self, curve: Any, xp: Any, stats: Any, theta: Mapping[str, Any], gain: Any) -> tuple[Any, Any, Any]:
-        """No mean updates, which are gain times f; f of shape (seq, update); the total, nats."""
-        return None, curve(xp, stats, **theta), gain
-
-    def terms(self, stats: Any) -> int:
-        """One for each sequence."""
-        return len(stats.x)
-
-
-@dataclass(frozen=True)
 class Free:
     """Not a rival: a line, and whatever smooth deviation from it the sequences share, its coefficients sampled.
 
@@ -96,4 +80,31 @@ class Free:
         return 1
 
 
-Kind = Smooth | BySequence | Free
+@dataclass(frozen=True)
+class OfHistory:
+    """What each sequence's examples showed makes its curve: ``curve(xp, past, **parameters)``, its f at every reading.
+
+    The mean of L is then w f, with a weight w, and what the curve gives beside f, nats, where it gives a pair.
+
+    Attributes
+    ----------
+    weighted
+        False where f has its own size, nats: the weight is 1.
+    uses_examples
+        False for the rival that ignores what they show, and has no weight of each sequence's own.
+    free
+        Not a rival: f follows no law, and the vector among the parameters is integrated out.
+    """
+
+    weighted: bool = True
+    uses_examples: bool = True
+    free: bool = False
+    has_gain: bool = False
+    in_nats: bool = False
+
+    def terms(self, stats: Any) -> int:
+        """Numbers in the largest array for one draw: all readings."""
+        return int(stats.x.size)
+
+
+Kind = Smooth | Free | OfHistory

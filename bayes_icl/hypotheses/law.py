@@ -14,7 +14,7 @@ import numpy as np
 
 from bayes_icl.core.errors import StatedError
 from bayes_icl.core.inputs import run_python
-from bayes_icl.hypotheses.kinds import SMOOTH, BySequence, Free, Kind, Smooth, Step
+from bayes_icl.hypotheses.kinds import SMOOTH, Free, Kind, OfHistory, Smooth, Step
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,21 @@ SHARED_SHOTS = {
     "at_shot": Prior("Normal", (0.0, 1.0), length="items"),
 }
 
+# Of all laws of history; w is in nats for a unit of f.
+HISTORY_PRIORS = {
+    "w": Prior("Normal", (0.0, 1.0)),
+    "w_sd": Prior("HalfNormal", (0.5,)),
+    "gain_sd": Prior("HalfNormal", (1.0,), scaled=True),
+    "level": Prior("HalfNormal", (1.0,), scaled=True),
+    "walk": Prior("HalfNormal", (0.5,), scaled=True),
+}
+
+# Of single prompts, of which no two are of one sequence: one intercept for all, and nothing that varies within one.
+SINGLE_PRIORS = {
+    "start": Prior("Normal", (0.0, 2.5), scaled=True),
+    **{name: HISTORY_PRIORS[name] for name in ("w", "w_sd", "level")},
+}
+
 # Degrees of freedom of a whole sequence, where the noise is heavy-tailed.
 DOF_PRIOR = Prior("LogNormal", (log(8), 1.0))
 
@@ -127,13 +142,15 @@ class Hypothesis:
     priors
         Of its own parameters; every one needs its meaning and unit in `meanings`.
     kind
-        `Smooth`, `Step`, `BySequence` or `Free` (see `kinds`).
+        `Smooth`, `Step`, `Free` or `OfHistory` (see `kinds`).
     reference, predicts
         Where it comes from, and what would tell it from the others.
     student
         A sequence's noise has heavy tails: a multivariate t with `dof` degrees of freedom (see `varied`).
     shared
         Of a `Free` mean: single shots move in all sequences alike (`noise_shape.Shape.shared`).
+    single
+        Of a law of history: its readings are single prompts, no two of one sequence.
     """
 
     name: str
@@ -146,9 +163,10 @@ class Hypothesis:
     kind: Kind = SMOOTH
     student: bool = False
     shared: bool = False
+    single: bool = False
 
-    def varied(self, *, student: bool = False, shared: bool = False) -> Hypothesis:
-        """The same law with heavy-tailed noise, or an effect of each shot.
+    def varied(self, *, student: bool = False, shared: bool = False, single: bool = False) -> Hypothesis:
+        """The same law with heavy-tailed noise, an effect of each shot, or on single prompts.
 
         Parameters
         ----------
@@ -156,6 +174,8 @@ class Hypothesis:
             Give the noise of a sequence heavy tails.
         shared
             Let single shots move in all sequences alike; of a `Free` mean.
+        single
+            Readings are single prompts; of a law of history.
 
         Examples
         --------
@@ -165,7 +185,7 @@ class Hypothesis:
         >>> HYPOTHESES["additive"].varied(student=True).parameters
         ('gain', 'gain_sd', 'early_sd', 'level', 'walk', 'dof')
         """
-        return replace(self, student=student, shared=shared and self.ceiling)
+        return replace(self, student=student, shared=shared and self.ceiling, single=single and self.of_history)
 
     @property
     def has_gain(self) -> bool:
@@ -183,18 +203,24 @@ class Hypothesis:
         return isinstance(self.kind, Step)
 
     @property
-    def by_sequence(self) -> bool:
-        """Whether every sequence has a curve of its own."""
-        return isinstance(self.kind, BySequence)
+    def of_history(self) -> bool:
+        """Whether it is a function of what the examples showed."""
+        return isinstance(self.kind, OfHistory)
 
     @property
     def ceiling(self) -> bool:
         """Whether it is not a rival but the best any law could do, left out of the survivors."""
-        return isinstance(self.kind, Free)
+        return isinstance(self.kind, Free) or (isinstance(self.kind, OfHistory) and self.kind.free)
 
     @property
     def all_priors(self) -> dict[str, Prior]:
         """The priors of all that is sampled, the shared ones first."""
+        if isinstance(self.kind, OfHistory):
+            some = SINGLE_PRIORS if self.single else HISTORY_PRIORS
+            left: tuple[str, ...] = () if self.kind.weighted else ("w",)
+            left += ("w_sd",) if self.kind.free or not self.kind.uses_examples else ()
+            own = {name: prior for name, prior in some.items() if name not in left} | dict(self.priors)
+            return own | ({"dof": DOF_PRIOR} if self.student else {})
         shared = {k: v for k, v in SHARED_PRIORS.items() if k != "gain" or (self.has_gain and not self.in_nats)}
         stated = {**shared, **({"dof": DOF_PRIOR} if self.student else {}), **self.priors}
         stated |= SHARED_SHOTS if self.shared else {}
@@ -220,11 +246,12 @@ class Hypothesis:
         Returns
         -------
         mean, f
-            Shape (..., update); (seq, update) for f of a law `by_sequence`, whose mean is gain times f.
+            Shape (..., update).
         gain
             Shape (..., 1) on numpy; 0 where there is no mean update.
         """
         theta = {name: params[name] for name in (*self.priors, *(SHARED_SHOTS if self.shared else ()))}
+        assert not isinstance(self.kind, OfHistory)
         return self.kind.updates(self.curve, xp, stats, theta, params.get("gain"))
 
     def step_log_weights(self, xp: Any, stats: Any, params: Mapping[str, Any]) -> Any:
@@ -238,6 +265,8 @@ class Hypothesis:
 
 HYPOTHESES: dict[str, Hypothesis] = {}
 
+HISTORY_LAWS: dict[str, Hypothesis] = {}
+
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")  # which stands in names of files
 
 # Names of what every law has in its fits and tables, and in its PyMC model: what is not its own, and the data.
@@ -245,7 +274,7 @@ RESERVED = (
     *(*SHARED_PRIORS, "dof", "delta", "log_odds", "mean_log_odds", "xp", "n", "statistics", "chain", "draw"),
     *("log_likelihood", "shots", "n_max", "x", "x_mean", "x_scatter", "n_seqs", "scale", "transform", "eigenvalues"),
     *("inverse_transform", "step_sums"),
-    *("step_positions", "evidence", "evidence_total", "weight", "line", "early", "corr", "bends", "items"),
+    *("step_positions", "line", "early", "corr", "bends", "items", "past", "start", "w_sd", "knots"),
     *(*SHARED_SHOTS, "log_prior", "total", "departure", "second_half"),
 )
 
@@ -280,6 +309,40 @@ def hypothesis(
     ('gain', 'gain_sd', 'early_sd', 'level', 'walk', 'b')
     """
 
+    own: dict[str, Any] = {"kind": Smooth(in_nats=True)} if in_nats else {}
+    return _registering(HYPOTHESES, name, complexity, **own, **fields)
+
+
+def law_of_history(name: str, complexity: int, **fields: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a law of history: log-odds as a function of what the examples showed.
+
+    ``curve(xp, past, **parameters)`` takes a `past.Past`; its f is multiplied by a weight w. Parameters and errors are
+    those of `hypothesis`; of the priors, one of ``w`` replaces the usual one.
+
+    Parameters
+    ----------
+    name, complexity
+        As in `Hypothesis`.
+    **fields
+        Other fields of `Hypothesis`.
+
+    Examples
+    --------
+    >>> from bayes_icl.hypotheses import HISTORY_LAWS, Uniform, law_of_history
+    >>> @law_of_history("majority", 2, priors={"b": Uniform(0.2, 0.8)}, meanings={"b": "exponent, no unit"},
+    ...                 reference="mine", predicts="the sign of the majority decides")
+    ... def majority(xp, past, b):
+    ...     return xp.sign(past.signed) * xp.abs(past.signed) ** b
+    >>> HISTORY_LAWS["majority"].parameters
+    ('w', 'w_sd', 'gain_sd', 'level', 'walk', 'b')
+    """
+    fields = {"kind": OfHistory(), **fields}
+    return _registering(HISTORY_LAWS, name, complexity, **fields)
+
+
+def _registering(
+    registry: dict[str, Hypothesis], name: str, complexity: int, **fields: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def register(curve: Callable[..., Any]) -> Callable[..., Any]:
         if not (isinstance(name, str) and NAME.fullmatch(name)):
             raise ValueError(f"a hypothesis is called by 1 to 40 letters, digits, _ or -, a letter first; not {name!r}")
@@ -287,10 +350,9 @@ def hypothesis(
             known = isinstance(parameter, str) and parameter.isidentifier()
             if not known or parameter in RESERVED or parameter.endswith("__"):  # so end PyMC's own
                 raise ValueError(f"hypothesis {name!r}: no parameter can be called {parameter!r}: rename it")
-        if name in HYPOTHESES:
+        if name in HYPOTHESES or name in HISTORY_LAWS:
             raise ValueError(f"a hypothesis called {name!r} is registered already")
-        own: dict[str, Any] = {"kind": Smooth(in_nats=True)} if in_nats else {}
-        HYPOTHESES[name] = Hypothesis(name, curve, complexity, **own, **fields)
+        registry[name] = Hypothesis(name, curve, complexity, **fields)
         return curve
 
     return register
@@ -298,6 +360,8 @@ def hypothesis(
 
 def label_of(name: str) -> str:
     """A hypothesis's name in figures and tables; a user's own need not be registered in this process."""
+    if name in HISTORY_LAWS and HISTORY_LAWS[name].ceiling:
+        return f"{name} (ceiling)"
     return f"{name} (free mean)" if name in HYPOTHESES and HYPOTHESES[name].ceiling else name
 
 
@@ -331,15 +395,16 @@ def load_hypotheses(path: Path) -> list[str]:
         return _LOADED[path]
     if not path.is_file():
         raise StatedError(f"--hypotheses-from {path}: no such file; it should be Python that registers hypotheses")
-    before = set(HYPOTHESES)
+    before = {*HYPOTHESES, *HISTORY_LAWS}
     try:
         run_python(path)
     except StatedError as error:
-        for name in set(HYPOTHESES) - before:
-            del HYPOTHESES[name]
+        for registry in (HYPOTHESES, HISTORY_LAWS):
+            for name in set(registry) - before:
+                del registry[name]
         raise StatedError(f"--hypotheses-from {error}") from error
-    if not (new := [name for name in HYPOTHESES if name not in before]):
-        raise StatedError(f"--hypotheses-from {path}: nothing in it is registered with @hypothesis")
+    if not (new := [name for name in (*HYPOTHESES, *HISTORY_LAWS) if name not in before]):
+        raise StatedError(f"--hypotheses-from {path}: nothing in it is registered with @hypothesis or @law_of_history")
     _LOADED[path] = new
     return new
 
@@ -347,3 +412,8 @@ def load_hypotheses(path: Path) -> list[str]:
 _LOADED: dict[Path, list[str]] = {}
 
 LAWS_MODULE = "bayes_icl.hypotheses.laws"  # of the laws that come with the package
+
+
+def law_called(name: str) -> Hypothesis:
+    """The law of that name, of n or of history."""
+    return HYPOTHESES[name] if name in HYPOTHESES else HISTORY_LAWS[name]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bayes_icl.hypotheses.kinds import BySequence, Free, Smooth, Step
+from bayes_icl.hypotheses.kinds import Free, Smooth, Step
 from bayes_icl.hypotheses.law import HYPOTHESES, LEAST_RATIO, Hypothesis, LogNormal, Prior, Uniform, hypothesis
 
 # Published, but never told from their neighbours by curves of the sizes there are: fitted where they are asked for.
@@ -350,21 +350,6 @@ def scaling_matrix(variant: str, diagonal: np.ndarray, off: np.ndarray) -> np.nd
     full = np.broadcast_to(off[None, :] if variant == "sampling" else off[:, None], (len(off), len(off))).copy()
     np.fill_diagonal(full, diagonal)
     return full
-
-
-@hypothesis(
-    "observer",
-    complexity=1,
-    kind=BySequence(),
-    reference="the task's ideal observer: the evidence in each example of each sequence, as the curves file has it",
-    predicts="sequences with more evidence rise more; gain / (mean evidence in all) = 1 is an ideal observer",
-)
-def observer(xp: Any, stats: Any) -> Any:
-    """E_s(n), the evidence in the first n examples of sequence s, over its mean total.
-
-    Returns the updates of the ideal observer, in units of the mean total over sequences.
-    """
-    return stats.evidence
 
 
 @hypothesis(

@@ -12,6 +12,8 @@ from scipy.stats import halfnorm, lognorm, norm, uniform
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses.law import Prior
 from bayes_icl.inference.departure import MeanCurve
+from bayes_icl.inference.histories import histories_of
+from bayes_icl.inference.history_scores import history_mean
 from bayes_icl.inference.noise import summarise
 from bayes_icl.inference.posterior import Posterior
 from bayes_icl.inference.predictive import mean_curve, prior_predictive, replicate
@@ -96,6 +98,46 @@ def inference_data(posterior: Posterior, curves: Curves, seed: int = 0) -> az.In
         ),
         log_likelihood=az.dict_to_dataset({"log_odds": own}, coords=coords, dims={"log_odds": ["seq"]}),
         observed_data=xr.Dataset({"log_odds": (("seq", "shot"), curves.log_odds)}, coords=coords),
+        attrs={"engine": posterior.engine},
+    )
+
+
+def history_data(posterior: Posterior, curves: Curves, seed: int = 0) -> az.InferenceData:
+    """The posterior of a law of history as `arviz.InferenceData`: posterior, prior, log-likelihood of each sequence.
+
+    `log_prior` is as in `inference_data`. The mean of each sequence under the mean of the posterior is
+    ``mean_log_odds`` of `observed_data`, beside ``log_odds`` (dims seq, read), nats.
+    """
+    import arviz as az
+
+    stats, hypothesis = histories_of(curves), posterior.hypothesis
+    rng = np.random.default_rng([seed, 1])
+    sample_stats, chains = posterior.state, posterior.chains
+    if posterior.engine == "fast":
+        sample_stats = az.dict_to_dataset({"log_weight": np.zeros((CHAINS, DRAWS))})
+        posterior, chains = posterior.equal(CHAINS * DRAWS, seed), CHAINS
+    n_draws = len(posterior.log_weights) // chains
+
+    def as_chains(x: np.ndarray) -> np.ndarray:
+        x = x[:, 0] if x.ndim == 2 and x.shape[1] == 1 else x
+        return x.reshape(chains, n_draws, *x.shape[1:])
+
+    priors = hypothesis.all_priors
+    sizes = {name: (len(stats.knots),) if prior.length else () for name, prior in priors.items()}
+    prior = {name: own.draw(rng, (1, DRAWS, *sizes[name]), stats.scale) for name, own in priors.items()}
+    log_prior = {name: as_chains(log_density(own, posterior.params[name], stats.scale)) for name, own in priors.items()}
+    own = as_chains(sequence_log_likelihood(posterior, stats))
+    coords = {"seq": np.arange(len(stats.x))}
+    mean = history_mean(posterior, stats)
+    return az.InferenceData(
+        posterior=az.dict_to_dataset({name: as_chains(x) for name, x in posterior.params.items()}),
+        sample_stats=sample_stats,
+        log_prior=az.dict_to_dataset(log_prior),
+        prior=az.dict_to_dataset(prior),
+        log_likelihood=az.dict_to_dataset({"log_odds": own}, coords=coords, dims={"log_odds": ["seq"]}),
+        observed_data=xr.Dataset(
+            {"log_odds": (("seq", "read"), curves.log_odds), "mean_log_odds": (("seq", "read"), mean)}, coords=coords
+        ),
         attrs={"engine": posterior.engine},
     )
 

@@ -24,6 +24,7 @@ from scipy.special import logsumexp
 from scipy.stats import chi2, norm, qmc
 
 from bayes_icl.hypotheses.law import Hypothesis, Prior
+from bayes_icl.inference.histories import Histories
 from bayes_icl.inference.mixture import DOF, Mixture, _log_sum
 from bayes_icl.inference.noise import Statistics, stacked
 from bayes_icl.inference.posterior import Posterior
@@ -44,7 +45,12 @@ GOOD_K, GOOD_ESS = 0.7, 1000
 
 
 def sample_fast(
-    hypothesis: Hypothesis, stats: Statistics, *, seed: int = 0, like: Posterior | None = None, least_draws: int = 0
+    hypothesis: Hypothesis,
+    stats: Statistics | Histories,
+    *,
+    seed: int = 0,
+    like: Posterior | None = None,
+    least_draws: int = 0,
 ) -> Posterior:
     """The posterior of a hypothesis by importance sampling.
 
@@ -53,7 +59,7 @@ def sample_fast(
     hypothesis
         The law.
     stats
-        Of the curves (`noise.summarise`).
+        Of the curves (`noise.summarise`; of a law of history `histories.histories_of`).
     seed
         Of the draws.
     like
@@ -63,15 +69,16 @@ def sample_fast(
     """
     rng = np.random.default_rng([seed, 3])
     space = Space(hypothesis, stats)
-    heavy = space.size >= HEAVY  # modes and their curvature tell little of so many parameters
+    # Modes and their curvature tell little of so many parameters, but of laws of history, whose mean is all but linear.
+    heavy = space.size >= HEAVY and not hypothesis.of_history
     if like is not None:
         proposal = like.state
     elif heavy:
         proposal = _fitted(_tempered(space, rng, PARTICLES), None, N_AFTER_TEMPERING, rng)
     else:
         proposal = _around_modes(space, np.random.default_rng(4))
-    # A likelihood that sums over steps costs as much as all the others together.
-    first = DEAR_STAGES if hypothesis.latent_step else STAGES
+    # A likelihood that goes by sequence costs as much as many others.
+    first = DEAR_STAGES if hypothesis.latent_step or hypothesis.of_history else STAGES
     stages = [*first[:-1], max(first[-1], least_draws)]
     used: list[Mixture] = []
     z, target = np.empty((0, space.size)), np.empty(0)
@@ -97,7 +104,7 @@ def sample_fast(
             if (ess > GOOD_ESS and (k_hat < GOOD_K or ess > len(z) / 2)) or i + 1 == len(stages) + len(MORE_STAGES):
                 break
         # Where tempering is dear, or was the beginning, ordinary stages are tried first.
-        if i + 1 == len(stages) + 2 * hypothesis.latent_step + heavy:
+        if i + 1 == len(stages) + 2 * (hypothesis.latent_step or hypothesis.of_history) + heavy:
             proposal = _fitted(_tempered(space, rng, 2 * PARTICLES), None, N_AFTER_TEMPERING, rng)
         else:
             proposal = _adapted(z, log_weights, rng)
@@ -127,7 +134,7 @@ def sample_together(hypothesis: Hypothesis, each: Sequence[Statistics], *, seed:
     Parameters
     ----------
     hypothesis
-        With normal noise, neither `by_sequence` nor of a latent step.
+        A law of n with normal noise, not of a latent step.
     each
         Statistics with the same shots and number of sequences.
     seed

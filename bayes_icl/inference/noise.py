@@ -18,10 +18,10 @@ v = level^2 lambda + walk^2 and C the two columns of g_s and e_s::
     x_s ~ Normal(u, diag(v) + C C'),
 
 so a sequence's log-likelihood takes sums over n only (Woodbury), and that of all S sequences follows from their mean
-and scatter: the cost does not grow with S. Three kinds of hypothesis must be taken sequence by sequence: one with
-a latent step in each (`changepoint`; given the step the form is the same), one whose curve differs between them
-(`observer`), and any with heavy-tailed noise, where x_s has the multivariate t distribution with that location and
-scale matrix and `dof` degrees of freedom.
+and scatter: the cost does not grow with S. Two kinds of hypothesis must be taken sequence by sequence: one with a
+latent step in each (`changepoint`; given the step the form is the same), and any with heavy-tailed noise, where x_s has
+the multivariate t distribution with that location and scale matrix and `dof` degrees of freedom. Laws of history, whose
+curve differs between sequences, have statistics and a likelihood of their own (`histories`).
 
 Functions that take `xp` run on numpy, with a leading axis of draws in every parameter (of curves and of draws, where
 the statistics are `stacked`), and on pytensor.tensor, without.
@@ -40,9 +40,6 @@ from bayes_icl.hypotheses.law import Hypothesis
 from bayes_icl.inference.noise_shape import Shape, deviations, early_bend, estimate, spectrum
 
 LOG_2PI = float(np.log(2 * np.pi))
-
-# A mean total evidence below this share of the evidence's size is no unit: what speaks for and against cancels.
-LEAST_SHARE = 0.1
 
 MOST_PLACES = 256  # within uneven shots at which a latent step is looked for
 
@@ -91,10 +88,6 @@ class Statistics:
     step_sums
         Examples that each place stands for, in the column of the update that it is within, or in the last one beyond
         the updates fitted, shape (place, update + 1).
-    evidence, evidence_total
-        The ideal observer's updates of each sequence, shape (seq, update), in units of their mean total from n_min to
-        n_max, and that total, nats; where it is about 0, in units of the root mean square of the evidence after each
-        example. Zeros and 0 where it is not known or there is none.
     """
 
     shots: np.ndarray
@@ -115,8 +108,6 @@ class Statistics:
     items: np.ndarray
     step_positions: np.ndarray
     step_sums: np.ndarray
-    evidence: np.ndarray
-    evidence_total: float
 
     def of(self, seqs: np.ndarray) -> Statistics:
         """Those of some of the sequences, unweighted; the scale, which the priors hang on, stays."""
@@ -124,7 +115,7 @@ class Statistics:
         mean = x.mean(0)
         scatter = (x - mean).T @ (x - mean)
         n = float(len(x))
-        return replace(self, x=x, x_mean=mean, x_scatter=scatter, n_seqs=n, weight=n, evidence=self.evidence[seqs])
+        return replace(self, x=x, x_mean=mean, x_scatter=scatter, n_seqs=n, weight=n)
 
 
 def summarise(
@@ -166,14 +157,6 @@ def summarise(
     mean = weights @ x / weights.sum()
     early, bends = early_bend(curves.shots), deviations(curves.shots)
     at_shot = np.eye(len(shots)) if shape.shared else np.empty((0, len(shots)))
-    evidence = np.zeros(x.shape)
-    total = 0.0
-    if (observed := curves.observed) is not None and observed.any():
-        path = observed.cumsum(1)
-        total, size = float(path[:, -1].mean()), float(np.sqrt((path**2).mean()))
-        if abs(total) < LEAST_SHARE * size:  # evidence for and against cancels
-            total = size
-        evidence = observed[:, keep[1:]] / total
     return Statistics(
         shots=np.asarray(shots, float),
         n_max=n_max,
@@ -193,8 +176,6 @@ def summarise(
         items=np.diff(at_shot, axis=1),
         step_positions=places,
         step_sums=step_sums,
-        evidence=evidence,
-        evidence_total=total,
     )
 
 
@@ -254,7 +235,7 @@ def total_log_likelihood(xp: Any, hypothesis: Hypothesis, stats: Any, params: Ma
     params
         All parameters of the hypothesis; on numpy of shape (draw, 1) or (draw, length).
     """
-    if hypothesis.student or hypothesis.latent_step or hypothesis.by_sequence:
+    if hypothesis.student or hypothesis.latent_step:
         return log_likelihood(xp, hypothesis, stats, params).sum(axis=-1)
     v = variances(stats, params["level"], params["walk"])
     mean, _, _ = hypothesis.updates(xp, stats, params)
@@ -287,21 +268,15 @@ def log_likelihood(xp: Any, hypothesis: Hypothesis, stats: Any, params: Mapping[
     if hypothesis.latent_step:
         return _log_likelihood_of_steps(xp, hypothesis, stats, params, inverse, between, log_det, own_squares, own)
     # Squares are multiplied out, so that no array of shape (draw, seq, update) is needed.
-    if hypothesis.by_sequence:
-        _, f, gain = hypothesis.updates(xp, stats, params)
-        u = f @ stats.transform
-        squares = own_squares - 2 * gain * (inverse @ (stats.x * u).T) + gain**2 * (inverse @ (u**2).T)
-        along = [one - gain * (h @ u.T) for one, h in zip(own, between.columns)]
-    else:
-        mean, _, _ = hypothesis.updates(xp, stats, params)
-        mean = mean @ stats.transform
-        weighted = mean * inverse
-        squares = own_squares - 2 * weighted @ stats.x.T + (mean * weighted).sum(axis=-1, keepdims=True)
-        along = [one - (h * mean).sum(axis=-1, keepdims=True) for one, h in zip(own, between.columns)]
+    mean, _, _ = hypothesis.updates(xp, stats, params)
+    mean = mean @ stats.transform
+    weighted = mean * inverse
+    squares = own_squares - 2 * weighted @ stats.x.T + (mean * weighted).sum(axis=-1, keepdims=True)
+    along = [one - (h * mean).sum(axis=-1, keepdims=True) for one, h in zip(own, between.columns)]
     one, other = along
     k = stats.eigenvalues.shape[0]
     squares = squares - between.expanded().taken(one**2, one * other, other**2)
-    return _log_density(xp, hypothesis, params, k, log_det, squares)
+    return log_density_of(xp, hypothesis, params, k, log_det, squares)
 
 
 @dataclass(frozen=True)
@@ -380,8 +355,8 @@ def _log_likelihood_of_steps(
     k = stats.eigenvalues.shape[0]
     if hypothesis.student:
         dof = {"dof": params["dof"][..., None]}
-        never = _log_density(xp, hypothesis, dof, k, log_det, own_squares)
-        fit = _log_density(xp, hypothesis, dof, k, log_det, own_squares - explained) - never
+        never = log_density_of(xp, hypothesis, dof, k, log_det, own_squares)
+        fit = log_density_of(xp, hypothesis, dof, k, log_det, own_squares - explained) - never
     else:
         never = -0.5 * (k * LOG_2PI + log_det + own_squares)
         fit = 0.5 * explained
@@ -393,7 +368,9 @@ def _log_likelihood_of_steps(
     return (never + last + largest + xp.log(total))[..., 0]
 
 
-def _log_density(xp: Any, hypothesis: Hypothesis, params: Mapping[str, Any], k: int, log_det: Any, squares: Any) -> Any:
+def log_density_of(
+    xp: Any, hypothesis: Hypothesis, params: Mapping[str, Any], k: int, log_det: Any, squares: Any
+) -> Any:
     """Log density of k numbers whose squared length, in the metric of a scale matrix, is `squares`."""
     if not hypothesis.student:
         return -0.5 * (k * LOG_2PI + log_det + squares)

@@ -18,6 +18,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bayes_icl.hypotheses.law import Hypothesis, Prior
+from bayes_icl.inference.histories import Histories, history_log_likelihood
 from bayes_icl.inference.noise import Statistics, total_log_likelihood
 from bayes_icl.inference.posterior import ESS_LEAST, R_HAT_MOST, Posterior
 
@@ -41,7 +42,7 @@ class SamplerSettings:
     seed: int = 0
 
 
-def build_model(hypothesis: Hypothesis, stats: Statistics) -> pm.Model:
+def build_model(hypothesis: Hypothesis, stats: Statistics | Histories) -> pm.Model:
     """The PyMC model of a hypothesis.
 
     Parameters
@@ -50,7 +51,7 @@ def build_model(hypothesis: Hypothesis, stats: Statistics) -> pm.Model:
         The law.
     stats
         Summary of the curves (`noise.summarise`); every array becomes `pm.Data`, so that other curves can be put in
-        without compiling again.
+        without compiling again. Those of laws of history (`histories.histories_of`) are constants of the model.
 
     Returns
     -------
@@ -78,7 +79,10 @@ def build_model(hypothesis: Hypothesis, stats: Statistics) -> pm.Model:
             )
             for name, prior in hypothesis.all_priors.items()
         }
-        pm.Potential("log_likelihood", total_log_likelihood(pt, hypothesis, data, params))
+        if isinstance(stats, Histories):
+            pm.Potential("log_likelihood", history_log_likelihood(pt, hypothesis, stats, params).sum())
+        else:
+            pm.Potential("log_likelihood", total_log_likelihood(pt, hypothesis, data, params))
         if hypothesis.has_gain:
             gain = params["gain"] if "gain" in params else hypothesis.updates(pt, data, params)[2].sum()
             if hypothesis.in_nats:
@@ -127,13 +131,13 @@ def not_collecting() -> Iterator[None]:
 _COMPILED: list[tuple[Hypothesis, int, list[str], Any]] = []
 
 
-def _compile(hypothesis: Hypothesis, stats: Statistics) -> tuple[list[str], Any]:
+def _compile(hypothesis: Hypothesis, stats: Statistics | Histories) -> tuple[list[str], Any]:
     """Names of the data of the PyMC model, and the model compiled by nutpie; once a process."""
     import nutpie
 
-    length = len(stats.items) if hypothesis.shared else 0
+    length = len(stats.items) if isinstance(stats, Statistics) and hypothesis.shared else 0
     for known, compiled_length, names, compiled in _COMPILED:
-        if known == hypothesis and compiled_length == length:
+        if known == hypothesis and compiled_length == length and not hypothesis.of_history:
             return names, compiled
     with quiet():
         model = build_model(hypothesis, stats)
@@ -143,7 +147,8 @@ def _compile(hypothesis: Hypothesis, stats: Statistics) -> tuple[list[str], Any]
         compiled = nutpie.compile_pymc_model(model, var_names=wanted)
     # Of the data of the model, those that its density hangs on: `constant` reads the shots and needs none.
     names = [variable.name for variable in model.data_vars if variable.name in compiled.shared_data]
-    _COMPILED.append((hypothesis, length, names, compiled))
+    if not hypothesis.of_history:  # its model holds the data of one curve
+        _COMPILED.append((hypothesis, length, names, compiled))
     return names, compiled
 
 
@@ -160,11 +165,13 @@ class Sampler:
         How long NUTS samples, and its seed.
     """
 
-    def __init__(self, hypothesis: Hypothesis, stats: Statistics, settings: SamplerSettings | None = None) -> None:
+    def __init__(
+        self, hypothesis: Hypothesis, stats: Statistics | Histories, settings: SamplerSettings | None = None
+    ) -> None:
         self.hypothesis, self.settings = hypothesis, settings or SamplerSettings()
         self._data, self._compiled = _compile(hypothesis, stats)
 
-    def __call__(self, hypothesis: Hypothesis, stats: Statistics) -> Posterior:
+    def __call__(self, hypothesis: Hypothesis, stats: Statistics | Histories) -> Posterior:
         """The posterior; sampled once more, with smaller steps and a longer warm-up, if the diagnostics ask for it."""
         if hypothesis is not self.hypothesis and hypothesis != self.hypothesis:
             raise ValueError(f"compiled for {self.hypothesis.name!r}, asked for {hypothesis.name!r}")
@@ -177,7 +184,7 @@ class Sampler:
         short = first.ess < ESS_LEAST or first.rhat_max > R_HAT_MOST
         return self._sample(stats, 2 * draws if short else draws, 2 * tune, 0.99)
 
-    def _sample(self, stats: Statistics, draws: int, tune: int, target_accept: float) -> Posterior:
+    def _sample(self, stats: Statistics | Histories, draws: int, tune: int, target_accept: float) -> Posterior:
         import arviz as az
         import nutpie
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from bayes_icl.core.intervals import Interval, mean_and_interval
 from bayes_icl.hypotheses.law import Hypothesis
+from bayes_icl.inference.histories import Histories
 from bayes_icl.inference.noise import Statistics
 
 R_HAT_MOST, ESS_LEAST, PARETO_K_MOST = 1.01, 400, 0.7
@@ -85,15 +86,15 @@ class Posterior:
         """Whether a few draws may carry the weight; k has no scale, and says nothing where most weigh alike."""
         return self.k_hat > PARETO_K_MOST and self.ess < len(self.log_weights) / 2
 
-    def numbers(self, stats: Statistics) -> dict[str, Float[np.ndarray, " draw"]]:
+    def numbers(self, stats: Statistics | Histories) -> dict[str, Float[np.ndarray, " draw"]]:
         """Every parameter that is a number, with `gain` and `delta` where there is a mean update, nats."""
         own = {name: x[:, 0] for name, x in self.params.items() if not self.hypothesis.all_priors[name].length}
-        if self.hypothesis.has_gain:
+        if self.hypothesis.has_gain and isinstance(stats, Statistics):
             gain = np.broadcast_to(self.hypothesis.updates(np, stats, self.params)[2], self.log_weights[:, None].shape)
             own = {"gain": gain[:, 0], **own, "delta": gain[:, 0] / (stats.n_max - stats.shots[0])}
         return own
 
-    def intervals(self, stats: Statistics) -> dict[str, Interval]:
+    def intervals(self, stats: Statistics | Histories) -> dict[str, Interval]:
         """Mean and 95 % highest-density interval of `numbers`: what every file and table has for delta."""
         return {name: mean_and_interval(x, self.log_weights) for name, x in self.numbers(stats).items()}
 

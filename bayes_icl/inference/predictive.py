@@ -14,14 +14,10 @@ from bayes_icl.hypotheses.law import Hypothesis
 from bayes_icl.inference.noise import Statistics, variances
 from bayes_icl.inference.posterior import Posterior
 
-PRIOR_SEQS = 32  # whose own evidence new sequences from the priors have, where a law takes it
-
 
 def mean_curve(posterior: Posterior, stats: Statistics) -> Float[np.ndarray, "draw shot"]:
     """The mean of L over sequences under each draw, each with a mean of 0 over shots, nats."""
-    if posterior.hypothesis.by_sequence:
-        mean = posterior.params["gain"] * stats.evidence.mean(0)
-    elif posterior.hypothesis.latent_step:
+    if posterior.hypothesis.latent_step:
         # A step has happened by update n with the probability of its weights up to there.
         weights = posterior.hypothesis.step_log_weights(np, stats, posterior.params)
         mean = posterior.params["gain"] * np.exp(weights[:, :-1])
@@ -48,9 +44,7 @@ def replicate(posterior: Posterior, stats: Statistics, rng: np.random.Generator)
         f = _steps(hypothesis.step_log_weights(np, stats, params)[:, None, :], n_seqs, rng)
         mean = params["gain"][:, :, None] * f
     else:
-        mean, f, gain = hypothesis.updates(np, stats, params)
-        f = f[None] if hypothesis.by_sequence else np.broadcast_to(f, (n_draws, k))[:, None]
-        mean = gain[:, :, None] * f if hypothesis.by_sequence else np.broadcast_to(mean, (n_draws, k))[:, None]
+        mean = np.broadcast_to(hypothesis.updates(np, stats, params)[0], (n_draws, k))[:, None]
     v = variances(stats, params["level"], params["walk"])
     drift = rng.normal(size=(n_draws, n_seqs, 2)) @ between(params, stats)
     noise = (np.sqrt(v)[:, None, :] * rng.normal(size=(n_draws, n_seqs, k))) @ stats.inverse_transform
@@ -88,7 +82,7 @@ def prior_predictive(
 
     Parameters are those of `prior_draws`.
     """
-    some = stats.of(np.arange(min(n, len(stats.x), PRIOR_SEQS)))
+    some = stats.of(np.arange(1))
     draws = prior_draws(hypothesis, some, n, rng)
     new = replicate(draws, some, rng)
     return new[np.arange(n), np.arange(n) % new.shape[1]], mean_curve(draws, some)
@@ -136,7 +130,7 @@ def go_on(
     else:
         _, f, gain = hypothesis.updates(np, stats, params)
         gain = np.broadcast_to(gain, (n_draws, 1))[:, :, None]
-        f = f[None] if hypothesis.by_sequence else np.broadcast_to(f, (n_draws, k))[:, None]
+        f = np.broadcast_to(f, (n_draws, k))[:, None]
     error = past - gain * f[..., :n_past]
     size = 1.0
     if hypothesis.student:

@@ -20,11 +20,13 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import logsumexp
 
-from bayes_icl.core.intervals import TAILS, Interval, mean_and_interval
+from bayes_icl.core.intervals import TAILS, Interval
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses.law import Hypothesis
 from bayes_icl.inference.departure import Straightness
+from bayes_icl.inference.histories import Histories, history_log_likelihood
 from bayes_icl.inference.importance import sample_fast, sample_together
+from bayes_icl.inference.lag_weights import LagWeights
 from bayes_icl.inference.noise import Statistics, log_likelihood, summarise
 from bayes_icl.inference.noise_shape import PLAIN, Shape, estimate
 from bayes_icl.inference.posterior import PARETO_K_MOST, Posterior
@@ -46,7 +48,7 @@ LEAST_REPLICATES = 40  # of each sequence: 39 have their 2.5 % quantile at the l
 
 PULLS = 0.5  # a sequence pulls when delta moves by more than this share of its sd without it
 
-Engine = Callable[[Hypothesis, Statistics], Posterior]
+Engine = Callable[[Hypothesis, Any], Posterior]  # the second, `Statistics` or `Histories`
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class Score:
         Posterior mean of the law's mean curve, nats, about a mean of 0, shape (shot,).
     straightness
         Of the mean curve, from `freeform`: what the verdict is made from.
+    lag_weights
+        From `per_lag`: the weight of an example by how long ago it was.
 
     Examples
     --------
@@ -122,6 +126,7 @@ class Score:
     pulls: list[dict[str, float]] = field(default_factory=list)
     mean_curve: np.ndarray | None = None
     straightness: Straightness | None = None
+    lag_weights: LagWeights | None = None
 
     @property
     def reliable(self) -> bool:
@@ -129,15 +134,17 @@ class Score:
         return not self.faults and self.pareto_k_max <= PARETO_K_MOST
 
 
-def sequence_log_likelihood(posterior: Posterior, stats: Statistics) -> Float[np.ndarray, "draw seq"]:
+def sequence_log_likelihood(posterior: Posterior, stats: Statistics | Histories) -> Float[np.ndarray, "draw seq"]:
     """Log-likelihood of each sequence under each draw, nats."""
     n_draws = len(posterior.log_weights)
-    per_draw = len(stats.x) * (len(stats.eigenvalues) if posterior.hypothesis.latent_step else 1)
+    long = posterior.hypothesis.latent_step or posterior.hypothesis.of_history
+    per_draw = len(stats.x) * (len(stats.eigenvalues) if long else 1)
     step = max(1, BLOCK // per_draw)
     blocks = [{k: v[i : i + step] for k, v in posterior.params.items()} for i in range(0, n_draws, step)]
     # Draws without weight may lie where a law is 0/0.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        each = np.concatenate([log_likelihood(np, posterior.hypothesis, stats, block) for block in blocks])
+        one: Any = history_log_likelihood if isinstance(stats, Histories) else log_likelihood
+        each = np.concatenate([one(np, posterior.hypothesis, stats, block) for block in blocks])
     return np.where(np.isnan(each), -np.inf, each)
 
 
@@ -183,12 +190,8 @@ def score_curves(
             "faults": tuple(posterior.faults),
         }
     else:
-        score = _leave_sequences_out(hypothesis, stats, posterior, engine)
+        score = leave_sequences_out(hypothesis, stats, posterior, engine)
     score["intervals"] = posterior.intervals(stats)
-    if hypothesis.by_sequence:
-        # 1 is an ideal observer.
-        weight = posterior.numbers(stats)["gain"] / stats.evidence_total
-        score["intervals"]["weight"] = mean_and_interval(weight, posterior.log_weights)
     elpd_lfo = np.full(len(stats.x), np.nan)
     middle = float(curves.shots[-1] / 2)
     n_past = int((curves.shots <= middle).sum()) - 1
@@ -199,7 +202,7 @@ def score_curves(
         first = engine(hypothesis, half)
         if first.faults:
             score["faults"] += tuple(f"first half: {fault}" for fault in first.faults)
-        first = _at_most(first, min(LOGO_DRAWS // 2, MOST_NUMBERS // len(stats.x)))
+        first = at_most(first, min(LOGO_DRAWS // 2, MOST_NUMBERS // len(stats.x)))
         future = sequence_log_likelihood(first, stats) - sequence_log_likelihood(first, half)
         elpd_lfo = logsumexp(future + first.log_weights[:, None], axis=0)
         if checks:
@@ -293,14 +296,16 @@ def _without_drawn_means(posterior: Posterior, stats: Statistics, s: int) -> tup
     return float(logsumexp(log_weights[:, 0] + own)), float(k[0])
 
 
-def _leave_sequences_out(hypothesis: Hypothesis, stats: Statistics, posterior: Posterior, engine: Engine) -> dict:
+def leave_sequences_out(
+    hypothesis: Hypothesis, stats: Statistics | Histories, posterior: Posterior, engine: Engine
+) -> dict:
     """The fields of a score that leaving out each sequence gives."""
     n_seqs = len(stats.x)
     faults = tuple(posterior.faults)
     if n_seqs < 2:
         nothing = np.full(n_seqs, np.nan)
         return {"elpd_logo": nothing, "pareto_k_max": 0.0, "refits": 0, "pulls": [], "faults": faults}
-    wanted = LOGO_DRAWS // 2 if hypothesis.latent_step else LOGO_DRAWS  # each sums over the steps
+    wanted = LOGO_DRAWS // 2 if hypothesis.latent_step or hypothesis.of_history else LOGO_DRAWS  # each is dear
     draws = posterior.equal(int(np.clip(MOST_NUMBERS // n_seqs, 1000, wanted)))
     own = sequence_log_likelihood(draws, stats)
     log_weights, k = smooth(draws.log_weights[:, None] - own)
@@ -313,7 +318,9 @@ def _leave_sequences_out(hypothesis: Hypothesis, stats: Statistics, posterior: P
     without = np.exp(log_weights).T @ delta if delta is not None else np.full(n_seqs, np.nan)
     left = k.copy()
     # A fit that cannot be relied on is left aside whole, so refits would be of no use.
-    refitted = np.flatnonzero(k > PARETO_K_MOST) if not faults else np.array([], dtype=int)
+    # Nor is the ceiling of laws of history, which is no rival, worth them.
+    hopeless = bool(faults) or (hypothesis.ceiling and hypothesis.of_history)
+    refitted = np.flatnonzero((k > PARETO_K_MOST) & (not hopeless))
     for s in refitted:
         others = stats.of(np.arange(n_seqs) != s)
         refit = sample_fast(hypothesis, others, like=posterior if posterior.engine == "fast" else None)
@@ -347,7 +354,7 @@ def _leave_sequences_out(hypothesis: Hypothesis, stats: Statistics, posterior: P
     }
 
 
-def _at_most(posterior: Posterior, n: int) -> Posterior:
+def at_most(posterior: Posterior, n: int) -> Posterior:
     """The posterior, or `n` draws of it, where a table of all draws by all sequences would be too large."""
     return posterior if len(posterior.log_weights) <= n else posterior.equal(max(n, 1000))
 

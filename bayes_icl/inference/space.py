@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from bayes_icl.hypotheses.kinds import Free
 from bayes_icl.hypotheses.law import Hypothesis, Prior
+from bayes_icl.inference.histories import Histories, collapsed_history, history_log_likelihood, known_starts
 from bayes_icl.inference.noise import LOG_2PI, Between, Statistics, total_log_likelihood, trace, variances
 
 BLOCK = 2**17  # numbers in the largest array of a likelihood that goes by sequence: what a core's cache holds
@@ -18,7 +19,7 @@ class Space:
     The vectors of a free mean are not among them: they are integrated out, and drawn given the rest in the end.
     """
 
-    def __init__(self, hypothesis: Hypothesis, stats: Statistics) -> None:
+    def __init__(self, hypothesis: Hypothesis, stats: Statistics | Histories) -> None:
         if hypothesis.ceiling and hypothesis.student:
             raise ValueError(f"{hypothesis.name}: a free mean is integrated out under normal noise only")
         self.hypothesis, self.stats = hypothesis, stats
@@ -79,19 +80,28 @@ class Space:
         return np.where(inside & np.isfinite(value), value, -np.inf)
 
     def _log_likelihood(self, params: dict[str, np.ndarray]) -> np.ndarray:
-        if self.hypothesis.ceiling:
+        if self.hypothesis.ceiling and isinstance(self.stats, Statistics):
             return collapsed_log_likelihood(self.hypothesis, self.stats, params)
         n_draws = params["level"].shape[-2]
         per_draw = max(self.hypothesis.kind.terms(self.stats), len(self.stats.x) if self.hypothesis.student else 1)
         step = max(1, BLOCK // per_draw)
         if step >= n_draws:
-            return total_log_likelihood(np, self.hypothesis, self.stats, params)
+            return self._of_block(params)
         blocks = [{k: v[i : i + step] for k, v in params.items()} for i in range(0, n_draws, step)]
-        return np.concatenate([total_log_likelihood(np, self.hypothesis, self.stats, block) for block in blocks])
+        return np.concatenate([self._of_block(block) for block in blocks])
+
+    def _of_block(self, params: dict[str, np.ndarray]) -> np.ndarray:
+        if not isinstance(self.stats, Histories):
+            return total_log_likelihood(np, self.hypothesis, self.stats, params)
+        if self.hypothesis.ceiling:
+            return collapsed_history(self.stats, params)[0]
+        return history_log_likelihood(np, self.hypothesis, self.stats, params).sum(-1)
 
     def starts(self, n: int, rng: np.random.Generator) -> Float[np.ndarray, "... draw z"]:
         """Places to begin: parameters of the law drawn from their priors, those of the noise estimated."""
         stats = self.stats
+        if isinstance(stats, Histories):
+            return self._starts_of_history(stats, n, rng)
         spectrum = np.diagonal(stats.x_scatter, axis1=-2, axis2=-1) / stats.n_seqs
         basis = np.stack([stats.eigenvalues, np.ones_like(stats.eigenvalues)], axis=1)
         level2, walk2 = np.moveaxis(spectrum @ np.linalg.pinv(basis).T, -1, 0)[..., None, None]
@@ -117,6 +127,16 @@ class Space:
                     x = np.clip(x, low + 0.02 * (high - low), high - 0.02 * (high - low))
                 z[..., [i]] = self.place(name, x)
         return z
+
+    def _starts_of_history(self, stats: Histories, n: int, rng: np.random.Generator) -> np.ndarray:
+        drawn = {name: prior.draw(rng, (n, 1), stats.scale) for name, prior in self.priors.items()}
+        for name, prior in self.priors.items():
+            if prior.family == "Uniform":
+                low, high = prior.parameters
+                drawn[name] = np.clip(drawn[name], low + 0.02 * (high - low), high - 0.02 * (high - low))
+        drawn |= {name: x for name, x in known_starts(self.hypothesis, stats, drawn).items() if name in drawn}
+        placed = [np.broadcast_to(self.place(name, np.asarray(x, float)), (n, 1)) for name, x in drawn.items()]
+        return np.concatenate(placed, axis=1)
 
 
 def collapsed_log_likelihood(
@@ -192,9 +212,15 @@ def _vectors(hypothesis: Hypothesis) -> list[tuple[Prior, str]]:
 
 
 def draw_vectors(
-    hypothesis: Hypothesis, stats: Statistics, params: dict[str, np.ndarray], rng: np.random.Generator
+    hypothesis: Hypothesis, stats: Statistics | Histories, params: dict[str, np.ndarray], rng: np.random.Generator
 ) -> dict[str, Float[np.ndarray, "... draw length"]]:
     """Draws of a free mean's vectors given the rest, which are normal."""
+    if isinstance(stats, Histories):
+        step = max(1, BLOCK // stats.x.size)
+        n_draws = len(params["level"])
+        blocks = [{k: v[i : i + step] for k, v in params.items()} for i in range(0, n_draws, step)]
+        found = [collapsed_history(stats, block, rng)[1] for block in blocks]
+        return {"kernel": np.concatenate([x for x in found if x is not None])}
     inverse = 1 / variances(stats, params["level"], params["walk"])
     gram, push, _ = _columns(hypothesis, stats, params, inverse)
     root = np.linalg.cholesky(gram)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bayes_icl.curves import Curves, consecutive
-from bayes_icl.hypotheses.law import HYPOTHESES
+from bayes_icl.hypotheses.law import law_called
 from bayes_icl.inference.posterior import PARETO_K_MOST
 from bayes_icl.inference.scores import Score
 
@@ -34,9 +34,16 @@ def few_shots(shots: Float[np.ndarray, " shot"]) -> str | None:
     return f"{n} shots from n = {first:.0f} to {last:.0f}, {needed}"
 
 
+LEAST_PROMPTS = 32  # single ones
+
+
 def too_little(curves: Curves) -> str | None:
     """Why these curves cannot be fitted at all, or None."""
     n_seqs, n_shots = curves.log_odds.shape
+    if curves.single is not None:
+        if n_seqs < LEAST_PROMPTS:
+            return f"{counted(n_seqs, 'single prompt')}: at least {LEAST_PROMPTS} are needed for a fit"
+        return None if np.ptp(curves.log_odds) > 0 else "no variation: all single prompts have the same log-odds"
     if n_seqs < 2 or n_shots < 4:
         return (
             f"{counted(n_seqs, 'sequence')} of {counted(n_shots, 'shot')} from n = {curves.shots[0]:.0f}: at least 2 "
@@ -84,7 +91,7 @@ def survivors(scores: Sequence[Score], values: str) -> tuple[list[str], dict[str
     """
     pointwise = {s.hypothesis: getattr(s, values) for s in scores if np.isfinite(getattr(s, values)).all()}
     sound = {s.hypothesis for s in scores if not doubt_of(s)}
-    rivals = [name for name in pointwise if name in sound and not HYPOTHESES[name].ceiling]
+    rivals = [name for name in pointwise if name in sound and not law_called(name).ceiling]
     if not rivals:
         return [], {}
     best = max(rivals, key=lambda name: pointwise[name].sum())

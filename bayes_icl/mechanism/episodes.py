@@ -74,7 +74,8 @@ def recorded_episodes(
     Raises
     ------
     StatedError
-        The file has no tokens, or no foils; an answer has no such token.
+        The file has no tokens, or no foils; an answer has no such token; examples show something else than their
+        answers, or a text stands before them.
     """
     if readout not in ATTRIBUTED_READOUTS:
         raise unknown("readout to attribute", readout, ATTRIBUTED_READOUTS)
@@ -82,6 +83,7 @@ def recorded_episodes(
     if missing := [name for name in needed if name not in curves]:
         raise StatedError(f"the curves have no {', '.join(missing)}, which attribution needs: collect them again")
     own = curves.sel(task=task)
+    _check_design(own)
     _check_places(model, own, [name for name in (*needed, "query_start", "query_stop") if name in own])
     every = [own.sel(seq=seq) for seq in own.seq.values.tolist()]
     prompts = [
@@ -107,6 +109,24 @@ def recorded_episodes(
             Episode(int(one.seq), prompt, token_places(prompt), Target(at - 1, prompt.tokens[at], foil), token)
         )
     return episodes
+
+
+def _check_design(own: xr.Dataset) -> None:
+    """Refuse what is not an episode of queries, each with its answer after it.
+
+    Raises
+    ------
+    StatedError
+        Names the task, and what of it cannot be run.
+    """
+    design = str(own["design"].values) if "design" in own else "plain"
+    shows_else = "shown" in own and "answer" in own and bool((own["shown"] != own["answer"]).any())
+    if shows_else or design.split(":")[0] == "prior":
+        why = "its examples show other answers than those asked" if shows_else else "a text stands before its examples"
+        raise StatedError(
+            f"task {str(own.task.values)!r} has no heads and patches of its own: {why}; leave it out with --tasks, and "
+            "take the task under --design plain"
+        )
 
 
 def _check_places(model: Model, own: xr.Dataset, names: Sequence[str]) -> None:

@@ -3,20 +3,21 @@
 Every off-by-one of the project is decided here. The text of an episode is tokenised once; an answer's tokens are
 ``tokens[start:stop]``, its terminator included, and a word-boundary space belongs to the answer, not to the query
 (so ``(28, 59)`` has the answer " 59" and the terminator ")" + newline). The distribution of the token at position i
-is read at position i - 1.
+is read at position i - 1. Where an example shows something else than its answer, that stands in the episode, and the
+answer is one of those that branch off.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from bayes_icl.core.errors import StatedError
+from bayes_icl.models.tokenising import covering, locate
 from bayes_icl.tasks.task import Example, Task
 
 if TYPE_CHECKING:
@@ -74,13 +75,13 @@ class Prompt:
     tokens
         The whole episode, BOS included.
     answer_start, answer_stop
-        Per shot: the answer with its terminator is ``tokens[start:stop]``.
+        Per shot: what is shown as answer, with its terminator, is ``tokens[start:stop]``.
     foils
         Per shot: the tokens of the foil with its terminator, empty where there is none.
     labels
         Per shot: the tokens of every label with its terminator, in the task's order; empty for tasks without.
     branches
-        The tokens that `foils` and `labels` need beyond the episode's own.
+        The tokens that `foils`, `labels` and `answers` need beyond the episode's own.
     rows
         Per shot, the row of logits that predicts what follows a prefix of a continuation: ``(False, position)`` in the
         episode, ``(True, index)`` among the branch tokens.
@@ -89,6 +90,8 @@ class Prompt:
     digits
         Per shot of a task of numbers: which of the answer's tokens hold its digits, counted from its first;
         a terminator's digits are none of them.
+    answers
+        Per shot: the tokens of the answer with its terminator; empty where every example shows its answer.
 
     Examples
     --------
@@ -112,9 +115,14 @@ class Prompt:
     query_start: Int[np.ndarray, " shot"]
     query_stop: Int[np.ndarray, " shot"]
     digits: tuple[tuple[int, ...], ...] = ()
+    answers: tuple[TokenPath, ...] = ()
 
     def answer(self, shot: int) -> TokenPath:
-        """Tokens of the true answer, terminator included."""
+        """Tokens of the true answer, terminator included, whatever is shown."""
+        return self.answers[shot] if self.answers else self.shown(shot)
+
+    def shown(self, shot: int) -> TokenPath:
+        """Tokens of what stands in the episode as answer, terminator included."""
         return tuple(self.tokens[self.answer_start[shot] : self.answer_stop[shot]].tolist())
 
 
@@ -142,15 +150,15 @@ def example_parts(template: str, example: Example, answer: str | None = None) ->
     template
         How an example is written, as in `Task`.
     example
-        Its query and answer.
+        Its query and what it shows.
     answer
-        Written in place of the example's own, for foils and labels.
+        Written in place of what it shows, for foils and labels.
     """
     before, _, terminator = template.partition("{answer}")
     bare = before.rstrip(" ")  # a space before the answer belongs to the answer
     return (
         bare.replace("{query}", example.query),
-        before[len(bare) :] + (example.answer if answer is None else answer),
+        before[len(bare) :] + (example.written if answer is None else answer),
         terminator,
     )
 
@@ -180,7 +188,7 @@ def encode_episode(
         An answer (or foil) that does not begin and end on a token boundary, or text that the tokenizer reads as a
         control token or does not know; the error names the example.
     """
-    text, spans, asked, digits = "", [], [], []
+    text, spans, asked, digits = task.preamble, [], [], []
     in_front, _, _ = task.template.partition("{query}")
     for example in examples:
         before, answer, terminator = example_parts(task.template, example)
@@ -192,10 +200,10 @@ def encode_episode(
         spans.append((start, start + len(answer) + len(terminator)))
     # What follows each answer: the example after it, and after the last the first again.
     after = [example_parts(task.template, example)[0] for example in (*examples[1:], examples[0])]
-    tokens, starts, stops, offsets = _locate(text, after[-1], spans, tokenizer, task, examples)
-    query = _covering(asked, offsets)
+    tokens, starts, stops, offsets = locate(text, after[-1], spans, tokenizer, task, examples)
+    query = covering(asked, offsets)
     in_digits = tuple(
-        tuple(sorted({int(i) - int(start) for i in _covering(places, offsets)[:, 0]}))
+        tuple(sorted({int(i) - int(start) for i in covering(places, offsets)[:, 0]}))
         for start, places in zip(starts, digits)
     )
 
@@ -204,29 +212,60 @@ def encode_episode(
     tokens = np.concatenate([np.array([] if bos is None else [bos], dtype=np.int64), tokens])
     starts, stops, query = starts + offset, stops + offset, query + offset
 
-    foils: list[TokenPath] = []
-    labels: list[tuple[TokenPath, ...]] = []
-    for shot, example in enumerate(examples):
-        own = tuple(tokens[starts[shot] : stops[shot]].tolist())
-        # Alternatives are tokenised within their own example; the true answer, treated likewise, must come out as in
-        # the episode, or the two would not be comparable.
-        if branch and (example.foil or task.labels):
-            again = _alternative(task, example, example.answer, after[shot], tokenizer)
-            if again != own:
-                raise StatedError(
-                    f"task {task.name!r}: the answer of example {shot + 1} ({example.query!r}, {example.answer!r}) is "
-                    "tokenised differently by itself and in the episode, so foils and labels cannot be compared with "
-                    "it: change the template, or collect --readouts complement"
-                )
-        foils.append(
-            _alternative(task, example, example.foil, after[shot], tokenizer) if branch and example.foil else ()
-        )
-        written = task.labels if branch else ()
-        labels.append(tuple(_alternative(task, example, label, after[shot], tokenizer) for label in written))
-    branches, rows = _lay_out(tokens, starts, stops, [(foil, *others) for foil, others in zip(foils, labels)])
-    return Prompt(
-        tokens, starts, stops, tuple(foils), tuple(labels), branches, rows, query[:, 0], query[:, 1], in_digits
+    other = _others(task, examples, after, [tokens[i:j] for i, j in zip(starts, stops)], tokenizer, branch=branch)
+    alternatives = [(*own, foil, *labels) for own, foil, labels in zip(other.answers, other.foils, other.labels)]
+    branches, rows = _lay_out(tokens, starts, stops, alternatives)
+    in_digits = tuple(own or digits for own, digits in zip(other.digits, in_digits))
+    prompt = Prompt(
+        tokens, starts, stops, other.foils, other.labels, branches, rows, query[:, 0], query[:, 1], in_digits
     )
+    if not any(other.answers):
+        return prompt
+    return replace(prompt, answers=tuple(own[0] if own else prompt.shown(i) for i, own in enumerate(other.answers)))
+
+
+class _Others(NamedTuple):
+    """Per shot, what branches off: foil, labels, and the answer with the place of its digits where another is shown."""
+
+    foils: tuple[TokenPath, ...]
+    labels: tuple[tuple[TokenPath, ...], ...]
+    answers: tuple[tuple[TokenPath, ...], ...]
+    digits: tuple[tuple[int, ...], ...]
+
+
+def _others(
+    task: Task,
+    examples: Sequence[Example],
+    after: Sequence[str],
+    shown: Sequence[Int[np.ndarray, " _pos"]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    branch: bool,
+) -> _Others:
+    """Tokenise the answers that do not stand in the episode."""
+    foils, labels, answers, digits = [], [], [], []
+    for shot, example in enumerate(examples):
+
+        def path(text: str, shot: int = shot, example: Example = example) -> TokenPath:
+            return _alternative(task, example, text, after[shot], tokenizer)[0]
+
+        apart = example.written != example.answer
+        # Alternatives are tokenised within their own example; what is shown, treated likewise, must come out as in
+        # the episode, or the two would not be comparable.
+        if ((branch and (example.foil or task.labels)) or apart) and path(example.written) != tuple(
+            shown[shot].tolist()
+        ):
+            raise StatedError(
+                f"task {task.name!r}: the answer of example {shot + 1} ({example.query!r}, {example.written!r}) is "
+                "tokenised differently by itself and in the episode, so foils and labels cannot be compared with "
+                f"it: change the template{'' if apart else ', or collect --readouts complement'}"
+            )
+        foils.append(path(example.foil) if branch and example.foil else ())
+        labels.append(tuple(map(path, task.labels)) if branch else ())
+        own, in_own = _alternative(task, example, example.answer, after[shot], tokenizer) if apart else ((), ())
+        answers.append((own,) if apart else ())
+        digits.append(in_own)
+    return _Others(tuple(foils), tuple(labels), tuple(answers), tuple(digits))
 
 
 def recorded_prompt(
@@ -236,7 +275,7 @@ def recorded_prompt(
     query_start: Int[np.ndarray, " shot"],
     query_stop: Int[np.ndarray, " shot"],
 ) -> Prompt:
-    """The prompt of an episode in a curves file, to be run again; without foils and labels."""
+    """The prompt of an episode in a curves file whose examples show their answers, without foils and labels."""
     tokens = tokens[tokens >= 0].astype(np.int64)
     nothing: list[tuple[()]] = [()] * len(answer_start)
     branches, rows = _lay_out(tokens, answer_start, answer_stop, nothing)
@@ -310,104 +349,24 @@ def token_places(prompt: Prompt) -> Places:
     return Places(shot, role, offset)
 
 
-@functools.lru_cache(maxsize=8)
-def _set_apart(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
-    """Tokens that are no text, with what they are written as: control tokens and the one for what is not known."""
-    special = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return special | dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens))
-
-
-def _check_text(
-    text: str,
-    ids: Sequence[int],
-    offsets: Sequence[tuple[int, int]],
-    spans: Sequence[tuple[int, int]],
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    examples: Sequence[Example],
-) -> None:
-    """Refuse text that would be read as something other than text."""
-    apart = _set_apart(tokenizer)
-    if apart.keys().isdisjoint(ids):
-        return
-    for token, (begin, end) in zip(ids, offsets):
-        if token not in apart or end <= begin or begin >= spans[-1][1]:
-            continue
-        shot = next(i for i, (_, stop) in enumerate(spans) if begin < stop)
-        example = examples[shot]
-        where = f"task {task.name!r}: example {shot + 1} ({example.query!r}, {example.answer!r})"
-        written = text[begin:end].strip()
-        if written == apart[token].strip():
-            raise StatedError(
-                f"{where} holds {written!r}, which the tokenizer reads as a control token, not as text: take it out of "
-                "the queries, the answers or the template"
-            )
-        raise StatedError(
-            f"{where} holds {written!r}, which the tokenizer does not know and reads as {apart[token]!r}: write it "
-            "otherwise, or take another model"
-        )
-
-
-def _locate(
-    text: str,
-    after: str,
-    spans: Sequence[tuple[int, int]],
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    examples: Sequence[Example],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[tuple[int, int]]]:
-    """Tokens of `text`; for each character span, the first token in it and the first after it; all offsets.
-
-    The last span ends the text; `after` follows it when it is tokenised, and its tokens are cut off.
-    """
-    text += after
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    offsets = encoded.offset_mapping
-    _check_text(text, encoded.input_ids, offsets, spans, tokenizer, task, examples)
-    # Some tokenizers (GPT-NeoX, RoBERTa) leave the space in front of a token out of its offsets: a token begins where
-    # the one before it ends, if there are only spaces between.
-    offsets = [
-        (last, end) if last < begin and not text[last:begin].strip(" ") else (begin, end)
-        for (_, last), (begin, end) in zip([(0, 0), *offsets], offsets)
-    ]
-    begins = {begin: i for i, (begin, end) in reversed(list(enumerate(offsets))) if end > begin}
-    ends = {end: i + 1 for i, (begin, end) in enumerate(offsets) if end > begin}
-    for shot, (start, stop) in enumerate(spans):
-        if start not in begins or stop not in ends:
-            crossing = next((text[b:e] for b, e in offsets if b < start < e or b < stop < e), text[start:stop])
-            raise StatedError(
-                f"task {task.name!r}: the answer {text[start:stop]!r} of example {shot + 1} "
-                f"({examples[shot].query!r}) does not begin and end on a token boundary: the tokenizer joins "
-                f"{crossing!r}; change the template so that the answer stands apart"
-            )
-    stops = np.array([ends[stop] for _, stop in spans])
-    return (
-        np.array(encoded.input_ids[: stops[-1]], dtype=np.int64),
-        np.array([begins[start] for start, _ in spans]),
-        stops,
-        offsets[: stops[-1]],
-    )
-
-
-def _covering(spans: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> Int[np.ndarray, "span 2"]:
-    """The first token with text of each span, and the first after its last; spans need not keep to tokens."""
-    begins, ends = np.array(offsets).T
-    kept = np.flatnonzero(ends > begins)  # tokens without text of their own are at no place
-    first = kept[np.searchsorted(ends[kept], [start for start, _ in spans], side="right")]
-    after = kept[np.searchsorted(begins[kept], [stop for _, stop in spans], side="left") - 1] + 1
-    return np.stack([first, after], axis=1)
-
-
 def _alternative(
     task: Task, example: Example, answer: str, after: str, tokenizer: PreTrainedTokenizerBase
-) -> TokenPath:
-    """Tokens of another answer to an example, terminator included; `after` is the text that follows."""
+) -> tuple[TokenPath, tuple[int, ...]]:
+    """Tokens of another answer to an example, terminator included; `after` is the text that follows.
+
+    With it come those tokens of a number that hold its digits, counted from its first.
+    """
     before, other, terminator = example_parts(task.template, example, answer)
     # A newline in front stands for the example before it, so that nothing is tokenised as the start of a text.
     span = (1 + len(before), 1 + len(before) + len(other) + len(terminator))
-    shown = Example(example.query, answer)
-    tokens, start, stop, _ = _locate("\n" + before + other + terminator, after, [span], tokenizer, task, [shown])
-    return tuple(tokens[start[0] : stop[0]].tolist())
+    alone = Example(example.query, answer)
+    text = "\n" + before + other + terminator
+    tokens, start, stop, offsets = locate(text, after, [span], tokenizer, task, [alone])
+    path = tuple(tokens[start[0] : stop[0]].tolist())
+    places = [(i, i + 1) for i in range(span[0], span[0] + len(other)) if text[i] in "0123456789"]
+    if task.form != "number" or not places:
+        return path, ()
+    return path, tuple(sorted({int(i) - int(start[0]) for i in covering(places, offsets)[:, 0]}))
 
 
 def _lay_out(

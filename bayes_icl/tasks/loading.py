@@ -40,7 +40,7 @@ def load_tasks(specs: Sequence[str]) -> list[Task]:
     >>> from bayes_icl.tasks import load_tasks
     >>> capital, affine = load_tasks(["capital", "affine:slope=3,intercept=1"])
     >>> affine.name, affine.pool[0]
-    ('affine:slope=3,intercept=1', Example(query='10', answer='31', foil=''))
+    ('affine:slope=3,intercept=1', Example(query='10', answer='31', foil='', shown=''))
     """
     tasks = [task for spec in specs for task in _load(spec)]
     names = [task.name for task in tasks]

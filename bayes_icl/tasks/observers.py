@@ -127,6 +127,27 @@ def switching(history: History, delta: float = 1.0, hazard: float = 0.1) -> Floa
     return _steps(history, step)
 
 
+def predictive(belief: Float[np.ndarray, "seq shot1"], p: float) -> Float[np.ndarray, "seq shot1"]:
+    """Log-odds that the next example *shows* rule A, from those that rule A holds: within log((1 - p) / p) of 0.
+
+    Parameters
+    ----------
+    belief
+        Log-odds of rule A, nats.
+    p
+        Share of examples that show the other rule.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayes_icl.tasks.observers import predictive
+    >>> predictive(np.array([[0.0, 1.0, 9.0]]), p=0.2).round(2)
+    array([[0.  , 0.57, 1.39]])
+    """
+    holds, fails = np.log1p(-p), np.log(p)
+    return np.logaddexp(holds + belief, fails) - np.logaddexp(fails + belief, holds)
+
+
 def nothing(history: History) -> Float[np.ndarray, "seq shot1"]:
     """No evidence in any example: labels are drawn anew each time.
 

@@ -90,6 +90,10 @@ ORGANISM_TASKS: dict[str, Callable[[str], Task]] = {f"organism_{name}": organism
 
 
 def _observer(organism: str, examples: Sequence[Example]) -> np.ndarray:
-    """Log-odds of each example's answer against the other label, nats, from the examples before it."""
-    rule = np.array([(1 if e.answer == LABELS[0] else -1) * sign_of(organism, e.query) for e in examples])
-    return OBSERVERS[organism](rule[None, :-1])[0] * rule
+    """Log-odds of each example's answer against the other label, nats, from what the examples before it show."""
+    rules = np.array([sign_of(organism, e.query) for e in examples])
+    shown, asked = (
+        rules * np.where(np.array(texts) == LABELS[0], 1, -1)
+        for texts in ([e.written for e in examples], [e.answer for e in examples])
+    )
+    return OBSERVERS[organism](shown[None, :-1])[0] * asked

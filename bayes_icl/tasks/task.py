@@ -11,11 +11,14 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from bayes_icl.core.errors import StatedError, check_name, is_text, unknown
+
+if TYPE_CHECKING:
+    from bayes_icl.tasks.designs import Design
 
 WORDS = "{query} -> {answer}\n"
 
@@ -35,18 +38,29 @@ class Example:
     query, answer
         As the template writes them.
     foil
-        The wrong answer; empty where there is none.
+        The wrong answer; empty where there is none. Of two rules, `answer` is what the first says and `foil` what the
+        second does.
+    shown
+        What stands in the text; empty where that is the answer.
 
     Examples
     --------
     >>> from bayes_icl.tasks import Example
     >>> Example("go", "went", foil="goed")
-    Example(query='go', answer='went', foil='goed')
+    Example(query='go', answer='went', foil='goed', shown='')
+    >>> Example("go", "went", foil="goed", shown="goed").written
+    'goed'
     """
 
     query: str
     answer: str
     foil: str = ""
+    shown: str = ""
+
+    @property
+    def written(self) -> str:
+        """What stands in the text as its answer."""
+        return self.shown or self.answer
 
 
 @dataclass(frozen=True)
@@ -79,7 +93,12 @@ class Task:
         Let half of the episodes, drawn by the seed, follow the rule of the foils: answers and foils change places.
     observer
         An ideal observer: from an episode's examples to the log-odds of each answer against its foil, nats, shape
-        (example,), given the examples before it.
+        (example,), given what the examples before it showed.
+    preamble
+        Text in front of the first example.
+    design, base
+        What the examples show (`bayes_icl.tasks.designs`), and the task's name without it, by which episodes are drawn;
+        None and empty where examples show their answers.
 
     Examples
     --------
@@ -102,6 +121,9 @@ class Task:
     repeats: bool = False
     two_rules: bool = False
     observer: Callable[[Sequence[Example]], np.ndarray] | None = None
+    preamble: str = ""
+    design: Design | None = None
+    base: str = ""
 
     def __post_init__(self) -> None:
         check_name("a task", self.name)
@@ -112,9 +134,9 @@ class Task:
             object.__setattr__(self, name, tuple(given))
         if not self.pool:
             raise StatedError(f"task {self.name!r} has no examples")
-        for text in (self.template, *self.labels):
+        for text in (self.template, self.preamble, *self.labels):
             if not is_text(text):
-                raise StatedError(f"task {self.name!r}: template and labels must be text, got {text!r}")
+                raise StatedError(f"task {self.name!r}: template, preamble and labels must be text, got {text!r}")
         self._check_template()
         if self.form not in FORMS:
             raise unknown(f"form of task {self.name!r}:", self.form, FORMS)
@@ -134,8 +156,8 @@ class Task:
         for example in self.pool:
             if not isinstance(example, Example):
                 raise StatedError(f"task {self.name!r}: the pool holds examples, as Example('2', '5'), not {example!r}")
-            if not all(is_text(text) for text in (example.query, example.answer, example.foil)):
-                raise StatedError(f"task {self.name!r}: query, answer and foil must be text: {example}")
+            if not all(is_text(text) for text in (example.query, example.answer, example.foil, example.shown)):
+                raise StatedError(f"task {self.name!r}: query, answer, foil and shown must be text: {example}")
             if not example.query or not example.answer:
                 raise StatedError(f"task {self.name!r}: an example has an empty query or answer: {example}")
             if example.foil == example.answer:
@@ -174,11 +196,20 @@ class Task:
             *self.features,
         )
 
-    def episode(self, n_shots: int, seed: int, seq: int) -> tuple[Example, ...]:
-        """Draw the ``n_shots + 1`` examples of sequence `seq`.
+    @property
+    def two_known_rules(self) -> bool:
+        """Whether foils are what another rule says: the pool names them all, or there are two labels."""
+        return all(example.foil for example in self.pool) or (self.foils and len(self.labels) == 2)
 
-        A longer episode of the same seed begins with the shorter one, and what other tasks are read beside it
-        changes nothing.
+    def generator(self, seed: int, seq: int, *stream: int) -> np.random.Generator:
+        """Random numbers of a sequence; the same under every design of a task."""
+        return np.random.default_rng([seed, zlib.crc32((self.base or self.name).encode()), seq, *stream])
+
+    def episode(self, n_shots: int, seed: int, seq: int) -> tuple[Example, ...]:
+        """Draw the ``n_shots + 1`` examples of sequence `seq`, under the task's design.
+
+        A longer episode of the same seed begins with the shorter one (but where a design says otherwise), and what
+        other tasks are read beside it changes nothing.
 
         Parameters
         ----------
@@ -197,20 +228,32 @@ class Task:
         >>> len(long), long[:5] == short
         (9, True)
         """
+        if self.design is None:
+            return self.drawn(n_shots, seed, seq)
+        return self.design.episode(self, n_shots, seed, seq)
+
+    def drawn(self, n_shots: int, seed: int, seq: int) -> tuple[Example, ...]:
+        """Draw the examples of sequence `seq` as they are without a design.
+
+        Parameters
+        ----------
+        n_shots, seed, seq
+            As in `episode`.
+        """
         n = n_shots + 1
         if n > len(self.pool) and not self.repeats:
             raise StatedError(
                 f"task {self.name!r} has {len(self.pool)} examples, so at most {len(self.pool) - 1} shots without a "
                 f"repeat; {n_shots} were asked for: lower --n-shots or give it more examples"
             )
-        rng = np.random.default_rng([seed, zlib.crc32(self.name.encode()), seq])
+        rng = self.generator(seed, seq)
         order = rng.integers(len(self.pool), size=n) if self.repeats else rng.permutation(len(self.pool))
         drawn = [self.pool[i] for i in order[:n]]
         # A generator per shot keeps the draws of shot i the same however many follow.
-        per_shot = [np.random.default_rng([seed, zlib.crc32(self.name.encode()), seq, i]) for i in range(n)]
+        per_shot = [self.generator(seed, seq, i) for i in range(n)]
         if self.shuffled:
             drawn = [replace(e, answer=str(r.choice(self.labels)), foil="") for e, r in zip(drawn, per_shot)]
-        if self.two_rules and np.random.default_rng([seed, zlib.crc32(self.name.encode()), seq, 0]).integers(2):
+        if self.two_rules and self.generator(seed, seq, 0).integers(2):
             drawn = [replace(e, answer=e.foil, foil=e.answer) for e in drawn]
         if not self.foils:
             return tuple(drawn)
@@ -259,10 +302,48 @@ class Task:
         >>> capital.evidence(capital.episode(2, seed=0, seq=0))
         array([nan, nan, nan])
         """
+        known = self.ideal_log_odds(examples)
+        return np.diff(known, prepend=known[:1])
+
+    def ideal_log_odds(self, examples: Sequence[Example]) -> np.ndarray:
+        """The ideal observer's log-odds of each answer against its foil, shape (len(examples),), nats.
+
+        NaN where there is no observer: the task has none of its own, and its design none for two known rules.
+
+        Parameters
+        ----------
+        examples
+            An episode, as `episode` draws it; each is judged by what those before it show.
+
+        Examples
+        --------
+        >>> from bayes_icl.tasks import load_tasks, under_designs
+        >>> (task,) = under_designs(load_tasks(["category"]), ["noise:p=0.2"], n_shots=4)
+        >>> episode = task.episode(4, seed=0, seq=0)
+        >>> task.history(episode), task.ideal_log_odds(episode).round(2)
+        (array([ 1., -1.,  1.,  1.,  1.]), array([0.  , 0.75, 0.  , 0.75, 1.18]))
+        """
         if self.observer is not None:
-            known = np.asarray(self.observer(examples), float)
-            return np.diff(known, prepend=known[:1])
-        return np.full(len(examples), 0.0 if self.shuffled else np.nan)
+            return np.asarray(self.observer(examples), float)
+        if self.shuffled:
+            return np.zeros(len(examples))
+        if self.design is not None and self.two_known_rules:
+            ideal = self.design.observer(self.history(examples)[None, :-1])
+            if ideal is not None:
+                return ideal[0]
+        return np.full(len(examples), np.nan)
+
+    def history(self, examples: Sequence[Example]) -> np.ndarray:
+        """What each example shows, shape (len(examples),): 1 its answer, -1 its foil, 0 neither; NaN without a foil.
+
+        Parameters
+        ----------
+        examples
+            An episode, as `episode` draws it.
+        """
+        if not all(example.foil for example in examples):
+            return np.full(len(examples), np.nan)
+        return np.array([float(e.written == e.answer) - float(e.written == e.foil) for e in examples])
 
 
 def _again(pool: Sequence[Example]) -> dict[str, int]:

@@ -66,12 +66,14 @@ def colour_of(hypothesis: str) -> tuple[float, float, float]:
 
 VERDICT_COLOURS = {
     "supported": 2, "supported_under_ceiling": 0, "rejected": 3, "no_update": 7, "undecided": 1, "refused": 8,
+    "not_asked": 7, "bayesian": 2, "conservative": 0, "overconfident": 0, "not separable": 7, "ignores": 7,
+    "additive": 0,
 }  # fmt: skip
 
 
 def verdict_colour(verdict: str) -> str:
     """The colour of a verdict in every figure and table, as #rrggbb."""
-    return mpl.colors.to_hex(sns.color_palette("colorblind")[VERDICT_COLOURS[verdict]])
+    return mpl.colors.to_hex(sns.color_palette("colorblind")[VERDICT_COLOURS.get(verdict, 4)])
 
 
 def figure_files(figures: Mapping[str, Figure], suffixes: Sequence[str] = (".png", ".pdf")) -> dict[str, bytes]:

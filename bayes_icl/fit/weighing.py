@@ -1,0 +1,292 @@
+"""The second verdict: does the model weigh evidence as an ideal observer would, examples that disagree included?
+
+It is given by which laws of history survive, by the weight of an example over lags beside the observer's, and by the
+weight of the observer's log-odds, each with its interval and a stated region of practical equivalence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bayes_icl.core.intervals import Interval
+from bayes_icl.curves import Curves
+from bayes_icl.fit.verdict import SURE
+from bayes_icl.hypotheses.law import HISTORY_LAWS
+from bayes_icl.inference.histories import past_of
+from bayes_icl.inference.lag_weights import LagWeights
+from bayes_icl.inference.scores import Score
+from bayes_icl.inference.survival import LEAST_SEQS, doubt_of, survivors
+
+FLAT = 0.2  # of the mean weight: how far weights over lags may be from the observer's
+
+IDEAL = (0.8, 1.25)  # weights of an observer that are 1 for practical purposes
+
+LIKELY = 0.5  # probability that weights are the observer's, which is enough where no other law survives
+
+LAGS = (1, 2, 4, 8)  # further examples, after which it is said how much of a weight is left
+
+# What the verdict is called where a law alone survives.
+CALLED = {
+    "trend": "ignores",
+    "signed": "additive",
+    "recent": "recency",
+}
+
+NO_RIVALS = ("per_lag", "combined")
+
+# Laws of which the key is a case: where its own parameter is at its end, nothing tells them apart.
+CASES = {
+    "signed": ("leaky", "asymmetric", "recent", "primacy", "hazard", "counting", "averaging"),
+    "trend": tuple(name for name in HISTORY_LAWS if name != "trend"),
+}
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """The second verdict on one curve.
+
+    Attributes
+    ----------
+    verdict
+        bayesian, conservative, overconfident; leaky, asymmetric, counting, averaging, hazard, primacy, recency,
+        additive, or the name of a law of the user's own; ignores; not separable; undecided; refused.
+    reasons
+        Why, in words with numbers.
+    weight
+        Of the observer's log-odds, 1 for the ideal: mean, low, high (95 %); None where it is not known.
+    law, parameters
+        The simplest law that survives, and its own parameters: mean, low, high of each.
+    survivors
+        Laws that survive a left-out sequence, and, of curves, a left-out future.
+    kernel
+        Weights over lags: the share that is left after 1, 2, 4, 8 further examples (mean, low, high), the probability
+        that they are the observer's within 20 %, and what the figure draws.
+    combined
+        Parameters of `combined`, mean, low, high: a Bayesian who counts has w = 1, leak = 1, kappa = 0.
+    readout, n_min
+        Which curve.
+    """
+
+    verdict: str
+    reasons: list[str]
+    readout: str
+    n_min: int
+    weight: dict[str, float] | None = None
+    law: str | None = None
+    parameters: dict[str, dict[str, float]] = field(default_factory=dict)
+    survivors: list[str] = field(default_factory=list)
+    kernel: dict[str, Any] | None = None
+    combined: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """The form it has in verdict.json, under ``bayesian``."""
+        return dict(vars(self))
+
+
+def weigh(curves: Curves, scores: Sequence[Score], small: float = 0.5) -> Weighing:
+    """The second verdict on one curve.
+
+    not separable
+        All examples agree, so that laws differ in the shape of a curve at most; or several laws that say different
+        things survive.
+    bayesian, conservative, overconfident
+        `observer` survives, weights over lags are the observer's within 20 % of their mean, with a probability of 0.95
+        (0.5 where no other law survives), and the interval of its weight lies within (0.8, 1.25), below, or above.
+    leaky, asymmetric, ...
+        Named by the simplest law that survives, where `observer` does not.
+    ignores
+        What the evidence moves is surely below `small`, whatever law measures it.
+    undecided
+        Anything else.
+
+    Parameters
+    ----------
+    curves
+        One task under one readout.
+    scores
+        Of the laws of history that were fitted to it.
+    small
+        What evidence may move for there to be nothing, nats.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayes_icl.curves import Curves
+    >>> from bayes_icl.fit.weighing import weigh
+    >>> from bayes_icl.hypotheses import HISTORY_LAWS
+    >>> from bayes_icl.inference.history_scores import score_history
+    >>> rng = np.random.default_rng(0)
+    >>> shown = rng.choice([-1, 1], (32, 17))
+    >>> belief = np.pad(0.5 * shown.cumsum(1), ((0, 0), (1, 0)))[:, :17]
+    >>> read = belief + 0.3 * rng.normal(size=belief.shape)
+    >>> curves = Curves("mine", "foil", np.arange(17.0), read, history=shown, observer=belief)
+    >>> laws = ("trend", "observer", "leaky", "per_lag")
+    >>> weigh(curves, [score_history(HISTORY_LAWS[name], curves)[0] for name in laws]).verdict
+    'bayesian'
+    """
+    found = _Found.of(curves, scores)
+    if refusals := found.refusals:
+        return found.weighing("refused", refusals)
+    if not curves.disagrees:
+        which = ", ".join(found.alive) or "none"
+        why = f"all examples agree, so that no weighing shows (a design where they disagree tells); these fit: {which}"
+        return found.weighing("not separable", [why])
+    if (ignores := found.ignored(small)) is not None:
+        return found.weighing("ignores", [ignores])
+    if "observer" in found.both:
+        return _beside_observer(found)
+    if not found.both:
+        return found.weighing("undecided", ["no law survives both a left-out sequence and a left-out future"])
+    return _by_law(found)
+
+
+def _beside_observer(found: _Found) -> Weighing:
+    """The verdict where the ideal observer survives."""
+    weight, lags = found.by_name["observer"].intervals["w"], found.lags
+    reasons = [f"the ideal observer survives, with weight {weight:.2f}"]
+    alike = None if lags is None else lags.within(FLAT)
+    if alike is not None:
+        reasons.append(f"weights over lags are the observer's within {100 * FLAT:g} % with probability {alike:.2f}")
+    if alike is not None and alike <= 1 - SURE:
+        others = [name for name in found.both if name != "observer"]
+        why = "though it predicts no worse than others, an example's weight over lags is not the observer's"
+        return found.weighing("undecided" if not others else "not separable", [*reasons, why, *found.others(others)])
+    alone = found.both == ["observer"]
+    if alike is None or alike >= (LIKELY if alone else SURE):
+        if weight.low > IDEAL[0] and weight.high < IDEAL[1]:
+            return found.weighing("bayesian", reasons, law="observer")
+        if weight.high < IDEAL[0]:
+            return found.weighing("conservative", reasons, law="observer")
+        if weight.low > IDEAL[1]:
+            return found.weighing("overconfident", reasons, law="observer")
+        edge = f"whether the weight lies in ({IDEAL[0]}, {IDEAL[1]}), where it is 1 for practical purposes, is open"
+        return found.weighing("undecided", [*reasons, f"{edge}: more sequences decide"], law="observer")
+    others = [name for name in found.both if name != "observer" and name not in CASES.get("observer", ())]
+    verdict = "not separable" if others else "undecided"
+    return found.weighing(verdict, [*reasons, *found.others(others), "more sequences decide"], law="observer")
+
+
+def _by_law(found: _Found) -> Weighing:
+    """The verdict where it does not survive, or is not known."""
+    least = min(HISTORY_LAWS[name].complexity for name in found.both)
+    simplest = [name for name in found.both if HISTORY_LAWS[name].complexity == least]
+    law = found.best_of(simplest)
+    rivals = [name for name in found.both if name != law and name not in CASES.get(law, ())]
+    known = "observer" in found.by_name
+    reasons = ["the ideal observer does not survive" if known else "no ideal observer is known", found.described(law)]
+    if rivals and any(HISTORY_LAWS[name].complexity <= least for name in rivals):
+        same = [name for name in rivals if HISTORY_LAWS[name].complexity <= least]
+        return found.weighing("not separable", [*reasons, *found.others(same)], law=law)
+    return found.weighing(CALLED.get(law, law), reasons, law=law)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Which laws of history describe a curve.
+
+    Attributes
+    ----------
+    alive, both
+        Survivors of a left-out sequence; and of a left-out future too, where that was asked.
+    """
+
+    curves: Curves
+    by_name: dict[str, Score]
+    alive: list[str]
+    both: list[str]
+
+    @classmethod
+    def of(cls, curves: Curves, scores: Sequence[Score]) -> _Found:
+        rivals = [s for s in scores if s.hypothesis not in NO_RIVALS]
+        alive, _ = survivors(rivals, "elpd_logo")
+        ahead, _ = survivors(rivals, "elpd_lfo")
+        asked = any(np.isfinite(s.elpd_lfo).all() for s in rivals)
+        return cls(curves, {s.hypothesis: s for s in scores}, alive, [x for x in alive if x in ahead or not asked])
+
+    @property
+    def lags(self) -> LagWeights | None:
+        """Weights over lags."""
+        return self.by_name["per_lag"].lag_weights if "per_lag" in self.by_name else None
+
+    @property
+    def refusals(self) -> list[str]:
+        """Why there is no verdict."""
+        if (n := len(self.curves.log_odds)) < LEAST_SEQS:
+            return [f"{n} sequences, at least {LEAST_SEQS} are needed"]
+        if not any(not doubt_of(s) for s in self.by_name.values()):
+            return ["no law of history could be fitted"]
+        return []
+
+    def best_of(self, names: Sequence[str]) -> str:
+        """Of laws the one that predicts best."""
+        return max(names, key=lambda name: self.by_name[name].elpd_logo.sum())
+
+    def ignored(self, small: float) -> str | None:
+        """That evidence moves nothing, where it surely moves less than `small`; None where it does, or may."""
+        if "trend" not in self.both or "signed" not in self.by_name:
+            return None
+        past = past_of(self.curves)
+        last = past.signed.reshape(past.reads.shape)[:, -1]
+        size = float(np.sqrt((last**2).mean()))
+        moved = Interval(*(size * x for x in self.by_name["signed"].intervals["w"]))
+        if moved.low > -small and moved.high < small:
+            return f"what the examples show moves the log-odds by {moved:.2f} nats (root mean square, at the last shot)"
+        return None
+
+    def described(self, law: str) -> str:
+        """The law that survives, with its own parameters."""
+        own = self.own_parameters(law)
+        said = ", ".join(f"{name} {interval:.2f}" for name, interval in own.items())
+        return f"the simplest law that survives is {law}" + (f": {said}" if said else "")
+
+    def others(self, names: Sequence[str]) -> list[str]:
+        """That other laws survive as well."""
+        return [f"not told from {', '.join(names)}"] if names else []
+
+    def own_parameters(self, law: str) -> dict[str, Interval]:
+        """Intervals of a law's own parameters and its weight."""
+        known = self.by_name[law].intervals
+        return {name: known[name] for name in ("w", *HISTORY_LAWS[law].priors) if name in known}
+
+    def weighing(self, verdict: str, reasons: list[str], law: str | None = None) -> Weighing:
+        """The verdict, with all that stands beside it."""
+        sound = "observer" in self.by_name and not doubt_of(self.by_name["observer"])
+        named = law or (self.best_of(self.alive) if self.alive else None)
+        combined = self.by_name.get("combined")
+        return Weighing(
+            verdict,
+            reasons,
+            self.curves.readout,
+            int(self.curves.shots[0] if self.curves.single is None else self.curves.single.min()),
+            weight=_three(self.by_name["observer"].intervals["w"]) if sound else None,
+            law=named,
+            parameters={k: _three(v) for k, v in self.own_parameters(named).items()} if named else {},
+            survivors=self.both,
+            kernel=None if self.lags is None else _kernel(self.lags, self.curves),
+            combined={k: _three(v) for k, v in self.own_parameters("combined").items()}
+            if combined and not doubt_of(combined)
+            else {},
+        )
+
+
+def _three(interval: Interval) -> dict[str, float]:
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
+
+
+def _kernel(lags: LagWeights, curves: Curves) -> dict[str, Any] | None:
+    """What verdict.json says of weights over lags."""
+    if not curves.disagrees:
+        return None
+    low, high = np.quantile(lags.draws, (0.025, 0.975), axis=0)
+    drawn = {"lag": np.arange(1, lags.draws.shape[1] + 1), "mean": lags.draws.mean(0), "low": low, "high": high}
+    if lags.of_observer is not None:
+        drawn["observer"] = lags.of_observer
+    return {
+        "alike": lags.within(FLAT),
+        "left_after": {str(n): _three(lags.left_after(n)) for n in LAGS if n < lags.draws.shape[1]},
+        "weights": {name: x.tolist() for name, x in drawn.items()},
+    }
