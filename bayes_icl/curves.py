@@ -137,13 +137,13 @@ class Curves(NamedTuple):
         return kept._replace(evidence=evidence, items=items, observer=observer)
 
 
-def consecutive(shots: Float[np.ndarray, " shot"]) -> bool:
+def consecutive(shots: np.ndarray) -> bool:
     """Whether every number of examples between the first and the last is there.
 
     Parameters
     ----------
     shots
-        Numbers of examples.
+        Numbers of examples, shape (shot,).
 
     Examples
     --------
