@@ -49,7 +49,8 @@ the mean curve, which is fitted without any law (`freeform`: a line and a smooth
 2. How straight is it? The **departure** is the largest distance of the mean curve from its best straight line, as a
    share of the total. Below 5 % (`--departure`) a curve is straight for practical purposes. Beside it stands what the
    **second half** of the examples adds as a share of what the first half adds: 1 for a line. **Delta** is the slope of
-   the best line.
+   the best line. Where shots are not consecutive it is the best line through the shots there are, and the distance is
+   asked at those.
 3. Which law describes it? Laws are compared by leaving sequences out. That describes; it does not judge.
 
 For scale: over 32 examples n^0.95 departs by 1.3 %, n^0.85 by 4.1 %, log(1 + n/20) by 8.4 %, log(1 + n/5) by 18 %, and
@@ -82,7 +83,7 @@ line. `noise_shape` in `verdict.json` says what was chosen.
   is surely within 5 % of the total update of the mean curve: a law that misses it by less is not wrong for practical
   purposes, however many data say so. The law *selected* is the simplest of those that survive; of several equally
   simple ones, the one that predicts best. These are often not told apart, so read `survivors` in `verdict.json` too.
-- **left-out future, SE**: the same for the second half of the shots, predicted from a fit to the first half.
+- **left-out future, SE**: the same for the second half of the examples, predicted from a fit to the first half.
 - **survives**: seq, future or both.
 - **p worse, < 4, MCSE**: probability that it predicts worse than the best, from the difference and its standard error;
   whether it is less than 4 nats from the best, which is too little to tell them apart; and the Monte Carlo error of its

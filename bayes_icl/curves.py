@@ -35,7 +35,7 @@ VARIABLES = {
     "fork": "how many tokens the answer and the foil share; -1 where no foil was read",
     "foil_token": "the foil's first token after those; -1 where no foil was read",
     "query_seen": "this query stood earlier in the episode, so its answer can be looked up",
-    "evidence": "the ideal observer's update, nats; NaN where the task does not know it",
+    "evidence": "the ideal observer's update since the shot before, nats; NaN where the task does not know it",
     "observer": "the ideal observer's log-odds of the answer against the foil, nats; NaN where there is none",
     "history": "what the example at this shot shows: 1 its answer, -1 its foil, 0 neither; NaN without foils",
     "set": "sequences of one number have the same examples in other orders; -1 where none do",
@@ -55,11 +55,12 @@ class Curves(NamedTuple):
     task, readout
         Their names.
     shots
-        Numbers of examples shown, shape (shot,).
+        Numbers of examples shown, rising, shape (shot,); they need not be consecutive.
     log_odds
         Shape (seq, shot), nats.
     evidence
-        The ideal observer's update at each shot, same shape, nats, NaN where it is not known; None where none is.
+        The ideal observer's update since the shot before, same shape, nats, NaN where it is not known; None where none
+        is.
     items
         Which item is asked, as a number of its own, same shape; None where the file does not say.
     history
@@ -135,6 +136,24 @@ class Curves(NamedTuple):
         evidence, items, observer = (None if x is None else x[:, keep] for x in own)
         kept = self._replace(shots=self.shots[keep], log_odds=self.log_odds[:, keep])
         return kept._replace(evidence=evidence, items=items, observer=observer)
+
+
+def consecutive(shots: np.ndarray) -> bool:
+    """Whether every number of examples between the first and the last is there.
+
+    Parameters
+    ----------
+    shots
+        Numbers of examples, shape (shot,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayes_icl.curves import consecutive
+    >>> consecutive(np.array([1.0, 2, 3])), consecutive(np.array([1.0, 2, 4]))
+    (True, False)
+    """
+    return bool((np.diff(shots) == 1).all())
 
 
 def readouts_of(dataset: xr.Dataset, task: str) -> list[str]:
@@ -294,9 +313,9 @@ def check(dataset: xr.Dataset, source: str = "the curves") -> xr.Dataset:
     shots = dataset.shot.values
     if shots.dtype.kind not in "fiu" or abs(shots).max() > MOST:
         raise StatedError(f"{source}: shots must be numbers of examples, 0 to {MOST}, got {shots.tolist()[:8]}")
-    if not np.array_equal(shots, np.arange(shots[0], shots[0] + len(shots))) or shots[0] < 0 or shots[0] % 1:
+    if (shots < 0).any() or (shots % 1 != 0).any() or (np.diff(shots.astype(np.int64)) < 0).any():
         raise StatedError(
-            f"{source}: shots must be consecutive whole numbers of examples, 0 or more, got {shots.tolist()[:8]}"
+            f"{source}: shots must be whole numbers of examples that rise, 0 or more, got {shots.tolist()[:8]}"
         )
     odds = dataset.log_odds.transpose(*DIMS)
     # Sequences of a table may differ in number from task to task; a sequence that is NaN at all shots is absent.
@@ -331,11 +350,12 @@ def read_curves(path: Path) -> xr.Dataset:
     """Read a curves file: netCDF, or a CSV table with the columns ``task, seq, shot, log_odds``.
 
     A table may have a column ``readout``; without one its values are taken as `complement`. A column ``evidence`` is
-    the ideal observer's update at each shot, nats; what is empty or NA there is not known. A column ``family`` says
-    which tasks are alike, for `fit --pool`. A column ``history`` says what the examples before the query showed, in
-    order, as ``+-+``: + rule A's answer (whose log-odds are read), - rule B's, 0 neither; or, where all shots from 0 on
-    have a row, what the example at that shot shows, as 1, -1 or 0. A column ``observer`` has the ideal observer's
-    log-odds, nats. A table with one row for each sequence holds single prompts.
+    the ideal observer's update at each shot, nats, since the shot before where shots are not consecutive; what is empty
+    or NA there is not known. A column ``family`` says which tasks are alike, for `fit --pool`. A column ``history``
+    says what the examples before the query showed, in order, as ``+-+``: + rule A's answer (whose log-odds are read), -
+    rule B's, 0 neither; or, where all shots from 0 on have a row, what the example at that shot shows, as 1, -1 or 0. A
+    column ``observer`` has the ideal observer's log-odds, nats. A table with one row for each sequence holds single
+    prompts.
 
     Parameters
     ----------

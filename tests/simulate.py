@@ -5,7 +5,7 @@ And made-up fits for what only reads them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,7 @@ def simulate_curves(
     carry: float = 0.0,
     f: Callable[[np.ndarray], np.ndarray] = line,
     n_min: int = 0,
+    shots: Sequence[float] | None = None,
     intercept_sd: float = 30.0,
     seed: int = 0,
     task: str = "made",
@@ -54,6 +55,8 @@ def simulate_curves(
     ----------
     n_shots
         The last shot; the curves run from `n_min` to it.
+    shots
+        Those read, where they are not all of these.
     gain
         Mean of the total update from `n_min` to `n_shots`, nats.
     gain_sd, early_sd, corr
@@ -68,15 +71,18 @@ def simulate_curves(
         Wide, as the model's prior of the intercept is flat.
     """
     rng = np.random.default_rng([seed, n_seqs, n_shots])
-    n = np.arange(n_min, n_shots + 1, dtype=float)
+    n = np.arange(n_min, n_shots + 1, dtype=float) if shots is None else np.array(shots, dtype=float)
+    apart = np.diff(n)
     law = (f(n) - f(n)[0]) / (f(n)[-1] - f(n)[0])
     intercepts = rng.normal(0, intercept_sd, size=(n_seqs, 1))
     drift = rng.normal(0, 1, size=(n_seqs, 1))
     straight = (n - n[0]) / (n[-1] - n[0])
-    steps = np.concatenate([np.zeros((n_seqs, 1)), rng.normal(0, walk, size=(n_seqs, len(n) - 1))], axis=1)
+    walked = np.sqrt(apart) * rng.normal(0, walk, size=(n_seqs, len(n) - 1))
+    steps = np.concatenate([np.zeros((n_seqs, 1)), walked], axis=1)
     noise = rng.normal(0, level, size=(n_seqs, len(n)))
     for i in range(1, len(n)):  # an AR(1) process from its stationary distribution on
-        noise[:, i] = carry * noise[:, i - 1] + np.sqrt(1 - carry**2) * noise[:, i]
+        kept = carry ** apart[i - 1]
+        noise[:, i] = kept * noise[:, i - 1] + np.sqrt(1 - kept**2) * noise[:, i]
     noise *= np.exp(-trend * (n - (n[0] + n[-1]) / 2) / (n[-1] - n[0]))
     bent = rng.normal(0, 1, size=(n_seqs, 1)) if early_sd else np.zeros((n_seqs, 1))
     own = gain_sd * drift * straight + early_sd * (corr * drift + np.sqrt(1 - corr**2) * bent) * early_by_hand(n)
@@ -95,9 +101,9 @@ def covariance_by_hand(
 ) -> np.ndarray:
     """Covariance of the updates of a sequence, written out shot by shot, at one value of the parameters."""
     at = {name: float(np.ravel(x)[0]) for name, x in one.items() if np.size(x) == 1}
-    sd = at["level"] * np.exp(-shape.trend * (n - n.mean()) / (n[-1] - n[0]))
+    sd = at["level"] * np.exp(-shape.trend * (n - (n[0] + n[-1]) / 2) / (n[-1] - n[0]))
     shot, span = n - n[0], n[-1] - n[0]
-    curve = np.array([[s * t * shape.carry ** abs(i - j) for j, t in enumerate(sd)] for i, s in enumerate(sd)])
+    curve = np.array([[s * t * shape.carry ** abs(i - j) for j, t in zip(n, sd)] for i, s in zip(n, sd)])
     curve += at["walk"] ** 2 * np.minimum.outer(shot, shot)
     along, bent = at["gain_sd"] * shot / span, at["early_sd"] * early_by_hand(n)
     curve += (
@@ -105,7 +111,7 @@ def covariance_by_hand(
     )
     seen = n <= (n[-1] if until is None else until)
     difference = np.diff(np.eye(seen.sum()), axis=0)
-    return difference @ curve[seen][:, seen] @ difference.T + JITTER * scale**2 * np.eye(seen.sum() - 1)
+    return difference @ curve[seen][:, seen] @ difference.T + JITTER * scale**2 * np.diag(np.diff(n[seen]))
 
 
 def prior_draws(hypothesis: Hypothesis, stats: Statistics, n: int, seed: int = 0) -> dict[str, np.ndarray]:

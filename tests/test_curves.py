@@ -87,10 +87,10 @@ def test_a_truncated_file_is_stated(collected: xr.Dataset, tmp_path: Path, kept:
         (made().rename(log_odds="odds"), r"c\.nc is not a curves file: it lacks log_odds"),
         (made().isel(readout=0, drop=True), r"lacks dimension readout"),
         (made().drop_vars("seq"), r"dimensions seq have no coordinates"),
-        (made().assign_coords(shot=[0, 1, 2, 3, 5]), r"shots must be consecutive .*\[0, 1, 2, 3, 5\]"),
+        (made().assign_coords(shot=[0, 1, 3, 2, 5]), r"shots must be whole .* that rise, .*\[0, 1, 3, 2, 5\]"),
         (made().isel(shot=[]), r"c\.nc"),
     ],
-    ids=["no log_odds", "no readout", "no coordinate", "a gap in shots", "no shots"],
+    ids=["no log_odds", "no readout", "no coordinate", "shots that fall", "no shots"],
 )
 def test_what_is_missing_is_named(tmp_path: Path, dataset: xr.Dataset, says: str) -> None:
     path = tmp_path / "c.nc"
@@ -196,7 +196,7 @@ EVIDENCE = "task,seq,shot,log_odds,evidence\na,0,0,1.5,0.5\na,0,1,2.5,NA\n"
         (GOOD.replace("2.5", "9.96921e36"), r"log_odds goes to 9\.97e\+36 nats, .*missing value"),
         (GOOD.replace("2.5", "-1e20"), r"log_odds goes to 1e\+20 nats"),
         (GOOD + f"a,0,{10**18},1.0\n", r"line 4: a shot is a whole number of examples, 1000000 or less"),
-        (GOOD + "a,0,3,1.0\n", r"shots must be consecutive"),
+        (GOOD + "a,0,3,1.0\na,1,0,1.0\na,1,1,1.0\n", r"seq 1 has no row for shot 3; 1 of 2"),
         (GOOD + "a,0,two,1.0\n", r"c\.csv.*shot"),
         (GOOD + "a,0,,1.0\n", r"c\.csv.*shot"),
         (GOOD + 'a,0,"2,1.0\n', r"line 4 is not readable as CSV"),
@@ -306,10 +306,11 @@ def test_evidence_of_a_table(tmp_path: Path) -> None:
         read_curves(path)
 
 
-@pytest.mark.parametrize("shots", [[-2, -1, 0, 1, 2], [0.5, 1.5, 2.5, 3.5, 4.5]])
+@pytest.mark.parametrize("shots", [[-2, -1, 0, 1, 2], [0.5, 1.5, 2.5, 3.5, 4.5], [0, 1, 2, 4, 3]])
 def test_shots_are_numbers_of_examples(shots: list[float]) -> None:
-    check(made().assign_coords(shot=[1, 2, 3, 4, 5]))  # the control
-    with pytest.raises(StatedError, match="shots must be consecutive whole numbers of examples, 0 or more"):
+    for rising in ([1, 2, 3, 4, 5], [0, 1, 2, 4, 64], [1.0, 3.0, 5.0, 10.0, 100.0]):  # the controls
+        check(made().assign_coords(shot=rising))
+    with pytest.raises(StatedError, match="shots must be whole numbers of examples that rise, 0 or more"):
         check(made().assign_coords(shot=shots))
 
 

@@ -20,7 +20,7 @@ from bayes_icl.inference.noise import summarise
 from bayes_icl.inference.noise_shape import PLAIN
 from bayes_icl.inference.posterior import Posterior
 from bayes_icl.inference.scores import Score, score_curves, score_together
-from bayes_icl.inference.survival import LEAST_SEQS, LEAST_UPDATES, slack, survivors, too_little
+from bayes_icl.inference.survival import LEAST_SEQS, few_shots, slack, survivors, too_little
 
 Fit = tuple[Score, Posterior]
 
@@ -125,14 +125,13 @@ def without_fits(curves: Curves) -> Accumulation | None:
 
 def _judged(curves: Curves, fits: Mapping[str, Fit]) -> Accumulation:
     """What the fits of all `LAWS` say."""
-    n_seqs, n_shots = curves.log_odds.shape
     _, additive = fits["additive"]
     _, pooling = fits["pooling"]
     delta = mean_and_interval(additive.numbers(summarise(curves, shape=PLAIN))["delta"], additive.log_weights)
     c = pooling.params["c"][:, 0]
     first, last = curves.shots[:2, None] + c, curves.shots[-2:, None] + c
     _, least, _ = mean_and_interval(first.prod(0) / last.prod(0), pooling.log_weights)
-    few = n_seqs < LEAST_SEQS or n_shots - 1 < LEAST_UPDATES
+    few = len(curves.log_odds) < LEAST_SEQS or few_shots(curves.shots) is not None
     kind = "undecided" if few else _kind({name: score for name, (score, _) in fits.items()}, least)
     return Accumulation(kind, delta, mean_and_interval(c, pooling.log_weights))
 

@@ -7,6 +7,7 @@ from typing import Any
 from bayes_icl.calibrate.sentences import calibration_differs, calibration_sentences
 from bayes_icl.calibrate.tables import calibration_table
 from bayes_icl.core.intervals import LEVEL_WORDS
+from bayes_icl.curves import consecutive
 from bayes_icl.writing.blocks import Section, Shown, Tabled, Text
 from bayes_icl.writing.numbers import Quotes
 from bayes_icl.writing.stage import StageOutputs
@@ -17,7 +18,8 @@ def calibration_section(found: StageOutputs, quotes: Quotes) -> Section:
     blocks: list[Any] = []
     if "calibrate" in found.folder:
         outcomes, settings = found.tables["calibrate"]["outcomes"], found.settings("calibrate")
-        differs = calibration_differs(settings, found.sizes, found.settings("fit") or None)
+        gaps = not consecutive(found.curves.shot.values)
+        differs = calibration_differs(settings, found.sizes, found.settings("fit") or None, gaps=gaps)
         blocks += [
             Text(calibration_sentences(outcomes, settings, differs, quotes)),
             Tabled(calibration_table(outcomes)),

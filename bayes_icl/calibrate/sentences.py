@@ -11,7 +11,7 @@ from bayes_icl.writing.numbers import Quotes, listed
 
 
 def calibration_differs(
-    settings: Mapping[str, Any], sizes: tuple[int, int], fitted: Mapping[str, Any] | None
+    settings: Mapping[str, Any], sizes: tuple[int, int], fitted: Mapping[str, Any] | None, *, gaps: bool = False
 ) -> list[str]:
     """In what a calibration is not of these curves and fits, in words; empty where it is.
 
@@ -23,8 +23,10 @@ def calibration_differs(
         Sequences and most examples of the curves.
     fitted
         Settings of `fit`; None if it was not run.
+    gaps
+        Whether the curves skip numbers of examples.
     """
-    words = []
+    words = ["the curves skip numbers of examples, which simulated ones do not"] if gaps else []
     if (settings["n_seqs"], settings["n_shots"]) != tuple(sizes):
         words.append(f"the curves have {sizes[0]} sequences of {sizes[1]} examples")
     if fitted:

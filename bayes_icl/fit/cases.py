@@ -115,15 +115,15 @@ def plan_cases(dataset: xr.Dataset, settings: FitSettings) -> list[Case]:
             raise unknown("readout", name, known)
     if not set(settings.readout) & set(known):
         raise unknown("readout", settings.readout[0], known)
-    first, last = int(dataset.shot[0]), int(dataset.shot[-1])
-    n_mins = [n for n in settings.n_min if n >= first]
-    if not n_mins or max(n_mins) > last - 1:
+    shots = dataset.shot.values
+    if len(shots) < 2 or max(settings.n_min) > shots[-2]:
         raise StatedError(
-            f"--n-min {' '.join(map(str, settings.n_min))}: the curves run from n = {first} to {last}, and one update "
-            "at least must be left"
+            f"--n-min {' '.join(map(str, settings.n_min))}: the curves run from n = {shots[0]:.0f} to {shots[-1]:.0f}, "
+            "and one update at least must be left"
         )
     cases: list[Case] = []
-    n_mins = list(dict.fromkeys(n_mins))
+    # The first shot from there on: two settings may begin at the same.
+    n_mins = list(dict.fromkeys(int(shots[shots >= n][0]) for n in settings.n_min))
     for task in dict.fromkeys(settings.tasks) or [str(name) for name in dataset.task.values]:
         has = readouts_of(dataset, task) if task in dataset.task.values else []
         readouts = [r for r in dict.fromkeys(settings.readout) if r in has] or [

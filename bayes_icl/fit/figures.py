@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from bayes_icl.core.files import file_name
 from bayes_icl.core.intervals import LEVEL, LEVEL_WORDS, TAILS, t_interval
-from bayes_icl.curves import Curves, select
+from bayes_icl.curves import Curves, consecutive, select
 from bayes_icl.fit.adequacy_figures import noise_figure, pit_figure, prior_predictive_figure
 from bayes_icl.fit.outputs import COMPARISON, NOISE, PIT, SENSITIVITY, fit_file, read_verdicts
 from bayes_icl.fit.weighing_figures import weighing_figures
@@ -64,8 +64,9 @@ def plot_curves(curves: Curves, inference: az.InferenceData, ax: Axes, *, name: 
 
 
 def plot_updates(curves: Curves, inferences: Mapping[str, az.InferenceData], ax: Axes, *, named: str | None) -> Axes:
-    """Mean update L(n) - L(n-1) against n with t-intervals, and what `additive` and the selected hypothesis predict."""
-    n, (mean, low, high) = curves.shots[1:], t_interval(np.diff(curves.log_odds, axis=1))
+    """Mean update per example against n with t-intervals, and what `additive` and the selected hypothesis predict."""
+    n, steps = curves.shots[1:], np.diff(curves.shots)
+    mean, low, high = t_interval(np.diff(curves.log_odds, axis=1) / steps)
     ax.axhline(0, **ZERO)
     bars, label = [mean - low, high - mean], f"data, {LEVEL_WORDS} interval"
     ax.errorbar(n, mean, bars, fmt=".", color=INK, ms=3, lw=0.6, zorder=3, label=label)
@@ -75,7 +76,7 @@ def plot_updates(curves: Curves, inferences: Mapping[str, az.InferenceData], ax:
         ax.axhline(delta.mean(), color=colour_of("additive"), lw=1.2, zorder=2, label="additive: constant delta")
     if named and named in inferences and named not in ("additive", "constant"):
         fitted = inferences[named]["posterior_predictive"]["mean_log_odds"].mean(("chain", "draw"))
-        ax.plot(n, np.diff(fitted), color=colour_of(named), lw=1.2, zorder=2, label=named)
+        ax.plot(n, np.diff(fitted) / steps, color=colour_of(named), lw=1.2, zorder=2, label=named)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     bottom, top = ax.get_ylim()
     ax.set_ylim(bottom, top + 0.35 * (top - bottom))  # room for the legend above the data
@@ -146,7 +147,9 @@ def updates_figure(
         plot_updates(curves, inferences, ax, named=verdicts[task]["selected"])
         title = f"{style.title_of_curves(curves)}:\nadditive {verdicts[task]['verdict'].replace('_', ' ')}"
         ax.set_title(title, loc="left", pad=3, fontsize=7)
-    return titled(figure, "", style.EXAMPLES, "update L(n) \u2212 L(n\u22121) (nats)")
+    even = all(consecutive(curves.shots) for curves, _ in tasks.values())
+    update = "update L(n) \u2212 L(n\u22121) (nats)" if even else "update since the shot before (nats per example)"
+    return titled(figure, "", style.EXAMPLES, update)
 
 
 def rows_of(table: pd.DataFrame, curves: Curves) -> pd.DataFrame:

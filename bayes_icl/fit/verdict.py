@@ -22,7 +22,7 @@ from bayes_icl.hypotheses.law import HYPOTHESES
 from bayes_icl.inference.departure import Belief, Straightness
 from bayes_icl.inference.noise import summarise
 from bayes_icl.inference.scores import Score
-from bayes_icl.inference.survival import LEAST_SEQS, LEAST_UPDATES, doubt_of, slack, survivors
+from bayes_icl.inference.survival import LEAST_SEQS, doubt_of, few_shots, slack, survivors
 
 MARGIN = 0.05  # departure from a line below which a curve is straight for practical purposes, a share of the total
 
@@ -139,8 +139,9 @@ def judge(
     """The verdict on one curve.
 
     Refused
-        Fewer than 8 sequences or updates; evidence of both signs, of which a line is no prediction; or the fit of the
-        mean curve (`freeform`) cannot be relied on. A law that could not be fitted is left aside and noted.
+        Fewer than 8 sequences, 5 shots, or 8 examples from the first shot to the last; evidence of both signs, of which
+        a line is no prediction; or the fit of the mean curve (`freeform`) cannot be relied on. A law that could not be
+        fitted is left aside and noted.
     no_update
         The 95 % interval of the total update, and the departure in nats, lie within the region of none (0.5 nats).
     supported
@@ -341,9 +342,8 @@ def _refusals(curves: Curves, mean: Straightness) -> list[str]:
         refusals.append(f"the mean curve could not be fitted: {', '.join(mean.faults)}")
     if len(curves.log_odds) < LEAST_SEQS:
         refusals.append(f"{len(curves.log_odds)} sequences, at least {LEAST_SEQS} are needed")
-    if len(curves.shots) - 1 < LEAST_UPDATES:
-        n, first = len(curves.shots) - 1, curves.shots[0]
-        refusals.append(f"{n} updates from n = {first:.0f} on, at least {LEAST_UPDATES} are needed")
+    if few := few_shots(curves.shots):
+        refusals.append(few)
     return refusals
 
 

@@ -72,7 +72,7 @@ class Free:
 
     def updates(self, curve: Any, xp: Any, stats: Any, theta: Mapping[str, Any], gain: Any) -> tuple[Any, Any, Any]:
         """Mean updates of shape (..., update); those of a line; the rise of the best line."""
-        line = xp.ones_like(stats.eigenvalues) / (stats.n_max - stats.shots[0])
+        line = (stats.shots[1:] - stats.shots[:-1]) / (stats.n_max - stats.shots[0])
         return gain * line + curve(xp, stats, **theta), line, gain
 
     def terms(self, stats: Any) -> int:
@@ -94,11 +94,14 @@ class OfHistory:
         False for the rival that ignores what they show, and has no weight of each sequence's own.
     free
         Not a rival: f follows no law, and the vector among the parameters is integrated out.
+    rival
+        False where it only describes, as `combined`.
     """
 
     weighted: bool = True
     uses_examples: bool = True
     free: bool = False
+    rival: bool = True
     has_gain: bool = False
     in_nats: bool = False
 

@@ -203,6 +203,11 @@ class Hypothesis:
         return isinstance(self.kind, Step)
 
     @property
+    def rival(self) -> bool:
+        """Whether it is compared with others, and may survive."""
+        return not self.ceiling and (not isinstance(self.kind, OfHistory) or self.kind.rival)
+
+    @property
     def of_history(self) -> bool:
         """Whether it is a function of what the examples showed."""
         return isinstance(self.kind, OfHistory)
@@ -256,12 +261,10 @@ class Hypothesis:
 
     def step_log_weights(self, xp: Any, stats: Any, params: Mapping[str, Any]) -> Any:
         """For `latent_step`: log probability of a step at each update and after the last, shape (..., update + 1)."""
-        n_updates = stats.shots.shape[0] - 1
         score = self.curve(xp, stats.step_positions, **{name: params[name] for name in self.priors})
         weight = xp.exp(score - score.max(axis=-1, keepdims=True))
-        later = weight[..., n_updates:].sum(axis=-1, keepdims=True)
         # The floor keeps a step that is all but excluded from costing an infinity.
-        weights = xp.concatenate([weight[..., :n_updates], later], axis=-1) + 1e-12
+        weights = xp.dot(weight, stats.step_sums) + 1e-12
         return xp.log(weights / weights.sum(axis=-1, keepdims=True))
 
 
@@ -275,6 +278,7 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")  # which stands in names of fi
 RESERVED = (
     *(*SHARED_PRIORS, "dof", "delta", "log_odds", "mean_log_odds", "xp", "n", "statistics", "chain", "draw"),
     *("log_likelihood", "shots", "n_max", "x", "x_mean", "x_scatter", "n_seqs", "scale", "transform", "eigenvalues"),
+    *("inverse_transform", "step_sums"),
     *("step_positions", "line", "early", "corr", "bends", "items", "past", "start", "w_sd", "knots"),
     *(*SHARED_SHOTS, "log_prior", "total", "departure", "second_half"),
 )

@@ -88,8 +88,8 @@ class LagWeights:
 
 def _observer_weights(posterior: Posterior, stats: Histories) -> Float[np.ndarray, " knot"]:
     """What weights over lags make of the observer's log-odds, read under the same noise."""
-    params: dict[str, Any] = {name: np.array([[posterior.numbers(stats)[name].mean()]]) for name in ("level", "walk", "gain_sd")
-              if name in posterior.params}  # fmt: skip
+    noise = [name for name in ("level", "walk", "gain_sd") if name in posterior.params]
+    params: dict[str, Any] = {name: posterior.params[name].mean(0, keepdims=True) for name in noise}
     root = 1 / np.sqrt(history_variances(stats, params)[0])
     target = stats.transformed(stats.past.of_observer)
     columns = np.concatenate([stats.lags, stats.start[..., None]], axis=-1) * root[:, None]

@@ -64,13 +64,13 @@ def loo_pits(
     draws = posterior.equal(int(np.clip(MOST_NUMBERS // stats.x.size, LEAST_DRAWS, MOST_DRAWS)), seed)
     log_weights, pareto_k = smooth(-sequence_log_likelihood(draws, stats))
     weights = np.exp(log_weights)
-    seen = curve_of(stats.x @ stats.transform.T)
+    seen = curve_of(stats.x @ stats.inverse_transform)
     new = replicate(draws, stats, np.random.default_rng([seed, 11]))
     n = stats.shots - stats.shots.mean()
     basis = np.linalg.qr(np.stack([np.ones_like(n), n, n**2], axis=1))[0][:, 1:]
     basis *= np.sign(basis[-1])
     v, columns = variances(stats, draws.params["level"], draws.params["walk"]), between(draws.params, stats)
-    cov = (stats.transform * v[:, None, :]) @ stats.transform.T + columns.mT @ columns
+    cov = (stats.inverse_transform.T * v[:, None, :]) @ stats.inverse_transform + columns.mT @ columns
     inverse = np.linalg.inv(cov)
     mean = mean_curve(draws, stats)[:, None]
 

@@ -8,12 +8,14 @@ where m is the law's mean curve. The rest is the same for all laws, so that they
 intercept l0_s; how sequences differ, along a line and along an early bend, g_s ~ Normal(0, gain_sd) and
 e_s ~ Normal(0, early_sd), correlated by `corr`; level noise of sd `level` (each shot asks a new query), which may
 change with n or carry over from shot to shot (`noise_shape.Shape`); and a random walk of sd `walk` (each example adds
-evidence of its own). Differencing over n removes l0_s. With T the covariance of the differences of level noise of sd 1,
-the eigenvectors of T make walk^2 I + level^2 T diagonal whatever the two sds (of plain level noise T is
-tridiag(-1, 2, -1) and they are the discrete sine transform); and g_s and e_s add rank two. With x_s the transformed
-differences of sequence s, u those of m, v the noise variances and B the two columns of g_s and e_s::
+evidence of its own). Differencing from shot to shot removes l0_s. Shots may be any numbers of examples: with A the
+covariance of the differences of level noise of sd 1, and B that of a walk of sd 1, which has the numbers of examples
+between shots on its diagonal, the eigenvectors V of A V = B V diag(lambda), V'BV = I, make walk^2 B + level^2 A
+diagonal whatever the two sds. (Where shots are consecutive B is I, and of plain level noise A is tridiag(-1, 2, -1) and
+V the discrete sine transform.) g_s and e_s add rank two. With x_s = V' (differences of sequence s), u the same of m,
+v = level^2 lambda + walk^2 and C the two columns of g_s and e_s::
 
-    x_s ~ Normal(u, diag(v) + B B'),
+    x_s ~ Normal(u, diag(v) + C C'),
 
 so a sequence's log-likelihood takes sums over n only (Woodbury), and that of all S sequences follows from their mean
 and scatter: the cost does not grow with S. Two kinds of hypothesis must be taken sequence by sequence: one with a
@@ -33,11 +35,13 @@ from typing import Any
 
 import numpy as np
 
-from bayes_icl.curves import Curves
+from bayes_icl.curves import Curves, consecutive
 from bayes_icl.hypotheses.law import Hypothesis
 from bayes_icl.inference.noise_shape import Shape, deviations, early_bend, estimate, spectrum
 
 LOG_2PI = float(np.log(2 * np.pi))
+
+MOST_PLACES = 256  # within uneven shots at which a latent step is looked for
 
 # Keeps the variances positive where both noise sds are zero; far below any noise seen.
 JITTER = 1e-8
@@ -62,7 +66,11 @@ class Statistics:
     scale
         Typical spread of a sequence over shots, nats; the priors are in its units.
     transform, eigenvalues
-        Eigenvectors (update, update) and spectrum (update,) of the covariance of differences of level noise of sd 1.
+        Eigenvectors (update, update) and spectrum (update,) of the covariance of differences of level noise of sd 1:
+        differences @ transform are the transformed ones.
+    inverse_transform
+        Of `transform`, same shape: transformed differences @ inverse_transform are the differences. Its transpose only
+        where shots are consecutive.
     line, early
         Transformed differences of what sequences differ along: 1 nat in all, evenly; a bend over the first examples
         about its best line, at most 1 nat from it. Shape (update,).
@@ -75,8 +83,11 @@ class Statistics:
         Differences, not transformed, of 1 nat at one shot in all sequences, shape (shot, update): what an item does
         that all are asked there. Without rows where sequences are asked items of their own.
     step_positions
-        Where a latent step can be, as a share of the way from n_min to n_max: at each update fitted, then at as many
-        places again beyond n_max, shape (step,).
+        Where a latent step can be, as a share of the way from n_min to n_max: within each update fitted, then as far
+        again beyond n_max, shape (place,).
+    step_sums
+        Examples that each place stands for, in the column of the update that it is within, or in the last one beyond
+        the updates fitted, shape (place, update + 1).
     """
 
     shots: np.ndarray
@@ -88,6 +99,7 @@ class Statistics:
     weight: float
     scale: Any  # a float, but for `stacked`
     transform: np.ndarray
+    inverse_transform: np.ndarray
     eigenvalues: np.ndarray
     line: np.ndarray
     early: np.ndarray
@@ -95,6 +107,7 @@ class Statistics:
     bends: np.ndarray
     items: np.ndarray
     step_positions: np.ndarray
+    step_sums: np.ndarray
 
     def of(self, seqs: np.ndarray) -> Statistics:
         """Those of some of the sequences, unweighted; the scale, which the priors hang on, stays."""
@@ -136,6 +149,8 @@ def summarise(
     keep = curves.shots <= (n_max if until is None else until)
     log_odds, shots = curves.log_odds[:, keep], curves.shots[keep]
     eigenvalues, transform = spectrum(shots, n_min, n_max, shape)
+    steps = np.diff(shots)
+    places, step_sums = _step_places(curves.shots, len(steps))
     weights = np.ones(len(log_odds)) if shape.weights is None else np.asarray(shape.weights)
     # A sequence of weight w has w times the precision.
     x = np.diff(log_odds, axis=1) @ transform
@@ -152,14 +167,29 @@ def summarise(
         weight=float(weights.sum()),
         scale=float(np.median(log_odds.std(1)) if scale is None else scale),
         transform=transform,
+        inverse_transform=transform.T * steps,  # V'B, as V'BV = I
         eigenvalues=eigenvalues,
-        line=np.full(len(shots) - 1, 1 / (n_max - n_min)) @ transform,
+        line=steps / (n_max - n_min) @ transform,
         early=np.diff(early[keep]) @ transform,
         corr=shape.corr,
         bends=np.diff(bends[:, keep], axis=1),
         items=np.diff(at_shot, axis=1),
-        step_positions=np.arange(0.5, 2 * (n_max - n_min)) / (n_max - n_min),
+        step_positions=places,
+        step_sums=step_sums,
     )
+
+
+def _step_places(shots: np.ndarray, n_updates: int) -> tuple[np.ndarray, np.ndarray]:
+    """`step_positions` and `step_sums` of curves of which the first updates are fitted."""
+    span = shots[-1] - shots[0]
+    widest = 1.0 if consecutive(shots) else max(1.0, span / MOST_PLACES)
+    stops = np.append(shots, shots[-1] + span)
+    parts = [int(np.ceil(length / widest)) for length in np.diff(stops)]
+    begins = [np.linspace(a, b, n, endpoint=False) for a, b, n in zip(stops, stops[1:], parts)]
+    edges = np.append(np.concatenate(begins), stops[-1])
+    centres = (edges[:-1] + edges[1:]) / 2
+    within = np.searchsorted(shots[1 : n_updates + 1], centres)
+    return (centres - shots[0]) / span, np.eye(n_updates + 1)[within] * np.diff(edges)[:, None]
 
 
 def stacked(each: Sequence[Statistics]) -> Statistics:
@@ -190,6 +220,9 @@ def trace(xp: Any, scatter: Any, inverse: Any) -> Any:
 
 def total_log_likelihood(xp: Any, hypothesis: Hypothesis, stats: Any, params: Mapping[str, Any]) -> Any:
     """Log-likelihood of all sequences, nats, shape (...).
+
+    It is the density of transformed differences: of the differences themselves it is less by half the sum of the logs
+    of the examples between shots, a sequence, which is the same for all laws and 0 where shots are consecutive.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from scipy.optimize import minimize
 from scipy.stats import chi2
 
-from bayes_icl.curves import Curves
+from bayes_icl.curves import Curves, consecutive
 
 EARLY = 3.0  # examples within which sequences may differ by an early bend
 
@@ -42,7 +42,7 @@ class Shape:
         Level noise has sd level exp(-trend (n - middle) / span): 0 where it does not change, log 3 where it falls
         threefold.
     carry
-        Correlation of level noise from shot to shot, as in an AR(1) process.
+        Correlation of level noise from n to n + 1, as in an AR(1) process.
     corr
         Correlation over sequences of how they differ along a line and along an early bend.
     shared
@@ -74,16 +74,22 @@ PLAIN = Shape()
 def spectrum(
     shots: Float[np.ndarray, " shot"], n_min: float, n_max: float, shape: Shape
 ) -> tuple[Float[np.ndarray, " update"], Float[np.ndarray, "update update"]]:
-    """Eigenvalues and eigenvectors (columns) of the covariance of differences of level noise of sd 1."""
+    """Eigenvalues and eigenvectors (columns) of the covariance A of differences of level noise of sd 1.
+
+    They are generalised ones, A V = B V diag(eigenvalues) with V'BV = I: B is the covariance of differences of a walk
+    of sd 1, which has the numbers of examples between shots on its diagonal.
+    """
     k = len(shots) - 1
-    if not shape.trend and not shape.carry:
+    if not shape.trend and not shape.carry and consecutive(shots):
         i = np.arange(1, k + 1)
         sines = np.sqrt(2 / (k + 1)) * np.sin(np.pi * np.outer(i, i) / (k + 1))
         return 2 - 2 * np.cos(np.pi * i / (k + 1)), sines
-    values, vectors = np.linalg.eigh(_level_covariance(shots, n_min, n_max, shape.trend, shape.carry))
+    root = np.sqrt(np.diff(shots))
+    covariance = _level_covariance(shots, n_min, n_max, shape.trend, shape.carry)
+    values, vectors = np.linalg.eigh(covariance / np.outer(root, root))
     # Signs are free, and another machine's library may choose others.
     signs = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(k)])
-    return np.maximum(values, 0.0), vectors * signs
+    return np.maximum(values, 0.0), vectors * signs / root[:, None]
 
 
 def _level_covariance(
@@ -109,17 +115,30 @@ def early_bend(shots: Float[np.ndarray, " shot"]) -> Float[np.ndarray, " shot"]:
 def deviations(shots: Float[np.ndarray, " shot"]) -> Float[np.ndarray, "bend shot"]:
     """Smooth deviations from a line: weighted by standard normal draws, their sum has root mean square 1.
 
-    The principal components of curves whose second differences are independent, less their best lines.
+    The principal components of curves over all whole n whose second differences are independent, at the shots there are
+    and less their best lines.
     """
     n = len(shots)
-    summed = np.tril(np.ones((n, n)))
-    wild = off_line(shots, (summed @ summed).T).T
-    vectors, sizes, _ = np.linalg.svd(wild)
+    if consecutive(shots):
+        summed = np.tril(np.ones((n, n)))
+        vectors, sizes, _ = np.linalg.svd(off_line(shots, (summed @ summed).T).T)
+    else:
+        both = off_line(shots, off_line(shots, _summed_twice(shots)).T)
+        squares, vectors = np.linalg.eigh((both + both.T) / 2)
+        vectors, sizes = vectors[:, ::-1], np.sqrt(squares[::-1].clip(0))
     rows = np.zeros((N_BENDS, n))
     kept = min(N_BENDS, max(n - 2, 0))
     signs = np.sign(vectors[-1, :kept])
     rows[:kept] = (vectors[:, :kept] * sizes[:kept] * np.where(signs == 0, 1, signs)).T
     return rows * np.sqrt(n / max((rows**2).sum(), 1e-12))
+
+
+def _summed_twice(shots: Float[np.ndarray, " shot"]) -> Float[np.ndarray, "shot shot"]:
+    """Covariance of noise summed twice over whole n, up to its size."""
+    n = shots - shots[0] + 1
+    m, apart = np.minimum.outer(n, n), np.abs(np.subtract.outer(n, n))
+    # The sum over i = 1 ... m of i (i + apart).
+    return m * (m + 1) * ((2 * m + 1) / 6 + apart / 2) / n[-1] ** 3
 
 
 def estimate(curves: Curves, *, robust: bool = False) -> Shape:
@@ -135,7 +154,7 @@ def estimate(curves: Curves, *, robust: bool = False) -> Shape:
     Examples
     --------
     >>> import numpy as np
-    >>> from bayes_icl.curves import Curves
+    >>> from bayes_icl.curves import Curves, consecutive
     >>> from bayes_icl.inference.noise_shape import estimate
     >>> shots, rng = np.arange(33.0), np.random.default_rng(0)
     >>> falling = 0.3 * shots + rng.normal(size=(64, 33)) * 3 ** -(shots / 32)
@@ -241,7 +260,8 @@ class _Problem:
         """
         level, walk, along, bent = np.exp(2 * z[:4]) * self.scale**2
         n_min, n_max, (trend, carry) = self.shots[0], self.shots[-1], z[5:]
-        line, early = np.full(self.k, 1 / (n_max - n_min)), np.diff(early_bend(self.shots))
+        steps = np.diff(self.shots)
+        line, early = steps / (n_max - n_min), np.diff(early_bend(self.shots))
         place, apart = (self.shots - (n_min + n_max) / 2) / (n_max - n_min), np.subtract.outer(self.shots, self.shots)
         size, apart = np.exp(-trend * place), np.abs(apart)
         # Powers of 0 are 0 but for the first.
@@ -249,7 +269,7 @@ class _Problem:
         noise = level * np.stack([each[0], -np.add.outer(place, place) * each[0], each[1]])
         levels, by_trend, by_carry = np.diff(np.diff(noise, axis=1), axis=2)
         cross = np.sqrt(along * bent) * (np.outer(line, early) + np.outer(early, line))
-        crossed, eye = np.tanh(z[4]) * cross, np.eye(self.k)
+        crossed, eye = np.tanh(z[4]) * cross, np.diag(steps)  # a walk goes on with every example
         straight, curved = along * np.outer(line, line), bent * np.outer(early, early)
         cov = levels + (walk + 1e-8 * self.scale**2) * eye + straight + curved + crossed
         slopes = [2 * levels, 2 * walk * eye, 2 * straight + crossed, 2 * curved + crossed]
@@ -278,7 +298,7 @@ class _Problem:
 
     def rough(self, covariance: np.ndarray) -> bool:
         """Whether the mean curve is rougher than a smooth curve seen through noise of each sequence's own."""
-        line, bends = np.ones((1, self.k)), np.diff(deviations(self.shots), axis=1)
+        line, bends = np.diff(self.shots)[None], np.diff(deviations(self.shots), axis=1)
         smooth = np.concatenate([line, bends[(bends**2).sum(1) > 0]])
         df = self.k - len(smooth)
         if df < 1:

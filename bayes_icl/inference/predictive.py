@@ -47,7 +47,7 @@ def replicate(posterior: Posterior, stats: Statistics, rng: np.random.Generator)
         mean = np.broadcast_to(hypothesis.updates(np, stats, params)[0], (n_draws, k))[:, None]
     v = variances(stats, params["level"], params["walk"])
     drift = rng.normal(size=(n_draws, n_seqs, 2)) @ between(params, stats)
-    noise = (np.sqrt(v)[:, None, :] * rng.normal(size=(n_draws, n_seqs, k))) @ stats.transform.T
+    noise = (np.sqrt(v)[:, None, :] * rng.normal(size=(n_draws, n_seqs, k))) @ stats.inverse_transform
     if hypothesis.student:
         size = np.sqrt(params["dof"] / rng.chisquare(params["dof"], size=(n_draws, n_seqs)))[:, :, None]
         drift, noise = drift * size, noise * size
@@ -97,7 +97,7 @@ def _steps(log_weights: Float[np.ndarray, "draw seq step"], n_seqs: int, rng: np
 
 def between(params: Mapping[str, np.ndarray], stats: Statistics) -> Float[np.ndarray, "draw 2 update"]:
     """What sequences differ along, as rows that independent standard normal numbers multiply; not transformed."""
-    line, early = stats.transform @ stats.line, stats.transform @ stats.early
+    line, early = stats.line @ stats.inverse_transform, stats.early @ stats.inverse_transform
     bent = params["early_sd"] * early
     return np.stack([params["gain_sd"] * line + stats.corr * bent, np.sqrt(1 - stats.corr**2) * bent], axis=1)
 
@@ -121,9 +121,9 @@ def go_on(
     hypothesis, params = posterior.hypothesis, posterior.params
     n_draws, n_seqs, k = len(posterior.log_weights), len(stats.x), len(stats.eigenvalues)
     v, columns = variances(stats, params["level"], params["walk"]), between(params, stats)
-    cov = (stats.transform * v[:, None, :]) @ stats.transform.T + columns.mT @ columns
+    cov = (stats.inverse_transform.T * v[:, None, :]) @ stats.inverse_transform + columns.mT @ columns
     inverse = np.linalg.inv(cov[:, :n_past, :n_past])
-    past = (stats.x @ stats.transform.T)[:, :n_past]
+    past = (stats.x @ stats.inverse_transform)[:, :n_past]
     if hypothesis.latent_step:
         gain = params["gain"][:, :, None]
         f = _steps(_step_beliefs(posterior, stats, past, inverse), n_seqs, rng)

@@ -68,7 +68,7 @@ def expected_sd(posterior: Posterior, stats: Statistics) -> Three:
         factor = np.sqrt(dof / (dof - 2))
     summed = np.tril(np.ones((len(stats.shots), len(stats.shots))), -1)[:, : len(stats.eigenvalues)]
     off = off_line(stats.shots, summed.T).T  # updates to what is left
-    noise, columns = (off @ stats.transform) ** 2, between(draws.params, stats) @ off.T
+    noise, columns = (off @ stats.inverse_transform.T) ** 2, between(draws.params, stats) @ off.T
     v = np.broadcast_to(variances(stats, draws.params["level"], draws.params["walk"]), (len(factor), noise.shape[1]))
     sd = np.sqrt(v @ noise.T + (columns**2).sum(1)) * factor[:, None]
     low, high = np.quantile(sd, TAILS, axis=0)

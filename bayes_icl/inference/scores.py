@@ -24,7 +24,7 @@ from bayes_icl.core.intervals import TAILS, Interval
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses.law import Hypothesis
 from bayes_icl.inference.departure import Straightness
-from bayes_icl.inference.histories import history_log_likelihood
+from bayes_icl.inference.histories import Histories, history_log_likelihood
 from bayes_icl.inference.importance import sample_fast, sample_together
 from bayes_icl.inference.lag_weights import LagWeights
 from bayes_icl.inference.noise import Statistics, log_likelihood, summarise
@@ -87,6 +87,8 @@ class Score:
         Of the mean curve, from `freeform`: what the verdict is made from.
     lag_weights
         From `per_lag`: the weight of an example by how long ago it was.
+    fitted
+        Of a law of history: the mean log-odds at every reading under the posterior's mean, shape (seq, read), nats.
 
     Examples
     --------
@@ -127,6 +129,7 @@ class Score:
     mean_curve: np.ndarray | None = None
     straightness: Straightness | None = None
     lag_weights: LagWeights | None = None
+    fitted: np.ndarray | None = None
 
     @property
     def reliable(self) -> bool:

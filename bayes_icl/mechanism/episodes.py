@@ -11,6 +11,7 @@ import xarray as xr
 from jaxtyping import Int
 
 from bayes_icl.core.errors import StatedError, shown, unknown
+from bayes_icl.curves import consecutive
 from bayes_icl.models.model import Model
 from bayes_icl.models.prompts import Places, Prompt, encode_episode, recorded_prompt, token_places, token_read
 from bayes_icl.tasks.task import Example, Task
@@ -142,6 +143,7 @@ def _check_places(model: Model, own: xr.Dataset, names: Sequence[str]) -> None:
 
     need(own.seq.dtype.kind in "iu", "sequences are not numbered")
     need(int(own.shot[0]) == 0, f"they begin at n = {int(own.shot[0])}, and all from 0 on are needed")
+    need(consecutive(own.shot.values), "they skip numbers of examples, and all are needed")
     table = {}
     for name in names:
         dims = ("seq", "pos" if name == "tokens" else "shot")

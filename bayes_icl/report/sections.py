@@ -8,6 +8,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from bayes_icl.calibrate.sentences import calibration_differs
+from bayes_icl.curves import consecutive
 from bayes_icl.report.claims import answer
 from bayes_icl.report.controls import control_sentences, controls_of
 from bayes_icl.report.stages import STAGES
@@ -54,7 +55,12 @@ def open_with(found: StageOutputs, quotes: Quotes) -> Opening:
         )
         if "calibrate" not in found.folder:
             setting += "; not calibrated"
-        elif calibration_differs(found.settings("calibrate"), found.sizes, found.settings("fit")):
+        elif calibration_differs(
+            found.settings("calibrate"),
+            found.sizes,
+            found.settings("fit"),
+            gaps=not consecutive(found.curves.shot.values),
+        ):
             setting += "; calibrated on other settings (below)"
         else:
             setting += "; calibrated on these settings (below)"

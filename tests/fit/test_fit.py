@@ -18,7 +18,7 @@ import pytest
 import xarray as xr
 from simulate import power_law, simulate_curves
 
-from bayes_icl import fit
+from bayes_icl import fit, report
 from bayes_icl.core.errors import StatedError, exit_stating
 from bayes_icl.core.files import read_table
 from bayes_icl.curves import Curves, read_curves, write_netcdf
@@ -445,6 +445,35 @@ def test_plan_cases(csv: Path) -> None:
     with pytest.raises(StatedError, match="unknown readout 'complment': did you mean complement"):
         plan_cases(dataset, FitSettings(readout=("complment", "rule")))
     assert plan_cases(dataset, FitSettings(readout=("foil", "rule")))[0].curves.readout == "rule"
+
+
+def test_cases_begin_at_the_first_shot_from_n_min_on(tmp_path: Path) -> None:
+    """Where shots are not consecutive several n_min may mean the same curve, which is fitted once."""
+    uneven = read_curves(write_csv(tmp_path / "c.csv", simulate_curves(8, 0, shots=(2, 4, 8, 16, 32))))
+    for n_min, begins in {(1, 0, 2): [2], (1, 3, 16): [2, 4, 16], (4,): [4]}.items():
+        cases = plan_cases(uneven, FitSettings(n_min=n_min, sensitivity=False))
+        assert [case.curves.shots[0] for case in cases] == begins
+    with pytest.raises(StatedError, match=r"--n-min 17: the curves run from n = 2 to 32, and one update at least"):
+        plan_cases(uneven, FitSettings(n_min=(17,)))
+
+
+def test_shots_that_are_not_consecutive_go_through_a_run(
+    tmp_path: Path, undrawn: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table as people have them: fitted and reported, figures too; what is too little is refused."""
+    monkeypatch.chdir(tmp_path)
+    shots = [0, 1, 2, 4, 8, 16, 32, 64]
+    csv = write_csv(tmp_path / "c.csv", simulate_curves(48, 0, shots=shots, level=1.0, task="line"))
+    assert ended(settings_for(csv, n_min=(0, 16), hypotheses=("additive",))) == 0
+    verdict = verdict_of(tmp_path)["line"]
+    assert verdict["verdict"] == "supported" and verdict["mean_curve"]["shots"] == shots
+    assert verdict["delta"]["hdi_low"] < 9.6 / 64 < verdict["delta"]["hdi_high"]
+    (late,) = verdict["others"]
+    assert (late["n_min"], late["verdict"]) == (16, "refused") and "3 shots from n = 16" in late["reasons"][0]
+    assert pd.read_csv("out/noise.csv").shot.tolist() == shots
+    assert report.main(report.ReportSettings(curves=csv, fits=Path("out"), out=Path("page.html"))) == 0
+    assert json.loads(Path("page/numbers.json").read_text())["numbers"]["answer.n_shots"]["value"] == 64
+    assert Path("page/figures/updates.svg").exists()
 
 
 def test_which_hypotheses_a_case_is_fitted_with() -> None:

@@ -200,6 +200,7 @@ def test_calibration_says_what_it_is_of(sizes: tuple[int, int], fitted: dict, di
     outcomes = read_table(ROOT / "figures/calibration/outcomes.csv").assign(holds=True)
     settings = CALIBRATED
     found = calibration_differs(settings, sizes, fitted or None)
+    assert len(calibration_differs(settings, sizes, fitted or None, gaps=True)) == len(found) + 1
     text = plain(" ".join(calibration_sentences(outcomes, settings, found, Quotes())))
     assert ("Not the very settings" in text) == bool(differs) and differs in text
     assert ("the sizes, laws and noise of the fits" in text) != bool(differs)
