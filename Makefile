@@ -50,6 +50,9 @@ claim3: $(READY)  ## the three steps of Skunnavakkam (2024), from the run of cla
 across: $(READY)  ## all built-in tasks side by side; docs/across_tasks.md: about 20 minutes
 	$(RUN) analyses/across_tasks.py
 
+bayes: $(READY)  ## SmolLM2 and organisms on examples that disagree; docs/bayes.md: about 25 minutes
+	$(RUN) analyses/bayes.py
+
 families: $(READY)  ## which model families are read: a tiny random model of each; docs/families.md: about 7 minutes
 	$(RUN) analyses/families.py
 

@@ -9,9 +9,19 @@ from bayes_icl.core.intervals import LEVEL_WORDS
 from bayes_icl.fit import adequacy_sentences as tell
 from bayes_icl.fit import tables
 from bayes_icl.fit.sentences import engines_agree, left_aside, pooled_sentences
+from bayes_icl.fit.weighing_figures import drawn_names
 from bayes_icl.writing.blocks import Section, Shown, Tabled, Text
 from bayes_icl.writing.numbers import Quotes
 from bayes_icl.writing.stage import StageOutputs
+
+CAPTIONS = {
+    "evidence": "What the model makes of evidence: its log-odds around a switch, or against what an ideal observer "
+    "would say, with the weight that fits.",
+    "kernel": f"The weight of an example by how many were shown since, with {LEVEL_WORDS} bands, and the observer's.",
+    "orders": "The variance between orders of the same examples, free of what single queries add, by the number of "
+    "examples shown; 0 for an exchangeable learner.",
+    "prior": "Log-odds with and without the text before the examples: parallel where prior and evidence add.",
+}
 
 
 def fit_sections(found: StageOutputs, quotes: Quotes) -> list[Section]:
@@ -83,8 +93,13 @@ def fit_sections(found: StageOutputs, quotes: Quotes) -> list[Section]:
             "purposes.",
         )
     ]
+    weighed: list[Any] = [Shown(name, CAPTIONS[name]) for name in drawn_names(list(verdicts.values()))]
+    if len(own["history"]):
+        weighed.append(Tabled(tables.history_table(own["history"]), folded=True))
+    evidence = [Section("evidence", "How evidence is weighed", weighed)] if weighed else []
     return [
         Section("verdicts", "Verdicts", [Tabled(verdict), *straight]),
+        *evidence,
         Section("delta", "Delta and updates", delta),
         Section("comparison", "Comparison of laws", compared),
         Section("adequacy", "How laws fit, and their priors", fitting),

@@ -133,6 +133,27 @@ def comparison_tables(verdicts: Mapping[str, dict], comparison: pd.DataFrame) ->
     return tables
 
 
+def history_table(history: pd.DataFrame) -> PaperTable:
+    """Laws of history on every task whose examples disagree, best first."""
+    own = history.sort_values(["task", "elpd_diff"], ascending=[True, False])
+    return PaperTable(
+        "history",
+        "Laws of history",
+        "Laws of what the examples showed: differences from the best when a sequence, or the future half of all, is "
+        "left out, nats; which of the two scores a law survives. The parameters of each stand in history.csv.",
+        "history.csv",
+        own,
+        (
+            *columns.shown(COMPARISON, "task; readout"),
+            columns.Column("law", _hypothesis, number=False),
+            *columns.shown(COMPARISON, "left-out seq = elpd_diff .1f; SE = diff_se .1f"),
+            *columns.shown(COMPARISON, "left-out future = lfo_diff .1f; SE = lfo_diff_se .1f"),
+            columns.Column("survives", _survives, number=False),
+            *columns.shown(COMPARISON, "ESS = ess_bulk_min .0f; k = pareto_k_max .2f"),
+        ),
+    )
+
+
 def _hypothesis(row: Any) -> str:
     return columns.one_line(label_of(row.hypothesis))
 

@@ -19,7 +19,6 @@ BAYESIAN = {
     "logarithmic": "counting",
     "lapse": "two known tasks",
     "scaling_law": "three known tasks",
-    "observer": "the ideal observer",
 }
 
 
@@ -55,13 +54,14 @@ def answer(dataset: xr.Dataset, verdicts: Mapping[str, dict], quotes: Quotes) ->
     """
     q = quotes.under("answer")
     nulls = null_controls(dataset)
-    asked = {task: v["verdict"] for task, v in verdicts.items() if task not in nulls}
+    asked = {task: v["verdict"] for task, v in verdicts.items() if task not in nulls and v["verdict"] != "not_asked"}
     by_verdict = {kind: [task for task, v in asked.items() if v == kind] for kind in dict.fromkeys(asked.values())}
     n_tasks, n_supported = len(asked), len(by_verdict.get("supported", []))
     n_under = len(by_verdict.get("supported_under_ceiling", []))
     n_rejected = len(by_verdict.get("rejected", []))
+    evidence = evidence_sentences(verdicts, q)
     if not asked:
-        word = "Nothing was asked."
+        word = "Examples disagree." if evidence else "Nothing was asked."
     elif n_supported == n_tasks:
         word = "Yes."
     elif n_under and n_supported + n_under == n_tasks:
@@ -87,7 +87,7 @@ def answer(dataset: xr.Dataset, verdicts: Mapping[str, dict], quotes: Quotes) ->
     rising = [
         task
         for task, kind in asked.items()
-        if kind not in ("refused", "no_update") and verdicts[task]["delta"]["hdi_low"] > 0
+        if kind not in ("refused", "no_update", "not_asked") and verdicts[task]["delta"]["hdi_low"] > 0
     ]
     slowing = {task: verdicts[task]["second_half"] for task in rising if verdicts[task]["second_half"]["high"] < 1}
     if slowing:
@@ -114,7 +114,22 @@ def answer(dataset: xr.Dataset, verdicts: Mapping[str, dict], quotes: Quotes) ->
         for task in nulls
         if not (task in verdicts and rule_beside(verdicts[task]))
     ]
-    return word, sentences
+    return word, [*sentences, *evidence]
+
+
+def evidence_sentences(verdicts: Mapping[str, dict], quotes: Quotes) -> list[str]:
+    """How evidence is weighed where examples disagree: the second verdict, over tasks."""
+    second = {task: v["bayesian"] for task, v in verdicts.items() if v.get("bayesian") and v["bayesian"]["kernel"]}
+    by_verdict = {kind: [t for t, v in second.items() if v["verdict"] == kind] for kind in
+                  dict.fromkeys(v["verdict"] for v in second.values())}  # fmt: skip
+    if not second:
+        return []
+    kinds = "; ".join(
+        f"{kind} on {_tasks(tasks)} ({quotes.count(f'evidence_{kind}', len(tasks))} of "
+        f"{quotes.count('evidence_tasks', len(second))})"
+        for kind, tasks in by_verdict.items()
+    )
+    return [f"Where examples disagree, the model's weighing of evidence is: {kinds}."]
 
 
 def claims(found: StageOutputs, quotes: Quotes) -> list[Claim]:

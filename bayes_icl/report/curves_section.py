@@ -12,6 +12,7 @@ from bayes_icl.core.intervals import LEVEL_WORDS
 from bayes_icl.curves import readouts_of
 from bayes_icl.fit.outputs import fit_file
 from bayes_icl.fit.sentences import beside_verdict, verdict_sentence
+from bayes_icl.fit.weighing_sentences import beside_weighing_sentences, weighing_sentence
 from bayes_icl.writing.blocks import Explorer, Heading, Section, Shown, Text, id_of
 from bayes_icl.writing.interactive import as_html
 from bayes_icl.writing.numbers import Quotes
@@ -25,7 +26,11 @@ def curves_section(found: StageOutputs, quotes: Quotes) -> Section:
     for i, task in enumerate(map(str, found.curves.task.values), 1):
         verdict = verdicts.get(task)
         blocks.append(Heading(task, f"task-{i}"))
-        if verdict:
+        if verdict and (second := verdict.get("bayesian")):
+            blocks.append(Text([weighing_sentence(task, second, quotes)]))
+            if beside := beside_weighing_sentences(task, second, quotes):
+                blocks.append(Text(beside, as_list=True))
+        if verdict and verdict["verdict"] != "not_asked":
             blocks.append(Text([verdict_sentence(task, verdict, quotes)]))
             if beside := beside_verdict(found.curves, task, verdict, quotes):
                 blocks.append(Text(beside, as_list=True))

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from bayes_icl.core.intervals import LEVEL_WORDS
 from bayes_icl.core.provenance import command_of
 from bayes_icl.curves import null_controls
+from bayes_icl.fit.outputs import WITHOUT_VERDICT
 from bayes_icl.report.claims import Claim
 from bayes_icl.report.sections import Opening
 from bayes_icl.report.stages import STAGES
@@ -69,6 +70,12 @@ def render(
         verdicts=found.facts.get("fit", {}),
         nulls=null_controls(found.curves),
         colours={kind: verdict_colour(kind) for kind in VERDICT_COLOURS},
+        colour=verdict_colour,
+        without=WITHOUT_VERDICT,
+        weighed=any(verdict.get("bayesian") for verdict in found.facts.get("fit", {}).values()),
+        weight=lambda task, verdict: quotes.under(task, "bayesian").three(
+            "weight", (verdict["weight"][x] for x in ("mean", "low", "high")), ".2f"
+        ),
         claims=asked,
         sections=sections,
         images={name: _image(figure) for name, figure in figures.items()},
