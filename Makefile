@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo figures calibrate pages claim1 claim2 claim3 across families organisms organisms-check analyses docs test quick kills lint bench clean
+.PHONY: help setup demo figures calibrate pages claim1 claim2 claim3 across bayes families organisms organisms-check analyses docs test quick kills lint bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17

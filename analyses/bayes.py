@@ -1,7 +1,7 @@
 """Is it Bayesian? SmolLM2-135M on six tasks whose examples disagree, and organisms whose answer is known beside it.
 
-``python analyses/bayes.py`` (`make bayes`): curves and fits of every model; then figures/bayes/ and docs/bayes.md, whose
-sentences are made from the numbers found. It goes on where it stopped.
+``python analyses/bayes.py`` (`make bayes`): curves and fits of every model; then figures/bayes/ and docs/bayes.md,
+whose sentences are made from the numbers found. It goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def table(found: pd.DataFrame) -> PaperTable:
     return PaperTable(
         "bayes",
         "How evidence is weighed",
-        f"The second verdict by design; the weight of the ideal observer's log-odds (1 for the ideal); the simplest law "
-        f"that survives; what is left of the last example's weight after 8 further ones; means and {LEVEL_WORDS} "
+        f"The second verdict by design; the simplest law that survives; the weight of the ideal observer's log-odds (1 "
+        f"for the ideal); what is left of the last example's weight after further ones; means and {LEVEL_WORDS} "
         "intervals.",
         "bayes.csv",
         found,
@@ -143,10 +143,9 @@ def sentences(found: pd.DataFrame) -> Iterator[str]:
     ordered = own[(own.design == "orders") & own.order_share.notna()]
     sure = ordered[ordered.order_share_low > 0]
     if len(ordered):
-        yield (
-            f"Order matters surely on {len(sure)} of {len(ordered)} tasks; it makes {100 * ordered.order_share.min():.0f} "
-            f"to {100 * ordered.order_share.max():.0f} % of the variance between sets and orders of examples."
-        )
+        low, high = 100 * ordered.order_share.min(), 100 * ordered.order_share.max()
+        yield f"Order matters surely on {len(sure)} of {len(ordered)} tasks."
+        yield f"It makes {low:.0f} to {high:.0f} % of the variance between sets and orders of examples."
     priors = own[(own.design == "prior") & own.shift_slope.notna()]
     adds = priors[(priors.shift_slope_low <= 0) & (priors.shift_slope_high >= 0)]
     for row in priors.itertuples():
