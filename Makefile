@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo figures calibrate pages claim1 claim2 claim3 across bayes families organisms organisms-check analyses docs test quick kills lint bench clean
+.PHONY: help setup demo figures calibrate pages claim1 claim2 claim3 across bayes weighing-check families organisms organisms-check analyses docs test quick kills lint bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -52,6 +52,9 @@ across: $(READY)  ## all built-in tasks side by side; docs/across_tasks.md: abou
 
 bayes: $(READY)  ## SmolLM2 and organisms on examples that disagree; docs/bayes.md: about 25 minutes
 	$(RUN) analyses/bayes.py
+
+weighing-check: $(READY)  ## the second verdict on simulated laws of history: confusion, coverage; data/weighing: about 20 minutes
+	$(RUN) analyses/weighing_check.py
 
 families: $(READY)  ## which model families are read: a tiny random model of each; docs/families.md: about 7 minutes
 	$(RUN) analyses/families.py
