@@ -246,7 +246,7 @@ def select(dataset: xr.Dataset, task: str, readout: str) -> Curves:
         curves = curves._replace(
             shots=shots[[-1]].astype(float), log_odds=np.take_along_axis(odds, place, 1), single=shots[place[:, 0]]
         )
-    elif queries is not None:
+    elif queries is not None and (queries.astype(str) != "").any():  # tasks without a query have no items
         codes = np.unique(queries.astype(str), return_inverse=True)[1]
         curves = curves._replace(items=codes.reshape(queries.shape).astype(np.int64))
     known = observer is not None and np.isfinite(observer.astype(float)).all()

@@ -76,8 +76,9 @@ def order_share(
         order, own = within[which].mean(-1), means[which]
         own = own - own.mean(-2, keepdims=True)
         between = np.einsum("...si,...sj->...ij", own, own)[..., apart].mean(-1) / (own.shape[-2] - 1)
-        all_of_it = between + order * (1 - 1 / n_orders.mean())
-        return order / np.maximum(all_of_it, 1e-12)
+        # Means of sets have a share of the orders' variance; a variance below 0 is an estimate of none.
+        between = np.maximum(between - order / n_orders.mean(), 0.0)
+        return np.clip(order / np.maximum(between + order, 1e-12), -1.0, 1.0)
 
     rng = np.random.default_rng([seed, 17])
     drawn = share(rng.integers(len(names), size=(DRAWS, len(names))))
