@@ -41,6 +41,7 @@ VARIABLES = {
     "set": "sequences of one number have the same examples in other orders; -1 where none do",
     "design": "what the examples show, as `--design` gives it; `plain`: their answers",
     "base": "the task's name without its design",
+    "martingale_gap": "log-odds expected after one more example less those of now, nats; with `--martingale`, else NaN",
 }
 
 NEEDED = ("log_odds",)

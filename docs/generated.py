@@ -106,7 +106,7 @@ def curves() -> str:
     from bayes_icl.models import load_model
     from bayes_icl.tasks import load_tasks
 
-    dataset = collect_curves(load_model("tiny", "cpu"), load_tasks(["category"]), n_shots=1, n_seqs=1)
+    dataset = collect_curves(load_model("tiny", "cpu"), load_tasks(["category"]), n_shots=2, n_seqs=1, martingale=True)
     kinds = {name: ("text" if x.dtype.kind in "OU" else str(x.dtype)) for name, x in dataset.data_vars.items()}
     dims = {name: ", ".join(map(str, x.dims)) for name, x in dataset.data_vars.items()}
     rows = [[_code(name), dims[name], kinds[name], text] for name, text in VARIABLES.items()]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -23,7 +22,7 @@ from bayes_icl.models.loading import load_model
 from bayes_icl.models.model import Model
 from bayes_icl.models.names import ORGANISM, organisms
 from bayes_icl.tasks.designs import under_designs
-from bayes_icl.tasks.loading import FILES, load_tasks
+from bayes_icl.tasks.loading import files_of, load_tasks
 from bayes_icl.tasks.task import Task
 
 
@@ -31,10 +30,10 @@ def main(settings: CollectSettings) -> int:
     """Run the command: the only place here that touches the disk."""
     check_least(settings, n_shots=1, n_seqs=1, seed=0, batch_size=0)
     settings = replace(settings, tasks=settings.tasks or _usual_tasks(settings.model))
-    files = [Path(spec) for spec in settings.tasks if Path(spec).suffix.lower() in FILES]
+    files = files_of(settings.tasks)
     output = Output.file(settings.out, "collect", inputs=files)
     tasks = under_designs(load_tasks(settings.tasks), settings.design, settings.n_shots)
-    check_designs(tasks, settings.n_shots, settings.n_seqs)
+    check_designs(tasks, settings.n_shots, settings.n_seqs, martingale=settings.martingale)
     for task in tasks:
         task.episode(settings.n_shots, settings.seed, 0)  # too few examples: say so before a model is loaded
     wanted_readouts(tasks, settings.readouts)
@@ -42,6 +41,7 @@ def main(settings: CollectSettings) -> int:
     # What decides the numbers; a file with the same key holds the same curves.
     decides = ("n_shots", "n_seqs", "seed", "readouts", "batch_size")
     chosen = {name: value for name, value in asdict(settings).items() if name in decides}
+    chosen |= {"martingale": True} if settings.martingale else {}  # files of before it keep their keys
     made: list[xr.Dataset] = []
 
     @functools.cache
@@ -82,7 +82,7 @@ def _fields(task: Task, n_shots: int) -> dict[str, Any]:
     if task.observer is not None:
         fields["observer"] = task.evidence(task.episode(n_shots, 0, 0)).tolist()
     # Files from before these fields keep their keys.
-    later = ("two_rules", "observer", "preamble", "design", "base")
+    later = ("two_rules", "observer", "preamble", "process", "design", "base")
     fields["pool"] = [{k: v for k, v in example.items() if v or k != "shown"} for example in fields["pool"]]
     if task.design is not None:
         fields["design"] = task.design.spec

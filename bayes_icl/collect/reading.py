@@ -12,14 +12,18 @@ import torch
 import xarray as xr
 from tqdm import tqdm
 
+from bayes_icl.collect.martingale import has_gap, read_gaps, shots_of, with_one_more
 from bayes_icl.core.checkpoints import Checkpoint
 from bayes_icl.core.errors import StatedError, unknown
 from bayes_icl.curves import READOUTS, VARIABLES, check
+from bayes_icl.models.blocks import in_blocks, logits_in_blocks
 from bayes_icl.models.model import Model
 from bayes_icl.models.prompts import Prompt, encode_episode
 from bayes_icl.models.readouts import EpisodeReading, Vocabulary
 from bayes_icl.tasks.designs import PLAIN
 from bayes_icl.tasks.task import Example, Task
+
+IN_NATS = ("log_p_correct", "log_p_incorrect", "log_odds", "evidence", "observer", "martingale_gap")
 
 
 def collect_curves(
@@ -30,6 +34,7 @@ def collect_curves(
     n_seqs: int = 64,
     seed: int = 0,
     readouts: Sequence[str] = (),
+    martingale: bool = False,
     batch_size: int = 0,
     parts: Checkpoint | None = None,
     progress: bool = False,
@@ -46,6 +51,8 @@ def collect_curves(
         Examples shown at most; sequences a task; which examples are drawn.
     readouts
         Readouts to record; all that each task has, if empty.
+    martingale
+        Record the martingale gap of tasks with labels (`bayes_icl.collect.martingale`).
     batch_size
         Episodes a pass; 0 chooses by device.
     parts
@@ -62,7 +69,8 @@ def collect_curves(
     ------
     StatedError
         More shots than a task has examples, sequences or shots that its design cannot have, an answer off the token
-        boundaries, an unknown readout, a model that sees what follows, an episode longer than its context.
+        boundaries, an unknown readout, a model that sees what follows or cannot keep blocks apart, an episode longer
+        than its context.
 
     Examples
     --------
@@ -76,7 +84,7 @@ def collect_curves(
     wanted = wanted_readouts(tasks, readouts)
     if n_shots < 1 or n_seqs < 1:
         raise StatedError(f"n_shots and n_seqs must be 1 or more, got {n_shots} and {n_seqs}")
-    check_designs(tasks, n_shots, n_seqs)
+    check_designs(tasks, n_shots, n_seqs, martingale=martingale)
     batch_size = batch_size or (1 if model.device.type == "cpu" else 16)
     batches = [*_batches(model, tasks, wanted, range(n_seqs), n_shots, seed, batch_size)]
     names = [f"{task.name}/{first}" for task, first, *_ in batches]
@@ -91,6 +99,8 @@ def collect_curves(
             kept = parts.get(name) if parts else None
             if kept is None:
                 values = _read(model, prompts, readings)
+                if martingale and has_gap(task, n_shots):
+                    _add_gaps(model, task, episodes, values)
                 if parts:
                     parts.put(name, json.dumps(values).encode())  # which keeps float64 exactly
             else:
@@ -117,6 +127,8 @@ def _batches(
         for batch in (seqs[i : i + size] for i in range(0, len(seqs), size)):
             episodes = [task.episode(n_shots, seed, seq) for seq in batch]
             prompts = [encode_episode(task, episode, model.tokenizer, branch=branch) for episode in episodes]
+            if task.design is not None and task.design.block:
+                prompts = [in_blocks(prompt, task.design.block) for prompt in prompts]
             readings = [EpisodeReading(task, p, wanted[task.name], vocabulary) for p in prompts]
             _check_context(model, task, prompts)
             yield task, batch[0], episodes, prompts, readings
@@ -162,8 +174,16 @@ def wanted_readouts(tasks: Sequence[Task], readouts: Sequence[str] = ()) -> dict
     return wanted
 
 
-def check_designs(tasks: Sequence[Task], n_shots: int, n_seqs: int) -> None:
-    """State the first task that its design does not go with, at these numbers of shots and sequences."""
+def check_designs(tasks: Sequence[Task], n_shots: int, n_seqs: int, *, martingale: bool = False) -> None:
+    """State the first task that its design does not go with, at these numbers of shots and sequences.
+
+    With `martingale`, some task must have the gap.
+    """
+    if martingale and not any(has_gap(task, n_shots) for task in tasks):
+        raise StatedError(
+            "--martingale needs a task with labels, of which examples see one another, and 2 shots: name one with "
+            "--tasks, as category"
+        )
     for task in tasks:
         if task.design is not None:
             task.design.check(task, n_shots, n_seqs)
@@ -187,12 +207,14 @@ def _check_context(model: Model, task: Task, prompts: Sequence[Prompt]) -> None:
 
 def _read(model: Model, prompts: Sequence[Prompt], readings: Sequence[Any]) -> list[dict[str, Any]]:
     """Read one batch: ``buckets`` (readout, shot, 2), ``correct`` (shot) and how branches were read, an episode."""
-    logits, branch_logits = model.logits_at(
-        [p.tokens for p in prompts],
-        [r.positions for r in readings],
-        [p.branches for p in prompts],
-        [r.branch_positions for r in readings],
-    )
+    wanted, of_branches = [r.positions for r in readings], [r.branch_positions for r in readings]
+    if prompts[0].blocks is not None:  # every query is a branch then
+        branch_logits = logits_in_blocks(model, prompts, of_branches)
+        logits = branch_logits[:0]
+    else:
+        logits, branch_logits = model.logits_at(
+            [p.tokens for p in prompts], wanted, [p.branches for p in prompts], of_branches
+        )
     values, at, branch_at = [], 0, 0
     for reading in readings:
         n, m = len(reading.positions), len(reading.branch_positions)
@@ -203,6 +225,17 @@ def _read(model: Model, prompts: Sequence[Prompt], readings: Sequence[Any]) -> l
         buckets, correct = reading.read(own)
         values.append({"buckets": buckets.tolist(), "correct": correct.tolist(), "branches": model.branching.last})
     return values
+
+
+def _add_gaps(
+    model: Model, task: Task, episodes: Sequence[tuple[Example, ...]], values: Sequence[dict[str, Any]]
+) -> None:
+    """Read the martingale gaps of a batch, and put them beside what was read of it."""
+    n_shots = len(episodes[0]) - 1
+    prompts = [with_one_more(encode_episode(task, e, model.tokenizer), n_shots) for e in episodes]
+    _check_context(model, task, prompts)
+    for value, gaps in zip(values, read_gaps(model, task, prompts, n_shots, Vocabulary(model.token_texts))):
+        value["martingale"] = gaps
 
 
 @dataclass(frozen=True)
@@ -223,6 +256,7 @@ def _assemble(tasks: Sequence[Task], records: dict[tuple[str, int], Record], n_s
     buckets = np.full((len(tasks), len(used), n_seqs, n_shots + 1, 2), np.nan)
     correct, seen = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
     known = {name: np.full(shape, np.nan) for name in ("evidence", "observer", "history")}
+    gaps = np.full(shape, np.nan)
     sets = np.full(shape[:2], -1, dtype=np.int32)
     text = {name: np.full(shape, "", dtype=object) for name in ("query", "answer", "foil", "shown")}
     width = max(len(record.prompt.tokens) for record in records.values())
@@ -236,10 +270,12 @@ def _assemble(tasks: Sequence[Task], records: dict[tuple[str, int], Record], n_s
             buckets[at[0], used.index(readout), seq] = record.values["buckets"][i]
         correct[at] = record.values["correct"]
         queries = [e.query for e in record.examples]
-        seen[at] = [query in queries[:i] for i, query in enumerate(queries)]
+        seen[at] = [query != "" and query in queries[:i] for i, query in enumerate(queries)]
         known["evidence"][at] = record.task.evidence(record.examples)
         known["observer"][at] = record.task.ideal_log_odds(record.examples)
         known["history"][at] = record.task.history(record.examples)
+        if "martingale" in record.values:
+            gaps[at][shots_of(n_shots)] = record.values["martingale"]
         sets[at] = record.task.design.set_of(seq) if record.task.design else -1
         for field, of in ({name: name for name in text} | {"shown": "written"}).items():
             text[field][at] = [getattr(e, of) for e in record.examples]
@@ -271,10 +307,12 @@ def _assemble(tasks: Sequence[Task], records: dict[tuple[str, int], Record], n_s
         },
         coords={"task": names, "readout": used, "seq": np.arange(n_seqs), "shot": np.arange(n_shots + 1)},
     )
+    if np.isfinite(gaps).any():
+        dataset["martingale_gap"] = (per_shot, gaps)
     ways = {record.values.get("branches", "") for record in records.values()} - {""}
     dataset.attrs["branches"] = "; ".join(sorted(ways)) or "none read"
-    for name, meaning in VARIABLES.items():
-        dataset[name].attrs["description"] = meaning
-    for name in ("log_p_correct", "log_p_incorrect", "log_odds", "evidence", "observer"):
-        dataset[name].attrs["units"] = "nats"
+    for name in map(str, dataset.data_vars):
+        dataset[name].attrs["description"] = VARIABLES[name]
+        if name in IN_NATS:
+            dataset[name].attrs["units"] = "nats"
     return check(dataset, "what the model gave")

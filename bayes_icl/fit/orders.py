@@ -141,7 +141,7 @@ def beside_second_verdict(dataset: xr.Dataset, task: str, readout: str) -> dict[
     odds = dataset.log_odds.sel(task=task, readout=readout).transpose("seq", "shot")
     shots = dataset.shot.values.astype(float)
     if "set" in dataset and (sets := dataset["set"].sel(task=task).values).max() >= 0:
-        after = shots >= int(dataset["orders_end"].sel(task=task))
+        after = shots >= shots[_orders_end(dataset.sel(task=task), sets)]
         if (share := order_share(odds.values[:, after], sets)) is not None:
             found["order_share"] = {
                 **share[0]._asdict(),
@@ -163,6 +163,16 @@ def beside_second_verdict(dataset: xr.Dataset, task: str, readout: str) -> dict[
         shift = prior_shift(odds.values, other.values, shots)
         found["prior_shift"] = {"plain": plain, **{name: three._asdict() for name, three in shift.items()}}
     return found
+
+
+def _orders_end(own: xr.Dataset, sets: Int[np.ndarray, " seq"]) -> int:
+    """Index of the first shot from which on sequences of a set go on alike, so that all have seen the same examples."""
+    first = np.array([np.flatnonzero(sets == number)[0] for number in sets])
+    alike = np.ones(own.sizes["shot"], bool)
+    for name in ("query", "shown"):
+        texts = own[name].transpose("seq", "shot").values
+        alike &= (texts == texts[first]).all(0)
+    return int(np.flatnonzero(~alike).max(initial=-1)) + 1
 
 
 def _plain_beside(dataset: xr.Dataset, task: str) -> str | None:

@@ -228,7 +228,7 @@ def comparison_table(scores: Sequence[Score]) -> pd.DataFrame:
 
 def _is_rival(score: Score) -> bool:
     """Whether a law may be the best: not the free mean, and its fit can be relied on."""
-    return not law_called(score.hypothesis).ceiling and not doubt_of(score)
+    return law_called(score.hypothesis).rival and not doubt_of(score)
 
 
 def _by_curve(scores: Sequence[Score]) -> list[list[Score]]:

@@ -15,15 +15,17 @@ import numpy as np
 from bayes_icl.core.intervals import Interval
 from bayes_icl.curves import Curves
 from bayes_icl.fit.verdict import SURE
-from bayes_icl.hypotheses.law import HISTORY_LAWS
+from bayes_icl.hypotheses.law import HISTORY_LAWS, law_called
 from bayes_icl.inference.histories import past_of
 from bayes_icl.inference.lag_weights import LagWeights
 from bayes_icl.inference.scores import Score
-from bayes_icl.inference.survival import LEAST_SEQS, doubt_of, survivors
+from bayes_icl.inference.survival import LEAST_SEQS, difference_of, doubt_of, slack, survivors
 
 FLAT = 0.2  # of the mean weight: how far weights over lags may be from the observer's
 
 IDEAL = (0.8, 1.25)  # weights of an observer that are 1 for practical purposes
+
+CLOSE = 0.05  # root mean square difference of two laws that say the same, a share of what evidence moves
 
 LIKELY = 0.5  # probability that weights are the observer's, which is enough where no other law survives
 
@@ -35,8 +37,6 @@ CALLED = {
     "signed": "additive",
     "recent": "recency",
 }
-
-NO_RIVALS = ("per_lag", "combined")
 
 # Laws of which the key is a case: where its own parameter is at its end, nothing tells them apart.
 CASES = {
@@ -61,7 +61,8 @@ class Weighing:
     law, parameters
         The simplest law that survives, and its own parameters: mean, low, high of each.
     survivors
-        Laws that survive a left-out sequence, and, of curves, a left-out future.
+        Laws that survive a left-out sequence, and, of curves, a left-out future; or whose log-odds are those of the law
+        that predicts best but for 5 % of what evidence moves.
     kernel
         Weights over lags: the share that is left after 1, 2, 4, 8 further examples (mean, low, high), the probability
         that they are the observer's within 20 %, and what the figure draws.
@@ -117,7 +118,7 @@ def weigh(curves: Curves, scores: Sequence[Score], small: float = 0.5) -> Weighi
     >>> import numpy as np
     >>> from bayes_icl.curves import Curves
     >>> from bayes_icl.fit.weighing import weigh
-    >>> from bayes_icl.hypotheses import HISTORY_LAWS
+    >>> from bayes_icl.hypotheses import HISTORY_LAWS, law_called
     >>> from bayes_icl.inference.history_scores import score_history
     >>> rng = np.random.default_rng(0)
     >>> shown = rng.choice([-1, 1], (32, 17))
@@ -132,7 +133,7 @@ def weigh(curves: Curves, scores: Sequence[Score], small: float = 0.5) -> Weighi
     if refusals := found.refusals:
         return found.weighing("refused", refusals)
     if not curves.disagrees:
-        which = ", ".join(found.alive) or "none"
+        which = ", ".join(found.both) or "none"
         why = f"all examples agree, so that no weighing shows (a design where they disagree tells); these fit: {which}"
         return found.weighing("not separable", [why])
     if (ignores := found.ignored(small)) is not None:
@@ -175,7 +176,9 @@ def _by_law(found: _Found) -> Weighing:
     least = min(HISTORY_LAWS[name].complexity for name in found.both)
     simplest = [name for name in found.both if HISTORY_LAWS[name].complexity == least]
     law = found.best_of(simplest)
-    rivals = [name for name in found.both if name != law and name not in CASES.get(law, ())]
+    rivals = [
+        name for name in found.both if name != law and name not in CASES.get(law, ()) and found.as_good(name, law)
+    ]
     known = "observer" in found.by_name
     reasons = ["the ideal observer does not survive" if known else "no ideal observer is known", found.described(law)]
     if rivals and any(HISTORY_LAWS[name].complexity <= least for name in rivals):
@@ -184,28 +187,51 @@ def _by_law(found: _Found) -> Weighing:
     return found.weighing(CALLED.get(law, law), reasons, law=law)
 
 
+def _close(scores: Sequence[Score]) -> list[str]:
+    """Laws whose log-odds are those of the best law of all, but for a share `CLOSE` of what evidence moves."""
+    sound = [s for s in scores if s.fitted is not None and not (s.faults or np.isnan(s.elpd_logo).any())]
+    if not sound:
+        return []
+    best = max(sound, key=lambda s: s.elpd_logo.sum())
+
+    def centred(score: Score) -> np.ndarray:
+        assert score.fitted is not None
+        return score.fitted - score.fitted.mean(1 if score.fitted.shape[1] > 1 else None, keepdims=True)
+
+    moved = centred(best)
+    return [s.hypothesis for s in sound if ((centred(s) - moved) ** 2).mean() <= CLOSE**2 * (moved**2).mean()]
+
+
 @dataclass(frozen=True)
 class _Found:
     """Which laws of history describe a curve.
 
     Attributes
     ----------
-    alive, both
-        Survivors of a left-out sequence; and of a left-out future too, where that was asked.
+    both
+        Laws that survive: a left-out sequence, and a left-out future where that was asked; or that say the same as the
+        law that predicts best, for practical purposes (`CLOSE`).
     """
 
     curves: Curves
     by_name: dict[str, Score]
-    alive: list[str]
     both: list[str]
 
     @classmethod
     def of(cls, curves: Curves, scores: Sequence[Score]) -> _Found:
-        rivals = [s for s in scores if s.hypothesis not in NO_RIVALS]
+        rivals = [s for s in scores if law_called(s.hypothesis).rival]
         alive, _ = survivors(rivals, "elpd_logo")
         ahead, _ = survivors(rivals, "elpd_lfo")
         asked = any(np.isfinite(s.elpd_lfo).all() for s in rivals)
-        return cls(curves, {s.hypothesis: s for s in scores}, alive, [x for x in alive if x in ahead or not asked])
+        alive = [name for name in alive if name in ahead or not asked]
+        close = _close(scores)
+        both = [s.hypothesis for s in rivals if s.hypothesis in alive or s.hypothesis in close]
+        return cls(curves, {s.hypothesis: s for s in scores}, both)
+
+    def as_good(self, name: str, law: str) -> bool:
+        """Whether one law predicts left-out sequences as well as another, or better."""
+        difference, se = difference_of(self.by_name[name].elpd_logo, self.by_name[law].elpd_logo)
+        return -difference <= slack(se)
 
     @property
     def lags(self) -> LagWeights | None:
@@ -255,7 +281,7 @@ class _Found:
     def weighing(self, verdict: str, reasons: list[str], law: str | None = None) -> Weighing:
         """The verdict, with all that stands beside it."""
         sound = "observer" in self.by_name and not doubt_of(self.by_name["observer"])
-        named = law or (self.best_of(self.alive) if self.alive else None)
+        named = law or (self.best_of(self.both) if self.both else None)
         combined = self.by_name.get("combined")
         return Weighing(
             verdict,

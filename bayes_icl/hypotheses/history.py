@@ -206,6 +206,7 @@ def lag_sizes(xp: Any, step: Any, past: Past) -> Any:
 @law_of_history(
     "combined",
     complexity=8,
+    kind=OfHistory(rival=False),
     priors={
         "w": IN_LOG_ODDS,
         "a": LogNormal(log(2), 1.0),

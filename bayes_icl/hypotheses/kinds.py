@@ -94,11 +94,14 @@ class OfHistory:
         False for the rival that ignores what they show, and has no weight of each sequence's own.
     free
         Not a rival: f follows no law, and the vector among the parameters is integrated out.
+    rival
+        False where it only describes, as `combined`.
     """
 
     weighted: bool = True
     uses_examples: bool = True
     free: bool = False
+    rival: bool = True
     has_gain: bool = False
     in_nats: bool = False
 

@@ -203,6 +203,11 @@ class Hypothesis:
         return isinstance(self.kind, Step)
 
     @property
+    def rival(self) -> bool:
+        """Whether it is compared with others, and may survive."""
+        return not self.ceiling and (not isinstance(self.kind, OfHistory) or self.kind.rival)
+
+    @property
     def of_history(self) -> bool:
         """Whether it is a function of what the examples showed."""
         return isinstance(self.kind, OfHistory)

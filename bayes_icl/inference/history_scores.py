@@ -9,6 +9,7 @@ from jaxtyping import Float
 from scipy.special import logsumexp
 
 from bayes_icl.curves import Curves
+from bayes_icl.hypotheses.history import lag_basis, lag_sizes
 from bayes_icl.hypotheses.law import Hypothesis
 from bayes_icl.inference.histories import Histories, histories_of
 from bayes_icl.inference.importance import sample_fast
@@ -63,7 +64,7 @@ def score_history(
     score = leave_sequences_out(law, stats, posterior, engine)
     elpd_lfo = np.full(len(stats.x), np.nan)
     middle = float(curves.shots[-1] / 2)
-    if future and not stats.single and not law.ceiling and (curves.shots <= middle).sum() >= LEAST_PAST:
+    if future and not stats.single and law.rival and (curves.shots <= middle).sum() >= LEAST_PAST:
         half = histories_of(curves, until=middle, like=stats)
         first = engine(law, half)
         if first.faults:
@@ -85,6 +86,7 @@ def score_history(
         k_hat=posterior.k_hat,
         noise="student" if law.student else "normal",
         log_marginal=posterior.log_marginal,
+        fitted=history_mean(posterior, stats),
         lag_weights=LagWeights.of(posterior, stats) if law.ceiling else None,
         **score,
     ), posterior
@@ -97,8 +99,12 @@ def history_mean(posterior: Posterior, stats: Histories) -> Float[np.ndarray, "s
     """
     law, weights = posterior.hypothesis, np.exp(posterior.log_weights)
     at = {name: (weights @ x)[None] for name, x in posterior.params.items()}
-    found = law.curve(np, stats.past, **{name: at[name] for name in law.priors if name != "w"})
-    f, beside = found if isinstance(found, tuple) else (found, 0.0)
+    if law.ceiling:
+        steps = weights @ (posterior.params["kernel"] * lag_sizes(np, posterior.params["step"], stats.past))
+        f, beside = steps @ lag_basis(stats.past), 0.0
+    else:
+        found = law.curve(np, stats.past, **{name: at[name] for name in law.priors if name != "w"})
+        f, beside = found if isinstance(found, tuple) else (found, 0.0)
     mean = at.get("w", np.ones((1, 1))) * f + beside
     mean = mean.reshape(stats.log_odds.shape)
     if stats.single:

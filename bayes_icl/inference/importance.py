@@ -104,7 +104,7 @@ def sample_fast(
             if (ess > GOOD_ESS and (k_hat < GOOD_K or ess > len(z) / 2)) or i + 1 == len(stages) + len(MORE_STAGES):
                 break
         # Where tempering is dear, or was the beginning, ordinary stages are tried first.
-        if i + 1 == len(stages) + 2 * (hypothesis.latent_step or hypothesis.of_history) + heavy:
+        if i + 1 == len(stages) + 2 * hypothesis.latent_step + heavy and not hypothesis.of_history:
             proposal = _fitted(_tempered(space, rng, 2 * PARTICLES), None, N_AFTER_TEMPERING, rng)
         else:
             proposal = _adapted(z, log_weights, rng)

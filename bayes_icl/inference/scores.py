@@ -87,6 +87,8 @@ class Score:
         Of the mean curve, from `freeform`: what the verdict is made from.
     lag_weights
         From `per_lag`: the weight of an example by how long ago it was.
+    fitted
+        Of a law of history: the mean log-odds at every reading under the posterior's mean, shape (seq, read), nats.
 
     Examples
     --------
@@ -127,6 +129,7 @@ class Score:
     mean_curve: np.ndarray | None = None
     straightness: Straightness | None = None
     lag_weights: LagWeights | None = None
+    fitted: np.ndarray | None = None
 
     @property
     def reliable(self) -> bool:

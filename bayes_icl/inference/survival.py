@@ -91,15 +91,15 @@ def survivors(scores: Sequence[Score], values: str) -> tuple[list[str], dict[str
     """
     pointwise = {s.hypothesis: getattr(s, values) for s in scores if np.isfinite(getattr(s, values)).all()}
     sound = {s.hypothesis for s in scores if not doubt_of(s)}
-    rivals = [name for name in pointwise if name in sound and not law_called(name).ceiling]
+    rivals = [name for name in pointwise if name in sound and law_called(name).rival]
     if not rivals:
         return [], {}
     best = max(rivals, key=lambda name: pointwise[name].sum())
-    distance = {name: _difference(pointwise[name], pointwise[best]) for name in pointwise}
+    distance = {name: difference_of(pointwise[name], pointwise[best]) for name in pointwise}
     return [name for name in rivals if -distance[name][0] <= slack(distance[name][1])], distance
 
 
-def _difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+def difference_of(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     """Difference of two summed scores, and its standard error over sequences, nats."""
     d = one - other
     return float(d.sum()), float(np.sqrt(len(d)) * d.std(ddof=1))

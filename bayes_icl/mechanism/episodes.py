@@ -121,8 +121,11 @@ def _check_design(own: xr.Dataset) -> None:
     """
     design = str(own["design"].values) if "design" in own else "plain"
     shows_else = "shown" in own and "answer" in own and bool((own["shown"] != own["answer"]).any())
-    if shows_else or design.split(":")[0] == "prior":
+    no_query = "query" in own and own["query"].dtype.kind in "OU" and bool((own["query"] == "").any())
+    kind = design.split(":")[0]
+    if shows_else or no_query or kind in ("prior", "blocks"):
         why = "its examples show other answers than those asked" if shows_else else "a text stands before its examples"
+        why = "it has no queries" if no_query else "its examples do not see one another" if kind == "blocks" else why
         raise StatedError(
             f"task {str(own.task.values)!r} has no heads and patches of its own: {why}; leave it out with --tasks, and "
             "take the task under --design plain"

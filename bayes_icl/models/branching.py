@@ -21,6 +21,8 @@ class Branching:
         Why branches are read one by one; empty if they need not be.
     told
         Whether a line on stderr said so.
+    checked_blocks
+        The same for reading in blocks.
     last
         What the last read did; empty if it had no branches.
     """
@@ -28,6 +30,7 @@ class Branching:
     checked: int = 0
     why: str = ""
     told: bool = False
+    checked_blocks: int = 0
     last: str = ""
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bayes_icl.core.errors import StatedError
@@ -43,7 +43,8 @@ CONTEXT_NAMES = (
 )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error of another library says, on one line."""
     return f"{type(error).__name__}: {(str(error).strip() or 'no more is said').splitlines()[0]}"
 
 
@@ -225,7 +226,7 @@ class Model:
         with torch.inference_mode():
             if not any(len(wanted) for wanted in branch_positions):
                 self.branching.last = ""
-                own = self._plain(tokens, positions)
+                own = self.plain_pass(tokens, positions)
                 return own, own[:0]
             config, known = self.hf.config.get_text_config(), self.branching
             window = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)  # GPT-Neo's name
@@ -235,11 +236,11 @@ class Model:
                 why = f"its attention reaches back {window} tokens, so its cache forgets what came before"
             if not why:
                 try:
-                    found = self._over_cache(tokens, positions, branches, branch_positions)
+                    found = self.over_cache(tokens, positions, branches, branch_positions)
                 except torch.OutOfMemoryError:
                     raise
                 except Exception as error:  # of many kinds, where a cache is not made for this, or there is none
-                    known.why = why = f"its cache does not take branches ({_first_line(error)})"
+                    known.why = why = f"its cache does not take branches ({first_line(error)})"
                 else:
                     if length > known.checked:
                         known.why = why = self._disagreement(found, tokens, positions, branches, branch_positions)
@@ -254,7 +255,7 @@ class Model:
                 known.told = True
                 line = f"{self.name}: foils and labels are read one by one, a plain pass each, which is slower: {why}"
                 tqdm.write(line, file=sys.stderr)
-            return self._plain(tokens, positions), self._spelled_out(tokens, branches, branch_positions)
+            return self.plain_pass(tokens, positions), self._spelled_out(tokens, branches, branch_positions)
 
     def check_causal(self, tokens: Int[np.ndarray, " pos"]) -> None:
         """Refuse a model that sees what follows: passes over texts that differ after a position only are compared.
@@ -276,7 +277,7 @@ class Model:
         after = known[(np.searchsorted(known, tokens[half:]) + 1) % len(known)]
         try:
             with torch.inference_mode():
-                read = self._plain([tokens], [range(half)])
+                read = self.plain_pass([tokens], [range(half)])
                 whole = [
                     self.hf(input_ids=pad([row]).to(self.device), use_cache=False).logits[0, :half].float()
                     for row in (tokens, np.concatenate([tokens[:half], after]), tokens[:half])
@@ -285,7 +286,7 @@ class Model:
             raise
         except Exception as error:  # whatever a model's own code raises: it cannot be read
             raise StatedError(
-                f"model {self.name!r} ({type(self.hf).__name__}) cannot be run on text alone: {_first_line(error)}"
+                f"model {self.name!r} ({type(self.hf).__name__}) cannot be run on text alone: {first_line(error)}"
             ) from error
         again, *changed = (gap_between(read, other, self.hf.dtype) for other in whole)
         if again:
@@ -300,24 +301,38 @@ class Model:
                 "a causal model is needed (models of the BERT kind have is_decoder for that, and must be trained so)"
             )
 
-    def _plain(self, tokens: Sequence[np.ndarray], positions: Sequence[Sequence[int]]) -> Float[Tensor, "read vocab"]:
+    def plain_pass(
+        self, tokens: Sequence[np.ndarray], positions: Sequence[Sequence[int]]
+    ) -> Float[Tensor, "read vocab"]:
         """Logits at chosen positions of one plain pass over some rows."""
         with self._reading(positions):
             return self.hf(input_ids=pad(tokens).to(self.device), use_cache=False).logits[0].float()
 
-    def _over_cache(
+    def over_cache(
         self,
         tokens: Sequence[np.ndarray],
         positions: Sequence[Sequence[int]],
         branches: Sequence[Branches],
         branch_positions: Sequence[Sequence[int]],
+        seen: Sequence[Bool[np.ndarray, "_pos _pos"]] | None = None,
     ) -> tuple[Float[Tensor, "read vocab"], Float[Tensor, "branch_read vocab"]]:
-        """The same logits as `logits_at`: branches as trees over the cached prefix, whether the model can or not."""
+        """The same logits as `logits_at`: branches as trees over the cached prefix, whether the model can or not.
+
+        With `seen`, which tokens of an episode each of them attends to, the prefix is read under that mask.
+        """
         ids = pad(tokens).to(self.device)
-        with self._reading(positions):
-            out = self.hf(input_ids=ids, use_cache=True)
         n, width = ids.shape[1], max(len(b.tokens) for b in branches)
         lowest = torch.finfo(self.hf.dtype).min
+        masked = {}
+        if seen is not None:
+            mask = torch.full((len(tokens), 1, n, n), lowest, dtype=self.hf.dtype)
+            mask[..., 0] = 0
+            for i, own in enumerate(seen):
+                mask[i, 0, : len(own), : len(own)].masked_fill_(torch.from_numpy(own), 0)
+            places = torch.arange(n, device=self.device).expand(len(tokens), n)
+            masked = {"attention_mask": mask.to(self.device), "position_ids": places}
+        with self._reading(positions):
+            out = self.hf(input_ids=ids, use_cache=True, **masked)
         mask = torch.full((len(tokens), 1, width, n + width), lowest, dtype=self.hf.dtype)
         for i, b in enumerate(branches):
             # Padding rows see the first token, lest their softmax be empty; nobody reads them.
@@ -361,7 +376,7 @@ class Model:
         pairs = [
             (
                 torch.cat([own[before], branched[[wanted.index(in_order[-1])]]]),
-                self._plain([np.concatenate([text[:begin], b.tokens[path]])], [reads]),
+                self.plain_pass([np.concatenate([text[:begin], b.tokens[path]])], [reads]),
             ),
             (branched[[wanted.index(i) for i in few]], self._spelled_out([text], [b], [few])),
         ]
@@ -389,7 +404,9 @@ class Model:
                 keys += [(episode, i) for i in path if i in left]
                 left -= set(path)
         chunk = max(len(tokens), 1)
-        read = torch.cat([self._plain(rows[i : i + chunk], reads[i : i + chunk]) for i in range(0, len(rows), chunk)])
+        read = torch.cat(
+            [self.plain_pass(rows[i : i + chunk], reads[i : i + chunk]) for i in range(0, len(rows), chunk)]
+        )
         at = {key: row for row, key in enumerate(keys)}
         return read[[at[episode, i] for episode, wanted in enumerate(branch_positions) for i in wanted]]
 

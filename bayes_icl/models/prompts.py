@@ -92,6 +92,10 @@ class Prompt:
         a terminator's digits are none of them.
     answers
         Per shot: the tokens of the answer with its terminator; empty where every example shows its answer.
+    head
+        How many tokens stand before the first example.
+    blocks
+        Per token the block that it sees (`bayes_icl.models.blocks`); None where all see all that is before them.
 
     Examples
     --------
@@ -116,6 +120,8 @@ class Prompt:
     query_stop: Int[np.ndarray, " shot"]
     digits: tuple[tuple[int, ...], ...] = ()
     answers: tuple[TokenPath, ...] = ()
+    head: int = 1
+    blocks: Int[np.ndarray, " pos"] | None = None
 
     def answer(self, shot: int) -> TokenPath:
         """Tokens of the true answer, terminator included, whatever is shown."""
@@ -201,7 +207,12 @@ def encode_episode(
     # What follows each answer: the example after it, and after the last the first again.
     after = [example_parts(task.template, example)[0] for example in (*examples[1:], examples[0])]
     tokens, starts, stops, offsets = locate(text, after[-1], spans, tokenizer, task, examples)
-    query = covering(asked, offsets)
+    if starts[0] == 0 and first_token(tokenizer)[0] is None:
+        raise StatedError(
+            f"task {task.name!r}: nothing stands before the first answer, and the tokenizer has no token that begins a "
+            "text: give the task a preamble, or a query"
+        )
+    query = covering(asked, offsets) if "{query}" in task.template else np.stack([starts, starts], axis=1)
     in_digits = tuple(
         tuple(sorted({int(i) - int(start) for i in covering(places, offsets)[:, 0]}))
         for start, places in zip(starts, digits)
@@ -217,8 +228,9 @@ def encode_episode(
     branches, rows = _lay_out(tokens, starts, stops, alternatives)
     in_digits = tuple(own or digits for own, digits in zip(other.digits, in_digits))
     prompt = Prompt(
-        tokens, starts, stops, other.foils, other.labels, branches, rows, query[:, 0], query[:, 1], in_digits
-    )
+        tokens, starts, stops, other.foils, other.labels, branches, rows, query[:, 0], query[:, 1], in_digits,
+        head=offset + sum(end <= len(task.preamble) for _, end in offsets),
+    )  # fmt: skip
     if not any(other.answers):
         return prompt
     return replace(prompt, answers=tuple(own[0] if own else prompt.shown(i) for i, own in enumerate(other.answers)))
@@ -378,17 +390,46 @@ def _lay_out(
     for start, stop, paths in zip(starts.tolist(), stops.tolist(), alternatives):
         own = tuple(tokens[start:stop].tolist())
         row = {own[:j]: (False, start + j - 1) for j in range(len(own))}
-        for path in paths:
-            for j in range(1, len(path)):
-                if path[:j] in row:
-                    continue
-                before_branch, parent = row[path[: j - 1]]
-                if before_branch:
-                    _, _, attach, depth = branch[parent]
-                    branch.append((path[j - 1], parent, attach, depth + 1))
-                else:
-                    branch.append((path[j - 1], -1, parent + 1, 0))
-                row[path[:j]] = (True, len(branch) - 1)
+        _grow(branch, row, paths)
         rows.append(row)
     columns = np.array(branch, dtype=np.int64).reshape(-1, 4).T
     return Branches(*columns), tuple(rows)
+
+
+class Chain(NamedTuple):
+    """Tokens that follow the first `attach` of an episode, and the continuations that branch off behind them."""
+
+    attach: int
+    tokens: TokenPath
+    paths: Sequence[TokenPath]
+
+
+def lay_out_chains(chains: Sequence[Chain]) -> tuple[Branches, tuple[dict[TokenPath, tuple[bool, int]], ...]]:
+    """Lay chains out as branches, and for each the rows that predict what follows a prefix of its continuations."""
+    branch: list[tuple[int, int, int, int]] = []
+    rows = []
+    for attach, chain, paths in chains:
+        for depth, token in enumerate(chain):
+            branch.append((token, len(branch) - 1 if depth else -1, attach, depth))
+        row: dict[TokenPath, tuple[bool, int]] = {(): (True, len(branch) - 1) if chain else (False, attach - 1)}
+        _grow(branch, row, paths)
+        rows.append(row)
+    columns = np.array(branch, dtype=np.int64).reshape(-1, 4).T
+    return Branches(*columns), tuple(rows)
+
+
+def _grow(
+    branch: list[tuple[int, int, int, int]], row: dict[TokenPath, tuple[bool, int]], paths: Sequence[TokenPath]
+) -> None:
+    """Add the tokens of some paths to the branches of a shot, sharing every common prefix."""
+    for path in paths:
+        for j in range(1, len(path)):
+            if path[:j] in row:
+                continue
+            before_branch, parent = row[path[: j - 1]]
+            if before_branch:
+                _, _, attach, depth = branch[parent]
+                branch.append((path[j - 1], parent, attach, depth + 1))
+            else:
+                branch.append((path[j - 1], -1, parent + 1, 0))
+            row[path[:j]] = (True, len(branch) - 1)

@@ -5,7 +5,7 @@ against B's, whatever stands in the text. A design leaves queries as they are dr
 sequence ask the same under every design, but for `orders` and `repeat`, which are about which examples there are.
 
 On a command line: ``noise:p=0.2``, ``switch:at=16``, ``mixed:share=0.5``, ``orders:k=8``, ``repeat:times=4``,
-``prior:text=Pay attention.``, and ``plain``.
+``prior:text=Pay attention.``, ``blocks:size=1``, and ``plain``.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Design:
 
     kind: ClassVar[str]
     needs_foils: ClassVar[bool] = False
+    takes_processes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """State a setting that is out of its bounds."""
@@ -63,7 +64,13 @@ class Design:
 
     def check(self, task: Task, n_shots: int, n_seqs: int) -> None:
         """State what of a task or collection does not go with the design."""
-        if self.needs_foils and "foil" not in task.readouts:
+        if task.process is not None:
+            if not self.takes_processes:
+                raise StatedError(
+                    f"task {task.base!r} draws its symbols itself, so that `{self.kind}` has nothing to show in their "
+                    f"place: leave it out of --design {self.kind}"
+                )
+        elif self.needs_foils and "foil" not in task.readouts:
             raise StatedError(
                 f"task {task.base!r} has no foils, and the examples of `{self.kind}` show them: give it a foil column, "
                 f"or leave it out of --design {self.kind}"
@@ -92,6 +99,11 @@ class Design:
         """Text in front of the first example."""
         return ""
 
+    @property
+    def block(self) -> int:
+        """How many examples see one another; 0 where all do."""
+        return 0
+
     def _bound(self, name: str, low: float, high: float, within: bool = False) -> None:
         """State a setting that is not between two bounds; `within` leaves the bounds themselves out."""
         given = getattr(self, name)
@@ -106,7 +118,7 @@ class Noise(Design):
     """Every example shows B with probability `p`."""
 
     kind = "noise"
-    needs_foils = True
+    needs_foils, takes_processes = True, False
     p: float = 0.2
 
     def __post_init__(self) -> None:
@@ -129,7 +141,7 @@ class Switch(Design):
     """The first `at` examples show A (half of all, if not given), those after them B."""
 
     kind = "switch"
-    needs_foils = True
+    needs_foils, takes_processes = True, False
     at: int | None = None
     p: float = 0.05  # of the observer: share of examples that show the rule that does not hold
     hazard: float | None = None  # of the observer: 1 / (n_shots + 1), if not given
@@ -171,7 +183,7 @@ class Mixed(Design):
     """A `share` of the examples shows B, exactly, at places drawn by the seed; which depend on how many there are."""
 
     kind = "mixed"
-    needs_foils = True
+    needs_foils, takes_processes = True, False
     share: float = 0.5
 
     def __post_init__(self) -> None:
@@ -193,8 +205,9 @@ class Mixed(Design):
 class Orders(Design):
     """Sets of `k` sequences with the same examples, of which the `first` ones (half, if not given) change places.
 
-    Each example shows B with probability `p`. All that stands after the first ones is in the same place, so that from
-    shot `first` on the queries of a set have the same examples before them, in `k` orders.
+    Each example shows B with probability `p`; symbols of a task without a query stay as drawn. All that stands after
+    the first ones is in the same place, so that from shot `first` on the queries of a set have the same examples before
+    them, in `k` orders.
     """
 
     kind = "orders"
@@ -231,7 +244,7 @@ class Orders(Design):
         which, member = divmod(seq, self.k)
         first = self.first or n_shots // 2
         shows = [
-            _shows(e, task.generator(seed, which, i, 1).random() < self.p)
+            _shows(e, task.process is None and task.generator(seed, which, i, 1).random() < self.p)
             for i, e in enumerate(task.drawn(n_shots, seed, which))
         ]
         rng, orders = task.generator(seed, which, first, 3), [tuple(range(first))]
@@ -305,7 +318,26 @@ class Prior(Design):
         return self.text.rstrip("\n") + "\n"
 
 
-DESIGNS: dict[str, type[Design]] = {design.kind: design for design in (Noise, Switch, Mixed, Orders, Repeat, Prior)}
+@dataclass(frozen=True)
+class Blocks(Design):
+    """Plain examples that attend within blocks of `size` only, and to the first token; queries attend to all."""
+
+    kind = "blocks"
+    size: int = 1
+
+    def __post_init__(self) -> None:
+        """State a size that holds no example."""
+        self._bound("size", 1, MOST)
+
+    @property
+    def block(self) -> int:
+        """How many examples see one another."""
+        return self.size
+
+
+DESIGNS: dict[str, type[Design]] = {
+    design.kind: design for design in (Noise, Switch, Mixed, Orders, Repeat, Prior, Blocks)
+}
 
 
 def parse_design(spec: str) -> Design | None:
@@ -385,7 +417,7 @@ def _under(task: Task, design: Design | None, n_shots: int) -> Task:
         return task
     design = design.settled(n_shots)
     name = f"{task.name}+{design.name(MOST_NAME - len(task.name) - 1)}"
-    return replace(task, name=name, base=task.name, design=design, preamble=design.preamble)
+    return replace(task, name=name, base=task.name, design=design, preamble=design.preamble + task.preamble)
 
 
 def _shows(example: Example, of_b: bool) -> Example:

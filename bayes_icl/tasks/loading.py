@@ -12,13 +12,15 @@ from bayes_icl.core.errors import MOST, StatedError, check_name, shown, unknown
 from bayes_icl.core.inputs import read_table_file, run_python
 from bayes_icl.tasks.builtin import BUILT_IN
 from bayes_icl.tasks.organism_tasks import ORGANISM_TASKS
+from bayes_icl.tasks.pairs import BETWEEN, pair_of_tasks
+from bayes_icl.tasks.processes import PROCESS_TASKS
 from bayes_icl.tasks.task import NUMBERS, Example, Task, _again
 
 TABLES = (".csv", ".jsonl")
 
 FILES = (*TABLES, ".py")
 
-NAMED = BUILT_IN | ORGANISM_TASKS
+NAMED = BUILT_IN | PROCESS_TASKS | ORGANISM_TASKS
 
 
 def load_tasks(specs: Sequence[str]) -> list[Task]:
@@ -27,13 +29,14 @@ def load_tasks(specs: Sequence[str]) -> list[Task]:
     Parameters
     ----------
     specs
-        Each a built-in name, with settings after a colon if wanted; a CSV or JSONL file of examples; or a Python file,
-        all of whose module-level `Task` objects are taken.
+        Each a built-in name, with settings after a colon if wanted; a CSV or JSONL file of examples; a Python file,
+        all of whose module-level `Task` objects are taken; or two of these with ``~`` between them, one task each: the
+        answers of the second are then the foils of the first.
 
     Raises
     ------
     StatedError
-        An unknown name or setting, an unreadable file, or two tasks of one name.
+        An unknown name or setting, an unreadable file, two tasks of one name, or a pair that is none.
 
     Examples
     --------
@@ -50,7 +53,26 @@ def load_tasks(specs: Sequence[str]) -> list[Task]:
     return tasks
 
 
+def files_of(specs: Sequence[str]) -> list[Path]:
+    """The files that tasks of a command line are read from."""
+    parts = [part for spec in specs for part in _halves(spec)]
+    return [Path(part) for part in dict.fromkeys(parts) if Path(part).suffix.lower() in FILES]
+
+
+def _halves(spec: str) -> list[str]:
+    """The two tasks of a pair; a file may have a tilde in its path, as that of a home folder."""
+    a, between, b = spec.partition(BETWEEN)
+    return [a, b] if a and between and b and not Path(spec).is_file() else [spec]
+
+
 def _load(spec: str) -> list[Task]:
+    if len(halves := _halves(spec)) == 2:
+        check_name("a task", spec)
+        pair = [_load(half) for half in halves]
+        for half, tasks in zip(halves, pair):
+            if len(tasks) > 1:
+                raise StatedError(f"a pair is of two tasks, and {half!r} holds {len(tasks)}")
+        return [pair_of_tasks(spec, *(tasks[0] for tasks in pair))]
     path = Path(spec)
     if path.suffix.lower() in FILES:
         if not path.is_file():
@@ -63,10 +85,18 @@ def _load(spec: str) -> list[Task]:
     return [NAMED[name](spec, **_parse_settings(name, settings))] if settings else [NAMED[name](name)]
 
 
-def _parse_settings(name: str, text: str) -> dict[str, int | bool]:
+# How a setting of each type is written, and what an error calls it.
+WRITTEN = {
+    "int": ("[+-]?[0-9]+", "a whole number"),
+    "bool": ("(?i:true|false)", "true or false"),
+    "float": (r"[0-9]*\.?[0-9]+", "a number of 0 or more"),
+}
+
+
+def _parse_settings(name: str, text: str) -> dict[str, int | bool | float]:
     parameters = inspect.signature(NAMED[name]).parameters
-    known = [p.name for p in parameters.values() if p.annotation in ("int", "bool")]
-    settings: dict[str, int | bool] = {}
+    known = [p.name for p in parameters.values() if p.annotation in WRITTEN]
+    settings: dict[str, int | bool | float] = {}
     for part in text.split(","):
         key, _, value = part.partition("=")
         if key not in known:
@@ -75,11 +105,11 @@ def _parse_settings(name: str, text: str) -> dict[str, int | bool]:
             raise unknown(f"setting of task {name!r}:", key, known)
         if key in settings:
             raise StatedError(f"task {name!r}: {key} is given twice")
-        whole = parameters[key].annotation == "int"
-        if not re.fullmatch("[+-]?[0-9]+" if whole else "(?i:true|false)", value):
-            wanted = "a whole number" if whole else "true or false"
+        kind = parameters[key].annotation
+        pattern, wanted = WRITTEN[kind]
+        if not re.fullmatch(pattern, value):
             raise StatedError(f"task {name!r}: {key} must be {wanted}, not {value!r}")
-        settings[key] = int(value) if whole else value.lower() == "true"
+        settings[key] = value.lower() == "true" if kind == "bool" else int(value) if kind == "int" else float(value)
     if "low" in known:
         low, high = (settings.get(end, parameters[end].default) for end in ("low", "high"))
         if high - low >= MOST:

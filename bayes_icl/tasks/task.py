@@ -19,6 +19,7 @@ from bayes_icl.core.errors import StatedError, check_name, is_text, unknown
 
 if TYPE_CHECKING:
     from bayes_icl.tasks.designs import Design
+    from bayes_icl.tasks.processes import Process
 
 WORDS = "{query} -> {answer}\n"
 
@@ -96,6 +97,8 @@ class Task:
         (example,), given what the examples before it showed.
     preamble
         Text in front of the first example.
+    process
+        Draws the symbols of a task without a query (`bayes_icl.tasks.processes`), whose template has no ``{query}``.
     design, base
         What the examples show (`bayes_icl.tasks.designs`), and the task's name without it, by which episodes are drawn;
         None and empty where examples show their answers.
@@ -122,6 +125,7 @@ class Task:
     two_rules: bool = False
     observer: Callable[[Sequence[Example]], np.ndarray] | None = None
     preamble: str = ""
+    process: Process | None = None
     design: Design | None = None
     base: str = ""
 
@@ -158,7 +162,7 @@ class Task:
                 raise StatedError(f"task {self.name!r}: the pool holds examples, as Example('2', '5'), not {example!r}")
             if not all(is_text(text) for text in (example.query, example.answer, example.foil, example.shown)):
                 raise StatedError(f"task {self.name!r}: query, answer, foil and shown must be text: {example}")
-            if not example.query or not example.answer:
+            if not (example.query or self.process) or not example.answer:
                 raise StatedError(f"task {self.name!r}: an example has an empty query or answer: {example}")
             if example.foil == example.answer:
                 raise StatedError(f"task {self.name!r}: the foil of {example.query!r} is its answer")
@@ -178,7 +182,7 @@ class Task:
     def _check_template(self) -> None:
         """One query, then one answer, then a terminator: a placeholder more would reach the model with its braces."""
         parts = re.split("({query}|{answer})", self.template)
-        if parts[1::2] != ["{query}", "{answer}"] or not parts[-1].strip(" "):
+        if parts[1::2] != ["{query}", "{answer}"][self.process is not None :] or not parts[-1].strip(" "):
             raise StatedError(
                 f"task {self.name!r}: a template is text with {{query}} once, then {{answer}} once, then a terminator, "
                 f"as in {WORDS!r}; got {self.template!r}"
@@ -241,6 +245,8 @@ class Task:
             As in `episode`.
         """
         n = n_shots + 1
+        if self.process is not None:
+            return self.process.draw(self, n, seed, seq)
         if n > len(self.pool) and not self.repeats:
             raise StatedError(
                 f"task {self.name!r} has {len(self.pool)} examples, so at most {len(self.pool) - 1} shots without a "
@@ -323,6 +329,8 @@ class Task:
         >>> task.history(episode), task.ideal_log_odds(episode).round(2)
         (array([ 1., -1.,  1.,  1.,  1.]), array([0.  , 0.75, 0.  , 0.75, 1.18]))
         """
+        if self.process is not None:
+            return self.process.log_odds(examples)
         if self.observer is not None:
             return np.asarray(self.observer(examples), float)
         if self.shuffled:
@@ -336,11 +344,15 @@ class Task:
     def history(self, examples: Sequence[Example]) -> np.ndarray:
         """What each example shows, shape (len(examples),): 1 its answer, -1 its foil, 0 neither; NaN without a foil.
 
+        Of a task without a query: 1 the symbol that is asked, -1 another.
+
         Parameters
         ----------
         examples
             An episode, as `episode` draws it.
         """
+        if self.process is not None:
+            return np.array([1.0 if e.written == e.answer else -1.0 for e in examples])
         if not all(example.foil for example in examples):
             return np.full(len(examples), np.nan)
         return np.array([float(e.written == e.answer) - float(e.written == e.foil) for e in examples])

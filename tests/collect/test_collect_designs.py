@@ -8,10 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import PreTrainedTokenizerFast
 
 from bayes_icl.collect import CollectSettings, collect_curves, main
 from bayes_icl.collect.command import _fields
+from bayes_icl.collect.interactive import _episode_words
 from bayes_icl.core.errors import StatedError
 from bayes_icl.curves import read_curves
 from bayes_icl.mechanism.episodes import recorded_episodes
@@ -92,6 +96,11 @@ def test_the_file_says_what_was_shown_and_by_which_design(tiny: Model) -> None:
     assert np.isfinite(observer).all() and (observer.isel(shot=0) == 0).all() and observer.attrs["units"] == "nats"
     np.testing.assert_allclose(dataset.evidence.sel(task=noisy).values[:, 1:], np.diff(observer.values), atol=1e-15)
     assert dataset.observer.sel(task="category").isnull().all()
+    # Who hovers over a point is told where the text shows something else than the answer.
+    told = [words for words in _episode_words(dataset, noisy, range(4)) if words is not None]
+    assert ["the text shows" in words for words in told] == (
+        dataset.history.sel(task=noisy).values < 0
+    ).ravel().tolist()
     assert dataset["query"].sel(task=noisy).equals(dataset["query"].sel(task="category").assign_coords(task=noisy))
 
 
@@ -162,3 +171,47 @@ def test_a_design_that_cannot_be_is_stated_before_a_model_is_loaded(tmp_path: Pa
         main(settings)
     with pytest.raises(StatedError, match="no such model"):
         main(replace(settings, design=("plain",)))
+
+
+# ------------------------------------------------------------------------------------------------- without a query
+
+
+@pytest.mark.parametrize("spec", ["coin:bias=0.6", "markov:states=3"])
+def test_the_first_symbol_is_read_at_every_position(tiny: Model, spec: str) -> None:
+    """Against the model's own logits after each prefix of the text, symbol by symbol."""
+    (task,) = load_tasks([spec])
+    dataset = collect_curves(tiny, [task], n_shots=N, n_seqs=2)
+    for seq in range(2):
+        one, examples = dataset.isel(task=0, seq=seq), task.episode(N, 0, seq)
+        text = task.preamble
+        for shot, example in enumerate(examples):
+            begin = tiny.tokenizer(text, add_special_tokens=False).input_ids
+            log_p = {}
+            for label in task.labels:
+                path = tiny.tokenizer(f" {label},", add_special_tokens=False).input_ids
+                ids = torch.tensor([[int(one.tokens[0]), *begin, *path]])
+                with torch.inference_mode():
+                    after = tiny.hf(input_ids=ids).logits[0].double().log_softmax(-1)
+                log_p[label] = sum(float(after[len(begin) + j, token]) for j, token in enumerate(path))
+            first, *others = (log_p[label] for label in task.labels)
+            expected = first - np.logaddexp.reduce(others)
+            assert float(one.log_odds.sel(readout="rule", shot=shot)) == pytest.approx(expected, abs=1e-4)
+            text += f" {example.written},"
+    assert not dataset.query_seen.any() and np.isfinite(dataset.observer).all()
+    assert (dataset.history.values == np.where(dataset.shown == task.labels[0], 1, -1)).all()
+    with pytest.raises(StatedError, match="it has no queries"):
+        recorded_episodes(tiny, dataset, spec)
+
+
+def test_a_text_that_begins_with_its_answer_needs_a_first_token(tiny: Model) -> None:
+    (coin,) = load_tasks(["coin"])
+    bare = replace(coin, name="mine", preamble="")
+    assert encode_episode(bare, bare.episode(2, 0, 0), tiny.tokenizer).answer_start[0] == 1
+    letters = tokenizers.Tokenizer(
+        tokenizers.models.BPE({c: i for i, c in enumerate(sorted(ByteLevel.alphabet()))}, [])
+    )
+    letters.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    without = PreTrainedTokenizerFast(tokenizer_object=letters)
+    with pytest.raises(StatedError, match="nothing stands before the first answer"):
+        encode_episode(bare, bare.episode(2, 0, 0), without)
+    assert encode_episode(coin, coin.episode(2, 0, 0), without).answer_start[0] == len("Flips:")
