@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import shapes  # noqa: F401 - before the package, which it is to check
 import torch
 
 from bayes_icl.models import Model, load_model

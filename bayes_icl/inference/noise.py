@@ -337,32 +337,29 @@ def _log_likelihood_of_steps(
     own: Sequence[Any],
 ) -> Any:
     """`log_likelihood` where the mean is a step at an unknown update of each sequence, or after the last shot."""
-    # A step at update j is the unit vector e_j before the transform: row j of the transform.
-    match = (stats.x * inverse[..., None, :]) @ stats.transform.T
-    q = (inverse @ stats.transform.T**2)[..., None, :]
-    each = between.expanded()
-    steps = [(h @ stats.transform.T)[..., None, :] for h in between.columns]
-    (y1, y2), (t1, t2) = [one[..., None] for one in own], steps
-    each = each.expanded()
-    match = match - (each.end * y1 * t1 - each.middle * (y1 * t2 + y2 * t1) + each.corner * y2 * t2) / (
-        each.corner * each.end - each.middle**2
-    )
-    q = q - each.taken(t1**2, t1 * t2, t2**2)
-    own_squares = (own_squares - between.expanded().taken(own[0] ** 2, own[0] * own[1], own[1] ** 2))[..., None]
-    gain, log_det = params["gain"][..., None], log_det[..., None]
-    explained = gain * (2 * match - gain * q)
-    log_weights = hypothesis.step_log_weights(xp, stats, params)[..., None, :]
-    k = stats.eigenvalues.shape[0]
+    # A step at update j is the unit vector e_j before the transform: row j of the transform. Arrays with axes of
+    # sequences and steps are most of the cost, so that all else is put together before it meets one.
+    gain, one, (y1, y2) = params["gain"], between.expanded(), own
+    t1, t2 = (h @ stats.transform.T for h in between.columns)
+    det = one.corner * one.end - one.middle**2
+    first, second = gain * (one.end * y1 - one.middle * y2) / det, gain * (one.corner * y2 - one.middle * y1) / det
+    match = (stats.x * (gain * inverse)[..., None, :]) @ stats.transform.T
+    match = match - first[..., None] * t1[..., None, :] - second[..., None] * t2[..., None, :]
+    half = 0.5 * gain**2 * (inverse @ stats.transform.T**2 - one.taken(t1**2, t1 * t2, t2**2))
+    own_squares = (own_squares - one.taken(y1**2, y1 * y2, y2**2))[..., None]
+    log_det, k = log_det[..., None], stats.eigenvalues.shape[0]
+    log_weights = hypothesis.step_log_weights(xp, stats, params)
+    last = log_weights[..., -1][..., None]  # so that PyTensor knows its length to be 1
+    odds, last = log_weights[..., :-1] - last, last[..., None]
     if hypothesis.student:
         dof = {"dof": params["dof"][..., None]}
         never = log_density_of(xp, hypothesis, dof, k, log_det, own_squares)
-        fit = log_density_of(xp, hypothesis, dof, k, log_det, own_squares - explained) - never
+        explained = 2 * (match - half[..., None, :])
+        fit = log_density_of(xp, hypothesis, dof, k, log_det, own_squares - explained) - never + odds[..., None, :]
     else:
         never = -0.5 * (k * LOG_2PI + log_det + own_squares)
-        fit = 0.5 * explained
+        fit = match + (odds - half)[..., None, :]
     # Relative to a step after the last shot, whose density is `never`.
-    last = log_weights[..., -1][..., None]  # so that PyTensor knows its length to be 1
-    fit = fit + (log_weights[..., :-1] - last)
     largest = xp.maximum(fit.max(axis=-1, keepdims=True), 0.0)
     total = xp.exp(fit - largest).sum(axis=-1, keepdims=True) + xp.exp(-largest)
     return (never + last + largest + xp.log(total))[..., 0]

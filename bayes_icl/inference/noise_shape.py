@@ -9,7 +9,7 @@ information criterion prefers another. Sizes (`level`, `walk`, `gain_sd`, `early
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -210,18 +210,29 @@ class _Problem:
     def k(self) -> int:
         return len(self.shots) - 1
 
-    @property
+    @cached_property
     def updates(self) -> np.ndarray:
         return np.diff(self.odds, axis=1)
 
-    @property
+    @cached_property
     def mean(self) -> np.ndarray:
         return self.weights @ self.updates / self.weights.sum()
 
-    @property
+    @cached_property
     def scale(self) -> float:
         # Of how sequences differ: what is found must not hang on their mean.
         return float(np.median((self.odds - self.odds.mean(0)).std(1)))
+
+    @cached_property
+    def straight(self) -> np.ndarray:
+        """Updates of a line that rises by 1, and of an early bend."""
+        return np.stack([np.diff(self.shots) / (self.shots[-1] - self.shots[0]), np.diff(early_bend(self.shots))])
+
+    @cached_property
+    def places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of shots as a share of the way about the middle, summed over pairs, and how far pairs are apart."""
+        place = (self.shots - (self.shots[0] + self.shots[-1]) / 2) / (self.shots[-1] - self.shots[0])
+        return place, np.add.outer(place, place), np.abs(np.subtract.outer(self.shots, self.shots))
 
     def chosen(self) -> tuple[Shape, np.ndarray]:
         """The shape preferred, and the covariance of a sequence's updates."""
@@ -259,17 +270,14 @@ class _Problem:
         the scale; the inverse hyperbolic tangent of their correlation; trend and carry.
         """
         level, walk, along, bent = np.exp(2 * z[:4]) * self.scale**2
-        n_min, n_max, (trend, carry) = self.shots[0], self.shots[-1], z[5:]
-        steps = np.diff(self.shots)
-        line, early = steps / (n_max - n_min), np.diff(early_bend(self.shots))
-        place, apart = (self.shots - (n_min + n_max) / 2) / (n_max - n_min), np.subtract.outer(self.shots, self.shots)
-        size, apart = np.exp(-trend * place), np.abs(apart)
+        (trend, carry), (line, early), (place, places, apart) = z[5:], self.straight, self.places
+        size = np.exp(-trend * place)
         # Powers of 0 are 0 but for the first.
         each = np.outer(size, size) * np.stack([carry**apart, apart * carry ** np.maximum(apart - 1, 0)])
-        noise = level * np.stack([each[0], -np.add.outer(place, place) * each[0], each[1]])
+        noise = level * np.stack([each[0], -places * each[0], each[1]])
         levels, by_trend, by_carry = np.diff(np.diff(noise, axis=1), axis=2)
         cross = np.sqrt(along * bent) * (np.outer(line, early) + np.outer(early, line))
-        crossed, eye = np.tanh(z[4]) * cross, np.diag(steps)  # a walk goes on with every example
+        crossed, eye = np.tanh(z[4]) * cross, np.diag(np.diff(self.shots))  # a walk goes on with every example
         straight, curved = along * np.outer(line, line), bent * np.outer(early, early)
         cov = levels + (walk + 1e-8 * self.scale**2) * eye + straight + curved + crossed
         slopes = [2 * levels, 2 * walk * eye, 2 * straight + crossed, 2 * curved + crossed]
