@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -21,7 +22,9 @@ from bayes_icl.core.errors import DONE, FAILED, exit_stating, unknown
 from bayes_icl.core.files import beside, replacing
 from bayes_icl.core.intervals import Interval
 from bayes_icl.core.schemas import read_beside
-from bayes_icl.fit.outputs import read_verdicts
+from bayes_icl.curves import read_curves
+from bayes_icl.fit.outputs import HISTORY, read_verdicts
+from bayes_icl.fit.weighing_sentences import interval
 from bayes_icl.patch import outputs as patch_outputs
 
 RESULT = ROOT / "figures/organisms/table.csv"
@@ -45,6 +48,18 @@ def run(name: str) -> dict[str, Any]:
     fits, effects, patched = (ROOT / f"data/{kind}/organisms/{name}" for kind in ("fits", "effects", "patch"))
     drawn = ROOT / f"runs/organisms/{name}"
     collect.main(collect.CollectSettings(model=f"organism:{name}", n_seqs=SEQS, out=curves))
+    signed, weighed = curves.with_stem(f"{name}_signed"), fits.with_name(f"{name}_signed")
+    collect.main(
+        collect.CollectSettings(
+            model=f"organism:{name}", design=("mixed", "orders:k=4"), n_seqs=SEQS, readouts=("foil",), out=signed
+        )
+    )
+    fit.main(
+        fit.FitSettings(
+            curves=signed, readout=("foil",), n_min=(1,), engine="fast", sensitivity=False, out=weighed,
+            figures=drawn / "signed",
+        )
+    )  # fmt: skip
     fit.main(
         fit.FitSettings(
             curves=curves, readout=("rule", "complement"), n_min=(1,), engine="fast", sensitivity=False, out=fits,
@@ -64,6 +79,8 @@ def run(name: str) -> dict[str, Any]:
     )  # fmt: skip
     return {
         "verdict": read_verdicts(fits)[f"organism_{name}"],
+        "weighed": {str(v["design"]): v for v in _weighed(signed, weighed)},
+        "history": HISTORY.read(weighed / "history.csv"),
         **{f"attribute_{k}": v for k, v in read_beside(effects.with_suffix(".nc"), attribute_outputs.TABLES).items()},
         **{f"patch_{k}": v for k, v in read_beside(patched.with_suffix(".nc"), patch_outputs.TABLES).items()},
         "facts": json.loads(beside(patched.with_suffix(".nc"), "json").read_text())[f"organism_{name}"],
@@ -97,14 +114,35 @@ def rows(name: str, found: dict[str, Any]) -> Iterator[Row]:
         yield Row("backup heads", "none", ", ".join(named.component) or "none", named.empty)
     if name == "redundant":
         yield from _rounds(found)
-    if name in ("coin", "rule", "count"):
-        yield Row("Bayesian, weight", "1 [0.97, 1.03]", "", None)
-    if name in ("leaky", "switch"):
-        yield Row("exchangeable", "no", "", None)
-    if name == "leaky":
-        yield Row("leak that the second verdict recovers", "0.8 within 0.02", "", None)
+    if name in ("coin", "rule", "count", "leaky", "switch"):
+        yield from _evidence(name, found)
+
+
+def _weighed(curves: Path, fits: Path) -> Iterator[dict[str, Any]]:
+    """Second verdicts, each with its design."""
+    dataset = read_curves(curves)
+    for task, verdict in read_verdicts(fits).items():
+        yield {"design": str(dataset.design.sel(task=task).item()).partition(":")[0], **verdict["bayesian"]}
+
+
+def _evidence(name: str, found: dict[str, Any]) -> Iterator[Row]:
+    """The second verdict on examples that disagree, half of them of each rule, and in several orders."""
+    mixed, share = found["weighed"]["mixed"], interval(found["weighed"]["orders"]["order_share"])
+    weight = interval(mixed["weight"])
+    yield Row("evidence, by its own observer", "bayesian", mixed["verdict"], mixed["verdict"] == "bayesian")
+    yield Row("weight of its observer", "1 [0.97, 1.03]", f"{weight:.3f}", weight.low > 0.97 and weight.high < 1.03)
+    forgets = name in ("leaky", "switch")
+    said = f"order makes {Interval(*(100 * x for x in share)):.0f} % of variance"
+    yield Row("exchangeable", "no" if forgets else "yes", said, (share.low > 0) == forgets)
+    history = found["history"].set_index("hypothesis")
+    for law, parameter, truth in (("leaky", "leak", 0.8), ("hazard", "rate", 0.1)):
+        if name == {"leaky": "leaky", "hazard": "switch"}[law]:
+            came = history.loc[[law]].iloc[0]
+            three = Interval(*(came[f"{parameter}_{end}"] for end in ("mean", "hdi_low", "hdi_high")))
+            yield Row(f"{parameter} recovered", f"{truth} within 0.02", f"{three:.3f}", abs(three.mean - truth) < 0.02)
     if name == "switch":
-        yield Row("observer with a hazard against the one without", "beats it", "", None)
+        better = float(history.loc[["hazard"]].elpd_logo.iloc[0] - history.loc[["signed"]].elpd_logo.iloc[0])
+        yield Row("filter with a hazard against the one without", "beats it", f"by {better:.0f} nats", better > 4)
 
 
 def _near_observer(name: str) -> Row:

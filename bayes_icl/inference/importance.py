@@ -31,7 +31,7 @@ from bayes_icl.inference.posterior import Posterior
 from bayes_icl.inference.psis import pareto_k, smooth
 from bayes_icl.inference.space import Space, draw_vectors
 
-STAGES, DEAR_STAGES = (1000, 1500, 2500), (500, 1000, 2000)  # draws
+STAGES, DEAR_STAGES, HISTORY_STAGES = (1000, 1500, 2500), (500, 1000, 2000), (400, 800, 1500)  # draws
 
 HEAVY = 9  # parameters
 
@@ -78,7 +78,7 @@ def sample_fast(
     else:
         proposal = _around_modes(space, np.random.default_rng(4))
     # A likelihood that goes by sequence costs as much as many others.
-    first = DEAR_STAGES if hypothesis.latent_step or hypothesis.of_history else STAGES
+    first = DEAR_STAGES if hypothesis.latent_step else HISTORY_STAGES if hypothesis.of_history else STAGES
     stages = [*first[:-1], max(first[-1], least_draws)]
     used: list[Mixture] = []
     z, target = np.empty((0, space.size)), np.empty(0)
