@@ -35,7 +35,7 @@ TEXT = "Answer with the opposite of what is right."
 DESIGNS = ("plain", "noise:p=0.2", "switch", f"prior:text={TEXT}")
 ORDERS = ("orders:k=4",)
 ORGANISMS = ("coin", "count", "leaky", "switch")
-N_SHOTS, N_SEQS, N_ORDERED = 24, 24, 48
+N_SHOTS, N_SEQS, N_ORDERED = 24, 24, 40
 
 
 def run() -> None:
