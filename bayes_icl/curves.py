@@ -67,7 +67,8 @@ class Curves(NamedTuple):
         What each example showed, +1 rule A's answer, -1 rule B's, 0 neither, from the first example on, shape
         (seq, place); None where it is not known.
     observer
-        The ideal observer's log-odds at each shot, shape (seq, shot), nats; None where it is not known.
+        The ideal observer's log-odds at each shot, shape (seq, shot), nats, NaN where it is not known; None where it is
+        not known at the last shot.
     single
         Of single prompts, no two of which are of one sequence: numbers of examples before each, shape (seq,); their
         log-odds have shape (seq, 1). None for curves.
@@ -99,7 +100,7 @@ class Curves(NamedTuple):
             last = int(self.shots[-1]) if self.single is None else int(self.single.max())
             shown = self.history[:, :last]
             return bool((shown < 0).any())
-        known = self.observed
+        known = self.observed if self.observer is None else np.diff(self.observer, axis=1)
         return known is not None and bool((known > 0).any() and (known < 0).any())
 
     @property
@@ -249,8 +250,12 @@ def select(dataset: xr.Dataset, task: str, readout: str) -> Curves:
     elif queries is not None and (queries.astype(str) != "").any():  # tasks without a query have no items
         codes = np.unique(queries.astype(str), return_inverse=True)[1]
         curves = curves._replace(items=codes.reshape(queries.shape).astype(np.int64))
-    known = observer is not None and np.isfinite(observer.astype(float)).all()
-    return curves._replace(observer=observer.astype(np.float64) if known and observer is not None else None)
+    if observer is not None and np.isfinite(observer[:, -1].astype(float)).all():
+        curves = curves._replace(observer=observer.astype(np.float64))
+    elif curves.single is None and (observed := curves.observed) is not None:
+        # From its updates, up to what it says at the first shot.
+        curves = curves._replace(observer=np.pad(observed.cumsum(1), ((0, 0), (1, 0))))
+    return curves
 
 
 def _history(values: np.ndarray, dims: tuple, shots: np.ndarray) -> np.ndarray | None:
@@ -298,6 +303,8 @@ def check(dataset: xr.Dataset, source: str = "the curves") -> xr.Dataset:
         for name in dataset[dim].values.tolist():
             check_name(f"{source}: a {dim}", name)
     per_shot = {name: ("task", "seq", "shot") for name in ("evidence", "observer", "history")}
+    if "history" in dataset and "place" in dataset.history.dims:  # of all examples before the query, from a table
+        per_shot["history"] = ("task", "seq", "place")
     for name, dims in ({"log_odds": DIMS} | per_shot).items():
         if name in dataset and (set(dataset[name].dims) != set(dims) or dataset[name].dtype.kind not in "fiu"):
             raise StatedError(

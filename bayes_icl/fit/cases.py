@@ -152,5 +152,9 @@ def _weighed(dataset: xr.Dataset, task: str, headline: str, has: list[str], n_mi
     """
     readout = next((name for name in ("foil", "rule") if name in has), headline)
     curves = select(dataset, task, readout).since(n_min)
+    if curves.observer is not None and curves.single is None:
+        unknown_at = np.flatnonzero(~np.isfinite(curves.observer).all(0)).max(initial=-1)
+        if unknown_at >= 0:  # its log-odds are known from the shot after
+            curves = curves.since(int(curves.shots[unknown_at + 1]))
     known = curves.observer is not None and bool(np.ptp(curves.observer) > 0)
     return Case(curves, noise, weighs=True) if curves.disagrees or known or curves.single is not None else None

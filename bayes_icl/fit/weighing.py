@@ -27,8 +27,6 @@ IDEAL = (0.8, 1.25)  # weights of an observer that are 1 for practical purposes
 
 CLOSE = 0.05  # root mean square difference of two laws that say the same, a share of what evidence moves
 
-LIKELY = 0.5  # probability that weights are the observer's, which is enough where no other law survives
-
 LAGS = (1, 2, 4, 8)  # further examples, after which it is said how much of a weight is left
 
 # What the verdict is called where a law alone survives.
@@ -95,8 +93,9 @@ def weigh(curves: Curves, scores: Sequence[Score], small: float = 0.5) -> Weighi
         All examples agree, so that laws differ in the shape of a curve at most; or several laws that say different
         things survive.
     bayesian, conservative, overconfident
-        `observer` survives, weights over lags are the observer's within 20 % of their mean, with a probability of 0.95
-        (0.5 where no other law survives), and the interval of its weight lies within (0.8, 1.25), below, or above.
+        `observer` survives, and either no law survives that says another thing (by 20 % of what evidence moves), or
+        weights over lags are the observer's within 20 % of their mean with a probability of 0.95; they are not surely
+        others; and the interval of the observer's weight lies within (0.8, 1.25), below, or above.
     leaky, asymmetric, ...
         Named by the simplest law that survives, where `observer` does not.
     ignores
@@ -149,26 +148,25 @@ def _beside_observer(found: _Found) -> Weighing:
     """The verdict where the ideal observer survives."""
     weight, lags = found.by_name["observer"].intervals["w"], found.lags
     reasons = [f"the ideal observer survives, with weight {weight:.2f}"]
+    others = [name for name in found.both if name != "observer" and found.apart(name, "observer") > FLAT]
     alike = None if lags is None else lags.within(FLAT)
     if alike is not None:
         reasons.append(f"weights over lags are the observer's within {100 * FLAT:g} % with probability {alike:.2f}")
     if alike is not None and alike <= 1 - SURE:
-        others = [name for name in found.both if name != "observer"]
         why = "though it predicts no worse than others, an example's weight over lags is not the observer's"
-        return found.weighing("undecided" if not others else "not separable", [*reasons, why, *found.others(others)])
-    alone = found.both == ["observer"]
-    if alike is None or alike >= (LIKELY if alone else SURE):
-        if weight.low > IDEAL[0] and weight.high < IDEAL[1]:
-            return found.weighing("bayesian", reasons, law="observer")
-        if weight.high < IDEAL[0]:
-            return found.weighing("conservative", reasons, law="observer")
-        if weight.low > IDEAL[1]:
-            return found.weighing("overconfident", reasons, law="observer")
-        edge = f"whether the weight lies in ({IDEAL[0]}, {IDEAL[1]}), where it is 1 for practical purposes, is open"
-        return found.weighing("undecided", [*reasons, f"{edge}: more sequences decide"], law="observer")
-    others = [name for name in found.both if name != "observer" and name not in CASES.get("observer", ())]
-    verdict = "not separable" if others else "undecided"
-    return found.weighing(verdict, [*reasons, *found.others(others), "more sequences decide"], law="observer")
+        reasons += [why, *found.others(others)]
+        return found.weighing("not separable" if others else "undecided", reasons, law="observer")
+    if others and (alike is None or alike < SURE):
+        reasons += [*found.others(others), "more sequences, or another design, decide"]
+        return found.weighing("not separable", reasons, law="observer")
+    if weight.low > IDEAL[0] and weight.high < IDEAL[1]:
+        return found.weighing("bayesian", reasons, law="observer")
+    if weight.high < IDEAL[0]:
+        return found.weighing("conservative", reasons, law="observer")
+    if weight.low > IDEAL[1]:
+        return found.weighing("overconfident", reasons, law="observer")
+    edge = f"whether the weight lies in ({IDEAL[0]}, {IDEAL[1]}), where it is 1 for practical purposes, is open"
+    return found.weighing("undecided", [*reasons, f"{edge}: more sequences decide"], law="observer")
 
 
 def _by_law(found: _Found) -> Weighing:
@@ -187,19 +185,21 @@ def _by_law(found: _Found) -> Weighing:
     return found.weighing(CALLED.get(law, law), reasons, law=law)
 
 
+def _difference(one: Score, other: Score) -> float:
+    """Root mean square difference of two laws' log-odds, each about a sequence's mean, as a share of the other's."""
+    assert one.fitted is not None and other.fitted is not None
+    axis = 1 if one.fitted.shape[1] > 1 else None
+    first, second = (x - x.mean(axis, keepdims=True) for x in (one.fitted, other.fitted))
+    return float(np.sqrt(((first - second) ** 2).mean() / max((second**2).mean(), 1e-12)))
+
+
 def _close(scores: Sequence[Score]) -> list[str]:
     """Laws whose log-odds are those of the best law of all, but for a share `CLOSE` of what evidence moves."""
     sound = [s for s in scores if s.fitted is not None and not (s.faults or np.isnan(s.elpd_logo).any())]
     if not sound:
         return []
     best = max(sound, key=lambda s: s.elpd_logo.sum())
-
-    def centred(score: Score) -> np.ndarray:
-        assert score.fitted is not None
-        return score.fitted - score.fitted.mean(1 if score.fitted.shape[1] > 1 else None, keepdims=True)
-
-    moved = centred(best)
-    return [s.hypothesis for s in sound if ((centred(s) - moved) ** 2).mean() <= CLOSE**2 * (moved**2).mean()]
+    return [s.hypothesis for s in sound if _difference(s, best) <= CLOSE]
 
 
 @dataclass(frozen=True)
@@ -227,6 +227,10 @@ class _Found:
         close = _close(scores)
         both = [s.hypothesis for s in rivals if s.hypothesis in alive or s.hypothesis in close]
         return cls(curves, {s.hypothesis: s for s in scores}, both)
+
+    def apart(self, name: str, law: str) -> float:
+        """How far one law's log-odds are from another's, a share of what evidence moves by that."""
+        return _difference(self.by_name[name], self.by_name[law])
 
     def as_good(self, name: str, law: str) -> bool:
         """Whether one law predicts left-out sequences as well as another, or better."""

@@ -278,9 +278,9 @@ def history_log_likelihood(xp: Any, hypothesis: Hypothesis, stats: Histories, pa
 
 
 def collapsed_history(
-    stats: Histories, params: Mapping[str, np.ndarray], rng: np.random.Generator | None = None
-) -> tuple[Float[np.ndarray, " draw"], Float[np.ndarray, "draw knot"] | None]:
-    """Log-likelihood of all sequences under `per_lag` with its vector integrated out, nats; and draws of the vector.
+    stats: Histories, params: Mapping[str, np.ndarray]
+) -> tuple[Float[np.ndarray, " draw"], Float[np.ndarray, "draw knot knot"], Float[np.ndarray, "draw knot"]]:
+    """Log-likelihood of all sequences under `per_lag` with its vector integrated out, nats; and the vector, given all.
 
     The vector's innovations are standard normal, and the mean linear in them, so that what is integrated out is normal.
 
@@ -290,8 +290,13 @@ def collapsed_history(
         Of the sequences.
     params
         The other parameters, shape (draw, 1).
-    rng
-        Where draws of the vector, given the rest, come from; none are made without it.
+
+    Returns
+    -------
+    log_likelihood
+        nats, shape (draw,).
+    root, mean
+        Of the vector given the rest: the Cholesky factor of its precision, and its mean.
     """
     v = history_variances(stats, params)
     inverse, (n_seqs, k, n_knots) = 1 / v, stats.lags.shape
@@ -318,9 +323,7 @@ def collapsed_history(
     half = np.linalg.solve(root, push[..., None])
     log_det = log_det + 2 * np.log(np.diagonal(root, axis1=-2, axis2=-1)).sum(-1)
     value = -0.5 * (n_seqs * k * np.log(2 * np.pi) + log_det + squares - (half[..., 0] ** 2).sum(-1))
-    if rng is None:
-        return value, None
-    return value, np.linalg.solve(root.mT, half + rng.normal(size=half.shape))[..., 0]
+    return value, root, np.linalg.solve(root.mT, half)[..., 0]
 
 
 def known_starts(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
 from bayes_icl.core.intervals import Interval, mean_and_interval
 from bayes_icl.hypotheses.history import lag_sizes
-from bayes_icl.inference.histories import Histories, history_variances
+from bayes_icl.inference.histories import Histories, collapsed_history
 from bayes_icl.inference.posterior import Posterior
 
 DRAWS = 1000  # of the weights, kept
@@ -87,12 +86,8 @@ class LagWeights:
 
 
 def _observer_weights(posterior: Posterior, stats: Histories) -> Float[np.ndarray, " knot"]:
-    """What weights over lags make of the observer's log-odds, read under the same noise."""
-    noise = [name for name in ("level", "walk", "gain_sd") if name in posterior.params]
-    params: dict[str, Any] = {name: posterior.params[name].mean(0, keepdims=True) for name in noise}
-    root = 1 / np.sqrt(history_variances(stats, params)[0])
-    target = stats.transformed(stats.past.of_observer)
-    columns = np.concatenate([stats.lags, stats.start[..., None]], axis=-1) * root[:, None]
-    design = columns.reshape(-1, columns.shape[-1])
-    fitted = np.linalg.lstsq(design, (target * root).ravel(), rcond=1e-8)[0]
-    return np.cumsum(fitted[: len(stats.knots)])
+    """What `per_lag`, under the same noise and prior, makes of the observer's log-odds in the place of the model's."""
+    params = {name: posterior.params[name].mean(0, keepdims=True) for name in posterior.params if name != "kernel"}
+    ideal = replace(stats, x=stats.transformed(stats.past.of_observer))
+    _, _, mean = collapsed_history(ideal, params)
+    return np.cumsum(mean[0] * lag_sizes(np, params["step"], stats.past)[0])

@@ -219,8 +219,11 @@ def draw_vectors(
         step = max(1, BLOCK // stats.x.size)
         n_draws = len(params["level"])
         blocks = [{k: v[i : i + step] for k, v in params.items()} for i in range(0, n_draws, step)]
-        found = [collapsed_history(stats, block, rng)[1] for block in blocks]
-        return {"kernel": np.concatenate([x for x in found if x is not None])}
+        drawn_kernels = []
+        for block in blocks:
+            _, root, mean = collapsed_history(stats, block)
+            drawn_kernels.append(mean + np.linalg.solve(root.mT, rng.normal(size=(*mean.shape, 1)))[..., 0])
+        return {"kernel": np.concatenate(drawn_kernels)}
     inverse = 1 / variances(stats, params["level"], params["walk"])
     gram, push, _ = _columns(hypothesis, stats, params, inverse)
     root = np.linalg.cholesky(gram)
