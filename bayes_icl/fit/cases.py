@@ -74,6 +74,8 @@ class Case:
             return "for headlines only"
         if not law.of_history:
             return ""
+        if not law.rival and not self.curves.disagrees:
+            return "all examples agree"
         if name == "observer":
             return "the curves do not know what it would say" if self.curves.observer is None else ""
         if isinstance(law.kind, OfHistory) and law.kind.uses_examples and self.curves.history is None:

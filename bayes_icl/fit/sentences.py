@@ -91,12 +91,15 @@ def departure_words(verdict: Mapping[str, Any]) -> str:
 
 
 def left_out_sentences(verdicts: dict[str, dict]) -> list[str]:
-    """Which laws were asked for and not fitted, on which tasks, and why; a line for each law and reason."""
+    """Which laws were asked for and not fitted, on which tasks, and why; a line for each reason and group of tasks."""
     tasks: dict[tuple[str, str], list[str]] = {}
     for task, verdict in verdicts.items():
         for name, why in verdict.get("left_out", {}).items():
             tasks.setdefault((name, why), []).append(task)
-    return [f"not fitted: {name} on {', '.join(own)}: {why}" for (name, why), own in tasks.items()]
+    laws: dict[tuple[str, str], list[str]] = {}
+    for (name, why), own in tasks.items():
+        laws.setdefault((", ".join(own), why), []).append(name)
+    return [f"not fitted: {', '.join(names)} on {own}: {why}" for (own, why), names in laws.items()]
 
 
 def _differs(verdict: Mapping[str, Any], headline: Mapping[str, Any]) -> list[str]:
