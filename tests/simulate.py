@@ -143,12 +143,6 @@ def wider(hypothesis: Hypothesis, factor: float) -> Hypothesis:
     return Wider(**{one.name: getattr(hypothesis, one.name) for one in fields(hypothesis)}, factor=factor)
 
 
-def with_evidence(curves: Curves, seed: int = 0) -> Curves:
-    """The same curves with made-up evidence, so that `observer` is defined."""
-    rng = np.random.default_rng([seed, 8])
-    return curves._replace(evidence=rng.normal(0.5, 1.0, size=curves.log_odds.shape))
-
-
 def made_fit(
     curves: Curves, hypothesis: str, *, elpd: float = -300.0, draws: int = 40
 ) -> tuple[Score, az.InferenceData]:

@@ -331,7 +331,8 @@ def known_starts(
 ) -> dict[str, Float[np.ndarray, "draw 1"]]:
     """Where to begin: the weight that fits best beside the law's own parameters, and the noise that is then left."""
     level = 1e-2 * stats.scale + float(np.sqrt((stats.x**2 / np.maximum(stats.eigenvalues, 1e-3)).mean())) / 2
-    known: dict[str, Any] = {"level": level, "walk": 0.1 * level, "gain_sd": 0.1 * stats.scale, "w_sd": 0.05}
+    sizes = {"level": level, "walk": 0.1 * level, "gain_sd": 0.1 * stats.scale, "w_sd": 0.05}
+    known = {name: np.full_like(params["level"], size) for name, size in sizes.items()}
     if hypothesis.ceiling:
         return known
     u, added, _ = means(np, hypothesis, stats, {k: v for k, v in params.items() if k != "start"})

@@ -23,7 +23,7 @@ from bayes_icl.core.errors import StatedError, exit_stating
 from bayes_icl.core.files import read_table
 from bayes_icl.curves import Curves, read_curves, write_netcdf
 from bayes_icl.fit import Case, FitSettings, fit_curves, fit_file, judge_cases, main, outputs, plan_cases
-from bayes_icl.hypotheses import HYPOTHESES, LogNormal, hypothesis, law
+from bayes_icl.hypotheses import HISTORY_LAWS, HYPOTHESES, LogNormal, hypothesis, law
 from bayes_icl.inference import importance as inference_importance
 from bayes_icl.inference import posterior as inference_posterior
 from bayes_icl.inference.nuts import SamplerSettings
@@ -57,32 +57,31 @@ def write_csv(path: Path, *all_curves: Curves) -> Path:
 
 
 def write_nc(path: Path, *all_curves: Curves) -> Path:
-    """Tasks of the same shape; evidence where a task has some."""
+    """Tasks of the same shape; evidence, history and observer where a task has some."""
     tasks, readouts = (list(dict.fromkeys(getattr(c, k) for c in all_curves)) for k in ("task", "readout"))
     shape = all_curves[0].log_odds.shape
     odds = np.full((len(tasks), len(readouts), *shape), np.nan)
-    evidence = np.full((len(tasks), *shape), np.nan)
+    known = {name: np.full((len(tasks), *shape), np.nan) for name in ("evidence", "history", "observer")}
     for c in all_curves:
         odds[tasks.index(c.task), readouts.index(c.readout)] = c.log_odds
-        if c.evidence is not None:
-            evidence[tasks.index(c.task)] = c.evidence
+        for name, values in known.items():
+            if (own := getattr(c, name)) is not None:
+                values[tasks.index(c.task), :, : own.shape[1]] = own
     coords = {"task": tasks, "readout": readouts, "seq": range(shape[0]), "shot": all_curves[0].shots.astype(int)}
     variables = {
         "log_odds": (("task", "readout", "seq", "shot"), odds),
-        "evidence": (("task", "seq", "shot"), evidence),
+        **{name: (("task", "seq", "shot"), values) for name, values in known.items()},
     }
     write_netcdf(xr.Dataset(variables, coords=coords), path)
     return path
 
 
-def observed(task: str, weight: float, n_seqs: int = 16, n_shots: int = 16) -> Curves:
-    """Sequences that each follow their own evidence, `weight` times."""
-    curves = simulate_curves(n_seqs, n_shots, gain=0, gain_sd=0.2, level=0.5, walk=0.05, task=task)
-    rng = np.random.default_rng(4)
-    evidence = rng.gamma(2, 0.3, size=(n_seqs, 1)) + rng.normal(0, 0.8, size=(n_seqs, n_shots + 1))
-    evidence[:, 0] = np.nan  # n = 0 has no example before it
-    rise = np.cumsum(np.where(np.isnan(evidence), 0, evidence), axis=1)
-    return curves._replace(log_odds=curves.log_odds + weight * rise, evidence=evidence)
+def observed(task: str, weight: float, n_seqs: int = 32, n_shots: int = 16) -> Curves:
+    """Sequences of examples that disagree, whose log-odds are `weight` times the ideal observer's."""
+    curves = simulate_curves(n_seqs, n_shots, gain=0, gain_sd=0.2, level=0.3, walk=0.05, task=task)
+    shown = np.random.default_rng(4).choice([1.0, -1.0], p=[0.6, 0.4], size=(n_seqs, n_shots))
+    belief = 0.9 * np.pad(shown, ((0, 0), (1, 0))).cumsum(1)
+    return curves._replace(log_odds=curves.log_odds + weight * belief, history=shown, observer=belief)
 
 
 def flat(n_seqs: int = 12, n_shots: int = 16, readout: str = "complement") -> Curves:
@@ -478,21 +477,36 @@ def test_shots_that_are_not_consecutive_go_through_a_run(
 
 def test_which_hypotheses_a_case_is_fitted_with() -> None:
     plain = simulate_curves(8, 9)
-    null = plain._replace(evidence=np.zeros_like(plain.log_odds))
-    known = plain._replace(evidence=np.ones_like(plain.log_odds))
 
     def names(case: Case) -> set[str]:
-        return {name for name in HYPOTHESES if case.fits(name)}
+        return {name for name in (*HYPOTHESES, *HISTORY_LAWS) if case.fits(name)}
 
     everything = set(HYPOTHESES)
-    assert names(Case(known, headline=True)) == everything
-    assert names(Case(plain, headline=True)) == names(Case(null, headline=True)) == everything - {"observer"}
+    assert names(Case(plain, headline=True)) == everything
     # The law of most parameters is for headlines.
-    assert names(Case(known)) == everything - {"scaling_law"}
+    assert names(Case(plain)) == everything - {"scaling_law"}
     # Where the setting is varied not the laws of most parameters; the mean curve always.
-    assert names(Case(known, "student", base=False)) == everything - {"scaling_law"}
-    assert names(Case(known, "student", headline=True)) == everything
+    assert names(Case(plain, "student", base=False)) == everything - {"scaling_law"}
+    assert names(Case(plain, "student", headline=True)) == everything
     assert Case(plain, "student").hypothesis("power").student
+
+
+def test_which_laws_of_history_a_case_is_fitted_with() -> None:
+    """What was shown, what the observer says: each law has what it asks for."""
+    both = observed("t", 1.0, 8, 9)
+    single = both._replace(log_odds=both.log_odds[:, -1:], observer=None, single=np.full(8, 9))
+
+    def names(curves: Curves) -> set[str]:
+        return {name for name in (*HYPOTHESES, *HISTORY_LAWS) if Case(curves, weighs=True).fits(name)}
+
+    assert names(both) == set(HISTORY_LAWS)
+    assert names(both._replace(observer=None)) == names(single) == set(HISTORY_LAWS) - {"observer"}
+    assert names(both._replace(history=None)) == {"trend", "observer"}
+    assert names(both._replace(history=None, observer=None)) == {"trend"}
+    case = Case(single, "student", weighs=True)
+    assert case.hypothesis("leaky").single and case.hypothesis("leaky").student
+    assert not case.hypothesis("per_lag").student  # it is integrated out under normal noise only
+    assert not Case(both, weighs=True).hypothesis("leaky").single
 
 
 def test_curves_can_be_fitted_without_files() -> None:
@@ -646,60 +660,54 @@ def test_pooling_needs_two_tasks_with_something_to_learn(tmp_path: Path, undrawn
     assert pooled["refused"] in capsys.readouterr().err
 
 
-def test_the_observer_is_fitted_where_the_evidence_is_known(tmp_path: Path, undrawn: None) -> None:
-    plain = simulate_curves(16, 16, task="plain")
-    null = simulate_curves(16, 16, gain=0, task="null", seed=3)
+def test_the_observer_is_fitted_where_it_is_known(tmp_path: Path, undrawn: None) -> None:
+    """Whose examples disagree has the second verdict, and is not asked for the first; all others the first alone."""
+    plain = simulate_curves(32, 16, task="plain")
+    null = simulate_curves(32, 16, gain=0, task="null", seed=3)
     null = null._replace(evidence=np.zeros_like(null.log_odds))
-    path = write_nc(tmp_path / "c.nc", observed("known", 0.8), plain, null)
-    assert ended(settings_for(path, hypotheses=(*THREE, "observer"))) in (0, 3)
-    table = read_table(tmp_path / "out" / "comparison.csv")
-    assert {task: set(own.hypothesis) - {*THREE, "freeform"} for task, own in table.groupby("task")} == {
-        "known": {"observer"},
-        "plain": set(),
-        "null": set(),
+    path = write_nc(tmp_path / "c.nc", observed("known", 0.5), plain, null)
+    assert ended(settings_for(path, hypotheses=(*THREE, "trend", "observer", "leaky"))) in (0, 3)
+    table, weighed = (read_table(tmp_path / "out" / f"{name}.csv") for name in ("comparison", "history"))
+    assert {task: set(own.hypothesis) for task, own in table.groupby("task")} == {
+        "plain": {*THREE, "freeform"},
+        "null": {*THREE, "freeform"},
     }
+    assert set(weighed.task) == {"known"} and set(weighed.hypothesis) == {"trend", "observer", "leaky", "per_lag"}
     summary = (tmp_path / "figures" / "summary.txt").read_text().split("null ─")[1]
     assert "left-out seq" in summary and "slope by sequence" in summary  # a task of that name is no missing value
-    assert verdict_of(tmp_path)["plain"]["left_out"] == {"observer": "the curves do not know its evidence"}
-    assert verdict_of(tmp_path)["null"]["left_out"] == {"observer": "its evidence is 0 throughout"}
-    assert verdict_of(tmp_path)["known"]["left_out"] == {}
-    row = table[table.hypothesis == "observer"].iloc[0]
-    assert row.weight_hdi_low < 0.8 < row.weight_hdi_high and row.weight_hdi_high - row.weight_hdi_low < 0.5
-    assert row.survivor and verdict_of(tmp_path)["known"]["selected"] == "observer"
-    assert verdict_of(tmp_path)["null"]["verdict"] in ("no_update", "undecided")  # 16 sequences may not tell
+    known, of_plain, of_null = (verdict_of(tmp_path)[name] for name in ("known", "plain", "null"))
+    assert known["left_out"] == of_plain["left_out"] == of_null["left_out"] == {}
+    assert known["verdict"] == "not_asked" and "examples disagree" in known["reasons"][0]
+    assert known["bayesian"]["verdict"] == "conservative"
+    weight = known["bayesian"]["weight"]
+    assert weight["mean"] == pytest.approx(0.5, abs=0.05) and weight["high"] - weight["low"] < 0.1  # 4 SE, and 8
+    row = weighed[weighed.hypothesis == "observer"].iloc[0]
+    assert row.survivor and row.w_mean == pytest.approx(weight["mean"], rel=1e-6)
+    assert of_plain["bayesian"] is of_null["bayesian"] is None
+    assert of_null["verdict"] in ("no_update", "undecided")  # 32 sequences may not tell
 
 
-def test_evidence_for_and_against_that_cancels_is_weighed_too() -> None:
-    """Its mean total is 0 and no unit; the weight of each nat is found all the same."""
-    curves = simulate_curves(24, 16, gain=0, gain_sd=0.05, level=0.4, walk=0.05)
-    rng = np.random.default_rng(6)
-    evidence = rng.choice([-1.0, 1.0], size=curves.log_odds.shape)
-    evidence[1::2] = -evidence[::2]
-    assert abs(evidence[:, 1:].sum()) < 1e-12
-    odds = curves.log_odds + 0.7 * np.concatenate([np.zeros((24, 1)), evidence[:, 1:].cumsum(1)], axis=1)
-    case = Case(curves._replace(log_odds=odds, evidence=evidence))
-    (scores,) = fit_curves([case], (*THREE, "observer"), engine="fast").scores
-    best = max(scores, key=lambda score: float(score.elpd_logo.sum()))
-    assert best.hypothesis == "observer" and not best.faults
-    _, low, high = best.intervals["weight"]
-    assert low < 0.7 < high and high - low < 0.1
-
-
-def test_a_table_can_bring_evidence(csv: Path, undrawn: None, capsys: Any) -> None:
+def test_a_table_can_bring_an_observer(csv: Path, undrawn: None, capsys: Any) -> None:
     write_csv(csv, simulate_curves(12, 16, task="rising"))
-    table = pd.read_csv(csv).assign(evidence=0.5)
+    table = pd.read_csv(csv)
+    table = table.assign(observer=0.5 * table.shot)
     table.to_csv(csv, index=False)
-    assert ended(settings_for(csv, hypotheses=(*THREE, "observer"))) in (0, 3)
-    assert set(pd.read_csv(csv.parent / "out" / "comparison.csv").hypothesis) == {*THREE, "observer", "freeform"}
-    # Not known at one update, not known at all, which is said before anything else; before the first it does not count.
-    for shot, fitted in ((5, {*THREE, "freeform"}), (1, {*THREE, "observer", "freeform"})):
-        table.assign(evidence=table.evidence.where(table.shot != shot)).to_csv(csv, index=False)
-        capsys.readouterr()
-        assert ended(settings_for(csv, hypotheses=(*THREE, "observer"), force=True)) in (0, 3)
-        assert set(pd.read_csv(csv.parent / "out" / "comparison.csv").hypothesis) == fitted
-        said = "not fitted: observer on rising: its evidence is not known at 12 of 180 updates"
-        first = capsys.readouterr().err.split("rising \u2500")[0]
-        assert (said in first) == ("observer" not in fitted)
+    laws = (*THREE, "trend", "observer", "leaky")
+    assert ended(settings_for(csv, hypotheses=laws)) in (0, 3)
+    out = csv.parent / "out"
+    assert set(pd.read_csv(out / "comparison.csv").hypothesis) == {*THREE, "freeform"}
+    assert set(pd.read_csv(out / "history.csv").hypothesis) == {"trend", "observer"}
+    # What the observer would say is known, what each example showed is not; and all examples agree.
+    verdict = json.loads((out / "verdict.json").read_text())["rising"]
+    assert verdict["verdict"] != "not_asked" and verdict["bayesian"]["verdict"] == "not separable"
+    assert "leaky" in verdict["left_out"] and "not known" in verdict["left_out"]["leaky"]
+    # Where it is not known it is asked from the shot after; at the last shot there is none after.
+    for shot, begins in ((5, 6), (16, None)):
+        table.assign(observer=table.observer.where((table.shot != shot) | (table.seq != 3))).to_csv(csv, index=False)
+        assert ended(settings_for(csv, hypotheses=laws, force=True)) in (0, 3)
+        found = json.loads((out / "verdict.json").read_text())["rising"]["bayesian"]
+        assert begins is None if found is None else found["n_min"] == begins
+        assert pd.read_csv(out / "history.csv").empty == (begins is None)
 
 
 # --------------------------------------------------------------------------------------------- a user's hypothesis

@@ -27,7 +27,7 @@ from bayes_icl.hypotheses.laws import CURVED_LAPSE, lapse_from_scaling_law, scal
 from bayes_icl.inference.noise import Statistics, summarise
 from bayes_icl.inference.noise_shape import PLAIN, Shape
 
-LAWS = [name for name, h in HYPOTHESES.items() if not (h.ceiling or h.latent_step or h.by_sequence)]
+LAWS = [name for name, h in HYPOTHESES.items() if not (h.ceiling or h.latent_step)]
 SHAPES = [name for name in LAWS if not HYPOTHESES[name].in_nats]  # f from 0 to 1, gain beside it
 IN_NATS = [name for name in LAWS if HYPOTHESES[name].in_nats]
 WITH_PARAMETER = [name for name in SHAPES if HYPOTHESES[name].priors]
@@ -40,7 +40,7 @@ def statistics(
 ) -> Statistics:
     shots = np.arange(n_min, (n_max or n_last) + 1.0)
     odds = np.random.default_rng(0).normal(size=(n_seqs, len(shots)))
-    return summarise(Curves("made", "complement", shots, odds, np.abs(odds)), until=float(n_last), shape=shape)
+    return summarise(Curves("made", "complement", shots, odds), until=float(n_last), shape=shape)
 
 
 def as_tensors(stats: Statistics) -> Any:
@@ -528,15 +528,6 @@ def test_constant_has_no_mean_update_and_the_direction_of_additive() -> None:
     assert "gain_sd" in HYPOTHESES["constant"].parameters
 
 
-def test_observer_has_the_evidence_of_each_sequence() -> None:
-    stats = statistics(1, 12)
-    gain = column(2.0, 3.0)
-    mean, f, total = HYPOTHESES["observer"].updates(np, stats, {"gain": gain})
-    assert mean is None and total is gain
-    np.testing.assert_array_equal(f, stats.evidence)
-    assert f.shape == (3, 11) and f.sum(1).mean() == pytest.approx(1)
-
-
 # --------------------------------------------------------------------------------------------- the registry
 
 
@@ -547,12 +538,12 @@ def test_every_hypothesis_says_what_it_is(name: str) -> None:
     assert set(h.meanings) == set(h.priors)
     assert all(len(text) > 5 for text in h.meanings.values())
     assert h.reference and h.predicts
-    assert not set(h.priors) & {*SHARED_PRIORS, "delta", "dof", "weight"}
+    assert not set(h.priors) & {*SHARED_PRIORS, "delta", "dof"}
     assert {"gain_sd", "early_sd", "level", "walk"} <= set(h.parameters)
 
 
 def test_the_hypotheses_of_the_design_are_there() -> None:
-    shapes = "constant additive logarithmic power saturating pooling changepoint observer freeform"
+    shapes = "constant additive logarithmic power saturating pooling changepoint freeform"
     in_nats = "lapse nll_power nll_bounded nll_logistic scaling_law"
     assert {*shapes.split(), *in_nats.split()} <= set(HYPOTHESES)
     assert set(IN_NATS) == set(in_nats.split())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from scipy.stats import norm
-from simulate import power_law, simulate_curves, with_evidence
+from simulate import power_law, simulate_curves
 
 from bayes_icl.hypotheses import HYPOTHESES
 from bayes_icl.inference.idata import inference_data
@@ -18,9 +18,7 @@ from bayes_icl.inference.noise import summarise
 from bayes_icl.inference.noise_shape import N_BENDS
 from bayes_icl.inference.scores import score_curves, sequence_log_likelihood
 
-CURVES = with_evidence(
-    simulate_curves(32, 16, f=power_law(0.3), gain_sd=0.3, level=1.0, walk=0.3, n_min=1, seed=4, intercept_sd=3.0)
-)
+CURVES = simulate_curves(32, 16, f=power_law(0.3), gain_sd=0.3, level=1.0, walk=0.3, n_min=1, seed=4, intercept_sd=3.0)
 GROUPS = "posterior sample_stats prior prior_predictive posterior_predictive log_prior log_likelihood observed_data"
 
 

@@ -2,7 +2,7 @@
 
 Written out shot by shot: the covariance of a curve, differenced; a latent step by enumeration of its places; heavy
 tails as scipy's multivariate t. One hypothesis of every kind: shared curve, no mean (`constant`), curve in nats
-(`lapse`), curve of each sequence (`observer`), latent step (`changepoint`), a free mean (`freeform`); and noise of
+(`lapse`), latent step (`changepoint`), a free mean (`freeform`); and noise of
 every shape: plain, changing with n, carried over, with a correlation of how sequences differ.
 """
 
@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, multivariate_t
-from simulate import covariance_by_hand, early_by_hand, prior_draws, simulate_curves, wider, with_evidence
+from simulate import covariance_by_hand, early_by_hand, prior_draws, simulate_curves, wider
 
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses import HYPOTHESES, Hypothesis
@@ -30,7 +30,7 @@ from bayes_icl.inference.noise import Statistics, summarise
 from bayes_icl.inference.noise_shape import PLAIN, Shape, spectrum
 
 SIZES = [(1, 1), (1, 2), (2, 3), (5, 8), (40, 5), (7, 31)]  # (sequences, updates)
-KINDS = ["constant", "additive", "power", "lapse", "observer", "changepoint", "freeform"]
+KINDS = ["constant", "additive", "power", "lapse", "changepoint", "freeform"]
 NOISES = {
     "plain": PLAIN,
     "differing": Shape(corr=-0.6),
@@ -47,7 +47,7 @@ def varied(name: str, student: bool = False, noise: Shape = PLAIN) -> Hypothesis
 
 
 def curves_of(n_seqs: int, n_updates: int, seed: int = 0) -> Curves:
-    return with_evidence(simulate_curves(n_seqs, n_updates + 1, n_min=1, gain=6.0, walk=0.5, seed=seed), seed)
+    return simulate_curves(n_seqs, n_updates + 1, n_min=1, gain=6.0, walk=0.5, seed=seed)
 
 
 def params_of(h: Hypothesis, stats: Statistics, seed: int = 0, n: int = DRAWS) -> dict[str, np.ndarray]:
@@ -66,10 +66,6 @@ def means_of(
     if h.latent_step:
         f = np.vstack([np.eye(k), np.zeros(k)])[:, None, :] * everyone
         return one["gain"] * f, h.step_log_weights(np, stats, one)
-    if h.by_sequence:
-        assert curves.evidence is not None
-        f = curves.evidence[:, 1:] / curves.evidence[:, 1:].sum(1).mean()
-        return (one["gain"] * f)[None], np.zeros(1)
     if h.ceiling:
         mean = one["gain"] / k + one["bend"] * one["shape"] @ stats.bends
         if h.shared:
@@ -179,7 +175,7 @@ def test_total_is_the_sum_over_sequences(name: str, student: bool) -> None:
 def test_a_student_of_many_degrees_of_freedom_is_normal() -> None:
     curves = curves_of(5, 8)
     stats = summarise(curves)
-    for name in ("additive", "observer", "changepoint"):
+    for name in ("additive", "changepoint"):
         h = HYPOTHESES[name]
         params = params_of(h.varied(student=True), stats)
         heavy = [
@@ -216,9 +212,7 @@ def test_a_step_after_the_last_shot_counts() -> None:
 
 
 def _with_weights(log_weights: np.ndarray) -> Any:
-    return SimpleNamespace(
-        latent_step=True, by_sequence=False, student=False, step_log_weights=lambda *_: log_weights[None]
-    )
+    return SimpleNamespace(latent_step=True, student=False, step_log_weights=lambda *_: log_weights[None])
 
 
 @pytest.mark.parametrize("student", [False, True])
@@ -256,9 +250,9 @@ def test_pytensor_gives_the_numbers_of_numpy(name: str, student: bool) -> None:
         of(np, h, stats, params) for of in (inference_noise.total_log_likelihood, inference_noise.log_likelihood)
     )
     for i in range(DRAWS):
-        total, by_sequence = call(*(params[p][i] if x.ndim else params[p][i, 0] for p, x in inputs.items()))
+        total, of_each = call(*(params[p][i] if x.ndim else params[p][i, 0] for p, x in inputs.items()))
         assert total == pytest.approx(totals[i], rel=1e-9)
-        np.testing.assert_allclose(np.ravel(by_sequence), each[i], rtol=1e-9)
+        np.testing.assert_allclose(np.ravel(of_each), each[i], rtol=1e-9)
 
 
 # --------------------------------------------------------------------------------------------- invariances
@@ -328,19 +322,13 @@ def test_statistics_are_what_they_are_called(noise: str) -> None:
     items = np.concatenate([np.zeros((len(stats.items), 1)), stats.items.cumsum(1)], axis=1)
     assert len(items) == (7 if shape.shared else 0)
     np.testing.assert_array_equal(items - items[:, :1], (np.eye(7) - np.eye(7)[:, :1])[: len(items)])
-    assert curves.evidence is not None
-    assert stats.evidence_total == pytest.approx(curves.evidence[:, 1:].sum(1).mean())
-    assert stats.evidence.sum(1).mean() == pytest.approx(1)
-    np.testing.assert_allclose(stats.evidence * stats.evidence_total, curves.evidence[:, 1:])
-    without = summarise(curves._replace(evidence=None))
-    assert without.evidence_total == 0 and not without.evidence.any() and without.evidence.shape == (9, 6)
 
 
 def test_weights_enter_the_mean_and_the_scatter() -> None:
     """Two of weight 2 are four of weight 1, but for their number."""
     curves = curves_of(4, 6)
     stats = summarise(curves, shape=Shape(weights=(2.0, 1.0, 2.0, 1.0)))
-    twice = curves._replace(log_odds=curves.log_odds[[0, 0, 1, 2, 2, 3]], evidence=None)
+    twice = curves._replace(log_odds=curves.log_odds[[0, 0, 1, 2, 2, 3]])
     expected = summarise(twice, shape=PLAIN)
     np.testing.assert_allclose(stats.x_mean, expected.x_mean)
     np.testing.assert_allclose(stats.x_scatter, expected.x_scatter)
@@ -357,14 +345,12 @@ def test_the_shape_is_that_of_the_estimate_unless_it_is_given() -> None:
 
 @pytest.mark.parametrize("noise", NOISES)
 def test_the_first_half_keeps_the_units_of_the_whole(noise: str) -> None:
-    """Evidence, f and how sequences differ are shares of the way to n_max, whatever is fitted; the scale can be kept
+    """f and how sequences differ are shares of the way to n_max, whatever is fitted; the scale can be kept
     too; and the noise of the first half is the first half of the noise."""
     curves, shape = curves_of(9, 12), NOISES[noise]
     whole, half = summarise(curves, shape=shape), summarise(curves, until=6.0, shape=shape)
     assert half.n_max == whole.n_max == 13
     np.testing.assert_array_equal(half.shots, np.arange(1.0, 7))
-    np.testing.assert_allclose(half.evidence, whole.evidence[:, :5])
-    assert half.evidence_total == whole.evidence_total
     for name in ("x", "line", "early"):
         of_half, of_whole = (getattr(stats, name) @ stats.inverse_transform for stats in (half, whole))
         np.testing.assert_allclose(of_half, of_whole[..., :5], atol=1e-12)
@@ -385,10 +371,8 @@ def test_statistics_of_some_sequences_are_those_of_their_curves() -> None:
         same = "x x_mean x_scatter n_seqs weight shots n_max transform eigenvalues line early bends step_positions"
         for name in same.split():
             np.testing.assert_allclose(getattr(found, name), getattr(own, name), atol=1e-9, err_msg=name)
-        np.testing.assert_array_equal(found.evidence, stats.evidence[keep])
-        # What the priors and the unit of evidence hang on stays, or a sequence left out would change them.
-        assert (found.scale, found.evidence_total) == (stats.scale, stats.evidence_total)
-        assert found.scale != own.scale
+        # What the priors hang on stays, or a sequence left out would change them.
+        assert found.scale == stats.scale != own.scale
     # Two parts make the whole.
     h = HYPOTHESES["additive"]
     params = params_of(h, stats)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as distributions
-from simulate import prior_draws, simulate_curves, with_evidence
+from simulate import prior_draws, simulate_curves
 
 from bayes_icl.core.intervals import mean_and_interval
 from bayes_icl.hypotheses import HYPOTHESES
@@ -18,7 +18,7 @@ from bayes_icl.inference.posterior import Posterior
 
 def posterior_of(name: str, n: int = 200, seed: int = 0, **fields: float) -> Posterior:
     rng = np.random.default_rng(seed)
-    h, stats = HYPOTHESES[name], summarise(with_evidence(simulate_curves(6, 12)))
+    h, stats = HYPOTHESES[name], summarise(simulate_curves(6, 12))
     log_weights = rng.normal(size=n)
     log_weights -= np.log(np.exp(log_weights).sum())
     return Posterior(h, prior_draws(h, stats, n, seed), log_weights, "fast", **({"ess": 1000.0} | fields))  # type: ignore[arg-type]
@@ -100,7 +100,7 @@ def test_equal_weights_are_thinned_in_order() -> None:
 @pytest.mark.parametrize("name", HYPOTHESES)
 def test_numbers_are_those_of_the_parameters_with_gain_and_delta(name: str) -> None:
     posterior = posterior_of(name)
-    h, curves = posterior.hypothesis, with_evidence(simulate_curves(6, 12, n_min=2))
+    h, curves = posterior.hypothesis, simulate_curves(6, 12, n_min=2)
     stats = summarise(curves)
     numbers = posterior.numbers(stats)
     vectors = {p for p, prior in h.all_priors.items() if prior.length}

@@ -19,22 +19,27 @@ from scipy.stats import binom
 
 from bayes_icl.curves import Curves
 from bayes_icl.fit.verdict import judge
-from bayes_icl.hypotheses import HYPOTHESES, Uniform, hypothesis
+from bayes_icl.hypotheses import HISTORY_LAWS, HYPOTHESES, Uniform, hypothesis
 from bayes_icl.hypotheses.laws import lapse_from_scaling_law
+from bayes_icl.inference.history_scores import score_history
 from bayes_icl.inference.scores import Score, score_curves
 from bayes_icl.inference.survival import survivors
 
 LOG2, LOG3 = np.log(2), np.log(3)
 
 
-def curves_of(odds: np.ndarray, level: float, seed: int, evidence: np.ndarray | None = None) -> Curves:
+def curves_of(odds: np.ndarray, level: float, seed: int) -> Curves:
     """Log-odds of sequences (seq, shot) from n = 0 on, as a model that adds level noise would give them."""
     noise = np.random.default_rng(seed).normal(0, level, size=odds.shape)
-    return Curves("known", "complement", np.arange(odds.shape[1], dtype=float), odds + noise, evidence)
+    return Curves("known", "complement", np.arange(odds.shape[1], dtype=float), odds + noise)
 
 
 def fits(curves: Curves, *names: str) -> dict[str, Score]:
     return {name: score_curves(HYPOTHESES[name], curves)[0] for name in names}
+
+
+def history_fits(curves: Curves, *names: str) -> dict[str, Score]:
+    return {name: score_history(HISTORY_LAWS[name], curves)[0] for name in names}
 
 
 def holds(score: Score, name: str, value: float) -> bool:
@@ -135,24 +140,48 @@ def test_two_coins_by_sequence_and_averaged_first() -> None:
     assert verdict.verdict == "rejected", verdict.reasons  # bent by the averaging alone
 
 
+def observed(evidence: np.ndarray, weight: float = 1.0) -> Curves:
+    """What weighs each flip so, beside the ideal observer."""
+    belief = np.cumsum(evidence, axis=1)
+    return curves_of(weight * belief, 0.5, seed=2)._replace(history=np.sign(evidence[:, 1:]), observer=belief)
+
+
 def test_the_ideal_observer_of_two_coins_has_weight_1_and_wins() -> None:
     evidence = coins(64, 32, seed=2)
-    curves = curves_of(np.cumsum(evidence, axis=1), 0.5, seed=2, evidence=evidence)
-    scores = fits(curves, "constant", "additive", "power", "logarithmic", "observer")
-    assert holds(scores["observer"], "weight", 1.0)
-    _, low, high = scores["observer"].intervals["weight"]
+    curves = observed(evidence)
+    scores = history_fits(curves, "trend", "observer", "counting", "averaging", "signed")
+    assert holds(scores["observer"], "w", 1.0) and holds(scores["signed"], "w", LOG3)
+    _, low, high = scores["observer"].intervals["w"]
     assert high - low < 0.05
+    # That log-odds count flips is what the observer says; none of the others does.
     alive, distance = survivors(list(scores.values()), "elpd_logo")
-    assert alive == ["observer"]
-    assert distance["additive"][0] < -100
-    # It knows each flip, so nothing is left of the walk.
-    assert scores["observer"].intervals["walk"][0] < 0.1 < 0.8 < scores["additive"].intervals["walk"][0]
-    # The controls: someone who takes half of each flip has weight 1/2; flips of other sequences explain nothing.
-    half = curves_of(0.5 * np.cumsum(evidence, axis=1), 0.5, seed=2, evidence=evidence)
-    score = fits(half, "observer")["observer"]
-    assert holds(score, "weight", 0.5) and not holds(score, "weight", 1.0)
-    others = curves._replace(evidence=np.roll(evidence, 1, axis=0))
-    assert elpd(fits(others, "observer"), "observer") < elpd(scores, "observer") - 100
+    assert set(alive) == {"observer", "signed"}
+    assert max(distance[name][0] for name in ("trend", "counting", "averaging")) < -100
+    # Each flip is known, so nothing is left of the walk that a law of n alone needs.
+    walk = fits(curves, "additive")["additive"].intervals["walk"][0]
+    assert scores["observer"].intervals["walk"][0] < 0.1 < 0.8 < walk
+    # The controls: who takes half of each flip has weight 1/2; flips of other sequences explain nothing.
+    (half,) = history_fits(observed(evidence, 0.5), "observer").values()
+    assert holds(half, "w", 0.5) and not holds(half, "w", 1.0)
+    assert curves.observer is not None
+    others = curves._replace(observer=np.roll(curves.observer, 1, axis=0))
+    assert elpd(history_fits(others, "observer"), "observer") < elpd(scores, "observer") - 100
+
+
+def test_evidence_whose_mean_is_0_is_weighed_too() -> None:
+    """Of no unit can be taken from it; and a design of mirrored sequences has no mean curve at all."""
+    shown = np.random.default_rng(6).choice([-1.0, 1.0], size=(24, 16))
+    shown[1::2] = -shown[::2]
+    evidence = np.concatenate([np.zeros((24, 1)), shown], axis=1)
+    assert abs(evidence.sum()) < 1e-12
+    curves = observed(evidence, 0.7)
+    (score,) = history_fits(curves, "observer").values()
+    _, low, high = score.intervals["w"]
+    assert low < 0.7 < high and high - low < 0.12 and not score.faults
+    # The control: of evidence of the other sign the weight is that below 0.
+    assert curves.observer is not None
+    (mirrored,) = history_fits(curves._replace(observer=-curves.observer), "observer").values()
+    assert mirrored.intervals["w"][0] == pytest.approx(-score.intervals["w"][0], abs=0.02)
 
 
 # --------------------------------------------------------------------------------------------- 3: counts
