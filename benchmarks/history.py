@@ -1,6 +1,6 @@
 """What the second verdict costs: all laws of history on signed curves, and on single prompts.
 
-``python benchmarks/history.py > benchmarks/history.txt`` (about a minute); on simulated data, one core. Beside it stands
+``python benchmarks/history.py > benchmarks/history.txt`` (about a minute); simulated data, one core. Beside it stands
 the plain way to score single prompts: a least-squares fit of each of four laws, a row left out at a time.
 """
 
