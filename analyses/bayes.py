@@ -145,7 +145,7 @@ def sentences(found: pd.DataFrame) -> Iterator[str]:
     if len(ordered):
         low, high = 100 * ordered.order_share.min(), 100 * ordered.order_share.max()
         yield f"Order matters surely on {len(sure)} of {len(ordered)} tasks."
-        yield f"It makes {low:.0f} to {high:.0f} % of the variance between sets and orders of examples."
+        yield f"It makes {low:.0f} to {high:.0f} % of the variance over all sequences."
     priors = own[(own.design == "prior") & own.shift_slope.notna()]
     adds = priors[(priors.shift_slope_low <= 0) & (priors.shift_slope_high >= 0)]
     for row in priors.itertuples():

@@ -28,6 +28,8 @@ def order_share(
 ) -> tuple[Interval, Interval] | None:
     """How much order matters: the variance between orders of one set of examples, as a share of all variance.
 
+    All variance is that of the log-odds over sequences, orders and sets and their queries alike, at one shot.
+
     Readings are of queries that see the same examples, in other orders. What a query adds by itself, and level noise,
     is no order effect: it differs from shot to shot, so that products of readings at two shots are free of it. An
     effect of the last example alone does not outlast one shot, and is no part of it.
@@ -71,14 +73,12 @@ def order_share(
     np.add.at(products, at, off[:, :, None] * off[:, None, :])
     within = (products / np.maximum(n_orders - 1, 1)[:, None, None])[:, apart].mean(1)
 
+    # Of all sequences about the mean of all, by set: what a query adds is in it, and so is level noise.
+    spread = np.stack([np.bincount(at, x) for x in (odds - odds.mean(0)).T ** 2], axis=1).mean(1) / n_orders
+
     def share(which: np.ndarray) -> np.ndarray:
         """Of resampled sets, shape (..., set)."""
-        order, own = within[which].mean(-1), means[which]
-        own = own - own.mean(-2, keepdims=True)
-        between = np.einsum("...si,...sj->...ij", own, own)[..., apart].mean(-1) / (own.shape[-2] - 1)
-        # Means of sets have a share of the orders' variance; a variance below 0 is an estimate of none.
-        between = np.maximum(between - order / n_orders.mean(), 0.0)
-        return np.clip(order / np.maximum(between + order, 1e-12), -1.0, 1.0)
+        return within[which].mean(-1) / np.maximum(spread[which].mean(-1), 1e-12)
 
     rng = np.random.default_rng([seed, 17])
     drawn = share(rng.integers(len(names), size=(DRAWS, len(names))))

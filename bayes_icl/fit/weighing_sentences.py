@@ -57,9 +57,7 @@ def beside_weighing(verdict: Mapping[str, Any]) -> list[str]:
         )
     if share := verdict.get("order_share"):
         percent = Interval(*(100 * x for x in interval(share)))
-        lines.append(
-            f"order makes {percent:.0f} % of the variance between sets and orders of examples (exchangeable: 0)"
-        )
+        lines.append(f"order makes {percent:.0f} % of the variance over all sequences (exchangeable: 0)")
     if gap := verdict.get("martingale_gap"):
         lines.append(f"martingale gap {interval(gap):.3f} nats, in size {interval(gap['size']):.3f} (coherent: 0)")
     if shift := verdict.get("prior_shift"):
