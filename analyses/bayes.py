@@ -21,6 +21,7 @@ from bayes_icl.fit.outputs import read_verdicts
 from bayes_icl.fit.weighing import LAGS
 from bayes_icl.fit.weighing_figures import weighing_figures
 from bayes_icl.fit.weighing_sentences import MEANING
+from bayes_icl.hypotheses import HISTORY_LAWS
 from bayes_icl.writing import columns
 from bayes_icl.writing.numbers import listed
 from bayes_icl.writing.style import save_figures
@@ -34,6 +35,7 @@ TASKS = (
 TEXT = "Answer with the opposite of what is right."
 DESIGNS = ("plain", "noise:p=0.2", "switch", f"prior:text={TEXT}")
 ORDERS = ("orders:k=4",)
+LAWS = ("constant", "additive", "logarithmic", "saturating", "pooling", *HISTORY_LAWS)
 ORGANISMS = ("coin", "count", "leaky", "switch")
 N_SHOTS, N_SEQS, N_ORDERED = 24, 24, 40
 
@@ -56,7 +58,8 @@ def _read(model: str, designs: tuple[str, ...], n_seqs: int, tasks: tuple[str, .
     )
     fit.main(
         fit.FitSettings(
-            curves=curves, readout=("foil",), n_min=(1,), engine="fast", sensitivity=False, out=FITS / name,
+            curves=curves, readout=("foil",), n_min=(1,), hypotheses=LAWS, engine="fast", sensitivity=False,
+            out=FITS / name,
             figures=FITS.with_name("bayes_figures") / name,
         )
     )  # fmt: skip
@@ -135,11 +138,12 @@ def sentences(found: pd.DataFrame) -> Iterator[str]:
     for kind in dict.fromkeys(own[own.design.isin(("noise", "switch"))].verdict):
         if kind in MEANING:
             yield f"*{kind.capitalize()}*: the model {MEANING[kind]}."
-    noise = own[(own.design == "noise") & own.left_8.notna()]
-    for n in LAGS:
-        if len(noise):
-            low, high = noise[f"left_{n}"].min(), noise[f"left_{n}"].max()
-            yield f"After {n} further example{'s' * (n > 1)}, {low:.2f} to {high:.2f} of a weight is left (`noise`)."
+    noise = own[(own.design == "noise") & own[f"left_{LAGS[-1]}"].notna()]
+    for row in noise.itertuples():
+        left = listed([f"{getattr(row, f'left_{n}'):.2f} after {n}" for n in LAGS])
+        yield f"On `{row.task}` an example's weight falls with further ones: of the last one's is left {left}."
+    if len(noise) < len(TASKS):
+        yield f"On {len(TASKS) - len(noise)} of {len(TASKS)} tasks the last example's weight may be 0 (`noise`)."
     ordered = own[(own.design == "orders") & own.order_share.notna()]
     sure = ordered[ordered.order_share_low > 0]
     if len(ordered):

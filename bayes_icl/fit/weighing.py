@@ -29,6 +29,8 @@ CLOSE = 0.05  # root mean square difference of two laws that say the same, a sha
 
 LAGS = (1, 2, 4, 8)  # further examples, after which it is said how much of a weight is left
 
+MAY_BE_NONE = "that evidence moves the log-odds its way is not sure: more sequences decide"
+
 # What the verdict is called where a law alone survives.
 CALLED = {
     "trend": "ignores",
@@ -148,6 +150,8 @@ def _beside_observer(found: _Found) -> Weighing:
     """The verdict where the ideal observer survives."""
     weight, lags = found.by_name["observer"].intervals["w"], found.lags
     reasons = [f"the ideal observer survives, with weight {weight:.2f}"]
+    if weight.low <= 0:
+        return found.weighing("undecided", [*reasons, MAY_BE_NONE], law="observer")
     others = [name for name in found.both if name != "observer" and found.apart(name, "observer") > FLAT]
     alike = None if lags is None else lags.within(FLAT)
     if alike is not None:
@@ -177,8 +181,10 @@ def _by_law(found: _Found) -> Weighing:
     rivals = [
         name for name in found.both if name != law and name not in CASES.get(law, ()) and found.as_good(name, law)
     ]
-    known = "observer" in found.by_name
+    known, w = "observer" in found.by_name, found.by_name[law].intervals.get("w")
     reasons = ["the ideal observer does not survive" if known else "no ideal observer is known", found.described(law)]
+    if w is not None and w.low <= 0:
+        return found.weighing("undecided", [*reasons, MAY_BE_NONE], law=law)
     if rivals and any(HISTORY_LAWS[name].complexity <= least for name in rivals):
         same = [name for name in rivals if HISTORY_LAWS[name].complexity <= least]
         return found.weighing("not separable", [*reasons, *found.others(same)], law=law)
@@ -317,6 +323,6 @@ def _kernel(lags: LagWeights, curves: Curves) -> dict[str, Any] | None:
         drawn["observer"] = lags.of_observer
     return {
         "alike": lags.within(FLAT),
-        "left_after": {str(n): _three(lags.left_after(n)) for n in LAGS if n < lags.draws.shape[1]},
+        "left_after": {str(n): _three(left) for n in LAGS if n < lags.draws.shape[1] and (left := lags.left_after(n))},
         "weights": {name: x.tolist() for name, x in drawn.items()},
     }

@@ -79,8 +79,10 @@ class LagWeights:
         alike = (np.abs(self.apart()).max(1) < margin) & (self.by_group.mean(1) > 0)
         return float(alike.mean())
 
-    def left_after(self, n: int) -> Interval:
-        """Share of the last example's weight that an example has after `n` further ones."""
+    def left_after(self, n: int) -> Interval | None:
+        """Share of the last example's weight that an example has after `n` further ones; None if that may be 0."""
+        if mean_and_interval(self.draws[:, 0], np.zeros(len(self.draws))).low <= 0:
+            return None
         ratio = self.draws[:, min(n, self.draws.shape[1] - 1)] / self.draws[:, 0]
         return mean_and_interval(ratio, np.zeros(len(ratio)))
 
