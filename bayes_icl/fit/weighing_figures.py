@@ -153,7 +153,7 @@ def prior_figure(dataset: xr.Dataset, verdicts: Mapping[str, Mapping[str, Any]])
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         shift = own["prior_shift"]
         words = f"shift {shift['first']['mean']:+.1f} nats at first, {shift['last']['mean']:+.1f} at last"
-        ax.set_title(f"{name}\n{words}", loc="left", pad=3, fontsize=7)
+        ax.set_title(f"{shift['plain']}\n{words}", loc="left", pad=3, fontsize=7)
     look = {"examples alone": {"color": INK}, "text before them": {"color": VERMILION}}
     style.legend(figure, look, ncols=2)
     return titled(figure, "", style.EXAMPLES, "log-odds for rule A (nats)")
