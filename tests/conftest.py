@@ -14,7 +14,7 @@ from bayes_icl.models import Model, load_model
 SLOW = (
     "attribute", "calibrate", "mechanism", "patch", "report",
     "collect/test_collect.py", "core/test_parallel.py", "fit/test_fit.py", "fit/test_fit_figures.py",
-    "fit/test_pooling.py", "inference/test_departure.py", "inference/test_importance.py",
+    "fit/test_pooling.py", "fit/test_weighing.py", "inference/test_departure.py", "inference/test_importance.py",
     "inference/test_noise_shape.py", "inference/test_scores.py", "lens/test_sweeps.py",
     "test_docs.py", "test_wings.py",
     "models/test_models.py", "models/test_organisms.py", "writing/test_interactive.py",

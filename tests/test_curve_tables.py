@@ -31,8 +31,13 @@ def test_a_history_by_shot(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "cells",
-    [("+", "+-+", "+-+0-"), ("1", "1 -1 1", "1 -1 1 0 -1"), ("[+1]", "[1, -1, 1]", "(1;-1;+1;0;-1)"), ("+", "+1-1+1", "1-110-1")],
-)  # fmt: skip
+    [
+        ("+", "+-+", "+-+0-"),
+        ("1", "1 -1 1", "1 -1 1 0 -1"),
+        ("[+1]", "[1, -1, 1]", "(1;-1;+1;0;-1)"),
+        ("+", "+1-1+1", "1-110-1"),
+    ],
+)
 def test_a_history_of_all_before_the_query(tmp_path: Path, cells: tuple[str, ...]) -> None:
     """In any of its spellings, at whatever shots are read."""
     rows = [("t", s, len(text), 0.3, text) for s in (0, 1) for text in ("+", "+-+", "+-+0-")]
