@@ -25,7 +25,7 @@ from bayes_icl.inference.survival import doubt_of
 from bayes_icl.tasks.observers import predictive, two_rules
 
 FOLDER = ROOT / "data/weighing"
-N_SEQS, N_SHOTS, REPEATS, ORDERS = 64, 32, 4, 300
+N_SEQS, N_SHOTS, REPEATS, ORDERS = 64, 32, 2, 300
 LEVEL, WALK, GAIN_SD, NOISE = 0.5, 0.1, 0.5, 0.2  # nats; the last is what the observer takes for the share of rule B
 TRUTHS: dict[str, dict[str, float]] = {
     "trend": {"w": 0.1},
