@@ -19,6 +19,7 @@ SLOW = (
     "test_docs.py", "test_wings.py",
     "models/test_models.py", "models/test_organisms.py", "writing/test_interactive.py",
     "test_analyses.py", "test_docs_site.py", "test_examples.py", "test_families.py", "test_junk.py", "test_kills.py",
+    "test_weighing_organisms.py",
 )  # fmt: skip
 
 # Two threads wait for each other in busy loops: on a machine that does anything else, tests take ten times as long.
