@@ -141,7 +141,7 @@ def sentences(found: pd.DataFrame) -> Iterator[str]:
     noise = own[(own.design == "noise") & own[f"left_{LAGS[-1]}"].notna()]
     for row in noise.itertuples():
         left = listed([f"{getattr(row, f'left_{n}'):.2f} after {n}" for n in LAGS])
-        yield f"On `{row.task}` an example's weight falls with further ones: of the last one's is left {left}."
+        yield f"On `{row.task}` an example has this share of the last one's weight left: {left} further ones (`noise`)."
     if len(noise) < len(TASKS):
         yield f"On {len(TASKS) - len(noise)} of {len(TASKS)} tasks the last example's weight may be 0 (`noise`)."
     ordered = own[(own.design == "orders") & own.order_share.notna()]
