@@ -294,7 +294,7 @@ def collapsed_history(
     Returns
     -------
     log_likelihood
-        nats, shape (draw,).
+        Shape (draw,), nats.
     root, mean
         Of the vector given the rest: the Cholesky factor of its precision, and its mean.
     """
