@@ -279,7 +279,7 @@ RESERVED = (
     *(*SHARED_PRIORS, "dof", "delta", "log_odds", "mean_log_odds", "xp", "n", "statistics", "chain", "draw"),
     *("log_likelihood", "shots", "n_max", "x", "x_mean", "x_scatter", "n_seqs", "scale", "transform", "eigenvalues"),
     *("inverse_transform", "step_sums"),
-    *("step_positions", "line", "early", "corr", "bends", "items", "past", "start", "w_sd", "knots"),
+    *("step_positions", "weight", "line", "early", "corr", "bends", "items", "past", "start", "w_sd", "knots"),
     *(*SHARED_SHOTS, "log_prior", "total", "departure", "second_half"),
 )
 
