@@ -85,7 +85,7 @@ def order_share(
     found = float(share(np.arange(len(names))))
     # Percentiles of few sets are too near one another, by about the root of 1 - 1/number.
     wide = np.sqrt(len(names) / (len(names) - 1)) * (1 + 1 / len(names))
-    low, high = (found + wide * (float(q) - found) for q in np.quantile(drawn, TAILS))
+    low, high = (float(found + wide * (q - found)) for q in np.quantile(drawn, TAILS))
     return Interval(found, low, high), Interval(*map(float, t_interval(within)))
 
 

@@ -119,15 +119,13 @@ def weigh(curves: Curves, scores: Sequence[Score], small: float = 0.5) -> Weighi
     >>> import numpy as np
     >>> from bayes_icl.curves import Curves
     >>> from bayes_icl.fit.weighing import weigh
-    >>> from bayes_icl.hypotheses import HISTORY_LAWS, law_called
+    >>> from bayes_icl.hypotheses import HISTORY_LAWS as LAWS
     >>> from bayes_icl.inference.history_scores import score_history
-    >>> rng = np.random.default_rng(0)
-    >>> shown = rng.choice([-1, 1], (32, 17))
-    >>> belief = np.pad(0.5 * shown.cumsum(1), ((0, 0), (1, 0)))[:, :17]
-    >>> read = belief + 0.3 * rng.normal(size=belief.shape)
-    >>> curves = Curves("mine", "foil", np.arange(17.0), read, history=shown, observer=belief)
-    >>> laws = ("trend", "observer", "leaky", "per_lag")
-    >>> weigh(curves, [score_history(HISTORY_LAWS[name], curves)[0] for name in laws]).verdict
+    >>> shown = np.random.default_rng(0).choice([-1, 1], (32, 17))
+    >>> ideal = 0.5 * (shown.cumsum(1) - shown)
+    >>> read = ideal + 0.3 * np.random.default_rng(1).normal(size=shown.shape)
+    >>> curves = Curves("mine", "foil", np.arange(17.0), read, history=shown, observer=ideal)
+    >>> weigh(curves, [score_history(LAWS[law], curves)[0] for law in ("observer", "leaky", "per_lag")]).verdict
     'bayesian'
     """
     found = _Found.of(curves, scores)
