@@ -122,9 +122,8 @@ def weigh(curves: Curves, scores: Sequence[Score], small: float = 0.5) -> Weighi
     >>> from bayes_icl.hypotheses import HISTORY_LAWS as LAWS
     >>> from bayes_icl.inference.history_scores import score_history
     >>> shown = np.random.default_rng(0).choice([-1, 1], (32, 17))
-    >>> ideal = 0.5 * (shown.cumsum(1) - shown)
-    >>> read = ideal + 0.3 * np.random.default_rng(1).normal(size=shown.shape)
-    >>> curves = Curves("mine", "foil", np.arange(17.0), read, history=shown, observer=ideal)
+    >>> ideal, noise = 0.5 * (shown.cumsum(1) - shown), 0.3 * np.random.default_rng(1).normal(size=shown.shape)
+    >>> curves = Curves("mine", "foil", np.arange(17.0), ideal + noise, history=shown, observer=ideal)
     >>> weigh(curves, [score_history(LAWS[law], curves)[0] for law in ("observer", "leaky", "per_lag")]).verdict
     'bayesian'
     """
