@@ -94,6 +94,11 @@ class Curves(NamedTuple):
     single: Int[np.ndarray, " seq"] | None = None
 
     @property
+    def n_min(self) -> int:
+        """The least number of examples read."""
+        return int(self.shots[0] if self.single is None else self.single.min())
+
+    @property
     def disagrees(self) -> bool:
         """Whether some example shows another rule's answer, or an ideal observer's updates have both signs."""
         if self.history is not None:

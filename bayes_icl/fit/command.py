@@ -139,7 +139,7 @@ def _fit(
         inference.attrs |= {
             "provenance": to_attribute(record),
             "readout": curves.readout,
-            "n_min": int(curves.shots[0] if curves.single is None else curves.single.min()),
+            "n_min": curves.n_min,
             "noise": fitted[i].noise,
         }
         files[fit_file(curves.task, name)] = inference_to_netcdf(inference)

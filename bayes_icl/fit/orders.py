@@ -60,19 +60,10 @@ def order_share(
     >>> share.low < 0 < share.high
     True
     """
-    names, at = np.unique(sets, return_inverse=True)
-    odds = odds[:, :WINDOW]
-    n_read = odds.shape[1]
-    if len(names) < LEAST_SETS or n_read < 2:
+    if (found := _within_sets(odds, sets)) is None:
         return None
-    n_orders = np.bincount(at)
-    means = np.stack([np.bincount(at, x) / n_orders for x in odds.T], axis=1)
-    off = odds - means[at]
-    apart = ~np.eye(n_read, dtype=bool)
-    products = np.zeros((len(names), n_read, n_read))
-    np.add.at(products, at, off[:, :, None] * off[:, None, :])
-    within = (products / np.maximum(n_orders - 1, 1)[:, None, None])[:, apart].mean(1)
-
+    within, at = found
+    odds, n_orders = odds[:, :WINDOW], np.bincount(at)
     # Of all sequences about the mean of all, by set: what a query adds is in it, and so is level noise.
     spread = np.stack([np.bincount(at, x) for x in (odds - odds.mean(0)).T ** 2], axis=1).mean(1) / n_orders
 
@@ -81,12 +72,12 @@ def order_share(
         return within[which].mean(-1) / np.maximum(spread[which].mean(-1), 1e-12)
 
     rng = np.random.default_rng([seed, 17])
-    drawn = share(rng.integers(len(names), size=(DRAWS, len(names))))
-    found = float(share(np.arange(len(names))))
+    drawn = share(rng.integers(len(within), size=(DRAWS, len(within))))
+    whole = float(share(np.arange(len(within))))
     # Percentiles of few sets are too near one another, by about the root of 1 - 1/number.
-    wide = np.sqrt(len(names) / (len(names) - 1)) * (1 + 1 / len(names))
-    low, high = (float(found + wide * (q - found)) for q in np.quantile(drawn, TAILS))
-    return Interval(found, low, high), Interval(*map(float, t_interval(within)))
+    wide = np.sqrt(len(within) / (len(within) - 1)) * (1 + 1 / len(within))
+    low, high = (float(whole + wide * (q - whole)) for q in np.quantile(drawn, TAILS))
+    return Interval(whole, low, high), Interval(*map(float, t_interval(within)))
 
 
 def order_variances(
@@ -98,9 +89,27 @@ def order_variances(
     """
     rows = []
     for i in range(odds.shape[1] - 1):
-        if (found := order_share(odds[:, i : i + 2], sets)) is not None:
-            rows.append({"n": float(shots[i]), **found[1]._asdict()})
+        if (found := _within_sets(odds[:, i : i + 2], sets)) is not None:
+            rows.append({"n": float(shots[i]), **Interval(*map(float, t_interval(found[0])))._asdict()})
     return rows
+
+
+def _within_sets(
+    odds: Float[np.ndarray, "seq read"], sets: Int[np.ndarray, " seq"]
+) -> tuple[Float[np.ndarray, " set"], Int[np.ndarray, " seq"]] | None:
+    """The variance between orders in each set, nats squared, and the place of each sequence's set among them."""
+    names, at = np.unique(sets, return_inverse=True)
+    odds = odds[:, :WINDOW]
+    n_read = odds.shape[1]
+    if len(names) < LEAST_SETS or n_read < 2:
+        return None
+    n_orders = np.bincount(at)
+    means = np.stack([np.bincount(at, x) / n_orders for x in odds.T], axis=1)
+    off = odds - means[at]
+    apart = ~np.eye(n_read, dtype=bool)
+    products = np.zeros((len(names), n_read, n_read))
+    np.add.at(products, at, off[:, :, None] * off[:, None, :])
+    return (products / np.maximum(n_orders - 1, 1)[:, None, None])[:, apart].mean(1), at
 
 
 def prior_shift(

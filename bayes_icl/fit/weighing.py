@@ -38,12 +38,6 @@ CALLED = {
     "recent": "recency",
 }
 
-# Laws of which the key is a case: where its own parameter is at its end, nothing tells them apart.
-CASES = {
-    "signed": ("leaky", "asymmetric", "recent", "primacy", "hazard", "counting", "averaging"),
-    "trend": tuple(name for name in HISTORY_LAWS if name != "trend"),
-}
-
 
 @dataclass(frozen=True)
 class Weighing:
@@ -175,16 +169,13 @@ def _by_law(found: _Found) -> Weighing:
     least = min(HISTORY_LAWS[name].complexity for name in found.both)
     simplest = [name for name in found.both if HISTORY_LAWS[name].complexity == least]
     law = found.best_of(simplest)
-    rivals = [
-        name for name in found.both if name != law and name not in CASES.get(law, ()) and found.as_good(name, law)
-    ]
+    rivals = [name for name in simplest if name != law and found.as_good(name, law)]
     known, w = "observer" in found.by_name, found.by_name[law].intervals.get("w")
     reasons = ["the ideal observer does not survive" if known else "no ideal observer is known", found.described(law)]
     if w is not None and w.low <= 0:
         return found.weighing("undecided", [*reasons, MAY_BE_NONE], law=law)
-    if rivals and any(HISTORY_LAWS[name].complexity <= least for name in rivals):
-        same = [name for name in rivals if HISTORY_LAWS[name].complexity <= least]
-        return found.weighing("not separable", [*reasons, *found.others(same)], law=law)
+    if rivals:
+        return found.weighing("not separable", [*reasons, *found.others(rivals)], law=law)
     return found.weighing(CALLED.get(law, law), reasons, law=law)
 
 
@@ -294,7 +285,7 @@ class _Found:
             verdict,
             reasons,
             self.curves.readout,
-            int(self.curves.shots[0] if self.curves.single is None else self.curves.single.min()),
+            self.curves.n_min,
             weight=_three(self.by_name["observer"].intervals["w"]) if sound else None,
             law=named,
             parameters={k: _three(v) for k, v in self.own_parameters(named).items()} if named else {},

@@ -56,8 +56,6 @@ class Histories:
         As in `noise.Statistics`, shape (update,); of single prompts 1 and 0.
     transform
         From differences to x, shape (update, update).
-    shots
-        Numbers of examples at the readings of a sequence, shape (read,), or of all single prompts.
     scale
         What some priors are in units of, nats.
     single
@@ -73,15 +71,9 @@ class Histories:
     eigenvalues: np.ndarray
     line: np.ndarray
     transform: np.ndarray
-    shots: np.ndarray
     scale: float
     single: bool
     log_odds: np.ndarray
-
-    @property
-    def n_seqs(self) -> float:
-        """Number of sequences."""
-        return float(len(self.x))
 
     @cached_property
     def knots(self) -> np.ndarray:
@@ -150,7 +142,6 @@ def histories_of(curves: Curves, *, until: float | None = None, like: Histories 
         eigenvalues=stats.eigenvalues,
         line=stats.line,
         transform=stats.transform,
-        shots=stats.shots,
         scale=stats.scale,
         single=False,
         log_odds=curves.log_odds[:, keep],
@@ -206,7 +197,6 @@ def _of_prompts(curves: Curves) -> Histories:
         eigenvalues=np.ones(1),
         line=np.zeros(1),
         transform=np.ones((1, 1)),
-        shots=np.unique(n).astype(float),
         scale=float(values.std()),
         single=True,
         log_odds=curves.log_odds,

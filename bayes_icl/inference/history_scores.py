@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 from jaxtyping import Float
-from scipy.special import logsumexp
 
 from bayes_icl.curves import Curves
 from bayes_icl.hypotheses.history import lag_basis, lag_sizes
@@ -15,21 +12,13 @@ from bayes_icl.inference.histories import Histories, histories_of
 from bayes_icl.inference.importance import sample_fast
 from bayes_icl.inference.lag_weights import LagWeights
 from bayes_icl.inference.posterior import Posterior
-from bayes_icl.inference.scores import (
-    LOGO_DRAWS,
-    MOST_NUMBERS,
-    Engine,
-    Score,
-    at_most,
-    leave_sequences_out,
-    sequence_log_likelihood,
-)
+from bayes_icl.inference.scores import Engine, Score, leave_future_out, leave_sequences_out
 
 LEAST_PAST = 4  # readings of the first half, below which the future is not left out
 
 
 def score_history(
-    law: Hypothesis, curves: Curves, engine: Engine | None = None, *, future: bool = True
+    law: Hypothesis, curves: Curves, engine: Engine = sample_fast, *, future: bool = True
 ) -> tuple[Score, Posterior]:
     """Fit a law of history to some curves, or single prompts, and score it.
 
@@ -40,7 +29,7 @@ def score_history(
     curves
         One task under one readout.
     engine
-        What fits; the fast engine if none is given.
+        What fits.
     future
         Leave the second half of every sequence out too, which takes a second fit; of curves.
 
@@ -57,7 +46,6 @@ def score_history(
     >>> round(score.intervals["w"].mean, 1)  # nats per example
     0.4
     """
-    engine = engine or partial(sample_fast)
     stats = histories_of(curves)
     law = law.varied(student=law.student, single=stats.single)
     posterior = engine(law, stats)
@@ -69,13 +57,11 @@ def score_history(
         first = engine(law, half)
         if first.faults:
             score["faults"] += tuple(f"first half: {fault}" for fault in first.faults)
-        first = at_most(first, min(LOGO_DRAWS // 2, MOST_NUMBERS // len(stats.x)))
-        later = sequence_log_likelihood(first, stats) - sequence_log_likelihood(first, half)
-        elpd_lfo = logsumexp(later + first.log_weights[:, None], axis=0)
+        elpd_lfo, _ = leave_future_out(first, stats, half)
     return Score(
         task=curves.task,
         readout=curves.readout,
-        n_min=int(curves.shots[0]) if curves.single is None else int(curves.single.min()),
+        n_min=curves.n_min,
         hypothesis=law.name,
         elpd_lfo=elpd_lfo,
         intervals=posterior.intervals(stats),

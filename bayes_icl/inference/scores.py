@@ -205,9 +205,7 @@ def score_curves(
         first = engine(hypothesis, half)
         if first.faults:
             score["faults"] += tuple(f"first half: {fault}" for fault in first.faults)
-        first = at_most(first, min(LOGO_DRAWS // 2, MOST_NUMBERS // len(stats.x)))
-        future = sequence_log_likelihood(first, stats) - sequence_log_likelihood(first, half)
-        elpd_lfo = logsumexp(future + first.log_weights[:, None], axis=0)
+        elpd_lfo, first = leave_future_out(first, stats, half)
         if checks:
             later = curves.log_odds[:, n_past, None] + go_on(first.equal(n_draws), stats, n_past, rng)
             seen = curves.log_odds[:, n_past + 1 :]
@@ -357,7 +355,24 @@ def leave_sequences_out(
     }
 
 
-def at_most(posterior: Posterior, n: int) -> Posterior:
+def leave_future_out(
+    first: Posterior, stats: Statistics | Histories, half: Statistics | Histories
+) -> tuple[Float[np.ndarray, " seq"], Posterior]:
+    """Log predictive density of what follows the first half of each sequence, nats; and the draws it is from.
+
+    Parameters
+    ----------
+    first
+        Fitted to the first half.
+    stats, half
+        Of whole sequences, and of their first half.
+    """
+    first = _at_most(first, min(LOGO_DRAWS // 2, MOST_NUMBERS // len(stats.x)))
+    later = sequence_log_likelihood(first, stats) - sequence_log_likelihood(first, half)
+    return logsumexp(later + first.log_weights[:, None], axis=0), first
+
+
+def _at_most(posterior: Posterior, n: int) -> Posterior:
     """The posterior, or `n` draws of it, where a table of all draws by all sequences would be too large."""
     return posterior if len(posterior.log_weights) <= n else posterior.equal(max(n, 1000))
 

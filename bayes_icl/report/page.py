@@ -23,7 +23,7 @@ from bayes_icl.writing.blocks import Section
 from bayes_icl.writing.interactive import STYLE, library
 from bayes_icl.writing.numbers import Quotes, escape_latex, to_html, to_latex
 from bayes_icl.writing.stage import StageOutputs
-from bayes_icl.writing.style import VERDICT_COLOURS, verdict_colour
+from bayes_icl.writing.style import verdict_colour
 
 GENERATOR = "bayes_icl report"
 
@@ -69,7 +69,6 @@ def render(
         opening=opening,
         verdicts=found.facts.get("fit", {}),
         nulls=null_controls(found.curves),
-        colours={kind: verdict_colour(kind) for kind in VERDICT_COLOURS},
         colour=verdict_colour,
         without=WITHOUT_VERDICT,
         weighed=any(verdict.get("bayesian") for verdict in found.facts.get("fit", {}).values()),
