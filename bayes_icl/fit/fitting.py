@@ -381,6 +381,6 @@ def judge_cases(cases: Sequence[Case], scores: Sequence[Sequence[Score]], rules:
         elif verdicts[task]["verdict"] == "not_asked":  # the second verdict stood before its headline
             verdicts[task] = {**as_json, "bayesian": verdicts[task]["bayesian"]}
         else:
-            del as_json["others"], as_json["bayesian"]
+            del as_json["others"]
             verdicts[task]["others"].append(as_json)
     return verdicts
