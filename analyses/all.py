@@ -91,6 +91,8 @@ Beside these:
 - `organisms.py` (`make organisms`): the organisms, small networks whose law is known, trained anew; how one is trained
   and measured stands in `organism_training.py`, and `organisms_check.py` (`make organisms-check`) runs every command on
   every organism and puts what came out beside what must.
+- `bayes.py` (`make bayes`): [docs/bayes.md](../docs/bayes.md), how evidence that disagrees is weighed by SmolLM2 and
+  by organisms; `weighing_check.py` (`make weighing-check`): what the second verdict makes of simulated learners.
 - `fill_readme.py` (`make figures`): what the commands printed, put into the README.
 - `claims.py`: what the scripts of claims 1 to 3 share.
 """

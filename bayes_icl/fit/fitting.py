@@ -218,10 +218,11 @@ class _Results:
                 self.show(i, name, posterior)
 
     def fits(self) -> Fits:
-        """All of it, hypotheses in the order given."""
+        """All of it, cases and hypotheses in the order given, in whatever order workers were done."""
+        order = [(i, name) for i in range(len(self.cases)) for name in self.hypotheses]
         return Fits(
             [[of_case[name] for name in self.hypotheses if name in of_case] for of_case in self.scores],
-            self.posteriors,
+            {key: self.posteriors[key] for key in order if key in self.posteriors},
             pd.DataFrame(self.agreement, columns=list(AGREEMENT)),
         )
 
