@@ -90,7 +90,9 @@ def _check(settings: AttributeSettings, dataset: xr.Dataset) -> list[str]:
             )
     if settings.token is not None:
         if settings.readout != "complement":
-            raise StatedError(f"--token is for --readout complement: {settings.readout} says itself which tokens it reads")
+            raise StatedError(
+                f"--token is for --readout complement: {settings.readout} says itself which tokens it reads"
+            )
         check_least(settings, token=0)
     check_least(settings, n_min=0, top=0, placebos=0, batch_size=0, total_steps=0, seed=0, workers=0)
     if settings.ablate and settings.placebos < PLACEBOS_LEAST:

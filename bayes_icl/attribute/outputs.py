@@ -21,7 +21,7 @@ HEADS = Table(
         ),
         *columns(
             "line_slope line_share",
-            "the same along the line from the mean stream at n_min: of heads and MLPs; what is left of `all` is in the JSON",
+            "the same along the line from the mean stream at n_min, of heads and MLPs; the JSON has the rest",
             ends=INTERVAL,
         ),
         Column("rise", "effect at the last shot less that at n_min", ends=INTERVAL),

@@ -31,8 +31,8 @@ def heads_section(found: StageOutputs, quotes: Quotes) -> Section:
         Shown("heads_share_map", "Share of delta that each head writes; heads that stand out are outlined."),
         Shown(
             "heads_conventions",
-            "What heads, MLPs and the rest add, with the scale of the final norm as run and along the line from the mean "
-            "stream. Neither is the truth: what both say can be relied on.",
+            "What heads, MLPs and the rest add, with the scale of the final norm as run and along the line from the "
+            "mean stream. Neither is the truth; what both say can be relied on.",
         ),
         Shown("heads_cumulative", "Shares of delta added up, the largest first."),
         Shown(

@@ -115,8 +115,9 @@ def _along_line(facts: Mapping[str, Any], quotes: Quotes) -> str:
     names = {"head": "heads", "mlp": "MLPs", "rest": "embedding and biases", "asked": "which answer is asked"}
     parts = ", ".join(_slope({**facts, **own}, part, name, quotes) for part, name in names.items())
     text = (
-        f"that was with the scale of the final norm held as run; along the line from the mean stream at n = {n_min}, with "
-        f"neither scale nor entropy apart: {parts}; they add up within {quotes.number('error', own['error'], '.1g')}"
+        f"that was with the scale of the final norm held as run; along the line from the mean stream at n = {n_min}, "
+        f"with neither scale nor entropy apart: {parts}; they add up within "
+        f"{quotes.number('error', own['error'], '.1g')}"
     )
     return text if own["error"] <= LINE_COMPLETE else f"{text}, MORE than {LINE_COMPLETE:g}: do not rely on the line"
 

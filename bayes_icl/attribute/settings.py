@@ -20,7 +20,7 @@ class AttributeSettings:
     """Tasks of the file; all, if none is named."""
     readout: Literal["complement", "foil", "format", "rule", "parity"] = "complement"
     """complement: log-odds of the whole answer against all else, as `fit` judges them. foil: answer against foil, where
-    the two fork. format, rule, parity: as `collect` has them for numbers; for labels, as far as the token at which labels
+    the two fork. format, rule, parity: of numbers as `collect` has them; of labels as far as the token at which they
     part."""
     token: int | None = None
     """For complement: one token of the answer in place of all, counted from 0 (its terminator counts too), those before

@@ -46,8 +46,8 @@ def heads_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most: 
         f"heads_{file_name(task)}",
         f"Heads that write the update on {task}",
         f"{named}: the heads of the largest slopes and total effects, nats per example, with {LEVEL_WORDS} intervals "
-        "over sequences, and their shares of delta, written directly (with the scale of the norm held, and along the line "
-        "from the mean stream) and in total; whether a head stands out, how its "
+        "over sequences, and their shares of delta, written directly (scale of the norm held, and along the line from "
+        "the mean stream) and in total; whether a head stands out, how its "
         "effect grows, its attention to examples at the last shot, and what of delta is lost if this head alone is "
         "mean-ablated over shots. Asterisk: among those ablated. The CSV has all components.",
         "heads.csv",

@@ -131,10 +131,9 @@ class Asked:
             inside, outside = inside.to(device), outside.to(device)
         tokens = max(int(t.token.max()) + 1 for t in targets)
         shots = targets[0].n_shots
-        row = np.full((len(targets), shots, tokens), -1)
+        row = np.full((len(targets) * shots, tokens), -1)
         for i, t in enumerate(targets):
-            row[i, t.shot, t.token] = i * width + np.arange(len(t.positions))
-        row = row.reshape(-1, tokens)
+            row[i * shots + t.shot, t.token] = i * width + np.arange(len(t.positions))
         reference = targets[0].reference if tokens > 1 else None
         return cls(
             np.stack([t.positions[at] for t, at in zip(targets, fill)]),

@@ -68,10 +68,10 @@ VARIABLES = {
     "mlp": "what an MLP adds to log_odds",
     "embedding": "what the embedding adds",
     "bias": "what biases add: of values, of projections, of norms, of the unembedding",
-    "entropy": "entropy of the distribution over incorrect tokens, which log_odds has less; 0 for foil; of several tokens "
-    "with a constant that their log-odds differ by from the answer's",
+    "entropy": "entropy of the distribution over incorrect tokens, which log_odds has less; 0 for foil; of several "
+    "tokens with a constant by which their log-odds differ from the answer's",
     "rest": "embedding + bias - entropy",
-    "log_odds": "the quantity that effect, mlp and rest add up to: of the answer, or of one token of it given those before",
+    "log_odds": "the quantity that effect, mlp and rest add up to: of the answer, or of a token given those before",
     "line_head": "what a head adds along the line from the mean stream at n_min",
     "line_mlp": "the same of an MLP",
     "line_rest": "the same of the embedding and of biases",
@@ -252,7 +252,10 @@ def _by_answer(
     if by_source:
         places = _place_matrix(episodes, stream.values[0].shape[2], weight.device)
         batch, n_read = asked.positions.shape
-        each = [_by_place(stream, i, parts.seen[i], parts.constant[i], places, batch, n_read) for i in range(anatomy.n_layers)]
+        each = [
+            _by_place(stream, i, parts.seen[i], parts.constant[i], places, batch, n_read)
+            for i in range(anatomy.n_layers)
+        ]
         alike = asked.of_rows(asked.real / asked.real.sum(1, keepdim=True))
         split, mass = (np.stack([summed(pair[k], by) for pair in each], axis=1) for k, by in ((0, weight), (1, alike)))
     squares = [torch.einsum("rhk,hkj->rhj", z, gram) * z for z, gram in zip(stream.z, anatomy.gram)]
@@ -305,9 +308,7 @@ def _place_matrix(episodes: Sequence[Episode], width: int, device: torch.device)
     return matrix.to(device)
 
 
-def start_at(
-    anatomy: Anatomy, episodes: Sequence[Episode], shot: int
-) -> Start:
+def start_at(anatomy: Anatomy, episodes: Sequence[Episode], shot: int) -> Start:
     """Means over sequences after so many examples, from passes over episodes that end with that shot.
 
     Parameters
@@ -354,7 +355,9 @@ def _until(episode: Episode, shot: int) -> Episode:
         np.zeros(int(own.sum()), int), sets,
     )  # fmt: skip
     places = episode.places._replace(**{k: x[:stop] for k, x in episode.places._asdict().items()})
-    return replace(episode, prompt=replace(episode.prompt, tokens=episode.prompt.tokens[:stop]), places=places, target=read)
+    return replace(
+        episode, prompt=replace(episode.prompt, tokens=episode.prompt.tokens[:stop]), places=places, target=read
+    )
 
 
 def _by_shot(x: Float[Tensor, "row layer head place"], shot: int, n_shots: int) -> Tensor:

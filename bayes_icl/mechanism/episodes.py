@@ -173,9 +173,7 @@ Steps = list[list[tuple[int, Sets]]]
 """By shot: which tokens of the answer are read, counted from 0, and what they are set against."""
 
 
-def _of_one(
-    prompt: Prompt, ahead: Int[np.ndarray, " shot"], foil: Int[np.ndarray, " shot"] | None = None
-) -> Target:
+def _of_one(prompt: Prompt, ahead: Int[np.ndarray, " shot"], foil: Int[np.ndarray, " shot"] | None = None) -> Target:
     """One token of each answer, `ahead` from its first."""
     at = prompt.answer_start + ahead
     return Target(at - 1, prompt.tokens[at], foil)
@@ -217,7 +215,7 @@ def _of_form(
 
 
 def _number_steps(vocabulary: Vocabulary, prompt: Prompt, task: str, readout: str) -> Steps:
-    """Steps of numbers, as `readouts` has them; the chance of what stands before the first digit is no matter of rule."""
+    """Steps of numbers, as `readouts` has them; what stands before the first digit is no matter of `rule`."""
     steps: Steps = []
     for shot in range(len(prompt.rows)):
         answer = prompt.answer(shot)

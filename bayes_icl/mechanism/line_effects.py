@@ -1,16 +1,16 @@
 r"""The log-odds taken apart along a straight line: from a mean stream to the stream of a run.
 
-Direct effects hold the scale of the final norm and the chances of the other tokens as a run has them, so that what these
-change by is in the entropy and in no component. Here both move: h(t) goes from the mean stream m to the run's h, and the
-log-odds L rise by::
+Direct effects hold the scale of the final norm and the chances of the other tokens as a run has them, so that what
+these change by is in the entropy and in no component. Here both move: h(t) goes from the mean stream m to the run's h,
+and the log-odds L rise by::
 
     L(h) - L(m) = sum over components c of (c - mean of c) . D,    D = int_0^1 dL/dh(h(t)) dt,
 
 exactly, by Gauss-Legendre nodes; what is left is L(m), the log-odds of the answer asked at the mean stream. Neither
 convention is the truth: shares of heads and MLPs are to be read under both.
 
-On the line the stream is m + t (h - m), so its logits before the scale of the norm are a line as well: the unembedding is
-applied once, and not at every node.
+On the line the stream is m + t (h - m), so its logits before the scale of the norm are a line as well: the unembedding
+is applied once, and not at every node.
 """
 
 from __future__ import annotations
@@ -80,13 +80,14 @@ class Writes(NamedTuple):
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Writes:
         """With a function of each tensor."""
-        many = {name: [change(x) for x in getattr(self, name)] for name in ("mlp", "z", "scale")}
-        return self._replace(embedding=change(self.embedding), last=change(self.last), **many)
+        mlp, z, scale = ([change(x) for x in layers] for layers in (self.mlp, self.z, self.scale))
+        return Writes(change(self.embedding), mlp, change(self.last), z, scale, self.constant)
 
     def less(self, other: Writes) -> Writes:
         """A difference."""
-        many = {n: [x - y for x, y in zip(getattr(self, n), getattr(other, n))] for n in ("mlp", "z", "scale")}
-        return Writes(self.embedding - other.embedding, last=self.last - other.last, constant=0.0, **many)
+        pairs = ((self.mlp, other.mlp), (self.z, other.z), (self.scale, other.scale))
+        mlp, z, scale = ([x - y for x, y in zip(*pair)] for pair in pairs)
+        return Writes(self.embedding - other.embedding, mlp, self.last - other.last, z, scale, 0.0)
 
 
 class Parts(NamedTuple):
@@ -261,10 +262,11 @@ def mean_start(rows: Sequence[Writes], tokens: Sequence[np.ndarray], n_tokens: i
     def mean(*each: Tensor) -> Tensor:
         return torch.from_numpy(by_token(torch.cat(each).double().cpu().numpy(), number, n_tokens)).float()
 
-    many = {
-        name: [mean(*layer) for layer in zip(*(getattr(one, name) for one in rows))] for name in ("mlp", "z", "scale")
-    }
-    return Writes(mean(*(r.embedding for r in rows)), last=mean(*(r.last for r in rows)), **many)
+    def layers(name: str) -> list[Tensor]:
+        return [mean(*layer) for layer in zip(*(getattr(one, name) for one in rows))]
+
+    embedding, last = (mean(*(getattr(one, name) for one in rows)) for name in ("embedding", "last"))
+    return Writes(embedding, layers("mlp"), last, layers("z"), layers("scale"))
 
 
 def by_token(x: Float[np.ndarray, "row ..."], token: np.ndarray, n_tokens: int) -> Float[np.ndarray, "token ..."]:

@@ -126,7 +126,9 @@ def by_path_integral(model: Model, episode: Any, start: Any, shot: int, nodes: i
     written: dict[str, list[torch.Tensor]] = {"attention": [], "mlp": [], "last": []}
     at = episode.target.positions[own]
     hooks = [
-        module.register_forward_hook(lambda _, __, y, k=k: written[k].append((y[0] if isinstance(y, tuple) else y)[0, at]))
+        module.register_forward_hook(
+            lambda _, __, y, k=k: written[k].append((y[0] if isinstance(y, tuple) else y)[0, at])
+        )
         for layer in hf.model.layers
         for k, module in (("attention", layer.self_attn), ("mlp", layer.mlp))
     ]
