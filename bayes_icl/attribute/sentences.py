@@ -77,7 +77,7 @@ def head_sentences(
     lines = [
         f"{facts['readout']}, {token_words(facts, q)}, n >= {q.count('n_min', facts['n_min'])}: delta "
         f"{q.three('delta', facts['delta'].values())} nats/example, "
-        f"{q.three('delta_seqs', facts['delta_seqs'].values())} over sequences; of the whole answer, as "
+        f"{q.three('delta_seqs', facts['delta_seqs'].values())} over sequences; {_as_fitted(facts)}, as "
         f"fit has it, {q.three('delta_curve', facts['delta_curve'].values())}",
         f"adding up to it: {_slope(facts, 'head', 'heads', q)}, {_slope(facts, 'mlp', 'MLPs', q)}, "
         f"{_slope(facts, 'rest', 'embedding, biases and entropy', q)}; of the last, "
@@ -107,6 +107,11 @@ def _slope(facts: Mapping[str, Any], part: str, name: str, quotes: Quotes) -> st
     text = f"{name} {quotes.three(f'slope_{part}', facts[f'slope_{part}'].values())}"
     share = f"share_{part}"
     return f"{text} ({quotes.percent(share, facts[share])})" if share in facts and is_clear(facts) else text
+
+
+def _as_fitted(facts: Mapping[str, Any]) -> str:
+    """What `fit` reads, beside what is attributed."""
+    return "the same" if facts.get("read") == "whole answer" else "of the whole answer"
 
 
 def _along_line(facts: Mapping[str, Any], quotes: Quotes) -> str:

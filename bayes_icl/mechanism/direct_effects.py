@@ -61,7 +61,8 @@ METHOD = {
 
 VARIABLES = {
     "effect": "what a head adds to log_odds",
-    "effect_by_source": "its split over the sink, the examples shown and the query; NaN for examples not shown yet",
+    "effect_by_source": "its split over the sink, the examples shown and the query; NaN for examples not shown yet; of several tokens, "
+    "examples up to n_min that a shot does not show have what it lacks by that",
     "effect_by_role": "the same by token role, mean over sequences",
     "attention_by_role": "attention mass, mean over sequences",
     "attention": "attention mass of a head on the examples shown",

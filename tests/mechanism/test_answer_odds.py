@@ -14,11 +14,14 @@ from bayes_icl.attribute.effects import measure_effects
 from bayes_icl.collect import collect_curves
 from bayes_icl.core.errors import StatedError
 from bayes_icl.curves import readouts_of
+from bayes_icl.mechanism.ablation import ablate_episode
 from bayes_icl.mechanism.answer_odds import Asked, answer_log_odds, mean_weights, shot_log_odds, step_weights
 from bayes_icl.mechanism.direct_effects import attribute_task, direct_effects, start_at, with_reference
 from bayes_icl.mechanism.episodes import recorded_episodes
 from bayes_icl.mechanism.line_effects import LINE_COMPLETE
+from bayes_icl.mechanism.total_effects import ShotMeans, read_without
 from bayes_icl.models import Model, load_model
+from bayes_icl.models.readouts import Vocabulary
 from bayes_icl.tasks import load_tasks
 from tests.handmade import class_task, counting_model, random_model
 
@@ -220,6 +223,23 @@ def test_on_coin_the_whole_answer_is_its_one_token() -> None:
     assert abs(whole.log_odds - one.log_odds).max() < 0.05
     np.testing.assert_allclose(whole.effect, one.effect, atol=0.05)
     np.testing.assert_allclose(whole.line_mlp, one.line_mlp, atol=0.1)
+
+
+def test_heads_ablated_lose_of_the_whole_answer(tiny: Model, curves: xr.Dataset) -> None:
+    """What is read without heads is the curve without them, and their direct effects go along the clean direction."""
+    (one,) = measure_effects(
+        tiny, curves, ["copy"], readout="complement", **WHOLE | {"with_means": True}, **QUIET
+    ).values()
+    assert one.means is not None
+    episode, heads = one.episodes[1], [(0, 1), (1, 2)]
+    read = ablate_episode(tiny, episode, {"top": heads}, one.means, Vocabulary(tiny.token_texts), apart=["top"])
+    for own in (read[way]["top"] for way in read):
+        np.testing.assert_allclose(own["log_odds"], own["curve"], atol=2e-5)
+    clean = direct_effects(tiny.anatomy, [episode], by_source=False)
+    again = direct_effects(tiny.anatomy, [episode], by_source=False, along=clean.direction)
+    np.testing.assert_allclose(again.head, clean.head, atol=1e-5)
+    without = read_without(tiny.anatomy, episode, [(0, 1)], ShotMeans(tiny.anatomy, one.episodes))
+    np.testing.assert_allclose(without["none"], one.effects.log_odds.isel(task=0, seq=1), atol=2e-5)
 
 
 def test_nothing_grows_in_an_organism_that_learns_nothing() -> None:
