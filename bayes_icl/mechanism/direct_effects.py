@@ -61,8 +61,8 @@ METHOD = {
 
 VARIABLES = {
     "effect": "what a head adds to log_odds",
-    "effect_by_source": "its split over the sink, the examples shown and the query; NaN for examples not shown yet; of several tokens, "
-    "examples up to n_min that a shot does not show have what it lacks by that",
+    "effect_by_source": "its split over the sink, the examples shown and the query; NaN for examples not shown yet (of "
+    "several tokens, before n_min, what a shot lacks by the examples that n_min has)",
     "effect_by_role": "the same by token role, mean over sequences",
     "attention_by_role": "attention mass, mean over sequences",
     "attention": "attention mass of a head on the examples shown",
@@ -213,10 +213,11 @@ class _Steps(NamedTuple):
 def _take_apart(anatomy: Anatomy, stream: Stream, asked: Asked, along: Tensor | None) -> _Steps:
     log_odds, slopes = asked.contrast(stream.logits)
     entropy = (slopes * stream.logits).sum(-1, dtype=torch.float64) - log_odds
-    read = against_unembedding(slopes, anatomy.unembedding) * stream.scale
+    slopes = slopes * stream.scale
+    read = against_unembedding(slopes, anatomy.unembedding)
     constant = torch.zeros_like(log_odds)
     if (bias := getattr(anatomy.unembed, "bias", None)) is not None:
-        constant = (slopes @ bias).double() * stream.scale
+        constant = (slopes @ bias).double()
     norm = anatomy.final_norm
     constant = constant + (read * norm.bias).sum(-1, dtype=torch.float64)
     direction = norm.back(read, norm.scale(stream.residual[-1], stream.normed)).float() if along is None else along

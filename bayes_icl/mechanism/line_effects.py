@@ -6,8 +6,9 @@ and the log-odds L rise by::
 
     L(h) - L(m) = sum over components c of (c - mean of c) . D,    D = int_0^1 dL/dh(h(t)) dt,
 
-exactly, by Gauss-Legendre nodes; what is left is L(m), the log-odds of the answer asked at the mean stream. Neither
-convention is the truth: shares of heads and MLPs are to be read under both.
+exactly, by Gauss-Legendre nodes, a soft-cap of logits being in dL/dh by its slope; what is left is L(m), the log-odds
+of the answer asked at the mean stream. Neither convention is the truth: shares of heads and MLPs are to be read under
+both.
 
 On the line the stream is m + t (h - m), so its logits before the scale of the norm are a line as well: the unembedding
 is applied once, and not at every node.
@@ -208,6 +209,12 @@ def along_line(anatomy: Anatomy, stream: Stream, asked: Asked, start: Start) -> 
         steps *= 2
 
 
+def soft_cap(anatomy: Anatomy) -> float | None:
+    """What logits are capped at, c in c * tanh(logit / c), as Gemma 2 does; None where they are not."""
+    config = anatomy.hf.config
+    return getattr(config.get_text_config(), "final_logit_softcapping", None)
+
+
 def _direction(
     anatomy: Anatomy, stream: Stream, asked: Asked, begin: Tensor, moved: Tensor, token: Tensor, steps: int
 ) -> tuple[Float[Tensor, " shot"], Float[Tensor, "row d_model"]]:
@@ -224,12 +231,19 @@ def _direction(
     _, first, inverse = np.unique(token.cpu().numpy(), return_index=True, return_inverse=True)
     start = norm.linear(begin[first]) @ unembedding.T
     number = torch.from_numpy(inverse).to(token.device)
-    end = (stream.logits / stream.scale - constant) / norm.scale(stream.residual[-1], stream.normed).float()
+    cap = soft_cap(anatomy)
+    raw = (
+        stream.logits / stream.scale
+        if cap is None
+        else stream.normed @ unembedding.T + (constant - unembedding @ norm.bias)
+    )
+    end = (raw - constant) / norm.scale(stream.residual[-1], stream.normed).float()
 
     def at(t: float) -> tuple[Tensor, Tensor, Tensor]:
         line = start[number].lerp(end, t)
         own = scale(begin + t * moved)
-        return line, own, stream.scale * (own * line + constant)
+        logits = own * line + constant
+        return line, own, stream.scale * logits if cap is None else cap * torch.tanh(logits / cap)
 
     at_start = answer_log_odds(asked.by_answer(asked.steps(at(0.0)[2])), asked.real)
     slopes, turned = torch.zeros_like(stream.logits), torch.zeros_like(begin)
@@ -237,8 +251,9 @@ def _direction(
     for node, share in zip((nodes + 1) / 2, shares / 2):
         line, own, logits = at(float(node))
         log_odds, contrast = asked.contrast(logits)
-        weight = asked.of_rows(step_weights(asked.by_answer(log_odds), asked.real)) * share * stream.scale
+        weight = asked.of_rows(step_weights(asked.by_answer(log_odds), asked.real)) * share
         contrast *= weight.float()[:, None]
+        contrast *= stream.scale if cap is None else 1 - (logits / cap).square()
         slopes += own * contrast
         # What the scale of the norm does: its slope in the stream is -scale^3 / d_model times the stream itself.
         by_scale = (contrast * line).sum(-1, dtype=torch.float64)[:, None] * own.double() ** 3 / begin.shape[1]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from bayes_icl.attribute.effects import measure_effects
 from bayes_icl.collect import collect_curves
@@ -23,7 +24,7 @@ from bayes_icl.mechanism.total_effects import ShotMeans, read_without
 from bayes_icl.models import Model, load_model
 from bayes_icl.models.readouts import Vocabulary
 from bayes_icl.tasks import load_tasks
-from tests.handmade import class_task, counting_model, random_model
+from tests.handmade import class_task, counting_model, random_model, randomise
 
 WHOLE: dict[str, Any] = {"token": None, "n_min": 1, "by_source": True, "with_means": False}
 QUIET: dict[str, Any] = {"batch_size": 0, "parts": None, "progress": False}
@@ -191,6 +192,33 @@ def test_parts_along_the_line_add_up(tiny: Model, name: str) -> None:
     np.testing.assert_allclose(parts + found.line_error, found.log_odds, atol=1e-4)
     # At the mean stream itself nothing is moved on average.
     assert abs(float(found.line_head.sel(shot=1).mean("seq").sum())) < float(np.abs(found.line_head.sel(shot=3)).sum())
+
+
+def test_a_soft_cap_is_in_the_slopes_of_the_line(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Capped hard, as Gemma 2 caps: without the slope of the cap parts do not add up."""
+    config = Gemma2Config(
+        vocab_size=len(tiny.token_texts), hidden_size=64, intermediate_size=96, num_hidden_layers=2, head_dim=16,
+        num_attention_heads=4, num_key_value_heads=2, final_logit_softcapping=0.5, max_position_embeddings=512,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    hf = Gemma2ForCausalLM(config).eval()
+    randomise(hf)
+    hf.lm_head.weight.data *= 5
+    model = replace(tiny, hf=hf, name="gemma2")
+    monkeypatch.setattr("bayes_icl.lens.watching._scale_of", lambda *_: 1.0)
+    curves = collect_curves(model, load_tasks(["copy"]), n_shots=3, n_seqs=3)
+    episodes = recorded_episodes(model, curves, "copy", whole=True)
+    start = start_at(model.anatomy, episodes, 1)
+    episodes = with_reference(episodes, start)
+
+    def error() -> float:
+        found = direct_effects(model.anatomy, episodes, start=start, by_source=False)
+        assert found.line is not None
+        return float(np.abs(found.line.error / np.maximum(1, np.abs(found.log_odds))).max())
+
+    assert error() < LINE_COMPLETE
+    monkeypatch.setattr("bayes_icl.mechanism.line_effects.soft_cap", lambda _: None)
+    assert error() > 10 * LINE_COMPLETE
 
 
 # ------------------------------------------------------------------------------------------------- known truths
