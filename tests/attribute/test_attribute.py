@@ -324,7 +324,7 @@ def test_a_token_is_likelier_than_the_answer_that_it_is_of(tiny: Model, curves: 
     dataset = read_curves(curves)
     dataset["log_odds"] = dataset.log_odds.copy()
     dataset.log_odds.loc[{"task": "copy", "seq": 3, "shot": 5, "readout": "complement"}] += 50
-    with pytest.raises(StatedError, match="not what the curves have: task 'copy' is off by"):
+    with pytest.raises(StatedError, match="not what the curves have: task 'copy', complement, is off by"):
         attribute_curves(tiny, dataset, ["copy"], token=token, placebos=0, workers=1)
 
 
