@@ -130,7 +130,8 @@ def measure_scores(
 
     total = _kept(parts, f"total/{task}", totals)
     wholes = {"delta": update.delta}
-    facts = {name: update.facts[name] for name in ("n_min", "readout", "token", "token_text", "delta")}
+    told = ("n_min", "readout", "read", "token", "token_text", "delta")
+    facts = {name: update.facts[name] for name in told if name in update.facts}
     facts |= {
         "n_seqs": len(episodes),
         "completeness": measured.completeness,
