@@ -106,7 +106,8 @@ LESIONS = Table(
 
 AGREEMENT = Table(
     "agreement",
-    "A row for each task and pair of scores; of a score with itself, between two halves of the sequences.",
+    "A row for each task and pair of scores; of a score with itself, between two halves of the sequences. Not of "
+    "`total` and its growth, which has it with a minus.",
     (
         Column("task", "which", "text"),
         *columns("a b", "the scores", "text", values=tuple(SCORES)),

@@ -29,7 +29,8 @@ class AtlasSettings:
     n_examples: int = 8
     """Examples shown where attention and function vectors are taken; as many as there are, if there are fewer."""
     total_steps: int = 8
-    """Nodes of the integral that gives total effects; 16 are taken of an episode whose effects do not add up with these."""
+    """Nodes of the integral that gives total effects; 16 are taken of an episode whose effects do not add up with
+    these."""
     group: int = 8
     """Heads of a group that is ablated; a quarter of all heads at most."""
     placebos: int = 5

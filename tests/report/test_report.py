@@ -183,9 +183,7 @@ def test_numbers_are_those_of_the_files(page: Page, made: Path) -> None:
     assert set(record["inputs"].values()) <= digests and len(record["inputs"]) > 20
 
 
-ROUNDED = (
-    r"(^|\.)(reasons|beside|refused|from|note|ended|ablated|pooled|engines|differs|failed|told|adequacy|controls|missing)\."
-)
+ROUNDED = r"(^|\.)(reasons|beside|refused|from|note|ended|ablated|pooled|engines|differs|failed|told|adequacy|controls|missing)\."
 
 UNITS = {  # by pattern of the key; the first that fits
     r"\.(standing|standing_\w+|n_heads|n_\w+|round|placebos|placebos_beyond|tasks|checks|held|sims)$": None,
@@ -234,7 +232,14 @@ def test_every_table_is_there_as_csv_and_latex(made: Path) -> None:
     assert {name.split(".")[0] for name in files if name.endswith(".csv")} == {
         name.split(".")[0] for name in files if name.endswith(".tex")
     }
-    assert {"verdicts.tex", "comparison_copy.csv", "heads_copy.tex", "transfer.csv", "calibration.tex", "atlas_copy.tex"} <= files
+    assert {
+        "verdicts.tex",
+        "comparison_copy.csv",
+        "heads_copy.tex",
+        "transfer.csv",
+        "calibration.tex",
+        "atlas_copy.tex",
+    } <= files
 
 
 def test_the_record_has_the_commands(page: Page) -> None:
