@@ -183,7 +183,10 @@ def test_numbers_are_those_of_the_files(page: Page, made: Path) -> None:
     assert set(record["inputs"].values()) <= digests and len(record["inputs"]) > 20
 
 
-ROUNDED = r"(^|\.)(reasons|beside|refused|from|note|ended|ablated|pooled|engines|differs|failed|told|adequacy|controls|missing)\."
+ROUNDED = (
+    r"(^|\.)(reasons|beside|refused|from|note|ended|ablated|pooled|engines|differs|failed|told|adequacy|controls|"
+    r"missing)\."
+)
 
 UNITS = {  # by pattern of the key; the first that fits
     r"\.(standing|standing_\w+|n_heads|n_\w+|round|placebos|placebos_beyond|tasks|checks|held|sims)$": None,
