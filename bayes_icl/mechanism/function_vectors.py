@@ -53,17 +53,14 @@ def function_vectors(anatomy: Anatomy, episodes: Sequence[Episode], references: 
 
     Examples
     --------
-    >>> from bayes_icl.collect import collect_curves
-    >>> from bayes_icl.mechanism.episodes import recorded_episodes
+    >>> from bayes_icl import collect_curves, load_model, load_tasks
+    >>> from bayes_icl.mechanism import episodes, transfer
     >>> from bayes_icl.mechanism.function_vectors import function_vectors
-    >>> from bayes_icl.mechanism.transfer import cut, permuted
-    >>> from bayes_icl.models import load_model
-    >>> from bayes_icl.tasks import load_tasks
-    >>> model = load_model("tiny", "cpu")  # random weights
+    >>> model = load_model("tiny", "cpu")  # random weights, two layers of six heads
     >>> curves = collect_curves(model, load_tasks(["capital"]), n_shots=3, n_seqs=2)
-    >>> episodes = [cut(e, 3, e.token) for e in recorded_episodes(model, curves, "capital")]
-    >>> function_vectors(model.anatomy, episodes, [permuted(e, 3, 0) for e in episodes]).effect.shape
-    (2, 2, 4)
+    >>> cuts = [transfer.cut(e, 3, e.token) for e in episodes.recorded_episodes(model, curves, "capital")]
+    >>> function_vectors(model.anatomy, cuts, [transfer.permuted(e, 3, 0) for e in cuts]).effect.shape
+    (2, 2, 6)
     """
     outputs = [outputs_of(anatomy, e.prompt.tokens)[0][:, -1] for e in episodes]  # each (layer, head, d_head)
     total = torch.stack(outputs).sum(0)
