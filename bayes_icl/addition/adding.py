@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,7 @@ def addition_curves(
     doses = np.array([k for k in dict.fromkeys(sorted(settings.doses)) if settings.few + k <= n_shots])
     if not len(doses):
         raise StatedError(
-            f"--doses {' '.join(map(str, settings.doses))}: the curves have {n_shots - settings.few} more examples than "
+            f"--doses {' '.join(map(str, settings.doses))}: the curves have {n_shots - settings.few} more than "
             f"--few {settings.few}; give a dose of at most that"
         )
     for task in tasks:
@@ -145,15 +146,8 @@ def addition_curves(
         rows["amounts"] += _amount_rows(task, layers, along)
         amounts.append(along)
         other = read[tasks[(i + 1) % len(tasks)]].turned["task"] if len(tasks) > 1 else None
+        found = part(f"dose/{task}", partial(_dosed, model, one, other, doses, settings), len(one.episodes))
         few = settings.few
-        found = part(
-            f"dose/{task}",
-            lambda step, one=one, other=other: dose_response(
-                model.anatomy, one.episodes, vectors_by_half(one.turned, other), one.stream[:, few],
-                None if one.signs is None else one.signs[:, few], few=few, doses=doses, seed=settings.seed, step=step,
-            ),
-            len(one.episodes),
-        )  # fmt: skip
         by_dose, slopes, best = dose_tables(
             task, found, one.log_odds[:, few + doses], doses, resamples=settings.resamples, seed=settings.seed
         )
@@ -197,6 +191,18 @@ def _read(model: Model, curves: xr.Dataset, task: str, settings: AdditionSetting
         each[name] = np.stack([turned(stream[:, 1:, p], own) for p in range(stream.shape[2])], axis=2)
     each["rule"] = each["task"] - each["permuted"]
     return _Read(episodes, found["stream"], found["log_odds"], signs, each)
+
+
+def _dosed(
+    model: Model, one: _Read, other: np.ndarray | None, doses: np.ndarray, settings: AdditionSettings, step: Any
+) -> dict[str, np.ndarray]:
+    """Add vectors to the stream of a task's episodes after a few examples."""
+    few = settings.few
+    signs = None if one.signs is None else one.signs[:, few]
+    return dose_response(
+        model.anatomy, one.episodes, vectors_by_half(one.turned, other), one.stream[:, few], signs,
+        few=few, doses=doses, seed=settings.seed, step=step,
+    )  # fmt: skip
 
 
 def _layers(

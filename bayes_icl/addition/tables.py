@@ -19,9 +19,10 @@ def layers_table(layers: pd.DataFrame, task: str) -> PaperTable:
     return PaperTable(
         f"addition_{file_name(task)}",
         f"Movement of the residual stream on {task}",
-        "h(n) - h(1) where the answer is read: its length relative to the stream, shares of it along a line in n, log n "
-        "and one direction with any amounts, the cosine of early and late movement, the length moved per example late "
-        f"over early ({LEVEL_WORDS} intervals over sequences), and the verdict on the amounts. The CSV has all layers.",
+        "h(n) - h(1) where the answer is read: its length relative to the stream, shares of it along a line in n, "
+        "log n and one direction with any amounts, the cosine of early and late movement, the length moved per "
+        f"example late over early ({LEVEL_WORDS} intervals over sequences), and the verdict on the amounts. The CSV "
+        "has all layers.",
         "layers.csv",
         own,
         tuple(

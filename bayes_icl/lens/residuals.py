@@ -1,4 +1,4 @@
-"""One forward pass that keeps the residual stream at the positions read, before every block and before the final norm."""
+"""One forward pass that keeps the residual stream at the positions read, before every block and the final norm."""
 
 from __future__ import annotations
 
