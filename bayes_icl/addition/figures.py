@@ -109,7 +109,7 @@ def doses_figure(doses: pd.DataFrame, slopes: pd.DataFrame, task: str, layer: in
     figure, axes = style.new_figure(2, 1, 4.6)
     own, steep = doses[doses.task == task], slopes[slopes.task == task]
     upper, lower = axes.flat
-    styles = {"real examples": {"color": ORANGE, "marker": "s", "ms": 3, "lw": 1.5}}
+    styles = {"real examples": {"color": ORANGE, "lw": 1.5}}
     for vector in ("examples", *VECTOR_COLOURS):
         of_one = own[(own.vector == vector) & (own.layer.isna() | (own.layer == layer))].sort_values("dose")
         if of_one.empty:
