@@ -63,9 +63,10 @@ def counting_model(like: Model) -> Model:
 
 
 def adding_model(like: Model) -> Model:
-    """`counting_model` with such a head in every block: each example of the query's class adds as much in each."""
+    """`counting_model` with such a head in every block and a tenth of the noise: examples add as much in each."""
     model = counting_model(like)
     with torch.no_grad():
+        model.plain.model.embed_tokens.weight[:, NOISE:] *= 0.1
         for block in model.plain.model.layers[: WRITER[0]]:
             _build_writer(block.self_attn, "count")
     return model

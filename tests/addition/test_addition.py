@@ -121,12 +121,16 @@ def test_the_command_writes_what_it_says_and_does_nothing_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, out = tmp_path / "c.nc", tmp_path / "a.nc"
-    write_netcdf(collect_curves(load_model("tiny", "cpu"), load_tasks(["capital", "copy"]), n_shots=6, n_seqs=8), path)
+    write_netcdf(collect_curves(load_model("tiny", "cpu"), load_tasks(["capital"]), n_shots=6, n_seqs=8), path)
     settings = AdditionSettings(
         curves=path, model="tiny", out=out, figures=tmp_path / "f", fits=False, resamples=20, doses=(2, 4)
     )
     assert main(settings) == 0
     assert str(out) in capsys.readouterr().out
-    assert {p.name for p in (tmp_path / "f").glob("*.png")} >= {"shares_copy.png", "amounts_copy.png", "doses_copy.png"}
+    assert {p.name for p in (tmp_path / "f").glob("*.png")} >= {
+        "shares_capital.png",
+        "amounts_capital.png",
+        "doses_capital.png",
+    }
     assert main(settings) == 0
     assert "drawn and printed again" in capsys.readouterr().err
