@@ -134,7 +134,8 @@ def test_tables_say_which_command_writes_a_variable(tiny: Model) -> None:
     only = {command: set(re.findall(rf"^\| `(\w+)` \|.*\| `{command}` \|$", generated.effects(), re.MULTILINE))
             for command in ("attribute", "patch")}  # fmt: skip
     curves = collect_curves(tiny, load_tasks(["copy"]), n_shots=2, n_seqs=2)
-    whole, plain = (set(direct_effects.attribute_task(tiny, curves, "copy", by_source=by)) for by in (True, False))
+    plain = set(direct_effects.attribute_task(tiny, curves, "copy", by_source=False))
+    whole = set(direct_effects.attribute_task(tiny, curves, "copy", whole=True))
     assert only["attribute"] == whole - plain | {"ablated_log_odds"}
     assert only["patch"] == set(patch_outputs.DESCRIBED)
     for folder, other in (("data/patch", "attribute"), ("data/effects", "patch")):

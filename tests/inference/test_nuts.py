@@ -213,7 +213,7 @@ def off(one: Posterior, other: Posterior, stats: Statistics) -> float:
         pytest.param("changepoint", False, steps, marks=pytest.mark.long),
         pytest.param("lapse", False, ramp, marks=pytest.mark.long),
         pytest.param("freeform", False, power_law(0.3), marks=pytest.mark.long),
-        ("additive", True, line),
+        pytest.param("additive", True, line, marks=pytest.mark.long),
     ],
 )
 def test_the_engines_agree(name: str, student: bool, f: Callable[[np.ndarray], np.ndarray], sampler: Compiled) -> None:
