@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from bayes_icl.lens.anatomy import Anatomy
 from bayes_icl.lens.residuals import residuals_at
 from bayes_icl.lens.sweeps import Row, base_run, sweep
-from bayes_icl.mechanism.direct_effects import token_log_odds
+from bayes_icl.mechanism.answer_odds import token_log_odds
 from bayes_icl.mechanism.episodes import Episode
 from bayes_icl.mechanism.transfer import ANSWER, cut, permuted
 
