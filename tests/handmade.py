@@ -62,6 +62,16 @@ def counting_model(like: Model) -> Model:
     return _built(like, "count")
 
 
+def adding_model(like: Model) -> Model:
+    """`counting_model` with such a head in every block and a tenth of the noise: examples add as much in each."""
+    model = counting_model(like)
+    with torch.no_grad():
+        model.plain.model.embed_tokens.weight[:, NOISE:] *= 0.1
+        for block in model.plain.model.layers[: WRITER[0]]:
+            _build_writer(block.self_attn, "count")
+    return model
+
+
 def averaging_model(like: Model) -> Model:
     """Its one head attends alike to all labels, and to the sink as to AVERAGE_SINK of them: CEILING n / (n + c) nats.
 
