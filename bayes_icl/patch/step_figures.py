@@ -122,7 +122,7 @@ def backups_figure(backups: pd.DataFrame) -> Figure:
         rows.heading(task)
         own = backups[backups.task == task].sort_values(["round", "growth"], ascending=[True, False])
         for row in own.itertuples():
-            mode = row.mode if row.backup else "not beyond placebo"
+            mode = (row.mode if row.backup else "grows") if row.grows else "not beyond placebo"
             places.append((rows.add(f"{row.component}, round {row.round:.0f}, {mode}"), row))
     height = 0.16 * rows.end + 1.2
     figure, axes = style.new_figure(1, 2, height, width=2 * style.COLUMN, sharey=True, width_ratios=[1.1, 1])
