@@ -21,7 +21,7 @@ from bayes_icl.mechanism.head_names import Heads, name_of
 from bayes_icl.mechanism.ladder import Fork, head_states, lens_on_classes
 from bayes_icl.mechanism.rounds import describe, edits_of_pair, has_rule
 from bayes_icl.mechanism.steps import Form
-from bayes_icl.mechanism.thresholds import BACKUP_ALPHA, BACKUP_LEAST
+from bayes_icl.mechanism.thresholds import ATTENDING_LEAST, BACKUP_ALPHA, BACKUP_LEAST
 from bayes_icl.mechanism.transfer import Pair
 from bayes_icl.models.prompts import ROLES
 from bayes_icl.patch.experiment import Arrays, PatchExperiment
@@ -79,7 +79,7 @@ def _climb(experiment: PatchExperiment, baseline: Baseline, kind: str, clean_sta
         if not baseline.taught:
             return "the examples teach no rule"
         half = (baseline.clean["a_first"].mean() + baseline.no_rule["a_first"].mean()) / 2
-        if baseline.clean["a_first"].mean() == 0 or step and row["a_first"] < half:
+        if baseline.clean["a_first"].mean() == 0 or (step and row["a_first"] < half):
             return f"A's own answer does not hold: its right token comes first in {row['a_first']:.0%} of pairs"
         if not has_rule(arrays["a"] - baseline.no_rule["a"]):
             return f"A has {row['rule_gain']:.2f} nats of the rule left: nothing is left to carry"
@@ -130,30 +130,37 @@ def _add_heads(about: Row, before: Arrays, after: Arrays, gone: Heads, baseline:
     """Rows on every head before and after, and the attention patterns of those that light up most."""
     from statsmodels.stats.multitest import multipletests
 
-    rise = after["direct"] - before["direct"]  # (pair, layer, head)
-    lost = np.zeros(rise.shape[1:], bool)
+    lost = np.zeros(before["direct"].shape[1:], bool)
     for head in gone:
         lost[head] = True
+    rise = after["direct"] - before["direct"]  # (pair, layer, head)
+    looks = (after["attention"] - before["attention"]).sum((-2, -1))
+    rises = np.stack([rise, looks], 1)[:, :, ~lost]  # (pair, what, head that is left)
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = np.nan_to_num(ttest_1samp(rise, 0.0, alternative="greater").pvalue, nan=1.0)
-    corrected = np.ones(p.shape)
-    if (~lost).any():
-        corrected[~lost] = multipletests(p[~lost], BACKUP_ALPHA, method="holm")[1]
-    lights = (corrected < BACKUP_ALPHA) & (rise.mean(0) >= BACKUP_LEAST * baseline.rule.mean()) & baseline.taught
+        p = np.nan_to_num(ttest_1samp(rises, 0.0, alternative="greater").pvalue, nan=1.0)
+    if p.size:
+        p = multipletests(p.ravel(), BACKUP_ALPHA, method="holm")[1].reshape(p.shape)
+    least = np.array([BACKUP_LEAST * baseline.rule.mean(), ATTENDING_LEAST])
+    sure = (p < BACKUP_ALPHA) & (rises.mean(0) >= least[:, None]) & baseline.taught
+    corrected, lights = np.ones(lost.shape), np.zeros(lost.shape, bool)
+    corrected[~lost], lights[~lost] = p.min(0), sure.any(0)
     numbers: Arrays = {}
     for when, states in (("before", before), ("after", after)):
         numbers |= {f"direct_{when}": states["direct"], f"norm_{when}": states["norm"]}
         numbers[f"attention_{when}"] = states["attention"].sum((-2, -1))
         numbers[f"to_answers_{when}"] = states["attention"][..., ROLES.index("answer")].sum(-1)
     means = {name: x.mean(0) for name, x in numbers.items()}
-    three = t_interval(rise)
+    three = {"direct_rise": t_interval(rise), "attention_rise": t_interval(looks)}
     for head in np.ndindex(*lost.shape):
         row: Row = {**about, "component": name_of(head), "layer": head[0], "head": head[1]}
-        row |= {name: float(x[head]) for name, x in means.items()} | flat({"direct_rise": [x[head] for x in three]})
+        row |= {name: float(x[head]) for name, x in means.items()} | flat(
+            {name: [x[head] for x in three_] for name, three_ in three.items()}
+        )
         row |= {"p_holm": float(corrected[head]), "gone": bool(lost[head]), "lights": bool(lights[head])}
         result.ladder_heads.append(row)
-    order = np.argsort(np.where(lost, np.inf, -rise.mean(0)), axis=None, kind="stable")[:LIT_DRAWN]
-    for index in order:
+    # Those that light up first, then those whose direct effect rises most.
+    most = np.lexsort((-rise.mean(0).ravel(), ~lights.ravel(), lost.ravel()))[: min(LIT_DRAWN, int((~lost).sum()))]
+    for index in most:
         head = np.unravel_index(index, lost.shape)
         for (shot, role), x in np.ndenumerate(after["attention"][:, *head].mean(0)):
             result.ladder_patterns.append(

@@ -115,7 +115,7 @@ def ladder_transfer_figure(transfer: pd.DataFrame, task: str) -> Figure:
 def lit_figure(heads: pd.DataFrame, task: str, kind: str) -> Figure:
     """Every head before and after each step: attention on examples (above), direct effect (below).
 
-    Grey: ablated. Framed: heads whose direct effect surely rises.
+    Grey: ablated. Framed: heads whose direct effect, or whose attention on examples, surely rises.
 
     Parameters
     ----------
@@ -156,7 +156,8 @@ def lit_figure(heads: pd.DataFrame, task: str, kind: str) -> Figure:
             ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     for ax in axes[:, 0]:
         ax.set_ylabel("layer")
-    title = f"{task}: heads at the last position, {kind} ablation\ngrey: ablated; framed: direct effect surely rises"
+    words = "grey: ablated; framed: lights up (direct effect or attention surely rises)"
+    title = f"{task}: heads at the last position, {kind} ablation\n{words}"
     return titled(figure, title, "head")
 
 

@@ -67,13 +67,16 @@ def _last_step(own: pd.DataFrame, heads: pd.DataFrame, quotes: Quotes) -> list[s
         line += "; too few heads are left for placebo sets"
     lines = [line]
     for step, part in heads[heads.lights].groupby("step"):
-        q = quotes.under("lit", step, unit="nats")
-        most = part.nlargest(3, "direct_rise")
+        q = quotes.under("lit", step)
         named = [
-            f"{row.component} ({q.under(row.component).columns(row, 'direct_rise', '.2f')})"
-            for row in most.itertuples()
+            f"{row.component} ({q.under(row.component, unit='nats').columns(row, 'direct_rise', '.2f')} nats, "
+            f"{q.under(row.component).columns(row, 'attention_rise', '.2f')} of attention)"
+            for row in part.nlargest(3, ["direct_rise", "attention_rise"]).itertuples()
         ]
-        lines.append(f"    step {q.count('step', int(step))}: the direct effect rises most of {listed(named)} nats")
+        lines.append(
+            f"    step {q.count('step', int(step))}: {q.count('heads', len(part))} heads light up, by direct effect or "
+            f"attention on examples, the most {listed(named)}"
+        )
     return lines
 
 

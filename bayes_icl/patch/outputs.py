@@ -216,9 +216,14 @@ LADDER_HEADS = Table(
         *columns("attention_before attention_after", "attention on examples"),
         *columns("to_answers_before to_answers_after", "attention on their answers"),
         Column("direct_rise", "rise of the direct effect", ends=INTERVAL),
-        Column("p_holm", "p-value of that rise, corrected over heads"),
+        Column("attention_rise", "rise of the attention on examples", ends=INTERVAL),
+        Column("p_holm", "the smaller p-value of the two rises, corrected over both and all heads"),
         Column("gone", "whether it is ablated", "flag"),
-        Column("lights", "whether its direct effect surely rises, by 5 % of the rule gain or more", "flag"),
+        Column(
+            "lights",
+            "whether its direct effect surely rises, by 5 % of the rule gain, or its attention, by 0.1",
+            "flag",
+        ),
     ),
 )
 

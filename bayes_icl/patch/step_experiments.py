@@ -37,7 +37,7 @@ from bayes_icl.patch.steps import STEPS, experiment_row, judge
 
 SETS_OF_FEW = 20  # placebo sets for the heads of steps 1 and 3
 
-MOST_IN_STEP = 8  # heads that steps 1 and 3 ablate
+MOST_IN_STEP = 8  # heads that steps 1 and 3 ablate; at most a quarter, so that there are placebo sets
 
 CONTROLS = {"bring_any": ["bring_any_other"], "read_answers": ["read_before", "read_queries"]}
 """What each knockout of attention that decides is compared with."""
@@ -119,7 +119,8 @@ def run_steps(experiment: PatchExperiment, baseline: Baseline, transfer_layer: i
     values = AblationValues(experiment.anatomy, experiment.runs, twins)
     norms = experiment.norms("norms, other queries", values, ("resample",), {"after_queries": after_queries})
     other_queries = _AblatedTo(values, "resample", norms)
-    heads = {step.number: attending(roles, step.role, MOST_IN_STEP) for step in HEAD_STEPS}
+    most = min(MOST_IN_STEP, max(experiment.n_heads_all // 4, 1))
+    heads = {step.number: attending(roles, step.role, most) for step in HEAD_STEPS}
     for step in HEAD_STEPS:
         rows += _heads_ablated(experiment, baseline, step, heads[step.number], other_queries)
     forms = forms_of(experiment, experiment.measuring)

@@ -232,7 +232,7 @@ def steps_figure(steps: pd.DataFrame) -> Figure:
     }
     styles["open: decides nothing"] = {"color": INK, "marker": "o", "mfc": "w", "ms": 3.2, "lw": 1}
     styles[f"material: {STEP_LEAST}"] = {"color": INK, "lw": 0.6, "ls": style.DASHES}
-    style.legend(figure, styles, ncols=len(styles) if len(tasks) > 1 else 3, columnspacing=1.2)
+    style.legend(figure, styles, ncols=len(styles) if len(tasks) > 1 else 2, columnspacing=1.2)
     return titled(figure, "", f"share of the rule gain, both in nats (bars: {LEVEL_WORDS})")
 
 

@@ -217,7 +217,7 @@ def test_a_way_shut_is_an_eager_run_with_a_mask(
                 expected = odds_by_hand(forward(model, run.prompt.tokens)[-1], correct)
             assert found[way] == pytest.approx(expected, abs=3e-5), way
             # The control; a query before is out of the window of the first layer, and the last one's comes too late.
-            assert abs(found[way] - plain) > 1e-4 or (name, task) == ("gemma3", "past_tense") and "other" in way
+            assert abs(found[way] - plain) > 1e-4 or ((name, task) == ("gemma3", "past_tense") and "other" in way)
 
 
 @contextlib.contextmanager
