@@ -14,7 +14,7 @@ from bayes_icl.core.intervals import flat, t_interval
 from bayes_icl.curves import readouts_of
 from bayes_icl.mechanism.ablation_values import AblationValues
 from bayes_icl.mechanism.episodes import Episode
-from bayes_icl.mechanism.halves import measured_on
+from bayes_icl.mechanism.halves import chosen_on, measured_on
 from bayes_icl.mechanism.head_names import Heads, name_of
 from bayes_icl.mechanism.placebos import placebo_sets
 from bayes_icl.mechanism.redundancy import ablate_sets
@@ -44,18 +44,17 @@ CONTROLS = {"bring_any": ["bring_any_other"], "read_answers": ["read_before", "r
 
 
 class HeadStep(NamedTuple):
-    """A step that heads take: the attention that tells them, and where they are ablated."""
+    """A step that heads take, and where they are ablated."""
 
     number: int
-    role: str
     place: str
     words: str
     positions: Callable[[Episode], np.ndarray]
 
 
 HEAD_STEPS = (
-    HeadStep(1, "bring", "after_queries", "separators and answers", after_queries),
-    HeadStep(3, "to_answers", "last", "last position", last_of),
+    HeadStep(1, "after_queries", "separators and answers", after_queries),
+    HeadStep(3, "last", "last position", last_of),
 )
 
 
@@ -120,7 +119,11 @@ def run_steps(experiment: PatchExperiment, baseline: Baseline, transfer_layer: i
     norms = experiment.norms("norms, other queries", values, ("resample",), {"after_queries": after_queries})
     other_queries = _AblatedTo(values, "resample", norms)
     most = min(MOST_IN_STEP, max(experiment.n_heads_all // 4, 1))
-    heads = {step.number: attending(roles, step.role, most) for step in HEAD_STEPS}
+    # Early heads may look at answers too: of those of step 3, it is the ones that cost most at the last position.
+    cost = chosen_on(baseline.alone.lost).mean(0)
+    readers = attending(roles, "to_answers", experiment.n_heads_all)
+    heads: dict[int, Heads] = {1: attending(roles, "bring", most)}
+    heads[3] = sorted(readers, key=lambda head: -cost[head])[:most]
     for step in HEAD_STEPS:
         rows += _heads_ablated(experiment, baseline, step, heads[step.number], other_queries)
     forms = forms_of(experiment, experiment.measuring)
