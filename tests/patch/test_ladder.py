@@ -37,12 +37,12 @@ from bayes_icl.patch.ladder_sentences import ladder_sentences
 from bayes_icl.patch.settings import PatchSettings
 from bayes_icl.writing.numbers import Quotes, plain
 
-SETTINGS = PatchSettings(n_examples=8, n_seqs=8, before=1, placebos=1, rounds=0, steps=False, ladder=True)
+SETTINGS = PatchSettings(n_examples=8, n_seqs=6, before=1, placebos=1, rounds=0, steps=False, ladder=True)
 
 
 @pytest.fixture(scope="module")
 def curves(tiny: Model) -> xr.Dataset:
-    return collect_curves(backup_model(tiny), [mapping_task()], n_shots=8, n_seqs=12)
+    return collect_curves(backup_model(tiny), [mapping_task()], n_shots=8, n_seqs=8)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_features_are_those_of_the_rule_once_the_answer_is_written(built: PatchR
 
 
 def test_a_model_that_learns_nothing_climbs_nothing(tiny: Model) -> None:
-    curves = collect_curves(noise_model(tiny), [mapping_task()], n_shots=8, n_seqs=12)
+    curves = collect_curves(noise_model(tiny), [mapping_task()], n_shots=8, n_seqs=8)
     found = patch_curves(noise_model(tiny), curves, ["mapping"], SETTINGS)
     ladder = found.tables["ladder"]
     assert set(ladder.step) == {0} and ladder.transfer_layer.isna().all() and found.tables["ladder_heads"].empty
