@@ -261,7 +261,8 @@ def learning_of(dataset: xr.Dataset, task: str, shot: int | None = None) -> Lear
     before = float(right[:, 0].mean())
     better = before >= RIGHT_BEFORE or (rise[1] > 0 and rise[0] >= RIGHT_LEAST * (1 - before))
     learnt = bool(better and not foil[1] <= 0)
-    return Learning(last, before, float(right[:, late].mean()), *map(float, rise), *foil, learnt)
+    (mean, low, high), (foil_mean, foil_low, foil_high) = map(float, rise), foil
+    return Learning(last, before, float(right[:, late].mean()), mean, low, high, foil_mean, foil_low, foil_high, learnt)
 
 
 def null_controls(dataset: xr.Dataset) -> list[str]:

@@ -216,7 +216,7 @@ def layers_sentence(task: str, facts: Mapping[str, Any], tables: Mapping[str, pd
         text = quotes.all_in(f"ablated.{number}", str(ablated[number]))
         sentence += f" With {text} ablated, the ablation of {listed(heads)} costs more than before: backup heads."
     if facts["backups_sought"] and not len(named):
-        sentence += " No head that mattered little before is shown to take over in the rounds of ablation."
+        sentence += " No head is shown to take over in the rounds of ablation."
     return sentence
 
 
