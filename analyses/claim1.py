@@ -231,6 +231,13 @@ class Findings:
         ]
         return "\n".join(lines)
 
+    @staticmethod
+    def named(row: Any) -> str:
+        """What a head is whose cost grows: a backup head, active or passive; one that mattered before; or neither."""
+        if not row.grows:
+            return "not beyond placebo"
+        return str(row.mode) if row.backup else "grows"
+
     def backups_paragraph(self) -> str:
         """Of the backup heads."""
         backups = self.tables["backups"]
@@ -244,7 +251,7 @@ class Findings:
             sought = [task for task in TASKS if self.facts[task]["backups_sought"]]
             return f"{text} {f'None could be named on {listed(sought)}.' if sought else 'None was looked for.'}"
         rows = [
-            f"{row.component} on {row.task} in round {row.round} ({(row.mode if row.backup else 'grows') if row.grows else 'not beyond placebo'}): "
+            f"{row.component} on {row.task} in round {row.round} ({self.named(row)}): "
             f"{ranged(row, 'effect_before')} nats before, {ranged(row, 'effect_after')} after; growth "
             f"{ranged(row, 'growth')}, by {self.facts[row.task]['other_kind']} {ranged(row, 'growth_other_kind')}, "
             f"with placebo sets {ranged(row, 'growth_placebo')}; its direct effect rises by "
