@@ -29,6 +29,7 @@ ABLATED_WORDS = {
 
 NAMED = 5  # heads of the largest total effects that a sentence names
 
+OTHERS = "other mixers (what writes beside heads and MLPs)"
 ADDING_UP = {"error": "total effects of heads", "joint_error": "those of heads and MLPs"}
 
 UNCLEAR = "delta's interval has zero in it: there is no update to share out, and nothing is ablated"
@@ -72,12 +73,13 @@ def head_sentences(
     if quotes is None:
         return [plain(line) for line in head_sentences(facts, heads, ablation, repair, Quotes())]
     q = quotes.under(unit="nats/example")
+    others = f"{_slope(facts, 'other', OTHERS, q)}, " if "slope_other" in facts else ""
     lines = [
         f"{facts['readout']}, {token_words(facts, q)}, n >= {q.count('n_min', facts['n_min'])}: delta "
         f"{q.three('delta', facts['delta'].values())} nats/example, "
         f"{q.three('delta_seqs', facts['delta_seqs'].values())} over sequences; of the whole answer, as "
         f"fit has it, {q.three('delta_curve', facts['delta_curve'].values())}",
-        f"adding up to it: {_slope(facts, 'head', 'heads', q)}, {_slope(facts, 'mlp', 'MLPs', q)}, "
+        f"adding up to it: {_slope(facts, 'head', 'heads', q)}, {_slope(facts, 'mlp', 'MLPs', q)}, {others}"
         f"{_slope(facts, 'rest', 'embedding, biases and entropy', q)}; of the last, "
         f"entropy of the other tokens {q.three('slope_entropy', facts['slope_entropy'].values())}",
     ]

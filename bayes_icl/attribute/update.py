@@ -89,9 +89,10 @@ def _slope(part: xr.DataArray, since: Bool[np.ndarray, " shot"], weights: np.nda
 def _by_kind(
     effects: xr.Dataset, since: Bool[np.ndarray, " shot"], weights: np.ndarray, delta: float
 ) -> dict[str, Any]:
-    """Slopes of all heads, all MLPs and the rest, and their shares of delta."""
+    """Slopes of all heads, all MLPs, what else adds and the rest, and their shares of delta."""
     facts: dict[str, Any] = {"delta_seqs": _slope(effects.log_odds, since, weights)}
     totals = {"head": effects.effect.sum(("layer", "head"), dtype=float), "mlp": effects.mlp.sum("layer")}
+    totals |= {"other": effects.other.sum("layer")} if "other" in effects else {}
     totals |= {"rest": effects.rest, "entropy": -effects.entropy}
     for kind, part in totals.items():
         facts[f"slope_{kind}"] = _slope(part, since, weights)

@@ -11,6 +11,10 @@ belongs to none of them. Against a foil f the log-odds are logit(t) - logit(f), 
 effect splits over the tokens that it attends to, attention * (value . W_O d): by contraction, so that nothing of shape
 (head, position, d_model) is built.
 
+What is not linear counts as the factor that it had in the run: the scales of norms, a gate on attention's output, and a
+soft-cap of logits, where W_U[v] above is cap(x_v) / x_v times its row, x_v being the logit before the cap. A learned
+sink takes attention and writes nothing.
+
 Direct effect is not importance: what a head tells later components is not in it (see `ablation`).
 """
 
@@ -51,15 +55,18 @@ VARIABLES = {
     "attention_by_role": "attention mass, mean over sequences",
     "attention": "attention mass of a head on the examples shown",
     "mlp": "what an MLP adds to log_odds",
+    "other": "what a mixer that is not attention adds to log_odds, or a second MLP; not where the model has none",
     "embedding": "what the embedding adds",
     "bias": "what biases add: of values, of projections, of norms, of the unembedding",
     "entropy": "entropy of the distribution over incorrect tokens, which log_odds has less; 0 for foil",
     "rest": "embedding + bias - entropy",
-    "log_odds": "the quantity that effect, mlp and rest add up to: of one token of the answer, given those before it",
+    "log_odds": "the quantity that effect, mlp, other and rest add up to: of one token of the answer, given what "
+    "is before it",
     "curve": "log_odds of the whole answer, from the curves file",
     "ablated_log_odds": "log_odds without a set of heads, by way and set of ablation.csv",
     "error": "log_odds less the sum of its parts",
-    "norm": "root mean square norm of what a head writes into the residual stream, at the positions read",
+    "norm": "root mean square norm of what a head writes into the residual stream, at the positions read; NaN "
+    "where there is no such head",
 }
 
 
@@ -72,8 +79,8 @@ class DirectEffects(NamedTuple):
         Shape (row, layer, head).
     by_place, attention
         Shape (row, layer, head, place), places being the sink and then (shot, role); None where they were not wanted.
-    mlp
-        Shape (row, layer).
+    mlp, other
+        Shape (row, layer); `other` is what else a layer adds (`Anatomy.others`).
     embedding, bias, entropy, log_odds, error
         Shape (row,).
     norm
@@ -90,6 +97,7 @@ class DirectEffects(NamedTuple):
     by_place: np.ndarray | None
     attention: np.ndarray | None
     mlp: np.ndarray
+    other: np.ndarray
     embedding: np.ndarray
     bias: np.ndarray
     entropy: np.ndarray
@@ -143,10 +151,11 @@ def _take_apart(
     norm = anatomy.final_norm
     bias = bias + (read * norm.bias).sum(-1, dtype=torch.float64)
     direction = norm.back(read, norm.scale(stream.residual[-1], stream.normed)).float() if along is None else along
-    places = _place_matrix(episodes, stream.values[0].shape[2], device) if by_source else None
-    heads, mlps, norms, splits, masses, gaps, all_seen = [], [], [], [], [], [], []
+    width = max(len(e.prompt.tokens) for e in episodes)
+    places = _place_matrix(episodes, width, device) if by_source else None
+    heads, mlps, others, norms, splits, masses, gaps, all_seen = [], [], [], [], [], [], [], []
     for layer in range(anatomy.n_layers):
-        d, after = direction * anatomy.multiplier, anatomy.after_attention[layer]
+        d, after = direction * anatomy.multipliers[layer], anatomy.after_attention[layer]
         own_bias = torch.zeros_like(log_odds)
         if after:
             scale = stream.attention_scale[layer]
@@ -161,28 +170,35 @@ def _take_apart(
         head = (seen * stream.z[layer]).sum(-1) - constant
         own_bias = own_bias + constant.sum(-1, dtype=torch.float64)
         mlp = (stream.mlp[layer] * direction).sum(-1, dtype=torch.float64)
-        written = ((stream.residual[layer + 1] - stream.residual[layer]) * direction).sum(-1, dtype=torch.float64)
-        gaps.append(written - head.sum(-1, dtype=torch.float64) - own_bias - mlp)
+        other = (stream.other[layer] * direction).sum(-1, dtype=torch.float64)
+        before, then = (stream.residual[i] * anatomy.carried[i] for i in (layer, layer + 1))
+        written = ((then - before) * direction).sum(-1, dtype=torch.float64)
+        gaps.append(written - head.sum(-1, dtype=torch.float64) - own_bias - mlp - other)
         bias = bias + own_bias
         heads.append(head)
         all_seen.append(seen)
         mlps.append(mlp)
+        others.append(other)
         squares = torch.einsum("rhk,hkj->rhj", stream.z[layer], anatomy.gram[layer]) * stream.z[layer]
         norms.append(squares.sum(-1).clamp(min=0).sqrt())
         if places is not None:
-            split, mass = _by_place(stream, layer, seen, constant, places, batch, n_read)
+            split, mass = _by_place(anatomy, stream, layer, seen, places, batch, n_read)
             splits.append(split)
             masses.append(mass)
     stack = lambda parts: torch.stack(parts, dim=1)  # noqa: E731
-    head, mlp = stack(heads), stack(mlps)
-    embedding = (stream.residual[0] * direction).sum(-1, dtype=torch.float64)
-    total = head.sum((1, 2), dtype=torch.float64) + mlp.sum(1) + embedding + bias - entropy
-    numbers = (head, mlp, embedding, bias, entropy, log_odds, log_odds - total, stack(norms), stack(gaps))
-    head_, mlp_, embedding_, bias_, entropy_, log_odds_, error_, norm_, gap_ = (x.cpu().numpy() for x in numbers)
+    head, mlp, other = stack(heads), stack(mlps), stack(others)
+    embedding = (stream.residual[0] * anatomy.carried[0] * direction).sum(-1, dtype=torch.float64)
+    total = head.sum((1, 2), dtype=torch.float64) + mlp.sum(1) + other.sum(1) + embedding + bias - entropy
+    numbers = (head, mlp, other, embedding, bias, entropy, log_odds, log_odds - total, stack(norms), stack(gaps))
+    head_, mlp_, other_, embedding_, bias_, entropy_, log_odds_, error_, norm_, gap_ = (
+        x.cpu().numpy() for x in numbers
+    )
     by_place = stack(splits).cpu().numpy() if splits else None
     attention = stack(masses).cpu().numpy() if masses else None
     more = (norm_, gap_, direction, all_seen)
-    return DirectEffects(head_, by_place, attention, mlp_, embedding_, bias_, entropy_, log_odds_, error_, *more)
+    return DirectEffects(
+        head_, by_place, attention, mlp_, other_, embedding_, bias_, entropy_, log_odds_, error_, *more
+    )
 
 
 def token_log_odds(
@@ -204,7 +220,7 @@ def _direction(
     anatomy: Anatomy, stream: Stream, correct: Int[Tensor, " row"], foil: Int[Tensor, " row"] | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Log-odds, the entropy they have less, the direction after the final norm, and the unembedding's bias along it."""
-    logits = stream.logits
+    logits, scale = stream.logits, stream.scale
     rows = torch.arange(len(correct), device=logits.device)
     unembed = anatomy.unembedding
     log_odds = token_log_odds(logits, correct, foil)
@@ -214,37 +230,59 @@ def _direction(
         q[rows, correct] = 0
         q /= q.sum(-1, keepdim=True, dtype=torch.float64).float()
         entropy = own.double() - log_odds - (q * logits).sum(-1, dtype=torch.float64)
+        read = q * scale if torch.is_tensor(scale) else q
         # By parts of the vocabulary: of one row, a float32 product over all of it is off by 1e-3.
-        parts = zip(q.split(VOCABULARY_AT_ONCE, dim=1), unembed.split(VOCABULARY_AT_ONCE))
+        parts = zip(read.split(VOCABULARY_AT_ONCE, dim=1), unembed.split(VOCABULARY_AT_ONCE))
         wrong = sum((x @ w).double() for x, w in parts).float()  # type: ignore[union-attr]
     else:
         entropy = torch.zeros_like(log_odds)
-        wrong = unembed[foil]
+        wrong = _scaled(unembed[foil], scale, foil)
+    right = _scaled(unembed[correct], scale, correct)
     constant = torch.zeros_like(log_odds)
     if (bias := getattr(anatomy.unembed, "bias", None)) is not None:
-        constant = (bias[correct] - (bias[foil] if foil is not None else q @ bias)).double() * stream.scale
-    return log_odds, entropy, (unembed[correct] - wrong) * stream.scale, constant
+        against = read @ bias if foil is None else _scaled(bias[foil][:, None], scale, foil)[:, 0]
+        constant = (_scaled(bias[correct][:, None], scale, correct)[:, 0] - against).double()
+    if not torch.is_tensor(scale):
+        wrong, right, constant = wrong * scale, right * scale, constant * scale
+    return log_odds, entropy, right - wrong, constant
+
+
+def _scaled(
+    x: Float[Tensor, "row width"], scale: float | Float[Tensor, "row vocab"], token: Int[Tensor, " row"]
+) -> Float[Tensor, "row width"]:
+    """What reads a token's logit, by the factor that its cap has in each row."""
+    return x * scale.gather(1, token[:, None]) if isinstance(scale, Tensor) else x
 
 
 def _by_place(
+    anatomy: Anatomy,
     stream: Stream,
     layer: int,
     seen: Float[Tensor, "row head d_head"],
-    constant: Float[Tensor, "row head"],
     places: Float[Tensor, "batch pos place"],
     batch: int,
     n_read: int,
 ) -> tuple[Tensor, Tensor]:
     """A layer's effects and attention by place, shape (row, head, place)."""
+    n_rows, n_all, n_places = len(seen), anatomy.n_heads, places.shape[2]
+    if layer not in stream.pattern:
+        nothing = seen.new_zeros(n_rows, n_all, n_places)
+        return nothing, nothing
     pattern, values = stream.pattern[layer], stream.values[layer]
     n_heads, width = pattern.shape[1], pattern.shape[3]
-    by_head = seen.view(batch, n_read, n_heads, -1).transpose(1, 2)  # (batch, head, read, d_head)
+    seen, value_bias = anatomy.narrowed(seen, layer), anatomy.narrowed(anatomy.value_bias[layer], layer)
+    constant = (seen * value_bias).sum(-1)
+    if layer in stream.gates:
+        seen = seen * stream.gates[layer].view(seen.shape)
+    by_head = seen.reshape(batch, n_read, n_heads, -1).transpose(1, 2)  # (batch, head, read, d_head)
     together = by_head.reshape(batch, values.shape[1], -1, values.shape[3])
     effect = (together @ values.transpose(-1, -2)).view(pattern.shape)
     effect -= constant.view(batch, n_read, n_heads).transpose(1, 2)[..., None]
     effect *= pattern
     both = torch.stack([effect, pattern], dim=1).view(batch, -1, width) @ places
     both = both.view(batch, 2, n_heads, n_read, -1).permute(1, 0, 3, 2, 4).flatten(1, 2)
+    if n_heads < n_all:
+        both = torch.nn.functional.pad(both, (0, 0, 0, n_all - n_heads))
     return both[0], both[1]
 
 
@@ -312,7 +350,7 @@ def attribute_task(
         parts = direct_effects(anatomy, some, by_source=by_source, on_z=means.taking(some) if means else None)
         _check_complete(parts, some, task, n_shots)
         at = slice(first, first + len(some))
-        for name, x in (("effect", parts.head), ("mlp", parts.mlp)):
+        for name, x in (("effect", parts.head), ("mlp", parts.mlp), ("other", parts.other)):
             arrays[name][at] = x.reshape(len(some), n_shots, *x.shape[1:])
         for name in SCALARS:
             arrays[name][at] = getattr(parts, name).reshape(len(some), n_shots)
@@ -325,7 +363,9 @@ def attribute_task(
             by_role += np.stack([split.sum(0), mass.sum(0)])
         if on_batch:
             on_batch(len(some))
-    arrays["norm"] = np.sqrt(squares / (n_seqs * n_shots))
+    arrays["norm"] = np.where(anatomy.exists(), np.sqrt(squares / (n_seqs * n_shots)), np.nan)
+    if not any(anatomy.others):
+        del arrays["other"]
     roles = dict(zip(("effect_by_role", "attention_by_role"), by_role / n_seqs)) if by_source else {}
     dataset = _effects_dataset(curves, task, episodes, readout, arrays, roles)
     dataset = dataset.assign_coords(token_text=("task", [token_text(model, episodes)]))
@@ -349,7 +389,7 @@ def _empty_arrays(shape: tuple[int, int, int, int], by_source: bool) -> dict[str
         arrays["attention"] = np.zeros(shape, np.float32)
         arrays["effect_by_source"] = np.full((*shape, shape[1] + 1), np.nan, np.float32)
     arrays |= {name: np.zeros(shape[:2]) for name in SCALARS}
-    return arrays | {"mlp": np.zeros(shape[:3])}
+    return arrays | {"mlp": np.zeros(shape[:3]), "other": np.zeros(shape[:3])}
 
 
 def _effects_dataset(
@@ -372,6 +412,7 @@ def _effects_dataset(
     dims = {
         "norm": ("layer", "head"),
         "mlp": ("seq", "shot", "layer"),
+        "other": ("seq", "shot", "layer"),
         "effect": ("seq", "shot", "layer", "head"),
         "attention": ("seq", "shot", "layer", "head"),
         "effect_by_source": ("seq", "shot", "layer", "head", "source"),
