@@ -85,6 +85,7 @@ OWN: dict[str, dict[str, Any]] = {
     ),
     "gemma4_text": dict(num_kv_shared_layers=0, global_head_dim=16),
     "gpt_neo": dict(attention_types=[[["global", "local"], 1]], window_size=16),
+    "granitemoehybrid": dict(layer_types=["linear_attention", "full_attention"]),
     "jamba": dict(attn_layer_period=2, attn_layer_offset=1, expert_layer_period=2, expert_layer_offset=1),
     "lfm2": dict(layer_types=["conv", "full_attention"]),
     "lfm2_moe": dict(layer_types=["conv", "full_attention"], num_hidden_layers=2),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -114,6 +116,8 @@ class Anatomy:
     shared_from
         The first layer whose keys and values later layers attend to; no run can start above it. The number of layers
         where there is none.
+    norms_before
+        How many times the final norm runs before it is the final one (NanoChat: once, on the embedding).
     """
 
     hf: Any
@@ -138,6 +142,7 @@ class Anatomy:
     n_given: list[int]
     recurrent: bool
     shared_from: int
+    norms_before: int
 
     @property
     def n_layers(self) -> int:
@@ -158,6 +163,16 @@ class Anatomy:
     def with_heads(self) -> list[int]:
         """The layers that have attention heads."""
         return [layer for layer, out in enumerate(self.outs) if out is not None]
+
+    def before_final_norm(self, hook: Callable[..., Any]) -> contextlib.AbstractContextManager:
+        """Call a hook, with keywords, before the final norm of each pass."""
+        calls = itertools.count(1)
+        last = self.norms_before + 1
+
+        def on_last(module: nn.Module, args: tuple, kwargs: dict) -> Any:
+            return hook(module, args, kwargs) if next(calls) % last == 0 else None
+
+        return self.final_norm.module.register_forward_pre_hook(on_last, with_kwargs=True)
 
     def exists(self) -> Bool[np.ndarray, "layer head"]:
         """Which heads there are."""

@@ -54,7 +54,7 @@ def anatomy_of(hf: PreTrainedModel) -> Anatomy:
     unembedding = unembed.weight.detach()
     if unembedding.ndim != 2:
         raise StatedError(f"the unembedding of {name} is no matrix: this model can be collected, not attributed")
-    probe = _probe(hf, layers, name)
+    probe = _probe(hf, layers, final_norm, name)
     return _assembled(hf, layers, final_norm, unembed, probe)
 
 
@@ -160,10 +160,11 @@ def _layer(parts: _Parts, i: int) -> _Layer:
     else:
         attention = _child(block, ATTENTIONS)
         out = None if attention is None else _child(attention, OUTS)
+        norms = [None, _child(block, AFTER_MLP)]
+    if norms[0] is None:
         # Llama's post_attention_layernorm stands before the MLP; where a norm follows the MLP, it follows attention.
-        after_mlp = _child(block, AFTER_MLP)
-        names = ("post_self_attn_layernorm", *(("post_attention_layernorm",) if after_mlp is not None else ()))
-        norms = [_child(block, names), after_mlp]
+        names = ("post_self_attn_layernorm", *(("post_attention_layernorm",) if norms[1] is not None else ()))
+        norms[0] = _child(block, names)
     mlp = parts.named(f"blocks.{i}.mlp")
     if mlp is block:  # OPT has no module of its own for the MLP
         mlp = parts.named(f"blocks.{i}.mlp.out")
@@ -186,10 +187,11 @@ class _Probe:
 
     attention: dict[int, Attention] = field(default_factory=dict)
     n_given: dict[int, int] = field(default_factory=dict)
+    final_norms: int = 0
     gated: dict[int, bool] = field(default_factory=dict)
 
 
-def _probe(hf: Any, layers: list[_Layer], name: str) -> _Probe:
+def _probe(hf: Any, layers: list[_Layer], final_norm: nn.Module, name: str) -> _Probe:
     """Run one token through every block, at no residual stream and at one of random numbers.
 
     Attention is found where it runs through transformers' interface. Its output is gated where it does not reach the
@@ -199,6 +201,9 @@ def _probe(hf: Any, layers: list[_Layer], name: str) -> _Probe:
 
     def look(one: Attention) -> None:
         probe.attention[one.layer] = one
+
+    def count(*_: Any) -> None:
+        probe.final_norms += 1
 
     def shape(i: int) -> Any:
         def hook(_: nn.Module, args: tuple, y: Any) -> None:
@@ -213,6 +218,7 @@ def _probe(hf: Any, layers: list[_Layer], name: str) -> _Probe:
     with contextlib.ExitStack() as stack:
         for i, layer in enumerate(layers):
             stack.enter_context(layer.block.register_forward_hook(shape(i)))
+        stack.enter_context(final_norm.register_forward_hook(count))
         _one_token(hf, layers, look, torch.zeros_like, name)
     if not probe.attention:
         raise StatedError(
@@ -315,7 +321,7 @@ def _assembled(hf: Any, layers: list[_Layer], final_norm: nn.Module, unembed: An
     carried = [1.0]
     for layer in reversed(layers):
         carried.insert(0, carried[0] * _number(layer.block, "layer_scalar"))
-    multiplier = float(getattr(hf.config.get_text_config(), "residual_multiplier", 1.0) or 1.0)
+    times = float(getattr(hf.config.get_text_config(), "residual_multiplier", 1.0) or 1.0)
     pointers = [seen[i].value.data_ptr() if i in seen else -1 - i for i in range(n_layers)]
     shared = [pointers.index(at) for i, at in enumerate(pointers) if at in pointers[:i]]
     return Anatomy(
@@ -336,9 +342,10 @@ def _assembled(hf: Any, layers: list[_Layer], final_norm: nn.Module, unembed: An
         shapes,
         value_bias,
         carried,
-        [multiplier * x for x in carried[:-1]],
+        [times * _number(layer.block, "residual_scale") * x for layer, x in zip(layers, carried)],
         [probe.gated.get(i, False) for i in range(n_layers)],
         [probe.n_given[i] for i in range(n_layers)],
         any(layer.mixes for layer in layers),
         min(shared, default=n_layers),
+        probe.final_norms - 1,
     )

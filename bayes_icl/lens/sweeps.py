@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from bayes_icl.core.errors import StatedError, first_line
@@ -73,15 +73,14 @@ class Base:
         The first position that rows may edit.
     edits
         Heads that it went without, and every row does.
-    residual
-        What goes into each block, and into the final norm last: shape (1, pos - first, d_model).
+    start
+        Where runs of rows start: `first`, or 0 where some layer keeps a state, which only the whole prompt gives.
+    whole
+        What goes into each block, and into the final norm last, from `start` on: shape (1, pos - start, d_model).
     keys, values
-        By layer, of the positions before `first`: shape (1, kv_head, first, d_head).
+        By layer, of the positions before `start`: shape (1, kv_head, start, d_head).
     masks
-        By layer, what positions from `first` on see, shape (pos - first, pos), bool; causal where there is none.
-    ahead
-        Positions from `first` on that rows may not edit: where some layer keeps a state, runs start at the prompt's
-        first token, and rows count from there after so many.
+        By layer, what positions from `start` on see, shape (pos - start, pos), bool; causal where there is none.
     logits
         After the last token, shape (1, vocab).
     """
@@ -89,12 +88,17 @@ class Base:
     tokens: Int[np.ndarray, " pos"]
     first: int
     edits: Edits
-    residual: list[Tensor]
+    start: int
+    whole: list[Tensor]
     keys: dict[int, Tensor]
     values: dict[int, Tensor]
     masks: dict[int, Tensor]
-    ahead: int
     logits: Tensor
+
+    @property
+    def residual(self) -> list[Float[Tensor, "1 pos d_model"]]:
+        """What goes into each block, and into the final norm last, from `first` on."""
+        return [x[:, self.first - self.start :] for x in self.whole]
 
 
 def base_run(anatomy: Anatomy, tokens: Int[np.ndarray, " pos"], first: int, edits: Edits | None = None) -> Base:
@@ -117,26 +121,27 @@ def base_run(anatomy: Anatomy, tokens: Int[np.ndarray, " pos"], first: int, edit
         The edits change nothing at all.
     """
     edits = edits or {}
-    first, ahead = (0, first) if anatomy.recurrent else (first, 0)
-    residual: list[Tensor] = []
+    start = 0 if anatomy.recurrent else first
+    whole: list[Tensor] = []
     keys: dict[int, Tensor] = {}
     values: dict[int, Tensor] = {}
     masks: dict[int, Tensor] = {}
 
     def keep(_: nn.Module, args: tuple, kwargs: dict) -> None:
         x = args[0] if args else next(iter(kwargs.values()))
-        residual.append(x[:, first:].clone())
+        whole.append(x[:, start:].clone())
 
     def keep_prefix(one: Attention) -> None:
-        keys[one.layer] = one.key[:, :, :first].clone()
-        values[one.layer] = one.value[:, :, :first].clone()
+        keys[one.layer] = one.key[:, :, :start].clone()
+        values[one.layer] = one.value[:, :, :start].clone()
         if one.mask is not None:
             seen = one.mask if one.mask.dtype == torch.bool else one.mask > torch.finfo(one.mask.dtype).min / 2
-            masks[one.layer] = seen[0, 0, first:, : len(tokens)].clone()
+            masks[one.layer] = seen[0, 0, start:, : len(tokens)].clone()
 
     with contextlib.ExitStack() as stack:
-        for module in (*anatomy.blocks, anatomy.final_norm.module):
-            stack.enter_context(module.register_forward_pre_hook(keep, with_kwargs=True))
+        for block in anatomy.blocks:
+            stack.enter_context(block.register_forward_pre_hook(keep, with_kwargs=True))
+        stack.enter_context(anatomy.before_final_norm(keep))
         changed = stack.enter_context(heads_replaced(anatomy, edits))
         stack.enter_context(attention_through(anatomy, keep_prefix))
         stack.enter_context(unembedding(anatomy, [-1]))
@@ -145,7 +150,7 @@ def base_run(anatomy: Anatomy, tokens: Int[np.ndarray, " pos"], first: int, edit
         logits = anatomy.hf(input_ids=ids, use_cache=False).logits[0]
     if edits and not changed:
         raise StatedError("the heads to ablate already put out what replaces them: nothing would be ablated")
-    return Base(tokens, first, edits, residual, keys, values, masks, ahead, logits)
+    return Base(tokens, first, edits, start, whole, keys, values, masks, logits)
 
 
 def check_starts(anatomy: Anatomy, tokens: Int[np.ndarray, " pos"]) -> None:
@@ -158,7 +163,7 @@ def check_starts(anatomy: Anatomy, tokens: Int[np.ndarray, " pos"]) -> None:
     """
     base = base_run(anatomy, tokens, len(tokens) - 1)
     try:
-        (one,) = sweep(anatomy, base, [Row(0)], [0])
+        (one,) = sweep(anatomy, base, [Row(0), Row(0)], [0])
     except (RuntimeError, TypeError, KeyError, AttributeError, IndexError, ValueError) as error:
         raise StatedError(
             f"{type(anatomy.hf).__name__} cannot be run from the middle of a prompt on ({first_line(error)}): this "
@@ -262,12 +267,12 @@ def sweep(
     for row in rows:
         if any(layer < row.layer for layer in (*row.heads, *row.mlps)):
             raise ValueError(f"a row joins at layer {row.layer}, above an edit of its own")
-    if base.ahead:
-        rows, read = [_after(row, base.ahead) for row in rows], [base.ahead + position for position in read]
-        watched = watched and watched._replace(position=base.ahead + watched.position)
-        stream = stream and (stream[0], base.ahead + stream[1])
+    if ahead := base.first - base.start:
+        rows, read = [_after(row, ahead) for row in rows], [ahead + position for position in read]
+        watched = watched and watched._replace(position=ahead + watched.position)
+        stream = stream and (stream[0], ahead + stream[1])
     order = sorted(range(len(rows)), key=lambda i: rows[i].layer)
-    n = max(at_once // base.residual[0].shape[1], 1)
+    n = max(at_once // base.whole[0].shape[1], 1)
     for start in range(0, len(order), n):
         some = order[start : start + n]
         with torch.inference_mode():
@@ -317,37 +322,39 @@ class _Pass:
         self._watched, self._stream = watched, stream
         # A run that starts above them would lack the keys and values that later layers share.
         self._joins = [min(row.layer, anatomy.shared_from) for row in rows]
-        self._begin, self._width = self._joins[0], base.residual[0].shape[1]
+        self._begin, self._width = self._joins[0], base.whole[0].shape[1]
         self._device = anatomy.unembedding.device
-        self._here = torch.arange(base.first, base.first + self._width, device=self._device)
+        self._here = torch.arange(base.start, base.start + self._width, device=self._device)
         self._blocked = [i for i, row in enumerate(rows) if row.blocked is not None]
         self.written: ComponentEffects | None = None
         if watched:
             self.written = ComponentEffects(watched.head.repeat(len(rows), 1, 1), watched.mlp.repeat(len(rows), 1))
-        self.kept = base.residual[stream[0]][:, stream[1]].repeat(len(rows), 1) if stream else None
+        self.kept = base.whole[stream[0]][:, stream[1]].repeat(len(rows), 1) if stream else None
 
     def run(self, read: Sequence[int]) -> Tensor:
         """Logits at some positions, shape (row, read, vocab)."""
         anatomy, base, rows, begin = self._anatomy, self._base, self._rows, self._begin
         with contextlib.ExitStack() as stack:
             if begin:
-                stack.enter_context(starting_at(anatomy, begin, base.residual[0]))
-            modules = [*anatomy.blocks, anatomy.final_norm.module]
+                stack.enter_context(starting_at(anatomy, begin, base.whole[0]))
+
+            def before(layer: int, hook: Any) -> None:
+                if layer == anatomy.n_layers:
+                    stack.enter_context(anatomy.before_final_norm(hook))
+                else:
+                    stack.enter_context(anatomy.blocks[layer].register_forward_pre_hook(hook, with_kwargs=True))
+
             for layer in sorted({*self._joins, *(row.layer for row in rows)}):
-                join = partial(self._join, layer)
-                stack.enter_context(modules[layer].register_forward_pre_hook(join, with_kwargs=True))
+                before(layer, partial(self._join, layer))
             if self._stream and self._stream[0] >= begin:  # after those that join there
-                keep = modules[self._stream[0]].register_forward_pre_hook(self._keep_stream, with_kwargs=True)
-                stack.enter_context(keep)
+                before(self._stream[0], self._keep_stream)
             for layer in range(begin, anatomy.n_layers):
                 edited = layer in base.edits or any(layer in row.heads for row in rows)
                 if edited or (self._watched and anatomy.outs[layer] is not None):
                     edit_heads = partial(self._edit_heads, layer)
                     stack.enter_context(projection(anatomy, layer).register_forward_pre_hook(edit_heads))
                 if self._watched:
-                    stack.enter_context(
-                        modules[layer].register_forward_pre_hook(partial(self._at, layer), with_kwargs=True)
-                    )
+                    before(layer, partial(self._at, layer))
                 mlp = anatomy.mlp_output(layer)
                 if mlp is not None and (self._watched or any(layer in row.mlps for row in rows)):
                     stack.enter_context(mlp.register_forward_hook(partial(self._edit_mlp, layer)))
@@ -357,7 +364,7 @@ class _Pass:
             stack.enter_context(unembedding(anatomy, read))
             stack.enter_context(attention_through(anatomy, self._attend))
             logits = anatomy.hf(
-                input_ids=torch.from_numpy(base.tokens[base.first :])[None].to(self._device),
+                input_ids=torch.from_numpy(base.tokens[base.start :])[None].to(self._device),
                 position_ids=self._here[None],
                 use_cache=False,
             ).logits
@@ -367,7 +374,7 @@ class _Pass:
         """Rows of this layer join those that run already."""
         name = None if args else next(iter(kwargs))
         x = args[0] if args else kwargs[name]
-        added = self._base.residual[layer].repeat(self._joins.count(layer), 1, 1)
+        added = self._base.whole[layer].repeat(self._joins.count(layer), 1, 1)
         x = added if layer == self._begin else torch.cat([x, added])
         for i, row in enumerate(self._rows):
             if row.layer == layer:
@@ -387,7 +394,7 @@ class _Pass:
         by_head = z.view(len(z), self._width, *self._anatomy.shapes[layer])
         if layer in base.edits:
             heads, values = base.edits[layer]
-            put(by_head, heads, values[:, base.first :].to(self._device))
+            put(by_head, heads, values[:, base.start :].to(self._device))
         for i, row in enumerate(self._rows[: len(z)]):
             if layer in row.heads:
                 heads, values = row.heads[layer]
@@ -431,12 +438,12 @@ class _Pass:
         base, active = self._base, len(one.query)
         rows = self._rows
         blocked = [i for i in self._blocked if i < active and rows[i].layer <= one.layer < rows[i].until]
-        if not base.first and not blocked:
+        if not base.start and not blocked:
             return None
         scores = one.scores(one.query, one.key)
-        if base.first:
+        if base.start:
             scores = torch.cat([one.scores(one.query, base.keys[one.layer]), scores], -1)
-        seen = torch.arange(base.first + self._width, device=self._device)
+        seen = torch.arange(base.start + self._width, device=self._device)
         allowed = base.masks[one.layer] if one.layer in base.masks else seen <= self._here[:, None]
         allowed = allowed.repeat(active if blocked else 1, 1, 1, 1)
         for i in blocked:
@@ -444,5 +451,5 @@ class _Pass:
             assert mask is not None
             allowed[i, 0] &= ~mask.to(self._device)
         weights = one.weights(scores, allowed)
-        out = weighed(weights[..., base.first :], one.value)
-        return out + weighed(weights[..., : base.first], base.values[one.layer]) if base.first else out
+        out = weighed(weights[..., base.start :], one.value)
+        return out + weighed(weights[..., : base.start], base.values[one.layer]) if base.start else out

@@ -171,7 +171,7 @@ class _Hooks:
             for other in anatomy.others[layer]:
                 add = partial(self._add, stream.other, layer, other.times)
                 stack.enter_context(other.module.register_forward_hook(add))
-        stack.enter_context(anatomy.final_norm.module.register_forward_pre_hook(keep_residual, with_kwargs=True))
+        stack.enter_context(anatomy.before_final_norm(keep_residual))
         stack.enter_context(anatomy.unembed.register_forward_pre_hook(self._gather, with_kwargs=True))
         stack.enter_context(anatomy.unembed.register_forward_hook(self._keep_raw))
         self._gates.enter(stack)
