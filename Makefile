@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo figures calibrate pages claim1 claim2 claim3 across bayes weighing-check families organisms organisms-check analyses docs test quick kills lint bench clean
+.PHONY: help setup demo figures calibrate pages claim1 claim2 claim3 across bayes weighing-check families organisms organisms-check analyses docs test test-long quick kills lint bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -79,8 +79,11 @@ kills: $(READY)  ## kill every command ten times, let it go on, compare: benchma
 test: $(READY)  ## all tests, those on the real model too: a process a core, 4 at most
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
+test-long: $(READY)  ## tests of minutes, mostly of NUTS beside the fast engine: benchmarks/long_tests.txt; about 15 minutes
+	OMP_NUM_THREADS=1 $(RUN) tests/long.py
+
 quick: $(READY)  ## most tests, while working: without PyMC, the real model and whole commands; less than a minute
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not real_model and not sampling and not slow"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not real_model and not sampling and not slow and not long"
 
 lint: $(READY)  ## ruff, mypy, the arrows between packages that must never be, docstrings
 	$(RUN) -m ruff check .

@@ -33,9 +33,8 @@ attend from earlier examples add it to the residual stream. That is four questio
 
 {answers}
 
-What is attributed is the log-odds of one token of the answer, given those before it: the first that tells the task's
-answers apart ({tokens}). A lone space in front of a number is in all answers and tells of their form only. The curves
-that `fit` judges are those of the whole answer. Direct effect: logit(correct) less the mean logit of all other tokens,
+What is attributed is the log-odds of the whole answer, which `fit` judges, by exact weights of its tokens ({tokens}).
+Direct effect on a token: logit(correct) less the mean logit of all other tokens,
 weighted by their probability, through the final norm as it was in the run; what heads, MLPs, embedding, biases and the
 others' entropy add comes to the log-odds itself, here within {completeness:.0e} relative. A component's slope is the
 linear form of its updates that is delta's posterior mean when applied to the log-odds; where the update is not

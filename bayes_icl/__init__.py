@@ -1,7 +1,8 @@
 """Does a language model learn from the examples in its prompt the way a Bayesian would, and which heads do it?
 
-A folder a stage (`collect`, `fit`, `attribute`, `patch`, `calibrate`, `report`) over a torch wing (`tasks`, `lens`,
-`models`, `mechanism`) and a statistics wing (`hypotheses`, `inference`); they meet in the format of `curves`.
+A folder a stage (`collect`, `fit`, `attribute`, `atlas`, `patch`, `addition`, `calibrate`, `report`) over a torch wing
+(`tasks`, `lens`, `models`, `mechanism`) and a statistics wing (`hypotheses`, `inference`); they meet in the format of
+`curves`.
 ARCHITECTURE.md has the layout. What is named here is imported when it is first asked for.
 """
 
@@ -12,6 +13,8 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "addition": ["addition_curves"],
+        "atlas": ["atlas_curves"],
         "attribute": ["attribute_curves"],
         "collect": ["collect_curves"],
         "curves": ["read_curves"],

@@ -51,6 +51,8 @@ WAYS = {
     "collect": "the collector's pass, complement",
     "ours": "ours, heads by source example, mean outputs",
     "heads": "ours, heads only",
+    "one": "ours, one token, along the line too",
+    "whole": "ours, all tokens of the answers, along the line too",
     "forward": "a forward pass, answers' positions unembedded",
     "total": "total effects of all heads, a node: integrated gradients, by source",
     "exact": "total effects of all heads, the exact way: one head ablated a pass",
@@ -74,7 +76,7 @@ def worker(model: Model, way: str, settings: BenchmarkSettings) -> Callable[[], 
 
     import torch
 
-    from bayes_icl.mechanism.direct_effects import direct_effects
+    from bayes_icl.mechanism.direct_effects import direct_effects, start_at, with_reference
     from bayes_icl.mechanism.episodes import recorded_episodes
     from bayes_icl.mechanism.mean_outputs import MeanOutputs
     from bayes_icl.models.readouts import EpisodeReading, Vocabulary
@@ -107,6 +109,18 @@ def worker(model: Model, way: str, settings: BenchmarkSettings) -> Callable[[], 
             return np.empty(0)
 
         return ours
+
+    if way in ("one", "whole"):
+        complement = curves.assign_coords(readout=["complement"])
+        asked = recorded_episodes(model, complement, settings.task, whole=way == "whole")
+
+        def along() -> np.ndarray:
+            start = start_at(model.anatomy, asked, 1)
+            for e in with_reference(asked, start):
+                direct_effects(model.anatomy, [e], start=start)
+            return np.empty(0)
+
+        return along
 
     from transformer_lens.model_bridge import TransformerBridge
 

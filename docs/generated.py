@@ -27,7 +27,10 @@ SHARED = {
     "dof": "degrees of freedom of a sequence's noise, with `--noise student` only",
 }
 # Variables of the effects format that `patch`, which takes heads whole, does not write.
-NOT_OF_PATCH = ("effect_by_source", "effect_by_role", "attention_by_role", "attention", "ablated_log_odds")
+NOT_OF_PATCH = (
+    *("effect_by_source", "effect_by_role", "attention_by_role", "attention", "ablated_log_odds"),
+    *("line_head", "line_mlp", "line_rest", "line_asked", "line_error"),
+)
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -147,7 +150,7 @@ def table(stage: str, name: str) -> str:
 def formerly() -> str:
     """Columns that had another name."""
     rows = []
-    for stage in ("fit", "attribute", "patch", "calibrate"):
+    for stage in ("fit", "attribute", "atlas", "patch", "addition", "calibrate"):
         for schema in importlib.import_module(f"bayes_icl.{stage}.outputs").TABLES.values():
             rows += [
                 [_code(old), _code(new), f"`{schema.name}.csv` of `{stage}`"] for old, new in schema.formerly().items()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from tiny_families import FAMILIES
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from bayes_icl.models import Model
 from bayes_icl.tasks import Example, Task
@@ -60,6 +60,16 @@ def counting_model(like: Model) -> Model:
     Softmax averages, so counting takes a sink that holds nearly all attention, and a value as large as the sink.
     """
     return _built(like, "count")
+
+
+def adding_model(like: Model) -> Model:
+    """`counting_model` with such a head in every block and a tenth of the noise: examples add as much in each."""
+    model = counting_model(like)
+    with torch.no_grad():
+        model.plain.model.embed_tokens.weight[:, NOISE:] *= 0.1
+        for block in model.plain.model.layers[: WRITER[0]]:
+            _build_writer(block.self_attn, "count")
+    return model
 
 
 def averaging_model(like: Model) -> Model:
@@ -385,3 +395,40 @@ def _build_answer(mlp: Any) -> None:
             for knee, factor in ((NEEDED, slope), (FULL, FURTHER - slope))
         ],
     )
+
+
+def induction_model(like: Model, length: int = 160) -> Model:
+    """Head 0 of layer 0 attends to the token before, head 0 of layer 1 to what came after the same token before.
+
+    Both sharply, on texts of up to `length` tokens that do not repeat but once; the other heads attend alike to all.
+    """
+    vocabulary = len(like.tokenizer)
+    size = max(vocabulary, length)
+    token, place, before = (
+        slice(start, start + n)
+        for start, n in ((2, vocabulary), (2 + vocabulary, length), (2 + vocabulary + length, vocabulary))
+    )
+    width = 2 * size + 2 * (vocabulary + length)
+    config = GPT2Config(vocab_size=vocabulary, n_embd=width, n_head=2, n_layer=2, n_inner=4, n_positions=length)
+    config.tie_word_embeddings = False
+    hf: Any = GPT2LMHeadModel(config).eval()
+    with torch.no_grad():
+        for weight in hf.parameters():
+            weight.zero_()
+        stream = hf.transformer
+        # Two large constants, which make norms give the stream as it is.
+        stream.wte.weight[:, 0], stream.wte.weight[:, 1] = LARGE, -LARGE
+        stream.wte.weight[:, token] = torch.eye(vocabulary)
+        stream.wpe.weight[:, place] = torch.eye(length)
+        for norm in (m for m in hf.modules() if isinstance(m, torch.nn.LayerNorm)):
+            norm.weight.fill_(LARGE * (2 / width) ** 0.5)
+        sharp = 30.0 * (width / 2) ** 0.5
+        previous, induction = (block.attn.c_attn.weight for block in stream.h)
+        previous[place, :length] = sharp * torch.eye(length).roll(-1, 1)  # place p asks for p - 1
+        previous[place, width : width + length] = torch.eye(length)
+        previous[token, 2 * width : 2 * width + vocabulary] = torch.eye(vocabulary)
+        stream.h[0].attn.c_proj.weight[:vocabulary, before] = torch.eye(vocabulary)
+        induction[token, :vocabulary] = sharp * torch.eye(vocabulary)
+        induction[before, width : width + vocabulary] = torch.eye(vocabulary)
+    hf.config.architectures = ["GPT2LMHeadModel"]
+    return Model(hf, like.tokenizer, "induction")

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in DOCS.glob("*.md")}
 GENERATED = re.compile(r"```\{generated\} (\w+)((?: \w+)*)\n```")
-COMMANDS = ("collect", "fit", "attribute", "patch", "calibrate", "report")
+COMMANDS = ("collect", "fit", "attribute", "atlas", "patch", "addition", "calibrate", "report")
 
 spec = importlib.util.spec_from_file_location("generated", DOCS / "generated.py")
 assert spec is not None and spec.loader is not None
@@ -134,7 +134,8 @@ def test_tables_say_which_command_writes_a_variable(tiny: Model) -> None:
     only = {command: set(re.findall(rf"^\| `(\w+)` \|.*\| `{command}` \|$", generated.effects(), re.MULTILINE))
             for command in ("attribute", "patch")}  # fmt: skip
     curves = collect_curves(tiny, load_tasks(["copy"]), n_shots=2, n_seqs=2)
-    whole, plain = (set(direct_effects.attribute_task(tiny, curves, "copy", by_source=by)) for by in (True, False))
+    plain = set(direct_effects.attribute_task(tiny, curves, "copy", by_source=False))
+    whole = set(direct_effects.attribute_task(tiny, curves, "copy", whole=True))
     assert only["attribute"] == whole - plain | {"ablated_log_odds"}
     assert only["patch"] == set(patch_outputs.DESCRIBED)
     for folder, other in (("data/patch", "attribute"), ("data/effects", "patch")):
@@ -154,7 +155,7 @@ def test_help_names_every_setting(command: str) -> None:
 
 
 SCHEMAS = {stage: importlib.import_module(f"bayes_icl.{stage}.outputs").TABLES for stage in
-           ("fit", "attribute", "patch", "calibrate")}  # fmt: skip
+           ("fit", "attribute", "atlas", "patch", "addition", "calibrate")}  # fmt: skip
 
 
 @pytest.mark.parametrize("stage", SCHEMAS)

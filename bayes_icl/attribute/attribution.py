@@ -106,7 +106,7 @@ def attribute_curves(
             f"--top {top}: at most {n_all // 2} of the model's {n_all} heads, as many others being needed beside them"
         )
     measured = measure_effects(
-        model, curves, tasks, readout=readout, token=token, by_source=by_source, with_means=placebos > 0,
+        model, curves, tasks, readout=readout, token=token, n_min=n_min, by_source=by_source, with_means=placebos > 0,
         batch_size=batch_size, parts=parts, progress=progress,
     )  # fmt: skip
     effects = joined(measured, n_min)

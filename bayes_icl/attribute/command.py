@@ -22,7 +22,7 @@ from bayes_icl.models.loading import load_model
 from bayes_icl.writing.style import figure_files
 
 PLACEBOS_LEAST = 2
-NAMES = 3  # of columns and values: outputs with those of before are made again
+NAMES = 4  # of columns and values: outputs with those of before are made again
 
 
 def main(settings: AttributeSettings) -> int:
@@ -89,8 +89,10 @@ def _check(settings: AttributeSettings, dataset: xr.Dataset) -> list[str]:
                 "too, or give --no-ablate"
             )
     if settings.token is not None:
-        if settings.readout == "foil":
-            raise StatedError("--token is for --readout complement: answer and foil are compared where they fork")
+        if settings.readout != "complement":
+            raise StatedError(
+                f"--token is for --readout complement: {settings.readout} says itself which tokens it reads"
+            )
         check_least(settings, token=0)
     check_least(settings, n_min=0, top=0, placebos=0, batch_size=0, total_steps=0, seed=0, workers=0)
     if settings.ablate and settings.placebos < PLACEBOS_LEAST:

@@ -15,8 +15,8 @@ from tqdm import tqdm
 from bayes_icl.core.checkpoints import Checkpoint
 from bayes_icl.core.errors import StatedError
 from bayes_icl.core.files import to_netcdf
-from bayes_icl.mechanism.direct_effects import attribute_task
-from bayes_icl.mechanism.episodes import Episode, recorded_episodes
+from bayes_icl.mechanism.direct_effects import attribute_task, start_at, with_reference
+from bayes_icl.mechanism.episodes import WHOLE, Episode, recorded_episodes
 from bayes_icl.mechanism.mean_outputs import MeanOutputs
 from bayes_icl.mechanism.recorded import SAME, check_same_numbers
 from bayes_icl.models.model import Model
@@ -60,6 +60,7 @@ def measure_effects(
     *,
     readout: str,
     token: int | None,
+    n_min: int = 1,
     by_source: bool,
     with_means: bool,
     batch_size: int,
@@ -68,30 +69,38 @@ def measure_effects(
 ) -> dict[str, TaskEffects]:
     """Direct effects of each task; `with_means` takes the mean outputs of heads in the same passes.
 
+    Of complements the whole answer is taken apart, if no `token` of it is named; lines begin at the mean stream after
+    `n_min` examples.
+
     Raises
     ------
     StatedError
         The curves lack what is needed, the model is another, or the parts do not add up.
     """
-    of_task = {task: recorded_episodes(model, curves, task, readout=readout, token=token) for task in tasks}
+    whole = readout == "complement" and token is None
+    of_task = {
+        task: recorded_episodes(model, curves, task, readout=readout, token=token, whole=whole) for task in tasks
+    }
     again = {task: check_same_numbers(model, curves, task, of_task[task][0]) for task in tasks}
     measured = {}
     n_seqs = curves.sizes["seq"]
     with tqdm(total=len(tasks) * n_seqs, unit="seq", disable=not progress, dynamic_ncols=True) as bar:
         for task, episodes in of_task.items():
             bar.set_description(f"{task}: effects")
+            start = start_at(model.anatomy, episodes, min(n_min, curves.sizes["shot"] - 1))
+            episodes = with_reference(episodes, start)
             means = MeanOutputs(model.anatomy, episodes) if with_means else None
             effects = _kept_effects(parts, task, means)
             if effects is None:
                 effects = attribute_task(
-                    model, curves, task, readout=readout, by_source=by_source, batch_size=batch_size,
+                    model, curves, task, readout=readout, start=start, by_source=by_source, batch_size=batch_size,
                     on_batch=bar.update, means=means, episodes=episodes,
                 )  # fmt: skip
                 if parts:
                     effects = _keep_effects(parts, task, effects, means)
             else:
                 bar.update(n_seqs)
-            _check_token(effects, again[task])
+            _check_read(effects, again[task])
             worst, split = effects.attrs.pop("completeness"), effects.attrs.pop("split")
             measured[task] = TaskEffects(effects, episodes, means, worst, split)
     return measured
@@ -108,19 +117,23 @@ def joined(measured: Mapping[str, TaskEffects], n_min: int) -> xr.Dataset:
     return effects
 
 
-def _check_token(effects: xr.Dataset, again: Float[np.ndarray, " shot"] | None) -> None:
-    """The token attributed must be one of the answer's: as read again in one sequence, and likelier than all of it."""
-    if again is None:
-        return
+def _check_read(effects: xr.Dataset, again: Float[np.ndarray, " shot"] | None) -> None:
+    """What is attributed must be what the curves have.
+
+    A whole answer's log-odds are theirs in every sequence, and a token's are as read again in one sequence and no less
+    than those of all the answer.
+    """
     own = effects.isel(task=0)
-    log_odds = own.log_odds.transpose("seq", "shot").values
-    gap = np.abs(log_odds[0] - again).max()
-    if effects.attrs["readout"] == "complement":  # P(answer) is at most P(one token of it | those before)
-        gap = max(gap, float((own.curve.transpose("seq", "shot").values - log_odds).max()))
+    log_odds, curve = (own[name].transpose("seq", "shot").values for name in ("log_odds", "curve"))
+    gap = 0.0 if again is None else float(np.abs(log_odds[0] - again).max())
+    if own["read"].item() == WHOLE:
+        gap = max(gap, float(np.abs(curve - log_odds).max()))
+    elif again is not None and effects.attrs["readout"] == "complement":
+        gap = max(gap, float((curve - log_odds).max()))
     if not gap <= SAME:
         raise StatedError(
-            f"the token attributed is not the one that the curves have: task {own.task.item()!r} is off by {gap:.2g} "
-            "nats; please report it, with the model"
+            f"what is attributed is not what the curves have: task {own.task.item()!r}, {effects.attrs['readout']}, is "
+            f"off by {gap:.2g} nats; please report it, with the model and the task"
         )
 
 

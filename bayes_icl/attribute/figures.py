@@ -351,6 +351,42 @@ def total_figure(table: pd.DataFrame, facts: Facts, *, most: int = 6) -> Figure:
 
 
 @styled
+def conventions_figure(facts: Facts) -> Figure:
+    """What heads, MLPs and the rest add to delta under both conventions, a panel a task.
+
+    The scale of the final norm held as run, or moving along the line from the mean stream; both add up to delta.
+    """
+    tasks = [task for task in facts if "line" in facts[task]]
+    figure, axes = style.panels(len(tasks), 1.1, 0.75, sharey=True)
+    kinds = ("heads", "MLPs", "rest")
+    for ax, task in zip(axes.flat, tasks):
+        delta = _delta(facts, task)
+        ax.axvspan(delta.low, delta.high, color=GREEN, alpha=0.12, lw=0, zorder=0)
+        ax.axvline(delta.mean, color=GREEN, lw=1.2, zorder=0)
+        ax.axvline(0, **ZERO)
+        for own, rest, shift, colour, marker in (
+            (facts[task], "rest", -0.15, VERMILION, "o"),
+            (facts[task]["line"], "other", 0.15, BLUE, "D"),
+        ):
+            for y, part in enumerate(("head", "mlp", rest)):
+                mean, low, high = own[f"slope_{part}"].values()
+                ax.plot([low, high], [y + shift] * 2, color=colour, lw=1.1, zorder=3)
+                ax.plot(mean, y + shift, marker, color=colour, ms=3.5, zorder=3)
+        ax.set_yticks(range(len(kinds)), kinds)
+        ax.set_ylim(len(kinds) - 0.5, -0.5)
+        ax.tick_params(axis="y", length=0)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.set_title(f"{named_task(facts, task)}\n{_delta_words(delta)}", loc="left", pad=3)
+    styles = {
+        "scale as run": {"marker": "o", "ms": 3.5, "lw": 1.1, "color": VERMILION},
+        "along the line": {"marker": "D", "ms": 3.5, "lw": 1.1, "color": BLUE},
+        f"all of delta, {LEVEL_WORDS}": {"lw": 1.2, "color": GREEN},
+    }
+    style.legend(figure, styles, ncols=3 if len(tasks) > 1 else 2, title=f"two conventions ({_context(facts)})")
+    return titled(figure, "", "slope (nats per example)")
+
+
+@styled
 def repair_figure(repair: pd.DataFrame, facts: Facts, way: str) -> Figure:
     """From the loss that direct effects predict for the top set to the loss there is, a panel a task.
 
@@ -439,6 +475,8 @@ def attribute_figures(out: Path) -> dict[str, Figure]:
     table["accumulation"] = table.accumulation.fillna("")
     facts = json.loads(beside(out, "json").read_text())
     drawn = {"share_map": share_map_figure(table, facts), "cumulative": cumulative_figure(table, facts)}
+    if any("line" in own for own in facts.values()):
+        drawn["conventions"] = conventions_figure(facts)
     if any("total" in own for own in facts.values()):
         drawn["total"] = total_figure(table, facts)
     with xr.open_dataset(out, engine="h5netcdf") as effects:

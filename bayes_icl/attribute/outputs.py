@@ -24,6 +24,11 @@ HEADS = Table(
             "part of delta, nats per example, and as a share of it; the rows add up to the last",
             ends=INTERVAL,
         ),
+        *columns(
+            "line_slope line_share",
+            "the same along the line from the mean stream at n_min, of heads and MLPs; the JSON has the rest",
+            ends=INTERVAL,
+        ),
         Column("rise", "effect at the last shot less that at n_min", ends=INTERVAL),
         Column("pooled", "slope drawn towards the other heads'", ends=INTERVAL),
         Column("false_sign", "chance that the sign of the pooled slope is wrong"),

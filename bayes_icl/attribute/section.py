@@ -29,6 +29,11 @@ def heads_section(found: StageOutputs, quotes: Quotes) -> Section:
             "Every head by layer: choose a task and a quantity, hover for the numbers behind it.",
         ),
         Shown("heads_share_map", "Share of delta that each head writes; heads that stand out are outlined."),
+        Shown(
+            "heads_conventions",
+            "What heads, MLPs and the rest add, with the scale of the final norm as run and along the line from the "
+            "mean stream. Neither is the truth; what both say can be relied on.",
+        ),
         Shown("heads_cumulative", "Shares of delta added up, the largest first."),
         Shown(
             "heads_total", "What each head writes itself, and what it adds in total, through MLPs and later heads too."

@@ -27,6 +27,8 @@ ABLATED_WORDS = {
     "mean": "mean-ablated over episodes, shot by shot",
 }
 
+LINE_COMPLETE = 1e-3  # relative error of the line's sum that is passed over
+
 NAMED = 5  # heads of the largest total effects that a sentence names
 
 OTHERS = "other mixers (what writes beside heads and MLPs)"
@@ -77,12 +79,14 @@ def head_sentences(
     lines = [
         f"{facts['readout']}, {token_words(facts, q)}, n >= {q.count('n_min', facts['n_min'])}: delta "
         f"{q.three('delta', facts['delta'].values())} nats/example, "
-        f"{q.three('delta_seqs', facts['delta_seqs'].values())} over sequences; of the whole answer, as "
+        f"{q.three('delta_seqs', facts['delta_seqs'].values())} over sequences; {_as_fitted(facts)}, as "
         f"fit has it, {q.three('delta_curve', facts['delta_curve'].values())}",
         f"adding up to it: {_slope(facts, 'head', 'heads', q)}, {_slope(facts, 'mlp', 'MLPs', q)}, {others}"
         f"{_slope(facts, 'rest', 'embedding, biases and entropy', q)}; of the last, "
         f"entropy of the other tokens {q.three('slope_entropy', facts['slope_entropy'].values())}",
     ]
+    if "line" in facts:
+        lines.append(_along_line(facts, quotes.under("line", unit="nats/example")))
     if facts.get("token_differs", 1) < OFTEN:
         lines.append(
             f"two answers drawn at random differ in this token in "
@@ -105,6 +109,25 @@ def _slope(facts: Mapping[str, Any], part: str, name: str, quotes: Quotes) -> st
     text = f"{name} {quotes.three(f'slope_{part}', facts[f'slope_{part}'].values())}"
     share = f"share_{part}"
     return f"{text} ({quotes.percent(share, facts[share])})" if share in facts and is_clear(facts) else text
+
+
+def _as_fitted(facts: Mapping[str, Any]) -> str:
+    """What `fit` reads, beside what is attributed."""
+    return "the same" if facts.get("read") == "whole answer" else "of the whole answer"
+
+
+def _along_line(facts: Mapping[str, Any], quotes: Quotes) -> str:
+    """The same sum along the line from the mean stream, and how far it adds up."""
+    own, n_min = facts["line"], quotes.count("n_min", facts["n_min"])
+    names = {"head": "heads", "mlp": "MLPs", "others": OTHERS, "rest": "embedding and biases"}
+    names = {key: words for key, words in names.items() if f"slope_{key}" in own} | {"asked": "which answer is asked"}
+    parts = ", ".join(_slope({**facts, **own}, part, name, quotes) for part, name in names.items())
+    text = (
+        f"that was with the scale of the final norm held as run; along the line from the mean stream at n = {n_min}, "
+        f"with neither scale nor entropy apart: {parts}; they add up within "
+        f"{quotes.number('error', own['error'], '.1g')}"
+    )
+    return text if own["error"] <= LINE_COMPLETE else f"{text}, MORE than {LINE_COMPLETE:g}: do not rely on the line"
 
 
 def _by_source(facts: Mapping[str, Any], quotes: Quotes) -> list[str]:
@@ -266,6 +289,9 @@ def writers_sentence(
     if not is_clear(facts):
         return f"{code(task)} ({of}): {UNCLEAR}."
     parts = [_slope(facts, "head", "what heads write of it is", q)]
+    if "line" in facts:
+        share = quotes.under("line").percent("share_head", facts["line"]["share_head"])
+        parts.append(f"along the line from the mean stream {share}")
     if "slope_examples" in facts:
         parts.append(_slope(facts, "examples", "from examples that they attend to", q))
     sentences = [", ".join(parts), standing_out(heads, q)]

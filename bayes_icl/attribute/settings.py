@@ -18,12 +18,13 @@ class AttributeSettings:
     named."""
     tasks: tuple[str, ...] = ()
     """Tasks of the file; all, if none is named."""
-    readout: Literal["complement", "foil"] = "complement"
-    """complement: log-odds of one token of the answer against all others, with the entropy of the others apart. foil:
-    answer against foil, where the two fork."""
+    readout: Literal["complement", "foil", "format", "rule", "parity"] = "complement"
+    """complement: log-odds of the whole answer against all else, as `fit` judges them. foil: answer against foil, where
+    the two fork. format, rule, parity: of numbers as `collect` has them; of labels as far as the token at which they
+    part."""
     token: int | None = None
-    """For complement: which token of the answer, counted from 0 (its terminator counts too), those before it standing;
-    else the first that tells the task's answers apart, of a number its first digit."""
+    """For complement: one token of the answer in place of all, counted from 0 (its terminator counts too), those before
+    it standing."""
     n_min: int = 1
     """Examples from which on slopes are taken."""
     model: str = ""

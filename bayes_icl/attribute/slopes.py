@@ -26,6 +26,9 @@ from bayes_icl.curves import Curves
 from bayes_icl.inference.survival import too_little
 from bayes_icl.mechanism.head_names import Head
 
+REST = {"embedding": 1.0, "bias": 1.0, "entropy": -1.0}
+"""What is no head and no MLP, with its sign in the log-odds."""
+
 BATCH = 16  # heads a job, fitted together: arrays that a core's cache holds
 
 
@@ -189,12 +192,9 @@ def slope_table(effects: xr.Dataset, task: str, n_min: int) -> tuple[pd.DataFram
     rows += [{"component": f"MLP {layer}", "kind": "mlp", "layer": layer} for layer in layers]
     others = effects.other.transpose("layer", "seq", "shot").values.astype(float) if "other" in effects else mlps[:0]
     rows += [{"component": f"other {layer}", "kind": "other", "layer": layer} for layer in layers[: len(others)]]
-    rows += [{"component": name, "kind": "rest"} for name in ("embedding", "bias", "entropy")]
+    rows += [{"component": name, "kind": "rest"} for name in REST]
     rows.append({"component": "all", "kind": "all"})
-    rest = [
-        sign * effects[name].transpose("seq", "shot").values
-        for name, sign in (("embedding", 1.0), ("bias", 1.0), ("entropy", -1.0))
-    ]
+    rest = [sign * effects[name].transpose("seq", "shot").values for name, sign in REST.items()]
     components = np.concatenate([heads.reshape(-1, *log_odds.shape), mlps, others, np.stack([*rest, log_odds])])
 
     table = pd.DataFrame(rows)
@@ -208,6 +208,8 @@ def slope_table(effects: xr.Dataset, task: str, n_min: int) -> tuple[pd.DataFram
         share = slope / delta[0]
         _, low, high = t_interval((slopes - share * total[:, None]) / delta[0])
     table["share"], table["share_low"], table["share_high"] = share, share + low, share + high
+    if "line_head" in effects:
+        table = table.join(_line_columns(effects, weights, total, delta.mean))
     rise = (components[:, :, -1] - components[:, :, 0]).T
     table["rise"], table["rise_low"], table["rise_high"] = t_interval(rise)
 
@@ -225,6 +227,28 @@ def slope_table(effects: xr.Dataset, task: str, n_min: int) -> tuple[pd.DataFram
         table["attention"] = pd.Series(seen.ravel().astype(float))
     left_out = [*set(range(n)) - set(exist), *(n + n_layers + k for k, x in enumerate(others) if not x.any())]
     return table.drop(index=left_out), {int(i): whole._replace(log_odds=components[i]) for i in exist}
+
+
+LINES = ("line_mlp", "line_others")
+
+
+def _line_columns(
+    effects: xr.Dataset, weights: Float[np.ndarray, " update"], total: Float[np.ndarray, " seq"], delta: float
+) -> pd.DataFrame:
+    """Slopes along the line of heads, MLPs and what else adds, and their shares of delta, by row; the last is all."""
+    heads = effects.line_head.transpose("seq", "shot", "layer", "head").values.astype(float)
+    more = [effects[name].transpose("seq", "shot", "layer").values for name in LINES if name in effects]
+    written = np.concatenate([heads.reshape(*heads.shape[:2], -1), *more], axis=2)
+    slopes = np.concatenate([np.einsum("u,suc->sc", weights, np.diff(written, axis=1)), total[:, None]], axis=1)
+    n = slopes.shape[1] - 1
+    rows = [*range(n), n + len(REST)]
+    slope, low, high = t_interval(slopes)
+    columns = {"line_slope": slope, "line_slope_low": low, "line_slope_high": high}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = slope / delta
+        _, low, high = t_interval((slopes - share * total[:, None]) / delta)
+    columns |= {"line_share": share, "line_share_low": share + low, "line_share_high": share + high}
+    return pd.DataFrame(columns, index=rows)
 
 
 def choose_top(table: pd.DataFrame, top: int = 0, toward: float = 1.0) -> list[Head]:

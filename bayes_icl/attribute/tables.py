@@ -40,12 +40,14 @@ def heads_table(heads: pd.DataFrame, facts: Mapping[str, Any], task: str, most: 
     by_total = only.total.astype(float).abs()
     largest = (only.slope.abs().rank(ascending=False) <= most) | (by_total.rank(ascending=False) <= most)
     shown = only[largest | only.top.astype(bool)]
-    shares = "share .0%; total_share .0%" if by_total.notna().any() else "share .0%"
+    shares = "share .0%; line_share .0%" if own.line_share.notna().any() else "share .0%"
+    shares += "; total_share .0%" if by_total.notna().any() else ""
     return PaperTable(
         f"heads_{file_name(task)}",
         f"Heads that write the update on {task}",
         f"{named}: the heads of the largest slopes and total effects, nats per example, with {LEVEL_WORDS} intervals "
-        "over sequences, and their shares of delta, written directly and in total; whether a head stands out, how its "
+        "over sequences, and their shares of delta, written directly (scale of the norm held, and along the line from "
+        "the mean stream) and in total; whether a head stands out, how its "
         "effect grows, its attention to examples at the last shot, and what of delta is lost if this head alone is "
         "mean-ablated over shots. Asterisk: among those ablated. The CSV has all components.",
         "heads.csv",

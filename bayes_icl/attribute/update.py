@@ -69,11 +69,14 @@ def update_of(effects: xr.Dataset, n_min: int) -> Update:
     curves, delta = fits["delta"]
     weights = delta_weights(curves.shots)
     facts: dict[str, Any] = {"n_min": n_min, "readout": effects.attrs["readout"]}
-    facts |= {"token": int(effects.token), "token_text": str(effects.token_text.item())}
+    facts |= {name: str(effects[name].item()) for name in ("read", "token_text") if name in effects.coords}
+    facts |= {"token": int(effects.token)}
     facts["weights"] = weights.tolist()
     facts |= {name: dict(zip(("mean", "hdi_low", "hdi_high"), interval)) for name, (_, interval) in fits.items()}
     since = effects.shot.values >= n_min
     facts |= _by_kind(effects, since, weights, facts["delta"]["mean"])
+    if "line_head" in effects:
+        facts["line"] = _along_line(effects, since, weights, facts["delta"]["mean"])
     columns = pd.DataFrame()
     if "effect_by_source" in effects:
         facts |= _by_source(effects, since, weights, n_min)
@@ -98,6 +101,21 @@ def _by_kind(
         facts[f"slope_{kind}"] = _slope(part, since, weights)
         facts[f"share_{kind}"] = facts[f"slope_{kind}"]["mean"] / (delta or np.nan)
     return facts
+
+
+def _along_line(
+    effects: xr.Dataset, since: Bool[np.ndarray, " shot"], weights: np.ndarray, delta: float
+) -> dict[str, Any]:
+    """The same along the line from the mean stream: of heads, MLPs, embedding and biases, and which answer is asked."""
+    parts = {"head": effects.line_head.sum(("layer", "head"), dtype=float), "mlp": effects.line_mlp.sum("layer")}
+    parts |= {"others": effects.line_others.sum("layer")} if "line_others" in effects else {}
+    parts |= {"rest": effects.line_rest, "asked": effects.line_asked, "other": effects.line_rest + effects.line_asked}
+    facts: dict[str, Any] = {}
+    for kind, part in parts.items():
+        facts[f"slope_{kind}"] = _slope(part, since, weights)
+        facts[f"share_{kind}"] = facts[f"slope_{kind}"]["mean"] / (delta or np.nan)
+    size = np.maximum(1, np.abs(effects.log_odds))
+    return facts | {"error": float(np.abs(effects.line_error / size).max())}
 
 
 def _examples_of(effects: xr.Dataset) -> list[str]:

@@ -47,7 +47,7 @@ class Norm:
 
     def scale(self, x: Float[Tensor, "row d_model"], y: Float[Tensor, "row d_model"]) -> Float[Tensor, "row 1"]:
         """The factor by which a run scaled each row, epsilon and all."""
-        linear = (self.gain * self._centre(x)).double()
+        linear = self.linear(x).double()
         size = (linear**2).sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)  # 0 of a row of zeros
         return ((y - self.bias).double() * linear).sum(-1, keepdim=True) / size
 
@@ -55,9 +55,14 @@ class Norm:
         self, direction: Float[Tensor, "row d_model"], scale: Float[Tensor, "row 1"]
     ) -> Float[Tensor, "row d_model"]:
         """The direction before the norm that reads what `direction` reads after it, bias aside."""
-        return self._centre(self.gain * direction) * scale
+        return self.centre(self.gain * direction) * scale
 
-    def _centre(self, x: Tensor) -> Tensor:
+    def linear(self, x: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
+        """What the norm makes of rows but for its scale and its bias."""
+        return self.gain * self.centre(x)
+
+    def centre(self, x: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
+        """Rows less their means, where the norm takes these off."""
         return x - x.mean(-1, keepdim=True) if self.centred else x
 
 

@@ -25,7 +25,8 @@ from jaxtyping import Float
 
 from bayes_icl.core.errors import StatedError
 from bayes_icl.lens.edits import Edits, blocks_kept, heads_replaced, starting_at
-from bayes_icl.mechanism.direct_effects import DirectEffects, direct_effects, token_log_odds
+from bayes_icl.mechanism.answer_odds import shot_log_odds
+from bayes_icl.mechanism.direct_effects import DirectEffects, direct_effects
 from bayes_icl.mechanism.episodes import Episode
 from bayes_icl.mechanism.head_names import Heads, by_layer
 from bayes_icl.mechanism.mean_outputs import TASK_MEANS, MeanOutputs
@@ -57,14 +58,9 @@ def read_answers(
 
 
 def read_targets(logits: torch.Tensor, reading: EpisodeReading, episode: Episode) -> Float[np.ndarray, " shot"]:
-    """Log-odds of the token attributed at every shot, from logits at the positions of a reading, nats."""
+    """The log-odds attributed at every shot, from logits at the positions of a reading, nats."""
     rows = [reading.positions.index(p) for p in episode.target.positions]
-    correct, foil = (
-        None if x is None else torch.from_numpy(x).to(logits.device)
-        for x in (episode.target.correct, episode.target.foil)
-    )
-    assert correct is not None
-    return token_log_odds(logits[rows], correct, foil).cpu().numpy()
+    return shot_log_odds(logits[rows], episode.target)
 
 
 def ablate_episode(
@@ -132,11 +128,13 @@ def ablate_episode(
 
 def _taken(model: Model, episode: Episode, clean: DirectEffects, edits: Edits) -> np.ndarray:
     """Direct effect of some heads in the clean run less that of what replaces them, shape (shot,)."""
-    total = np.zeros(len(episode.target.positions))
+    target = episode.target
+    total = np.zeros(target.n_shots)
     for layer, (heads, values) in edits.items():
         seen = clean.seen[layer][:, list(heads)]
-        instead = values[0, episode.target.positions].to(seen.device) - model.anatomy.value_bias[layer][list(heads)]
-        total += clean.head[:, layer, list(heads)].sum(1) - (seen * instead).sum((1, 2)).cpu().numpy()
+        instead = values[0, target.positions].to(seen.device) - model.anatomy.value_bias[layer][list(heads)]
+        total += clean.head[:, layer, list(heads)].sum(1)
+        total -= np.bincount(target.shot, (seen * instead).sum((1, 2), dtype=torch.float64).cpu().numpy())
     return total
 
 

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from bayes_icl.core.errors import StatedError, shown, unknown
 from bayes_icl.curves import consecutive
 from bayes_icl.models.model import Model
-from bayes_icl.models.prompts import Places, Prompt, encode_episode, recorded_prompt, token_places, token_read
+from bayes_icl.models.prompts import (
+    Places,
+    Prompt,
+    TokenPath,
+    encode_episode,
+    recorded_prompt,
+    token_places,
+    token_read,
+)
+from bayes_icl.models.readouts import Vocabulary
 from bayes_icl.tasks.task import Example, Task
 
-ATTRIBUTED_READOUTS = ("complement", "foil")
+ATTRIBUTED_READOUTS = ("complement", "foil", "format", "rule", "parity")
+
+OWN, WHOLE, FORK, PARTING = "token", "whole answer", "fork", "parting"
+"""What is read of an answer: one token, all of them, where it leaves its foil, or where labels part."""
+
+Sets = tuple[frozenset[int], frozenset[int] | None]
+"""Tokens that count as right at a step, and as wrong (all others, if None)."""
 
 
 class Target(NamedTuple):
@@ -25,14 +41,39 @@ class Target(NamedTuple):
     Attributes
     ----------
     positions, correct
-        Shape (shot,): the position whose logits are read, and the correct token.
+        Shape (step,): the position whose logits are read, and the correct token.
     foil
-        The wrong token, shape (shot,), or None for all others.
+        The wrong token, shape (step,), or None for all others.
+    of_shot
+        Shape (step,): the shot whose answer a step belongs to, in order; None where every shot has one step.
+    sets
+        By step, where more than one token counts as right, or some but not all others as wrong; else None.
+    reference
+        Log-odds of the first, second, ... step, from which the weights of several steps are taken
+        (`answer_odds.mean_weights`); None where there is none.
     """
 
-    positions: Int[np.ndarray, " shot"]
-    correct: Int[np.ndarray, " shot"]
-    foil: Int[np.ndarray, " shot"] | None
+    positions: Int[np.ndarray, " step"]
+    correct: Int[np.ndarray, " step"]
+    foil: Int[np.ndarray, " step"] | None
+    of_shot: Int[np.ndarray, " step"] | None = None
+    sets: tuple[Sets, ...] | None = None
+    reference: Float[np.ndarray, " token"] | None = None
+
+    @property
+    def shot(self) -> Int[np.ndarray, " step"]:
+        """The shot that a step belongs to."""
+        return np.arange(len(self.positions)) if self.of_shot is None else self.of_shot
+
+    @property
+    def n_shots(self) -> int:
+        """Number of answers."""
+        return int(self.shot[-1]) + 1
+
+    @property
+    def token(self) -> Int[np.ndarray, " step"]:
+        """Which step of its answer a step is, counted from 0."""
+        return np.arange(len(self.shot)) - np.searchsorted(self.shot, self.shot)
 
 
 @dataclass(frozen=True)
@@ -42,7 +83,9 @@ class Episode:
     Attributes
     ----------
     token
-        Which token of the answers is read, counted from 0; None where it is that at which answer and foil fork.
+        Which token of the answers is read, counted from 0; None where it is not the same of all, or several.
+    read
+        What is read of an answer: `OWN`, `WHOLE`, `FORK` or `PARTING`.
     """
 
     seq: int
@@ -50,10 +93,17 @@ class Episode:
     places: Places
     target: Target
     token: int | None = None
+    read: str = OWN
 
 
 def recorded_episodes(
-    model: Model, curves: xr.Dataset, task: str, *, readout: str = "complement", token: int | None = None
+    model: Model,
+    curves: xr.Dataset,
+    task: str,
+    *,
+    readout: str = "complement",
+    token: int | None = None,
+    whole: bool = False,
 ) -> list[Episode]:
     """The sequences of a task in a curves file.
 
@@ -66,16 +116,20 @@ def recorded_episodes(
     task
         Its name in the file.
     readout
-        ``complement`` or ``foil``.
+        One of `ATTRIBUTED_READOUTS`. Of the steps on an answer's own way, exactly, but: ``foil`` where the two fork,
+        and ``rule`` and ``format`` of labels as far as the token at which labels part, since how a label that does not
+        stand in the episode goes on is not seen there.
     token
         For `complement`: which token of the answer, counted from 0 (its terminator counts too), the true ones standing
         before it; None for the first that tells the task's answers apart (`prompts.token_read`).
+    whole
+        For `complement`: all tokens of the answer, its terminator too, in place of one.
 
     Raises
     ------
     StatedError
-        The file has no tokens, or no foils; an answer has no such token; examples show something else than their
-        answers, or a text stands before them.
+        The file has no tokens, or no foils; an answer has no such token; labels part at several tokens; examples show
+        something else than their answers, or a text stands before them.
     """
     if readout not in ATTRIBUTED_READOUTS:
         raise unknown("readout to attribute", readout, ATTRIBUTED_READOUTS)
@@ -90,25 +144,127 @@ def recorded_episodes(
         recorded_prompt(one.tokens.values, *(one[name].values.astype(np.int64) for name in needed[1:3]), *asked)
         for one, *asked in zip(every, *_query_places(model, own))
     ]
-    if readout == "foil":
-        token = None
-    else:
+    if readout == "complement" and not whole:
         token = token_read(prompts, task) if token is None else token
         short = min(int((p.answer_stop - p.answer_start).min()) for p in prompts)
         if not 0 <= token < short:
             raise StatedError(f"--token {token}: an answer of {task!r} has the tokens 0 to {short - 1} only")
-    episodes = []
-    for one, prompt in zip(every, prompts):
-        ahead, foil = np.full(len(prompt.answer_start), token or 0), None
-        if readout == "foil":
+        targets, read = [_of_one(p, np.full(len(p.answer_start), token)) for p in prompts], OWN
+    elif readout == "complement":
+        targets, read, token = [_of_steps(p, _whole_answer(p)) for p in prompts], WHOLE, None
+    elif readout == "foil":
+        token, read, targets = None, FORK, []
+        for one, prompt in zip(every, prompts):
             ahead, foil = (one[name].values.astype(np.int64) for name in ("fork", "foil_token"))
             if (ahead < 0).any():
                 raise StatedError(f"task {task!r} was collected without foils: attribute --readout complement")
-        at = prompt.answer_start + ahead
-        episodes.append(
-            Episode(int(one.seq), prompt, token_places(prompt), Target(at - 1, prompt.tokens[at], foil), token)
+            targets.append(_of_one(prompt, ahead, foil))
+    else:
+        token = None
+        read, steps = _of_form(model, own, prompts, task, readout)
+        targets = [_of_steps(p, some) for p, some in zip(prompts, steps)]
+    return [
+        Episode(int(one.seq), prompt, token_places(prompt), target, token, read)
+        for one, prompt, target in zip(every, prompts, targets)
+    ]
+
+
+Steps = list[list[tuple[int, Sets]]]
+"""By shot: which tokens of the answer are read, counted from 0, and what they are set against."""
+
+
+def _of_one(prompt: Prompt, ahead: Int[np.ndarray, " shot"], foil: Int[np.ndarray, " shot"] | None = None) -> Target:
+    """One token of each answer, `ahead` from its first."""
+    at = prompt.answer_start + ahead
+    return Target(at - 1, prompt.tokens[at], foil)
+
+
+def _of_steps(prompt: Prompt, steps: Steps) -> Target:
+    """Several tokens of each answer."""
+    at = np.array([prompt.answer_start[shot] + i for shot, some in enumerate(steps) for i, _ in some])
+    shots = np.array([shot for shot, some in enumerate(steps) for _ in some])
+    sets = tuple(one for some in steps for _, one in some)
+    correct = prompt.tokens[at]
+    plain = all(right == {token} and wrong is None for (right, wrong), token in zip(sets, correct.tolist()))
+    return Target(at - 1, correct, None, shots, None if plain else sets)
+
+
+def _whole_answer(prompt: Prompt) -> Steps:
+    """Every token of each answer against all others."""
+    return [[(i, (frozenset([t]), None)) for i, t in enumerate(prompt.answer(n))] for n in range(len(prompt.rows))]
+
+
+def _of_form(
+    model: Model, own: xr.Dataset, prompts: Sequence[Prompt], task: str, readout: str
+) -> tuple[str, list[Steps]]:
+    """Steps of a readout that knows the form of answers: numbers, if all are digits; else labels."""
+    texts = own["answer"].values.ravel() if "answer" in own else np.array([""])
+    if all(str(text).isascii() and str(text).isdigit() for text in texts):
+        return WHOLE, [_number_steps(Vocabulary(model.token_texts), p, task, readout) for p in prompts]
+    if readout == "parity":
+        raise StatedError(f"task {task!r}: parity is of numbers; attribute --readout complement")
+    paths = [[p.answer(n) for n in range(len(p.rows))] for p in prompts]
+    part, labels = _labels(own, paths, task, readout)
+    steps: list[Steps] = []
+    for answers in paths:
+        among = [(part, (frozenset([answer[part]]), labels - {answer[part]})) for answer in answers]
+        lead = [[(i, (frozenset([t]), None)) for i, t in enumerate(answer[:part])] for answer in answers]
+        form = [[*before, (part, (labels, None))] for before in lead]
+        steps.append([[one] for one in among] if readout == "rule" else form)  # type: ignore[arg-type]
+    return PARTING, steps
+
+
+def _number_steps(vocabulary: Vocabulary, prompt: Prompt, task: str, readout: str) -> Steps:
+    """Steps of numbers, as `readouts` has them; what stands before the first digit is no matter of `rule`."""
+    steps: Steps = []
+    for shot in range(len(prompt.rows)):
+        answer = prompt.answer(shot)
+        digits = [i for i, token in enumerate(answer) if token in vocabulary.digits_like(token)]
+        if not digits:
+            raise StatedError(
+                f"task {task!r}: no token of the answer of example {shot + 1} is all digits, so {readout} cannot be "
+                "told there; attribute --readout complement"
+            )
+        at = digits[0]
+        if readout == "parity":  # of the last digit of the number; digits of a terminator are after other text
+            at = next((i for i in digits if i + 1 not in digits), digits[-1])
+        form, own = vocabulary.digits_like(answer[at]), answer[at]
+        plain: list[tuple[int, Sets]] = [(i, (frozenset([t]), None)) for i, t in enumerate(answer)]
+        if readout == "format":
+            steps.append([*plain[:at], (at, (form, None))])
+        elif readout == "rule":
+            steps.append([(at, (frozenset([own]), form - {own})), *plain[at + 1 :]])
+        else:
+            last = int(vocabulary.texts[own][-1])
+            same = frozenset(t for t in form if (int(vocabulary.texts[t][-1]) - last) % 2 == 0)
+            steps.append([(at, (same, form - same))])
+    return steps
+
+
+def _labels(
+    own: xr.Dataset, paths: Sequence[Sequence[TokenPath]], task: str, readout: str
+) -> tuple[int, frozenset[int]]:
+    """Where the labels of a task part, counted from the answer's first token, and what they are there.
+
+    Raises
+    ------
+    StatedError
+        There is one label only, or some part elsewhere.
+    """
+    labels = {path for answers in paths for path in answers}
+    part = next((i for i, tokens in enumerate(zip(*labels)) if len(set(tokens)) > 1), -1) if len(labels) > 1 else -1
+    found = {path[part] for path in labels}
+    if "foil_token" in own:  # a label that is no answer of these sequences
+        found |= set(own.foil_token.values[own.fork.values == part].astype(int).tolist())
+        apart = bool(((own.fork.values != part) & (own.fork.values >= 0)).any())
+    else:
+        apart = False
+    if part < 0 or apart or len({path[part] for path in labels}) < len(labels):
+        raise StatedError(
+            f"task {task!r}: {readout} cannot be attributed: its {len(labels)} labels do not all part at the same "
+            "token, and how those that are not in the episode go on is not read; attribute --readout complement or foil"
         )
-    return episodes
+    return part, frozenset(found)
 
 
 def _check_design(own: xr.Dataset) -> None:
@@ -231,13 +387,18 @@ TEXTS, LETTERS = 3, 24  # most texts that stand for a token, and about how long 
 
 
 def token_text(model: Model, episodes: Sequence[Episode]) -> str:
-    """What the token read says, in quotation marks: the most frequent texts of it, most frequent first.
+    """What the tokens read say, in quotation marks: the most frequent texts of them, most frequent first.
 
     An ellipsis says that there are others; a lone text, that it is the same in all answers.
     """
-    tokens, counts = np.unique(np.concatenate([e.target.correct for e in episodes]), return_counts=True)
-    texts = [model.token_texts[token] for token in tokens.tolist()]
-    in_order = [shown(text) for _, text in sorted(zip((-counts).tolist(), texts))]
+    read: Counter[str] = Counter()
+    for target in (e.target for e in episodes):
+        texts = [""] * target.n_shots
+        for shot, token in zip(target.shot.tolist(), target.correct.tolist()):
+            texts[shot] += model.token_texts[token]
+        read.update(texts)
+    texts = list(read)
+    in_order = [shown(text) for _, text in sorted((-count, text) for text, count in read.items())]
     quoted = [f"\u201c{text}\u201d" for text in in_order[:TEXTS]]
     while len(quoted) > 1 and sum(map(len, quoted)) > LETTERS:
         quoted.pop()

@@ -103,7 +103,10 @@ class MeanOutputs:
             Of what heads write there, as in the effects format.
         """
         at = torch.cat([self._held[self.of_token[e.seq][e.target.positions]] for e in episodes])
-        share = torch.bincount(at, minlength=int(self._held.max()) + 1) / len(at)
+        # Answers count alike, however many of their tokens are read.
+        steps = [np.bincount(e.target.shot)[e.target.shot] for e in episodes]
+        share = torch.bincount(at, torch.from_numpy(1 / np.concatenate(steps)), minlength=int(self._held.max()) + 1)
+        share = (share / share.sum()).to(self.sums.dtype)
         squares = []
         for layer in range(anatomy.n_layers):
             means = self._held_means(layer).unflatten(1, (-1, self._d_head))

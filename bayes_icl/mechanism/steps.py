@@ -72,10 +72,12 @@ def induction_scores(anatomy: Anatomy, seed: int = 0, length: int = 64) -> dict[
     """Attention to the token before, and to the token after an earlier occurrence, on random tokens said twice.
 
     As TransformerLens's head detector does, after Olsson et al. 2022 (arXiv 2209.11895). The first token of the
-    vocabulary that is drawn stands in front.
+    vocabulary that is drawn stands in front. All differ, where the vocabulary has so many: of a token that comes twice
+    there are two places to look, and no head would have a score of 1.
     """
     vocabulary = anatomy.unembedding.shape[0]
-    drawn = np.random.default_rng([seed, 29]).integers(vocabulary, size=length + 1)
+    rng = np.random.default_rng([seed, 29])
+    drawn = rng.choice(vocabulary, size=length + 1, replace=vocabulary <= length)
     tokens = np.concatenate([drawn, drawn[1:]])
     n = len(tokens)
     row, column = np.indices((n, n))

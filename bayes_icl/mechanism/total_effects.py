@@ -37,11 +37,11 @@ from torch import Tensor
 
 from bayes_icl.lens.anatomy import Anatomy, pad
 from bayes_icl.lens.attention import Attention
-from bayes_icl.lens.edits import blocks_kept, heads_replaced, outputs_of, starting_at, unembedding
+from bayes_icl.lens.edits import Edits, blocks_kept, heads_replaced, outputs_of, starting_at, unembedding
 from bayes_icl.lens.gates import GatedPass, Reference, by_head, gated_pass, stacked, weights_fixed
-from bayes_icl.mechanism.direct_effects import token_log_odds
+from bayes_icl.mechanism.answer_odds import Asked, shot_log_odds
 from bayes_icl.mechanism.episodes import Episode
-from bayes_icl.mechanism.head_names import Head, name_of
+from bayes_icl.mechanism.head_names import Head, Heads, by_layer, name_of
 from bayes_icl.mechanism.mean_outputs import MeanOutputs
 from bayes_icl.models.prompts import ROLES
 
@@ -89,9 +89,15 @@ class ShotMeans:
 
         return Reference(of(self._heads), of(self._mlps) if mlps else None)
 
-    def of_head(self, episode: Episode, head: Head) -> Float[Tensor, "1 pos 1 d_head"]:
-        """What a head is ablated to."""
-        return self._heads.at(episode.seq, head[0], [head[1]], WAY)
+    def edits(self, episode: Episode, heads: Heads) -> Edits:
+        """Edits that ablate some heads of an episode at every token."""
+        return {layer: (own, self._heads.at(episode.seq, layer, own, WAY)) for layer, own in by_layer(heads).items()}
+
+    def taken_norm(
+        self, episodes: Sequence[Episode], norm: Float[np.ndarray, "layer head"]
+    ) -> Float[np.ndarray, "layer head"]:
+        """Norm of what ablating a head takes from the residual stream, at the answers (`MeanOutputs.taken_norm`)."""
+        return self._heads.taken_norm(self._anatomy, episodes, norm)
 
 
 @dataclass(frozen=True)
@@ -183,8 +189,7 @@ class _Run(NamedTuple):
     episodes: Sequence[Episode]
     ids: Tensor
     positions: Tensor
-    correct: Tensor
-    foil: Tensor | None
+    asked: Asked
     reference: Reference
     weights: Tensor
     by_source: bool
@@ -199,18 +204,16 @@ class _Run(NamedTuple):
         mlps: bool,
         by_source: bool,
     ) -> _Run:
-        device, targets = anatomy.unembedding.device, [e.target for e in episodes]
-        foils = [t.foil for t in targets if t.foil is not None]
-        to = lambda x: torch.from_numpy(np.asarray(x)).to(device)  # noqa: E731
+        device = anatomy.unembedding.device
+        asked = Asked.of(episodes, anatomy.unembedding.shape[0], device)
         return cls(
             anatomy,
             episodes,
             pad([e.prompt.tokens for e in episodes]).to(device),
-            to(np.stack([t.positions for t in targets])),
-            to(np.concatenate([t.correct for t in targets])),
-            to(np.concatenate(foils)) if foils else None,
+            torch.from_numpy(asked.positions).to(device),
+            asked,
             means.reference(episodes, mlps=mlps),
-            to(np.asarray(weights, float)),
+            torch.from_numpy(np.asarray(weights, float)).to(device),
             by_source,
         )
 
@@ -218,7 +221,7 @@ class _Run(NamedTuple):
         """A pass with all gates there, and delta of each episode."""
         keep = self.by_source and torch.is_grad_enabled()
         one = gated_pass(self.anatomy, self.ids, self.positions, self.reference, gate, keep_attention=keep)
-        log_odds = token_log_odds(one.logits, self.correct, self.foil).view(len(self.episodes), -1)
+        log_odds = self.asked.log_odds(one.logits).view(len(self.episodes), -1)
         return one, log_odds @ self.weights
 
     def integrate(self, steps: int) -> TotalEffects:
@@ -283,29 +286,34 @@ class _Run(NamedTuple):
 def read_without(
     anatomy: Anatomy, episode: Episode, heads: Sequence[Head], means: ShotMeans
 ) -> dict[str, Float[np.ndarray, " shot"]]:
-    """Log-odds of the token attributed without each of some heads, ablated one by one at all tokens.
-
-    Layers below a head are taken from the plain run.
+    """The log-odds attributed, without each of some heads, ablated one by one at all tokens.
 
     Returns
     -------
     dict
         By name of the head, and of no head as ``none``; nats.
     """
+    return read_without_sets(anatomy, episode, {name_of(head): [head] for head in heads}, means)
+
+
+def read_without_sets(
+    anatomy: Anatomy, episode: Episode, sets: Mapping[str, Heads], means: ShotMeans
+) -> dict[str, Float[np.ndarray, " shot"]]:
+    """As `read_without`, of sets of heads, each ablated together; by name of the set.
+
+    Layers below a set's first head are taken from the plain run.
+    """
     target = episode.target
     ids = pad([episode.prompt.tokens]).to(anatomy.unembedding.device)
-    correct, foil = (None if x is None else torch.from_numpy(x).to(ids.device) for x in target[1:])
-    assert correct is not None
 
     def read() -> Float[np.ndarray, " shot"]:
         with torch.inference_mode(), unembedding(anatomy, target.positions.tolist()):
-            logits = anatomy.hf(input_ids=ids, use_cache=False).logits[0]
-            return token_log_odds(logits, correct, foil).cpu().numpy()
+            return shot_log_odds(anatomy.hf(input_ids=ids, use_cache=False).logits[0], target)
 
-    with blocks_kept(anatomy, sorted({layer for layer, _ in heads})) as kept:
+    begins = {name: min(layer for layer, _ in heads) for name, heads in sets.items()}
+    with blocks_kept(anatomy, sorted(set(begins.values()))) as kept:
         found = {"none": read()}
-    for layer, number in heads:
-        edit = {layer: ([number], means.of_head(episode, (layer, number)))}
-        with starting_at(anatomy, layer, kept[layer]), heads_replaced(anatomy, edit):
-            found[name_of((layer, number))] = read()
+    for name, layer in begins.items():
+        with starting_at(anatomy, layer, kept[layer]), heads_replaced(anatomy, means.edits(episode, sets[name])):
+            found[name] = read()
     return found

@@ -22,7 +22,7 @@ from bayes_icl.core.errors import StatedError
 from bayes_icl.core.intervals import TAILS
 from bayes_icl.lens.anatomy import Anatomy
 from bayes_icl.lens.sweeps import Base, Row, sweep
-from bayes_icl.mechanism.direct_effects import token_log_odds
+from bayes_icl.mechanism.answer_odds import token_log_odds
 from bayes_icl.mechanism.episodes import Episode, Target, recorded_episodes
 from bayes_icl.mechanism.thresholds import PAIRS_LEAST
 from bayes_icl.models.model import Model

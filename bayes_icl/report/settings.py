@@ -18,8 +18,12 @@ class ReportSettings:
     """Folder that `fit` wrote; data/fits/NAME of the curves if none is named."""
     effects: Path | None = None
     """File that `attribute` wrote; data/effects/NAME.nc of the curves if none is named."""
+    atlas: Path | None = None
+    """Folder that `atlas` wrote; data/atlas/NAME of the curves if none is named."""
     patch: Path | None = None
     """File that `patch` wrote; data/patch/NAME.nc of the curves if none is named."""
+    addition: Path | None = None
+    """File that `addition` wrote; data/addition/NAME.nc of the curves, if none is named."""
     calibration: Path | None = None
     """Folder that `calibrate` wrote; among those in figures/ the one of the curves' size, if none is named."""
     controls: Path | None = None

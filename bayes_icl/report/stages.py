@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bayes_icl.addition.stage import STAGE as ADDITION
+from bayes_icl.atlas.stage import STAGE as ATLAS
 from bayes_icl.attribute.stage import STAGE as ATTRIBUTE
 from bayes_icl.calibrate.stage import STAGE as CALIBRATE
 from bayes_icl.collect.settings import CollectSettings
@@ -12,4 +14,4 @@ from bayes_icl.writing.stage import Stage
 
 # What the curves' section says is `fit`'s as well, so that it is the report's.
 COLLECT = Stage("collect", "the curves", CollectSettings, lambda found, quotes: [(20, curves_section(found, quotes))])
-STAGES = {stage.name: stage for stage in (COLLECT, FIT, ATTRIBUTE, PATCH, CALIBRATE)}
+STAGES = {stage.name: stage for stage in (COLLECT, FIT, ATTRIBUTE, ATLAS, PATCH, ADDITION, CALIBRATE)}

@@ -37,6 +37,7 @@ class Quantity(NamedTuple):
 ATTRIBUTED = (
     Quantity("slope", "slope", "nats/example"),
     Quantity("share", "share of delta"),
+    Quantity("line_share", "share of delta, along the line"),
     Quantity("total", "total effect on delta", "nats/example"),
     Quantity("total_share", "total share of delta"),
     Quantity("joint_share", "total share, MLPs having theirs"),

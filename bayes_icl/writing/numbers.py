@@ -232,18 +232,35 @@ def _key(name: object) -> str:
 
 
 def token_words(facts: Mapping[str, Any], quotes: Quotes) -> str:
-    """Which token's log-odds were taken apart or patched, and what it says; facts of `attribute` or of `patch`."""
+    """Which log-odds were taken apart or patched, and what is read; facts of `attribute` or of `patch`."""
     if facts.get("readout") == "foil":
         return "foil, where it forks"
+    if words := _several(facts):
+        return f"{words} ({quotes.words('token_text', facts['token_text'])})"
     text = f" ({quotes.words('token_text', facts['token_text'])})" if "token_text" in facts else ""
     before = ", given those before it" if facts["token"] else ""
     return f"token {quotes.count('token', facts['token'])} of the answer{text}{before}"
+
+
+def _several(facts: Mapping[str, Any]) -> str:
+    """What is read where it is not one token; else empty."""
+    if facts.get("read") == "parting":
+        return "labels where they part"
+    if facts.get("read") == "whole answer":
+        return WHOLE_WORDS.get(facts["readout"], "whole answer")
+    return ""
+
+
+WHOLE_WORDS = {"format": "number up to its first digit", "rule": "number from its first digit", "parity": "last digit"}
+"""What `format`, `rule` and `parity` read of numbers."""
 
 
 def token_label(facts: Mapping[str, Any]) -> str:
     """The same for a figure or a caption: "token 1: \u201c5\u201d, \u201c8\u201d, \u2026"."""
     if facts.get("readout") == "foil" or "token_text" not in facts:
         return ""
+    if words := _several(facts):
+        return words
     return f"token {facts['token']}: {facts['token_text']}"
 
 

@@ -25,7 +25,7 @@ from bayes_icl.mechanism.mean_outputs import TASK_MEANS
 from bayes_icl.models import Model
 from bayes_icl.tasks import load_tasks
 
-LITTLE: dict[str, Any] = dict(top=3, placebos=3, workers=1)
+LITTLE: dict[str, Any] = dict(top=3, placebos=3, workers=1, token=1)
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +170,7 @@ def test_files_and_figures_of_a_run(finished: Path) -> None:
     drawn = {path.name for path in (finished.parent / "figures").iterdir()}
     names = [
         "share_map",
+        "conventions",
         "cumulative",
         "total",
         *(f"{name}_{way}" for name in ("ablation", "repair") for way in TASK_MEANS),
@@ -275,8 +276,28 @@ def test_against_a_foil_nothing_is_left_over(tiny: Model, curves: Path) -> None:
     assert (own.foil_token >= 0).all() and (own.fork >= 0).all()
 
 
-def test_the_token_is_the_first_that_tells_answers_apart(tiny: Model, finished: Path, curves: Path) -> None:
-    """Of numbers the first digit, not the space before it; what is printed says which. `--token` is heard."""
+def test_the_whole_answer_is_read_unless_a_token_is_named(tiny: Model, curves: Path, tmp_path: Path) -> None:
+    """Its delta is that of `fit`; both conventions add up to it, in tables, sentences and the figure."""
+    out = tmp_path / "effects.nc"
+    settings = AttributeSettings(curves=curves, tasks=("copy",), out=out, figures=tmp_path / "figures", workers=1)
+    assert main(dataclasses.replace(settings, ablate=False, total_steps=0)) == 0
+    own, heads = facts(out)["copy"], tables(out)["heads"]
+    assert own["read"] == "whole answer" and own["delta"] == pytest.approx(own["delta_curve"], abs=1e-5)
+    line = own["line"]
+    added = sum(line[f"slope_{part}"]["mean"] for part in ("head", "mlp", "rest", "asked"))
+    assert added == pytest.approx(own["delta"]["mean"], abs=1e-3) and line["error"] < 1e-3
+    assert heads[heads.kind == "head"].line_slope.sum() == pytest.approx(line["slope_head"]["mean"], abs=1e-6)
+    np.testing.assert_allclose(heads.line_share * own["delta"]["mean"], heads.line_slope, atol=1e-8)
+    said = head_sentences(own, *tables(out).values())
+    assert said[0].startswith("complement, whole answer (\u201c ") and "as fit has it" in said[0]
+    assert "along the line from the mean stream at n = 1" in said[2] and "MORE than" not in said[2]
+    far = own | {"line": line | {"error": 0.5}}
+    assert "MORE than" in head_sentences(far, *tables(out).values())[2]
+    assert (tmp_path / "figures/conventions.png").is_file()
+
+
+def test_the_token_named_is_read(tiny: Model, finished: Path, curves: Path) -> None:
+    """Of numbers the first digit, not the space before it; what is printed says which."""
     own, dataset = facts(finished), read_curves(curves)
     with xr.open_dataset(finished, engine="h5netcdf") as effects:
         assert effects.token.values.tolist() == [own[task]["token"] for task in effects.task.values.tolist()]
@@ -297,13 +318,14 @@ def test_the_token_is_the_first_that_tells_answers_apart(tiny: Model, finished: 
     assert any("differ in this token in 0%" in sentence for sentence in said)
 
 
-def test_a_token_is_likelier_than_the_answer_that_it_is_of(tiny: Model, curves: Path) -> None:
+@pytest.mark.parametrize("token", [1, None])
+def test_a_token_is_likelier_than_the_answer_that_it_is_of(tiny: Model, curves: Path, token: int | None) -> None:
     """In every sequence of the file: a curve that was altered after the first one is found."""
     dataset = read_curves(curves)
     dataset["log_odds"] = dataset.log_odds.copy()
     dataset.log_odds.loc[{"task": "copy", "seq": 3, "shot": 5, "readout": "complement"}] += 50
-    with pytest.raises(StatedError, match="not the one that the curves have: task 'copy' is off by"):
-        attribute_curves(tiny, dataset, ["copy"], placebos=0, workers=1)
+    with pytest.raises(StatedError, match="not what the curves have: task 'copy', complement, is off by"):
+        attribute_curves(tiny, dataset, ["copy"], token=token, placebos=0, workers=1)
 
 
 # ------------------------------------------------------------------------------------------------- killed, again
@@ -410,7 +432,7 @@ def test_bad_settings_are_stated(curves: Path, tmp_path: Path, change: dict, sai
 
 
 def test_curves_without_tokens_or_foils_are_stated(curves: Path, tmp_path: Path) -> None:
-    settings = AttributeSettings(out=tmp_path / "e.nc", figures=tmp_path, **LITTLE)
+    settings = AttributeSettings(out=tmp_path / "e.nc", figures=tmp_path, **LITTLE | {"token": None})
     dataset = read_curves(curves)
     for drop, readout, said in (("tokens", "complement", "no tokens"), ("fork", "foil", "no fork")):
         path = tmp_path / f"{drop}.nc"

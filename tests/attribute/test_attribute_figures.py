@@ -77,6 +77,9 @@ def made_facts(tasks: tuple[str, ...] = TASKS, **deltas: tuple[float, float, flo
         token, text = TOKENS[task].removeprefix("token ").split(": ", 1)
         facts[task] = {"readout": "complement", "n_min": 1, "token": int(token), "token_text": text}
         facts[task]["delta"] = {"mean": mean, "hdi_low": low, "hdi_high": high}
+        thirds = {"mean": mean / 3, "low": mean / 3 - 0.01, "high": mean / 3 + 0.01}
+        facts[task] |= {f"slope_{part}": thirds for part in ("head", "mlp", "rest")}
+        facts[task]["line"] = {f"slope_{part}": thirds for part in ("head", "mlp", "other")}
         facts[task] |= {"share_head": 0.4, "total": {"share_head": {"mean": 0.9, "low": 0.8, "high": 1.0}}}
     return facts
 
@@ -200,6 +203,7 @@ def all_figures(table: pd.DataFrame, effects: xr.Dataset) -> dict[str, Figure]:
         "curves": attribute_figures.effect_curves_figure(effects, table, facts, task),
         "sources": attribute_figures.source_map_figure(effects, table, facts, task),
         "ablation": attribute_figures.ablation_figure(ablation, facts, "mean_over_shots"),
+        "conventions": attribute_figures.conventions_figure(facts),
         "cumulative": attribute_figures.cumulative_figure(table, facts),
         "total": attribute_figures.total_figure(table, facts),
         "repair": attribute_figures.repair_figure(made_repair(ablation), facts, "mean_over_shots"),
@@ -226,7 +230,7 @@ def drawn(ax: Any) -> list[np.ndarray]:
     return [np.asarray(line.get_ydata(), float).ravel() for line in ax.lines]
 
 
-NAMES = ["map", "curves", "sources", "ablation", "cumulative", "total", "repair"]
+NAMES = ["map", "curves", "sources", "ablation", "conventions", "cumulative", "total", "repair"]
 
 
 @pytest.mark.parametrize("size", ["figures", "small_figures"])

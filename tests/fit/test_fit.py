@@ -834,6 +834,7 @@ def test_auto_scores_fast_and_samples_what_is_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.sampling
+@pytest.mark.long
 def test_auto_samples_the_named_law_too(csv: Path, undrawn: None) -> None:
     curves = simulate_curves(16, 16, f=power_law(0.5), gain=10, level=0.4, gain_sd=0.5, task="bent")
     write_csv(csv, curves)
@@ -846,6 +847,7 @@ def test_auto_samples_the_named_law_too(csv: Path, undrawn: None) -> None:
 
 
 @pytest.mark.sampling
+@pytest.mark.long
 def test_nuts_for_everything_gives_the_same_verdict(csv: Path, undrawn: None) -> None:
     """The PyMC models for every score but the sensitivity table; both engines give the same scores."""
     tables, verdicts = {}, {}
@@ -902,6 +904,7 @@ def test_what_neither_engine_can_fit_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.sampling
+@pytest.mark.long
 def test_a_users_hypothesis_is_sampled_in_a_worker(csv: Path, own_registry: None, undrawn: None) -> None:
     own = csv.parent / "my_laws.py"
     own.write_text(THEIRS.format(name="sigmoid"))

@@ -197,6 +197,7 @@ def test_the_model_of_pymc_has_the_density_of_numpy(name: str, which: str) -> No
 
 
 @pytest.mark.sampling
+@pytest.mark.long
 def test_two_engines_have_one_posterior() -> None:
     """Means within 0.15 of an sd, sds within 15 %: the Monte Carlo errors of both are a third of that."""
     from bayes_icl.inference.nuts import Sampler, SamplerSettings

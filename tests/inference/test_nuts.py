@@ -209,11 +209,11 @@ def off(one: Posterior, other: Posterior, stats: Statistics) -> float:
     ("name", "student", "f"),
     [
         ("additive", False, line),
-        ("power", False, power_law(0.3)),
-        ("changepoint", False, steps),
-        ("lapse", False, ramp),
-        ("freeform", False, power_law(0.3)),
-        ("additive", True, line),
+        pytest.param("power", False, power_law(0.3), marks=pytest.mark.long),
+        pytest.param("changepoint", False, steps, marks=pytest.mark.long),
+        pytest.param("lapse", False, ramp, marks=pytest.mark.long),
+        pytest.param("freeform", False, power_law(0.3), marks=pytest.mark.long),
+        pytest.param("additive", True, line, marks=pytest.mark.long),
     ],
 )
 def test_the_engines_agree(name: str, student: bool, f: Callable[[np.ndarray], np.ndarray], sampler: Compiled) -> None:
@@ -253,6 +253,7 @@ def test_the_engines_agree(name: str, student: bool, f: Callable[[np.ndarray], n
 
 
 @pytest.mark.sampling
+@pytest.mark.long
 def test_the_engines_agree_where_single_shots_move_and_sequences_are_weighed() -> None:
     """An effect of each shot, noise that falls, weights: means within a tenth of an sd, of 6000 draws with less ESS."""
     curves = simulate_curves(24, 12, f=power_law(0.3), level=1.0, walk=0.3, gain_sd=2.0, trend=1.0)
@@ -277,6 +278,7 @@ def test_the_engines_agree_where_single_shots_move_and_sequences_are_weighed() -
 
 
 @pytest.mark.sampling
+@pytest.mark.long
 def test_the_engines_score_alike(sampler: Compiled) -> None:
     """Leave-one-out within 0.15 nats in total, leave-future-out within 0.3; the control: another hypothesis."""
     curves = simulate_curves(32, 24, f=power_law(0.3), level=1.0, walk=0.3)
@@ -326,6 +328,7 @@ def test_additive_is_recovered_whatever_the_shape_of_the_data(sampler: Compiled)
 
 
 @pytest.mark.sampling
+@pytest.mark.long
 def test_power_is_recovered(sampler: Compiled) -> None:
     """6 curves: fewer than 4 intervals hold the truth with probability below 3e-3 a parameter (binomial)."""
     assert distributions.binom(6, 0.95).cdf(3) < 3e-3
@@ -345,10 +348,10 @@ def test_power_is_recovered(sampler: Compiled) -> None:
 def test_inference_data_keeps_the_chains(sampler: Compiled) -> None:
     """Chains and draws stand where the posterior has them; so does the sampler's own record."""
     curves = simulate_curves(16, 16, n_min=1)
-    posterior, stats = sample(sampler("power"), curves)
+    posterior, stats = sample(sampler("additive"), curves)
     inference = inference_data(posterior, curves)
     assert inference.posterior.sizes == {"chain": 4, "draw": 2000}
-    np.testing.assert_array_equal(inference.posterior["a"].values.ravel(), posterior.params["a"][:, 0])
+    np.testing.assert_array_equal(inference.posterior["gain"].values.ravel(), posterior.params["gain"][:, 0])
     ll = sequence_log_likelihood(posterior.at(np.array([2 * 2000 + 7])), stats)
     np.testing.assert_allclose(inference.log_likelihood["log_odds"][2, 7], ll[0])
     assert inference.sample_stats.diverging.shape == (4, 2000)

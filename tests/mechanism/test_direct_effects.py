@@ -48,7 +48,8 @@ from transformers import (
 from bayes_icl.attribute.slopes import delta_of, head_table
 from bayes_icl.collect import collect_curves
 from bayes_icl.core.errors import StatedError
-from bayes_icl.mechanism.direct_effects import COMPLETE, SPLIT, attribute_task, direct_effects, token_log_odds
+from bayes_icl.mechanism.answer_odds import token_log_odds
+from bayes_icl.mechanism.direct_effects import COMPLETE, SPLIT, attribute_task, direct_effects
 from bayes_icl.mechanism.episodes import Episode, Target, recorded_episodes, token_text
 from bayes_icl.models import Model
 from bayes_icl.models.prompts import Places, encode_episode, recorded_prompt, token_places
@@ -784,6 +785,7 @@ def test_what_a_token_says_can_be_printed(tiny: Model) -> None:
     """Vocabularies have control characters, bidirectional marks and the marks of `quotes`."""
     model = Model(tiny.hf, tiny.tokenizer, "tiny")
     model.__dict__["token_texts"] = ("\x1b[1m", "\u202e", "\ue002", "\n", " x")
-    episodes: Any = [SimpleNamespace(target=SimpleNamespace(correct=np.array([token]))) for token in range(5)]
+    targets = [Target(np.array([0]), np.array([token]), None) for token in range(5)]
+    episodes: Any = [SimpleNamespace(target=target) for target in targets]
     said = [token_text(model, [episode]) for episode in episodes]
     assert [text[1:-1] for text in said] == ["\\x1b[1m", "\\u202e", "\\ue002", "\\n", " x"]

@@ -173,7 +173,7 @@ def test_attention_by_role_is_that_of_an_eager_run(
 def test_induction_scores_are_those_of_an_eager_run(model_of: Callable[[str], Model], name: str) -> None:
     """On tokens said twice: to the token before, and to what came after the same token before."""
     model, length = model_of(name), 12
-    drawn = np.random.default_rng([3, 29]).integers(len(model.tokenizer), size=length + 1)
+    drawn = np.random.default_rng([3, 29]).choice(len(model.tokenizer), size=length + 1, replace=False)
     tokens = np.array([*drawn, *drawn[1:]])
     pattern = patterns(model, tokens)
     before, after = [], []

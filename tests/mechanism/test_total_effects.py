@@ -49,7 +49,7 @@ def direct_slopes(model: Model, episodes: Sequence[Episode]) -> tuple[np.ndarray
         mlps.append(line() @ parts.mlp)
         for layer, seen in enumerate(parts.seen):
             for head in range(model.anatomy.n_heads):
-                at_zero = means.of_head(episode, (layer, head))[0, episode.target.positions, 0]
+                at_zero = means.edits(episode, [(layer, head)])[layer][1][0, episode.target.positions, 0]
                 written = ((at_zero - model.anatomy.value_bias[layer][head]) * seen[:, head]).sum(-1)
                 heads[-1][layer, head] -= line() @ written.numpy()
     return np.array(heads), np.array(mlps)
@@ -140,7 +140,7 @@ def delta_with_gates(model: Model, episode: Episode, means: ShotMeans, gates: np
 
     def hook(layer: int, _: Any, args: tuple) -> tuple:
         z = args[0].unflatten(-1, (n_heads, -1))
-        at_zero = torch.cat([means.of_head(episode, (layer, h)) for h in range(n_heads)], dim=2)
+        at_zero = means.edits(episode, [(layer, h) for h in range(n_heads)])[layer][1]
         gate = torch.from_numpy(gates[layer]).float()[:, None]
         return ((gate * z + (1 - gate) * at_zero).flatten(-2),)
 

@@ -18,7 +18,7 @@ import pytest
 import tyro
 import xarray as xr
 
-from bayes_icl import attribute, calibrate, collect, fit, patch, report
+from bayes_icl import atlas, attribute, calibrate, collect, fit, patch, report
 from bayes_icl.core.errors import StatedError
 from bayes_icl.core.provenance import command_of
 from bayes_icl.report import command as report_command
@@ -31,6 +31,7 @@ FIT = fit.FitSettings(
     engine="fast", workers=1, pool=True, hypotheses=("constant", "additive", "power", "pooling"), n_min=(1, 2)
 )
 ATTRIBUTE = attribute.AttributeSettings(tasks=("copy",), workers=1, placebos=2)
+ATLAS = atlas.AtlasSettings(tasks=("copy",), placebos=1, total_steps=2)
 PATCH = patch.PatchSettings(tasks=("copy",), n_examples=4, rounds=1, placebos=1)
 
 
@@ -43,6 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         collect.main(COLLECT)
         fit.main(FIT)
         attribute.main(ATTRIBUTE)
+        atlas.main(ATLAS)
         patch.main(PATCH)
         shutil.copytree(Path(__file__).parents[2] / "figures/calibration", folder / "figures/calibration")
         assert report.main(report.ReportSettings()) == 0
@@ -145,7 +147,7 @@ def test_every_figure_is_there_as_pdf_and_svg(page: Page, made: Path) -> None:
         assert (made / f"reports/t/figures/{name}.pdf").read_bytes().startswith(b"%PDF")
         assert "<svg" in (made / f"reports/t/figures/{name}.svg").read_text(encoding="utf-8")
     assert {"curves_copy", "delta", "comparison", "sensitivity", "heads_share_map", "heads_sources_copy"} <= names
-    assert {"patch_transfer_copy", "patch_redundancy", "calibration_confusion"} <= names
+    assert {"patch_transfer_copy", "patch_redundancy", "calibration_confusion", "atlas_copy"} <= names
 
 
 def test_every_number_of_a_sentence_is_quoted(page: Page, made: Path) -> None:
@@ -182,7 +184,8 @@ def test_numbers_are_those_of_the_files(page: Page, made: Path) -> None:
 
 
 ROUNDED = (
-    r"(^|\.)(reasons|beside|refused|from|note|ended|ablated|pooled|engines|differs|failed|told|adequacy|controls)\."
+    r"(^|\.)(reasons|beside|refused|from|note|ended|ablated|pooled|engines|differs|failed|told|adequacy|controls|"
+    r"missing)\."
 )
 
 UNITS = {  # by pattern of the key; the first that fits
@@ -192,6 +195,8 @@ UNITS = {  # by pattern of the key; the first that fits
     r"\.(peak_layer|transfer_\w+|answer_layer|rule_layer|slowing_p|least_share|step\.\d|n_min\w*)$": None,
     ROUNDED: None,
     r"^answer\.": None,
+    r"\.atlas\.delta$": "nats/example",
+    r"\.atlas\.": None,
     r"\.patch\.|^calibration\.gain$": "nats",
     r"\.verdict\.delta$|\.heads\.": "nats/example",
     r"\.verdict\.departure$": "%",
@@ -230,11 +235,18 @@ def test_every_table_is_there_as_csv_and_latex(made: Path) -> None:
     assert {name.split(".")[0] for name in files if name.endswith(".csv")} == {
         name.split(".")[0] for name in files if name.endswith(".tex")
     }
-    assert {"verdicts.tex", "comparison_copy.csv", "heads_copy.tex", "transfer.csv", "calibration.tex"} <= files
+    assert {
+        "verdicts.tex",
+        "comparison_copy.csv",
+        "heads_copy.tex",
+        "transfer.csv",
+        "calibration.tex",
+        "atlas_copy.tex",
+    } <= files
 
 
 def test_the_record_has_the_commands(page: Page) -> None:
-    for name in ("collect", "fit", "attribute", "patch", "calibrate"):
+    for name in ("collect", "fit", "attribute", "atlas", "patch", "calibrate"):
         assert f"python -m bayes_icl.{name}" in page.text
     assert "not run for these" not in page.text and "weights_sha256" in page.text
 
@@ -312,13 +324,13 @@ def test_text_from_elsewhere_passes_for_no_number_and_for_no_latex(copied: Path,
 
 
 def test_stages_that_were_not_run_are_named(copied: Path, undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
-    for folder in ("data/fits", "data/effects", "data/patch", "figures", "reports"):
+    for folder in ("data/fits", "data/effects", "data/atlas", "data/patch", "figures", "reports"):
         shutil.rmtree(folder)
     assert report.main(report.ReportSettings()) == 0
     printed = capsys.readouterr()
     assert printed.out.split() == ["reports/t", "reports/t.html"]
     page = Page(Path("reports/t.html"))
-    for name in ("fit", "attribute", "patch"):
+    for name in ("fit", "attribute", "atlas", "patch"):
         command = f"python -m bayes_icl.{name} --curves data/curves/t.nc"
         assert command in page.text and command in printed.err
     assert "--n-seqs 32 --n-shots 12" in page.text  # the least that calibrate takes
@@ -329,7 +341,7 @@ def test_stages_that_were_not_run_are_named(copied: Path, undrawn: None, capsys:
 def test_what_is_of_other_curves_is_left_out(copied: Path, undrawn: None, capsys: pytest.CaptureFixture[str]) -> None:
     collect.main(replace(COLLECT, seed=1, force=True))
     assert report.main(report.ReportSettings()) == 0
-    assert capsys.readouterr().err.count("was made from other curves") == 3
+    assert capsys.readouterr().err.count("was made from other curves") == 4
     page = Page(Path("reports/t.html"))
     assert "was made from other curves" in page.text and "--force" in page.text and "Not judged yet" in page.text
     with pytest.raises(StatedError, match=r"--fits data/fits/t: was made from other curves; run `python -m bayes_icl"):
