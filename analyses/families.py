@@ -37,7 +37,7 @@ from bayes_icl.patch import PatchSettings, patch_curves
 from bayes_icl.tasks import load_tasks
 
 PAGE = Path(__file__).parent.parent / "docs/families.md"
-LIMIT = 60  # seconds a family
+LIMIT = 120  # seconds a family
 LARGEST = 20_000_000  # parameters of a model that counts as small
 NEAR = 1e-3  # nats
 

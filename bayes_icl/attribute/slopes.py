@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from bayes_icl.attribute.accumulation import Accumulation, accumulations
@@ -162,6 +162,15 @@ def join_columns(tables: Sequence[pd.DataFrame], *columns: Sequence[pd.DataFrame
     return heads.assign(accumulation=heads.accumulation.astype(object).fillna(""), **flags)
 
 
+def existing(effects: xr.Dataset) -> Int[np.ndarray, " head"]:
+    """Numbers of the heads that there are, counted as if every layer had all; others have no norm."""
+    if "norm" not in effects:
+        return np.arange(effects.sizes["layer"] * effects.sizes["head"])
+    there = effects["norm"].notnull()
+    there = there.any([dim for dim in there.dims if dim not in ("layer", "head")])
+    return np.flatnonzero(there.transpose("layer", "head").values)
+
+
 def slope_table(effects: xr.Dataset, task: str, n_min: int) -> tuple[pd.DataFrame, dict[int, Curves]]:
     """One task's rows of `head_table` without the heads' own fits, and the curves of its heads by row.
 
@@ -214,7 +223,7 @@ def slope_table(effects: xr.Dataset, task: str, n_min: int) -> tuple[pd.DataFram
     table["rise"], table["rise_low"], table["rise_high"] = t_interval(rise)
 
     n = n_layers * n_heads
-    exist = np.flatnonzero(effects["norm"].notnull().values) if "norm" in effects else np.arange(n)
+    exist = existing(effects)
     errors = slopes[:, exist].std(0, ddof=1) / np.sqrt(len(slopes))
     pooled = pool_heads(slope[exist], errors, len(slopes) - 1, by_noise=True)
     for name in ("mean", "low", "high", "false_sign"):

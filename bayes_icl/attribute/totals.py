@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from bayes_icl.attribute.effects import TaskEffects
 from bayes_icl.attribute.shrinkage import pool_heads, stands_out
+from bayes_icl.attribute.slopes import existing
 from bayes_icl.attribute.update import Update, three
 from bayes_icl.core.checkpoints import Checkpoint
 from bayes_icl.core.intervals import TAILS, Interval, flat, t_interval
@@ -221,7 +222,7 @@ def _columns(alone: TotalEffects, joint: TotalEffects, update: Update, effects: 
         columns = {f"{key}{end}": c for key, each in found.items() for end, c in zip(("", "_low", "_high"), each)}
         tables.append(pd.DataFrame(columns, index=rows))
     table = pd.concat(tables, axis=1).sort_index()
-    exist = np.flatnonzero(effects["norm"].notnull().values)
+    exist = existing(effects)
     errors = heads[:, exist].std(0, ddof=1) / np.sqrt(n_seqs)
     pooled = pool_heads(heads[:, exist].mean(0), errors, n_seqs - 1, by_noise=True)
     table["total_stands_out"] = pd.Series(stands_out(pooled, delta), exist)
