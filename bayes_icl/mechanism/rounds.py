@@ -185,7 +185,8 @@ def norms_taken(
                     total[f"{kind} {place}"][layer] += squares[:, where(pair.a)].sum(1)
         if on_pair:
             on_pair()
-    return {name: np.sqrt(np.maximum(x, 0) / count[name.split(" ")[1]]) for name, x in total.items()}
+    there = np.where(anatomy.exists(), 1.0, np.nan)
+    return {name: there * np.sqrt(np.maximum(x, 0) / count[name.split(" ")[1]]) for name, x in total.items()}
 
 
 def singles_of(

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bayes_icl.lens.anatomy import Anatomy
-from bayes_icl.lens.attention import Attention, attention_through, masked
+from bayes_icl.lens.attention import Attention, attention_through
 from bayes_icl.lens.edits import unembedding
 from bayes_icl.lens.sweeps import Row, base_run, sweep
 from bayes_icl.mechanism.episodes import Episode
@@ -66,8 +66,8 @@ def attention_edges(episode: Episode) -> dict[str, Bool[np.ndarray, "pos pos"]]:
         edges[name] = rows[:, None] & queries[None] & here
         edges[f"{name}_other"] = rows[:, None] & queries[None] & (shot[:, None] == shot[None] + 1)
     for name, rows in (("to", last), ("read", asked)):
-        for role, columns in (("answers", answers), ("before", before), ("queries", queries)):
-            edges[f"{name}_{role}"] = rows[:, None] & columns[None]
+        for place, columns in (("answers", answers), ("before", before), ("queries", queries)):
+            edges[f"{name}_{place}"] = rows[:, None] & columns[None]
     edges["to_sink"] = last[:, None] & (np.arange(len(shot)) == 0)[None]
     edges["through_later"] = (~asked & (shot >= 0))[:, None] & answers[None] & (shot[:, None] > shot[None])
     return edges
@@ -124,17 +124,16 @@ def _attention(
     weights = torch.from_numpy(np.stack([e / max(e.any(1).sum(), 1) for e in edges.values()])).float().to(device)
     n = len(tokens)
     causal = torch.ones(n, n, dtype=torch.bool, device=device).tril()
-    found: list[Tensor] = []
+    found = torch.zeros(len(edges), anatomy.n_layers, anatomy.n_heads, device=device)
 
     def attend(one: Attention) -> None:
         mask = causal[None, None] if one.mask is None else one.mask[:1, :, :, :n]
-        pattern = masked(one.scores(one.query, one.key), mask).softmax(-1)[0]
-        found.append(torch.einsum("hds,eds->eh", pattern, weights))
+        pattern = one.weights(one.scores(one.query, one.key), mask)[0]
+        found[:, one.layer, : len(pattern)] = torch.einsum("hds,eds->eh", pattern, weights)
 
     with attention_through(anatomy, attend), unembedding(anatomy, [0]), torch.inference_mode():
         anatomy.hf(input_ids=torch.from_numpy(tokens)[None].to(device), use_cache=False)
-    by_layer = torch.stack(found, 1).double().cpu().numpy()
-    return dict(zip(edges, by_layer))
+    return dict(zip(edges, found.double().cpu().numpy()))
 
 
 class Knockout(NamedTuple):

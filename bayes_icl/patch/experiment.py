@@ -87,9 +87,7 @@ class PatchExperiment:
         )  # fmt: skip
         token = pairs[0].a.token or 0
         pairs = pairs[: settings.n_seqs or None]
-        named = heads_named(
-            settings.ablate, anatomy.n_layers, anatomy.n_heads, _ranks(settings, task), settings.rank_by
-        )
+        named = heads_named(settings.ablate, anatomy.exists(), _ranks(settings, task), settings.rank_by)
         runs = [pair.a for pair in pairs]
         if not all(places_ablated(run, settings.ablate_at).any() for run in runs):
             raise StatedError(f"--ablate-at {settings.ablate_at}: the prompts of {task!r} have no such token")
@@ -106,7 +104,7 @@ class PatchExperiment:
     @property
     def n_heads_all(self) -> int:
         """Heads of all layers."""
-        return self.anatomy.n_layers * self.anatomy.n_heads
+        return len(self.anatomy.heads)
 
     @property
     def kind(self) -> str:

@@ -258,7 +258,7 @@ def _first_heads(experiment: PatchExperiment, layer: float) -> list[Head]:
     if experiment.named:
         return list(experiment.named)
     layers = range(max(int(layer) - experiment.settings.before, 0), int(layer))
-    return [(layer, head) for layer in layers for head in range(experiment.anatomy.n_heads)]
+    return [head for head in experiment.anatomy.heads if head[0] in layers]
 
 
 def _backups(experiment: PatchExperiment, baseline: Baseline, number: int, gone: Heads) -> list[Row]:

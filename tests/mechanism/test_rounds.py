@@ -41,6 +41,7 @@ from bayes_icl.models.prompts import ROLES
 from bayes_icl.tasks import load_tasks
 
 N, SEQS = 3, 6
+EXIST = np.ones((3, 4), bool)
 HEADS: Heads = [(0, 1), (1, 2), (0, 3)]
 FAMILIES = ["llama", "gpt2"]
 
@@ -222,21 +223,21 @@ def test_heads_are_named_in_four_ways() -> None:
 )
 def test_names_of_no_head_are_stated(spec: str, said: str) -> None:
     with pytest.raises(StatedError, match=said) as error:
-        heads_named(["L0H0", spec], 3, 4)
+        heads_named(["L0H0", spec], EXIST)
     assert "\n" not in str(error.value)
 
 
 def test_a_column_to_rank_by_that_is_not_there_is_stated() -> None:
     table = pd.DataFrame({"layer": [0], "head": [0], "slope": [1.0]})
     with pytest.raises(StatedError, match="did you mean slope"):
-        heads_named(["top1"], 3, 4, table, "slop")
+        heads_named(["top1"], EXIST, table, "slop")
     with pytest.raises(StatedError, match="'layer'"):
-        heads_named(["top1"], 3, 4, table.drop(columns="layer"), "slope")
+        heads_named(["top1"], EXIST, table.drop(columns="layer"), "slope")
 
 
 @given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 8)), unique=True))
 def test_names_of_heads_are_read_back(heads: list[tuple[int, int]]) -> None:
-    assert heads_named([name_of(head) for head in heads], 12, 9) == heads
+    assert heads_named([name_of(head) for head in heads], np.ones((12, 9), bool)) == heads
 
 
 # ------------------------------------------------------------------------------------------------- what is carried
