@@ -227,7 +227,7 @@ def _layers(
             if moves:
                 moving.append((len(rows) - 1, along[i, :, layer]))
     shots = np.arange(1.0, one.stream.shape[1])
-    each = [Curves(task, rows[j]["part"], shots, amounts) for j, amounts in moving] if settings.fits else []
+    each = [Curves(task, str(rows[j]["part"]), shots, amounts) for j, amounts in moving] if settings.fits else []
     kept = parts.get(f"fits/{task}") if parts else None
     judged = json.loads(kept) if kept else judge_amounts(each, settings.seed)
     if parts and not kept:

@@ -148,7 +148,7 @@ def dose_tables(
     weights = np.empty((resamples, len(plain)))
     weights[:, ::2], weights[:, 1::2] = halves[0] / 2, halves[1] / 2
     best = _missed(rises["task"], rise, weights / weights.sum(1, keepdims=True)).argmin(1)
-    one = [row for row in summary if row["vector"] == "task"]
+    one: list[dict[str, Any]] = [row for row in summary if row["vector"] == "task"]
     layer = int(np.argmin([row["missed"] for row in one]))
     low, high = np.quantile(best, TAILS, method="inverted_cdf")
     slope = t_interval(rise @ doses / (doses @ doses))

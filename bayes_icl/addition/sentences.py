@@ -50,11 +50,11 @@ def addition_sentences(fact: Mapping[str, Any], tables: Mapping[str, pd.DataFram
     layers = tables["layers"]
     n_layers = layers.layer.nunique()
     sentences = []
-    for part, words in (("task", "the examples"), ("rule", "their rule, beyond permuted answers,")):
+    for part, words in (("task", "the examples"), ("rule", "the rule, beyond permuted answers,")):
         q = quotes.under(part)
         own = layers[(layers.part == part) & layers.moves]
         if own.empty:
-            sentences.append(f"No layer shows that {words} move the stream where the answer is read.")
+            sentences.append(f"No layer shows that the stream where the answer is read moves with {words.rstrip(',')}.")
             continue
         sentences.append(
             f"With {words} the stream surely moves into {q.count('moving', len(own))} of "

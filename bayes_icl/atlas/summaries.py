@@ -90,7 +90,7 @@ def atlas_rows(
             named &= _takes_over(x, values["total"], wholes["delta"])
         three = t_interval(x)
         shares = share_of(x, wholes[whole] if whole else UNKNOWN_INTERVAL)
-        for at in map(tuple, np.argwhere(~np.isnan(direct)).tolist()):
+        for at in ((int(i), int(j)) for i, j in np.argwhere(~np.isnan(direct))):
             numbers = {"value": [end[at] for end in three], "share": [end[at] for end in shares]}
             about = {"task": task, "component": name_of(at), "layer": at[0], "head": at[1], "score": name}
             rows.append(

@@ -12,6 +12,7 @@ import xarray as xr
 
 from bayes_icl.core.checkpoints import Checkpoint
 from bayes_icl.core.intervals import flat, t_interval
+from bayes_icl.curves import learning_of
 from bayes_icl.lens.sweeps import check_starts
 from bayes_icl.mechanism.ablation_values import REFERENCE_KINDS
 from bayes_icl.mechanism.direct_effects import attribute_task
@@ -20,11 +21,14 @@ from bayes_icl.mechanism.head_names import name_of
 from bayes_icl.mechanism.recorded import check_same_numbers
 from bayes_icl.models.model import Model
 from bayes_icl.patch.experiment import Arrays, PatchExperiment
+from bayes_icl.patch.ladder import run_ladder
 from bayes_icl.patch.outputs import DESCRIBED, TABLES
 from bayes_icl.patch.redundancy import measure_redundancy
 from bayes_icl.patch.rounds import Baseline, Rounds, Row, measure_baseline, run_rounds
 from bayes_icl.patch.settings import PatchSettings
 from bayes_icl.patch.step_experiments import run_steps
+
+LADDER_TABLES = ("ladder", "ladder_transfer", "ladder_heads", "ladder_patterns", "features")
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,10 @@ def _patch_task(experiment: PatchExperiment) -> _TaskResult:
         rows |= {"mlps": steps.mlps, "steps": steps.steps}
         facts |= steps.facts()
         roles = steps.roles
+    if experiment.settings.ladder:
+        ladder = run_ladder(experiment, baseline)
+        rows |= {name: getattr(ladder, name) for name in LADDER_TABLES}
+        facts["ladder_ended"] = ladder.ended
     rows["heads"] = _head_rows(experiment, baseline, rounds, roles)
     return _TaskResult(rows, facts, _effects_of(experiment, baseline, rounds))
 
@@ -154,17 +162,20 @@ def _check_parts(experiment: PatchExperiment) -> None:
 def _facts_of(experiment: PatchExperiment, baseline: Baseline) -> dict[str, Any]:
     """What was asked of a task, and what its examples teach."""
     settings = experiment.settings
+    learning = learning_of(experiment.curves, experiment.task, settings.n_examples)
     return {
         "n_examples": settings.n_examples,
         "n_pairs": len(experiment.pairs),
         "token": experiment.token,
         "token_text": token_text(experiment.model, experiment.runs),
         "position": settings.position,
+        "replaces_query": experiment.replaces_query,
         "kind": experiment.kind,
         "other_kind": experiment.other_kind,
         "kinds": list(REFERENCE_KINDS),
         "reference": settings.reference,
         "taught": baseline.taught,
+        "learning": learning._asdict() if learning else None,
         "singles_everywhere": settings.singles_everywhere,
         **baseline.facts(),
     }
