@@ -66,8 +66,8 @@ def attention_edges(episode: Episode) -> dict[str, Bool[np.ndarray, "pos pos"]]:
         edges[name] = rows[:, None] & queries[None] & here
         edges[f"{name}_other"] = rows[:, None] & queries[None] & (shot[:, None] == shot[None] + 1)
     for name, rows in (("to", last), ("read", asked)):
-        for role, columns in (("answers", answers), ("before", before), ("queries", queries)):
-            edges[f"{name}_{role}"] = rows[:, None] & columns[None]
+        for place, columns in (("answers", answers), ("before", before), ("queries", queries)):
+            edges[f"{name}_{place}"] = rows[:, None] & columns[None]
     edges["to_sink"] = last[:, None] & (np.arange(len(shot)) == 0)[None]
     edges["through_later"] = (~asked & (shot >= 0))[:, None] & answers[None] & (shot[:, None] > shot[None])
     return edges
