@@ -17,6 +17,7 @@ from bayes_icl.lens.edits import Edits, heads_replaced
 from bayes_icl.lens.sweeps import base_run
 from bayes_icl.mechanism.direct_effects import direct_effects
 from bayes_icl.mechanism.episodes import Episode
+from bayes_icl.mechanism.line_effects import soft_cap
 from bayes_icl.mechanism.steps import Form, read_token
 from bayes_icl.models.prompts import ROLES
 
@@ -94,6 +95,8 @@ def _lens(anatomy: Anatomy, episode: Episode, ahead: np.ndarray) -> Float[torch.
     with torch.inference_mode():
         streams = torch.stack([x[0, [0, len(ahead)]] for x in base.residual])
         logits = anatomy.unembed(anatomy.final_norm.module(streams)).float()
+        if (cap := soft_cap(anatomy)) is not None:
+            return cap * torch.tanh(logits / cap)
         raw = logits[-1, -1]
         # Some models multiply their logits.
         logits = logits * ((base.logits[0] @ raw) / (raw @ raw))

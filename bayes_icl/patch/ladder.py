@@ -75,7 +75,7 @@ def _climb(experiment: PatchExperiment, baseline: Baseline, kind: str, clean_sta
                 beside = experiment.transfer(f"ladder {kind} {step}, {name}", heads, kind)
                 _measured(experiment, baseline, kind, step, name, heads, beside, result)
             states = _states(experiment, f"{kind} {step}", gone, kind)
-            _add_heads(about, clean_states, states, gone, baseline, result)
+            _add_heads(experiment, about, clean_states, states, gone, baseline, result)
         if not baseline.taught:
             return "the examples teach no rule"
         half = (baseline.clean["a_first"].mean() + baseline.no_rule["a_first"].mean()) / 2
@@ -86,12 +86,8 @@ def _climb(experiment: PatchExperiment, baseline: Baseline, kind: str, clean_sta
         layer = followed(experiment, row)
         if np.isnan(layer):
             return "no layer carries the task, though A's own answer holds"
-        new = [
-            (at, head)
-            for at in range(max(int(layer) - experiment.settings.before, 0), int(layer))
-            for head in range(experiment.anatomy.n_heads)
-            if (at, head) not in gone
-        ]
+        below = range(max(int(layer) - experiment.settings.before, 0), int(layer))
+        new = [head for head in experiment.anatomy.heads if head[0] in below and head not in gone]
         if not new:
             return f"the layers below layer {int(layer)} are gone already, and the task is recovered there still"
         gone = [*gone, *new]
@@ -126,11 +122,19 @@ def _states(experiment: PatchExperiment, name: str, gone: Heads, kind: str) -> A
     return experiment.each(f"ladder, heads, {name}", one)
 
 
-def _add_heads(about: Row, before: Arrays, after: Arrays, gone: Heads, baseline: Baseline, result: Ladder) -> None:
+def _add_heads(
+    experiment: PatchExperiment,
+    about: Row,
+    before: Arrays,
+    after: Arrays,
+    gone: Heads,
+    baseline: Baseline,
+    result: Ladder,
+) -> None:
     """Rows on every head before and after, and the attention patterns of those that light up most."""
     from statsmodels.stats.multitest import multipletests
 
-    lost = np.zeros(before["direct"].shape[1:], bool)
+    lost = ~experiment.anatomy.exists()
     for head in gone:
         lost[head] = True
     rise = after["direct"] - before["direct"]  # (pair, layer, head)
@@ -151,7 +155,7 @@ def _add_heads(about: Row, before: Arrays, after: Arrays, gone: Heads, baseline:
         numbers[f"to_answers_{when}"] = states["attention"][..., ROLES.index("answer")].sum(-1)
     means = {name: x.mean(0) for name, x in numbers.items()}
     three = {"direct_rise": t_interval(rise), "attention_rise": t_interval(looks)}
-    for head in np.ndindex(*lost.shape):
+    for head in experiment.anatomy.heads:
         row: Row = {**about, "component": name_of(head), "layer": head[0], "head": head[1]}
         row |= {name: float(x[head]) for name, x in means.items()} | flat(
             {name: [x[head] for x in three_] for name, three_ in three.items()}

@@ -136,12 +136,16 @@ def lit_figure(heads: pd.DataFrame, task: str, kind: str) -> Figure:
     for i, name in enumerate(columns):
         part = own[own.step == steps[max(i - 1, 0)]].sort_values(["layer", "head"])
         end = "after" if i else "before"
-        gone = part.gone.to_numpy(bool).reshape(n_layers, n_heads) & bool(i)
+        at = part.layer.to_numpy(int), part["head"].to_numpy(int)
+        gone = np.zeros((n_layers, n_heads), bool)
+        gone[at] = part.gone.to_numpy(bool) & bool(i)
         for ax, column, look in (
             (axes[0, i], f"attention_{end}", {"cmap": "Blues", "vmin": 0, "vmax": 1}),
             (axes[1, i], f"direct_{end}", {"cmap": style.DIVERGING, "vmin": -limit, "vmax": limit}),
         ):
-            cells = np.ma.masked_array(part[column].to_numpy(float).reshape(n_layers, n_heads), gone)
+            grid = np.full(gone.shape, np.nan)
+            grid[at] = part[column].to_numpy(float)
+            cells = np.ma.masked_array(grid, gone | np.isnan(grid))
             ax.set_facecolor("0.8")
             mesh = ax.pcolormesh(np.arange(n_heads + 1) - 0.5, np.arange(n_layers + 1) - 0.5, cells, **look)
             if i:

@@ -195,7 +195,7 @@ def test_a_heads_own_output_put_in_its_place_is_stated(
 
 def test_heads_are_named_in_four_ways() -> None:
     table = pd.DataFrame({"layer": [0, 2, 1, np.nan], "head": [3, 0, 1, np.nan], "slope": [0.1, 0.3, 0.2, 9.0]})
-    named = functools.partial(heads_named, n_layers=3, n_heads=4, ranks=table, rank_by="slope")
+    named = functools.partial(heads_named, exist=EXIST, ranks=table, rank_by="slope")
     layer = [(1, head) for head in range(4)]
     assert named(["L1H3"]) == [(1, 3)] and named(["L2H0", "L0H1"]) == [(2, 0), (0, 1)]
     assert named(["1"]) == layer == named(["1-1"])
