@@ -56,7 +56,7 @@ bayes: $(READY)  ## SmolLM2 and organisms on examples that disagree; docs/bayes.
 weighing-check: $(READY)  ## the second verdict on simulated laws of history: confusion, coverage; data/weighing: about 20 minutes
 	$(RUN) analyses/weighing_check.py
 
-families: $(READY)  ## which model families are read: a tiny random model of each; docs/families.md: about 7 minutes
+families: $(READY)  ## which model families are read: a tiny random model of each; docs/families.md: about 15 minutes
 	$(RUN) analyses/families.py
 
 organisms: $(READY)  ## train the small networks whose law is known from their seeds: 790 CPU s, two at a time

@@ -301,6 +301,11 @@ def _assembled(hf: Any, layers: list[_Layer], final_norm: nn.Module, unembed: An
         if layer.out is None:
             continue
         out: Any = layer.out
+        if not isinstance(getattr(out, "weight", None), Tensor) or out.weight.ndim != 2:
+            raise StatedError(
+                f"the heads of {type(hf).__name__} do not write through one matrix ({type(out).__name__}): it can "
+                "be collected and fitted, not attributed"
+            )
         n_heads, times = seen[i].query.shape[1], _number(layer.block, "attn_out_multiplier")
         # Conv1D of GPT-2 holds the transpose of a Linear.
         weight = out.weight.detach().T if isinstance(out, nn.Linear) else out.weight.detach()
