@@ -63,5 +63,5 @@ def _check(settings: IndependenceSettings, dataset: xr.Dataset) -> list[str]:
                 f"task {task!r} has no readout {settings.readout!r} in this file, which has {', '.join(own)}: give "
                 "another --readout, or leave the task out with --tasks"
             )
-    check_least(settings, n_min=0, parts=1, resamples=100, seed=0)
+    check_least(settings, n_min=0, n_seqs=0, parts=1, resamples=100, seed=0)
     return tasks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -49,12 +50,13 @@ def curves_figure(curves: pd.DataFrame, task: str, layers: str) -> Figure:
         ax.plot(plain.n, plain.log_odds, color=INK, lw=1.2, ls=DASHES)
         ax.axhline(0, **ZERO)
         ax.set_title(f"cut {words}", fontsize=8)
+        ax.set_xlabel(EXAMPLES)  # of all panels at once it would stand on the legend
         style.few_ticks(ax)
     styles = {f"{size:.0f}": {"color": colour, "lw": 1.2} for size, colour in colours.items()}
     styles["all, no cut"] = {"color": INK, "lw": 1.2, "ls": DASHES}
     style.legend(figure, styles, ncols=len(styles), loc="outside lower center", title="examples a block")
     words = f"{task}\nattention edges cut in layers {layers}; {LEVEL_WORDS} bands"
-    return titled(figure, words, EXAMPLES, "log-odds, nats")
+    return titled(figure, words, up="log-odds, nats")
 
 
 @styled
@@ -84,11 +86,19 @@ def kept_figure(kept: pd.DataFrame, task: str) -> Figure:
         for name, colour, dash in (("control", ORANGE, DASHES), ("kept", BLUE, "-")):
             shares, ends = one[name].to_numpy(), [one[f"{name}_low"].to_numpy(), one[f"{name}_high"].to_numpy()]
             ax.fill_between(one["size"], *ends, color=colour, alpha=0.2, lw=0)
-            ax.plot([*one["size"], last], [*shares, 1.0], color=colour, ls=dash, lw=1.2, marker=".", ms=4)
-        ax.plot(last, 1, marker="o", mfc="white", mec=INK, ms=4, ls="none")
+            ax.plot(
+                [*one["size"], last],
+                [*shares, np.nan if np.isnan(shares).all() else 1.0],
+                color=colour,
+                ls=dash,
+                lw=1.2,
+                marker=".",
+                ms=4,
+            )
         if one.kept.isna().all():
-            ax.clear()
             ax.text(0.5, 0.5, "no update", transform=ax.transAxes, ha="center", va="center", fontsize=7)
+        else:
+            ax.plot(last, 1, marker="o", mfc="white", mec=INK, ms=4, ls="none")
         ax.set_xscale("log", base=2)
         ax.set_xticks([*one["size"], last], [*map(str, one["size"]), "all"])
         ax.xaxis.set_minor_locator(NullLocator())
@@ -96,12 +106,14 @@ def kept_figure(kept: pd.DataFrame, task: str) -> Figure:
         ax.set_title(f"all layers ({layers})" if layers == ranges[0] else f"{number} {layers}", fontsize=8)
     for ax in axes.flat[len(ranges) :]:
         ax.axis("off")
+    for ax in axes[-1]:
+        ax.set_xlabel("examples a block")
     styles = {
         "cut between blocks": {"color": BLUE, "lw": 1.2},
         "as many elsewhere": {"color": ORANGE, "lw": 1.2, "ls": DASHES},
     }
     style.legend(figure, styles, ncols=2, loc="outside lower center")
-    return titled(figure, f"{task}\nshare of the update left; {LEVEL_WORDS} bands", "examples a block", "share left")
+    return titled(figure, f"{task}\nshare of the update left; {LEVEL_WORDS} bands", up="share left")
 
 
 def independence_figures(out: Path) -> dict[str, Figure]:

@@ -96,11 +96,13 @@ def independence_curves(
     settings = settings or IndependenceSettings()
     tasks = list(tasks) or [str(name) for name in curves.task.values]
     n_shots = curves.sizes["shot"] - 1
-    if curves.sizes["seq"] < LEAST_SEQS or n_shots < settings.n_min + LEAST_SHOTS:
+    n_seqs = min(curves.sizes["seq"], settings.n_seqs or curves.sizes["seq"])
+    if n_seqs < LEAST_SEQS or n_shots < settings.n_min + LEAST_SHOTS:
         raise StatedError(
             f"independence needs {LEAST_SEQS} sequences and {settings.n_min + LEAST_SHOTS} examples or more, got "
-            f"{curves.sizes['seq']} and {n_shots}: collect more"
+            f"{n_seqs} and {n_shots}: collect more, or give more --n-seqs"
         )
+    curves = curves.isel(seq=slice(n_seqs))
     sizes, ranges = block_sizes(n_shots), layer_ranges(model.anatomy.n_layers, settings.parts)
     episodes = {task: recorded_episodes(model, curves, task, readout=settings.readout, whole=True) for task in tasks}
     for own in episodes.values():

@@ -24,6 +24,9 @@ class IndependenceSettings:
     part."""
     n_min: int = 1
     """Examples from which on the update counts."""
+    n_seqs: int = 24
+    """The first so many sequences are read; 0 for all. Each takes about 12 log2(examples) times the time of `collect`.
+    """
     parts: int = 3
     """Parts of the layers in which edges are cut alone; 1 for all layers only."""
     resamples: int = 2000
