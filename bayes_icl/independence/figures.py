@@ -102,6 +102,7 @@ def kept_figure(kept: pd.DataFrame, task: str) -> Figure:
         ax.set_xscale("log", base=2)
         ax.set_xticks([*one["size"], last], [*map(str, one["size"]), "all"])
         ax.xaxis.set_minor_locator(NullLocator())
+        ax.set_xlim(0.85, 1.18 * last)
         number = "layers" if "-" in layers else "layer"
         ax.set_title(f"all layers ({layers})" if layers == ranges[0] else f"{number} {layers}", fontsize=8)
     for ax in axes.flat[len(ranges) :]:
