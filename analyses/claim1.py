@@ -115,7 +115,11 @@ class Findings:
                 for row in found.itertuples()
             ]
             grown = len(own) - len(found)
-            also = f"; {grown} more whose cost grows, but not beyond placebo sets (95 % interval)" if grown else ""
+            also = (
+                f"; {grown} more whose cost grows, but which mattered before, or not beyond placebo sets"
+                if grown
+                else ""
+            )
             parts.append(f"on {task} {listed(names) if names else 'none could be named'}{also}")
         return f"*Do backup heads take over?* {sentence(parts)}"
 
@@ -174,6 +178,7 @@ class Findings:
                 f"{at(row)}."
             )
             rounds = self.tables["rounds"]
+            rounds = rounds[rounds.kind == self.kind]
             placebo = rounds[(rounds.task == task) & (rounds["round"] == number) & are_placebos(rounds.set)]
             if len(placebo):
                 left = listed([f"{x:.2f}" for x in placebo.a_own])
@@ -226,6 +231,13 @@ class Findings:
         ]
         return "\n".join(lines)
 
+    @staticmethod
+    def named(row: Any) -> str:
+        """What a head is whose cost grows: a backup head, active or passive; one that mattered before; or neither."""
+        if not row.grows:
+            return "not beyond placebo"
+        return str(row.mode) if row.backup else "grows"
+
     def backups_paragraph(self) -> str:
         """Of the backup heads."""
         backups = self.tables["backups"]
@@ -239,7 +251,7 @@ class Findings:
             sought = [task for task in TASKS if self.facts[task]["backups_sought"]]
             return f"{text} {f'None could be named on {listed(sought)}.' if sought else 'None was looked for.'}"
         rows = [
-            f"{row.component} on {row.task} in round {row.round} ({row.mode if row.backup else 'not beyond placebo'}): "
+            f"{row.component} on {row.task} in round {row.round} ({self.named(row)}): "
             f"{ranged(row, 'effect_before')} nats before, {ranged(row, 'effect_after')} after; growth "
             f"{ranged(row, 'growth')}, by {self.facts[row.task]['other_kind']} {ranged(row, 'growth_other_kind')}, "
             f"with placebo sets {ranged(row, 'growth_placebo')}; its direct effect rises by "

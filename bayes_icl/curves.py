@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, Num
 
 from bayes_icl.core.errors import MOST, StatedError, check_name, unknown
 from bayes_icl.core.files import replacing, to_netcdf
+from bayes_icl.core.intervals import t_interval
 from bayes_icl.curve_tables import DIMS, INFINITE, curves_from_table
 
 VARIABLES = {
@@ -182,6 +183,86 @@ def readouts_of(dataset: xr.Dataset, task: str) -> list[str]:
     """
     has = dataset.log_odds.sel(task=task).notnull().any(("seq", "shot"))
     return [str(name) for name in dataset.readout.values[has.values]]
+
+
+class Learning(NamedTuple):
+    """Whether a model learns a task from its examples at all.
+
+    Attributes
+    ----------
+    shot
+        Examples shown at the end.
+    right_before, right
+        Share of sequences in which greedy decoding gives the answer: with the fewest examples, and at the end (the last
+        quarter of the shots).
+    rise, rise_low, rise_high
+        Rise of that share, and its 95 % interval.
+    foil, foil_low, foil_high
+        Rise of the log-odds against the foil after the first example, nats; NaN without foils.
+    learnt
+        Whether greedy answers surely get better, by a fifth of what there is to gain or more (or were right in nine of
+        ten before), and the log-odds against the foil, where there is one, surely rise.
+    """
+
+    shot: int
+    right_before: float
+    right: float
+    rise: float
+    rise_low: float
+    rise_high: float
+    foil: float
+    foil_low: float
+    foil_high: float
+    learnt: bool
+
+
+RIGHT_LEAST = 0.2
+"""Share of the wrong greedy answers that get right at least, or a task is not learnt."""
+
+RIGHT_BEFORE = 0.9
+"""Share of right greedy answers without examples from which on these cannot tell whether more is learnt."""
+
+
+def learning_of(dataset: xr.Dataset, task: str, shot: int | None = None) -> Learning | None:
+    """Whether a task is learnt, from greedy answers and the log-odds against the foil; None where neither can tell.
+
+    Parameters
+    ----------
+    dataset
+        In the curves format.
+    task
+        One of its tasks.
+    shot
+        Examples at the end; the most there are, if None.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from bayes_icl.curves import learning_of, read_curves
+    >>> found = learning_of(read_curves(Path("data/example.nc")), "past_tense")
+    >>> found.learnt, found.right > found.right_before
+    (True, True)
+    """
+    if "correct" not in dataset:
+        return None
+    own = dataset.sel(task=task)
+    own = own.isel(shot=slice(None)) if shot is None else own.sel(shot=slice(None, shot))
+    last = int(own.shot[-1])
+    late = own.shot.values > 0.75 * last
+    right = own.correct.transpose("seq", "shot").values.astype(float)
+    if len(own.shot) < 3 or len(right) < 2 or np.isnan(right).any():
+        return None
+    rise = t_interval(right[:, late].mean(1) - right[:, 0])
+    foil: tuple[float, ...] = (np.nan,) * 3
+    if "foil" in readouts_of(dataset, task):
+        odds = own.log_odds.sel(readout="foil").transpose("seq", "shot").values
+        begin = int(np.argmax(own.shot.values >= 1))
+        foil = tuple(map(float, t_interval(odds[:, late].mean(1) - odds[:, begin])))
+    before = float(right[:, 0].mean())
+    better = before >= RIGHT_BEFORE or (rise[1] > 0 and rise[0] >= RIGHT_LEAST * (1 - before))
+    learnt = bool(better and not foil[1] <= 0)
+    (mean, low, high), (foil_mean, foil_low, foil_high) = map(float, rise), foil
+    return Learning(last, before, float(right[:, late].mean()), mean, low, high, foil_mean, foil_low, foil_high, learnt)
 
 
 def null_controls(dataset: xr.Dataset) -> list[str]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bayes_icl.collect import collect_curves
 from bayes_icl.core.errors import MOST_NAME, StatedError
 from bayes_icl.core.files import file_name
-from bayes_icl.curves import check, read_curves, readouts_of, select, write_netcdf
+from bayes_icl.curves import check, learning_of, read_curves, readouts_of, select, write_netcdf
 from bayes_icl.models import Model
 from bayes_icl.tasks import load_tasks
 
@@ -360,3 +360,38 @@ def test_a_failed_write_leaves_the_old_file(
     write_netcdf(made() * 2, path)  # the control: a write that does not fail replaces it
     assert np.array_equal(read_curves(path).log_odds, made().log_odds * 2)
     assert [p.name for p in tmp_path.iterdir()] == ["c.nc"]
+
+
+@pytest.mark.parametrize(
+    ("right", "foil", "learnt"),
+    [
+        ([0, 0, 1, 1, 1, 1], 2.0, True),
+        ([0, 0, 0, 0, 0, 0], 2.0, False),  # the form only
+        ([0, 0, 1, 1, 1, 1], 0.0, False),  # labels guessed in the right form
+        ([1, 1, 1, 1, 1, 1], 2.0, True),  # greedy answers cannot tell
+        ([1, 1, 1, 1, 1, 1], 0.0, False),
+        ([0, 0, 1, 1, 1, 1], None, True),  # no foil
+    ],
+)
+def test_a_task_is_learnt_if_greedy_answers_and_the_foil_rise(
+    right: list[int], foil: float | None, learnt: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.1, size=(12, 6)) - 0.1 * np.linspace(0, 1, 6)
+    odds = np.full((1, 2, 12, 6), np.nan)
+    odds[0, 0] = noise
+    if foil is not None:
+        odds[0, 1] = noise + foil * np.linspace(0, 1, 6)
+    dims = ("task", "readout", "seq", "shot")
+    variables = {
+        "log_odds": (dims, odds),
+        "correct": (("task", "seq", "shot"), np.array(right, bool)[None, None].repeat(12, 1)),
+    }
+    coords = {"task": ["t"], "readout": ["complement", "foil"], "seq": range(12), "shot": range(6)}
+    dataset = xr.Dataset(variables, coords)
+    found = learning_of(dataset, "t")
+    assert found is not None and found.learnt == learnt and found.shot == 5
+    assert np.isnan(found.foil) == (foil is None) and found.right == right[-1]
+    assert learning_of(dataset.drop_vars("correct"), "t") is None
+    early = learning_of(dataset, "t", shot=2)
+    assert early is not None and early.shot == 2

@@ -30,7 +30,7 @@ def circuit_of(
     config = anatomy.hf.config
     nodes: dict[str, dict[str, Any]] = {"input": {"in_graph": True}}
     for layer in range(anatomy.n_layers):
-        for head in range(anatomy.n_heads):
+        for head in range(anatomy.shapes[layer][0]):
             score, inside = float(scores[layer, head]), bool(named[layer, head])
             nodes[f"a{layer}.h{head}"] = {"in_graph": inside, "score": score}
         nodes[f"m{layer}"] = {"in_graph": True}

@@ -32,7 +32,7 @@ def choose_groups(scores: TaskScores, most: int) -> dict[str, list[Head]]:
     """
     if not scores.update.delta.excludes(0):
         return {}
-    most = min(most, scores.norms.size // 4)
+    most = min(most, int(np.isfinite(scores.norms).sum()) // 4)
 
     def largest(name: str, sign: float) -> list[Head]:
         mean = sign * chosen_on(scores.values[name]).mean(0)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 from tqdm import tqdm
@@ -119,7 +120,6 @@ def _lesions(
         return []
     measuring = measured_on(range(len(scores.episodes)))
     if "writers" in groups:
-        scores.values["backup"] = backup_growth(
-            anatomy, scores, measuring, groups["writers"], settings.total_steps, parts
-        )
+        growth = backup_growth(anatomy, scores, measuring, groups["writers"], settings.total_steps, parts)
+        scores.values["backup"] = np.where(anatomy.exists(), growth, np.nan)
     return ablate_groups(anatomy, scores, groups, measuring, settings.placebos, settings.seed, parts)

@@ -155,7 +155,7 @@ def measure_scores(
                 why = str(error)
         if why:
             facts["missing"][score] = why
-    values |= texts
+    values = {name: np.where(anatomy.exists(), x, np.nan) for name, x in {**values, **texts}.items()}
     norms = means.taken_norm(episodes, effects["norm"].transpose("layer", "head").values.astype(float))
     facts["wholes"] = {name: three(whole) for name, whole in wholes.items() if not np.isnan(whole.mean)}
     return TaskScores(values, wholes, update, episodes, means, weights, norms, facts)

@@ -71,7 +71,7 @@ def atlas_rows(
     task
         Its name.
     values
-        By score.
+        By score; NaN where there is no such head.
     wholes
         What they are parts of, by name.
     toward
@@ -90,9 +90,10 @@ def atlas_rows(
             named &= _takes_over(x, values["total"], wholes["delta"])
         three = t_interval(x)
         shares = share_of(x, wholes[whole] if whole else UNKNOWN_INTERVAL)
-        for at in np.ndindex(*x.shape[1:]):
+        for layer, head in np.argwhere(~np.isnan(direct)).tolist():
+            at = layer, head
             numbers = {"value": [end[at] for end in three], "share": [end[at] for end in shares]}
-            about = {"task": task, "component": name_of(at), "layer": at[0], "head": at[1], "score": name}
+            about = {"task": task, "component": name_of(at), "layer": layer, "head": head, "score": name}
             rows.append(
                 {**about, **flat(numbers), "named": bool(named[at]), "kind": str(kinds[at]) or None, "n_seqs": len(x)}
             )

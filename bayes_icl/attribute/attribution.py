@@ -100,7 +100,7 @@ def attribute_curves(
         The parts do not add up, the curves lack what is needed, or the model is of an unknown kind.
     """
     tasks = list(tasks) or [str(name) for name in curves.task.values]
-    n_all = model.anatomy.n_layers * model.anatomy.n_heads
+    n_all = len(model.anatomy.heads)
     if placebos and top > n_all // 2:
         raise StatedError(
             f"--top {top}: at most {n_all // 2} of the model's {n_all} heads, as many others being needed beside them"

@@ -45,7 +45,7 @@ Facts = Mapping[str, Mapping[str, Any]]
 
 ABLATED_WORDS = {"mean": "heads at their mean over episodes", "mean_over_shots": "heads mean-ablated over shots"}
 
-PARTS = {"heads": "head", "MLPs": "mlp", "rest": "rest"}
+PARTS = {"heads": "head", "MLPs": "mlp", "other mixers": "other", "rest": "rest"}
 
 STEPS = {
     "predicted": "predicted loss",
@@ -120,6 +120,7 @@ def effect_curves_figure(effects: xr.Dataset, table: pd.DataFrame, facts: Facts,
         ("L(n)", own.log_odds, INK),
         ("heads", own.effect.sum(("layer", "head")), VERMILION),
         ("MLPs", own.mlp.sum("layer"), BLUE),
+        *([("other mixers", own.other.sum("layer"), PINK)] if "other" in own else []),
         ("rest", own.rest, GREEN),
     ):
         mean, low, high = t_interval(part.transpose("seq", "shot").values.astype(float))
@@ -298,7 +299,8 @@ def cumulative_figure(table: pd.DataFrame, facts: Facts) -> Figure:
         curve = heads.share[heads.task == task].sort_values(ascending=False).to_numpy().cumsum()
         handles += ax.plot(np.arange(1, len(curve) + 1), curve, color=colour, ls=dashes, lw=1.3)
         ax.axhline(curve[-1], color=colour, lw=0.7, ls=(0, (1, 2)), zorder=1)
-        parts = [f"{name} {number_words(shares.get((task, kind), 0.0))}" for name, kind in PARTS.items()]
+        there = {name: kind for name, kind in PARTS.items() if kind != "other" or (task, kind) in shares}
+        parts = [f"{name} {number_words(shares.get((task, kind), 0.0))}" for name, kind in there.items()]
         if curve[-1] > 0:
             at = int(np.argmax(curve >= curve[-1] / 2))
             ax.plot(at + 1, curve[at], "o", color=colour, ms=4.5, mec="w", mew=0.6, zorder=4)

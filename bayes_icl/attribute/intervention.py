@@ -86,7 +86,7 @@ def intervene(
     if len(measuring) >= MEASURING_LEAST:
         chosen = choose_top(slope_table(effects.isel(seq=CHOOSING), task, n_min)[0], top, mean)
     norms = means.taken_norm(model.anatomy, episodes, effects["norm"].transpose("layer", "head").values.astype(float))
-    if not chosen or 2 * len(chosen) > norms.size:
+    if not chosen or 2 * len(chosen) > np.isfinite(norms).sum():
         note = "nothing is ablated: it needs heads that write the update, as many others, and 4 sequences"
         return Intervention({"top": [], "note": note})
     sets: dict[str, Heads] = {"top": chosen}

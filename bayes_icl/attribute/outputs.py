@@ -8,11 +8,16 @@ VALUES = ("mean", "mean_over_shots")
 
 HEADS = Table(
     "heads",
-    "A row for each component. The heads come first, then MLPs, embedding, biases and entropy, last their sum.",
+    "A row for each component. The heads come first, then MLPs, other mixers, embedding, biases and entropy, last "
+    "their sum.",
     (
         Column("task", "which", "text"),
-        *columns("component kind", "which; `kind` is head, mlp, rest or all", "text"),
-        *columns("layer head", "of a head or an MLP"),
+        *columns(
+            "component kind",
+            "which; `kind` is head, mlp, other (a mixer that is not attention, a second MLP), rest or all",
+            "text",
+        ),
+        *columns("layer head", "of a head, an MLP or another mixer"),
         Column("n_min", "the first shot that counts", "count"),
         *columns(
             "slope share",

@@ -31,6 +31,7 @@ LINE_COMPLETE = 1e-3  # relative error of the line's sum that is passed over
 
 NAMED = 5  # heads of the largest total effects that a sentence names
 
+OTHERS = "other mixers (what writes beside heads and MLPs)"
 ADDING_UP = {"error": "total effects of heads", "joint_error": "those of heads and MLPs"}
 
 UNCLEAR = "delta's interval has zero in it: there is no update to share out, and nothing is ablated"
@@ -74,12 +75,13 @@ def head_sentences(
     if quotes is None:
         return [plain(line) for line in head_sentences(facts, heads, ablation, repair, Quotes())]
     q = quotes.under(unit="nats/example")
+    others = f"{_slope(facts, 'other', OTHERS, q)}, " if "slope_other" in facts else ""
     lines = [
         f"{facts['readout']}, {token_words(facts, q)}, n >= {q.count('n_min', facts['n_min'])}: delta "
         f"{q.three('delta', facts['delta'].values())} nats/example, "
         f"{q.three('delta_seqs', facts['delta_seqs'].values())} over sequences; {_as_fitted(facts)}, as "
         f"fit has it, {q.three('delta_curve', facts['delta_curve'].values())}",
-        f"adding up to it: {_slope(facts, 'head', 'heads', q)}, {_slope(facts, 'mlp', 'MLPs', q)}, "
+        f"adding up to it: {_slope(facts, 'head', 'heads', q)}, {_slope(facts, 'mlp', 'MLPs', q)}, {others}"
         f"{_slope(facts, 'rest', 'embedding, biases and entropy', q)}; of the last, "
         f"entropy of the other tokens {q.three('slope_entropy', facts['slope_entropy'].values())}",
     ]
@@ -117,7 +119,8 @@ def _as_fitted(facts: Mapping[str, Any]) -> str:
 def _along_line(facts: Mapping[str, Any], quotes: Quotes) -> str:
     """The same sum along the line from the mean stream, and how far it adds up."""
     own, n_min = facts["line"], quotes.count("n_min", facts["n_min"])
-    names = {"head": "heads", "mlp": "MLPs", "rest": "embedding and biases", "asked": "which answer is asked"}
+    names = {"head": "heads", "mlp": "MLPs", "others": OTHERS, "rest": "embedding and biases"}
+    names = {key: words for key, words in names.items() if f"slope_{key}" in own} | {"asked": "which answer is asked"}
     parts = ", ".join(_slope({**facts, **own}, part, name, quotes) for part, name in names.items())
     text = (
         f"that was with the scale of the final norm held as run; along the line from the mean stream at n = {n_min}, "

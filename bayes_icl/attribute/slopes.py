@@ -7,13 +7,13 @@ components add up to delta, as their effects add up to L.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from bayes_icl.attribute.accumulation import Accumulation, accumulations
@@ -72,14 +72,15 @@ def head_table(
 ) -> pd.DataFrame:
     """What every component adds to delta, and how each head does it: a row for each task and component.
 
-    The heads first, by layer; then the MLPs, the embedding, the biases, minus the entropy of the incorrect tokens;
-    last, all of them together.
+    The heads first, by layer; then the MLPs, other mixers (kind `other`), the embedding, the biases, minus the entropy
+    of the incorrect tokens; last, all of them together.
 
     Parameters
     ----------
     effects
-        Dims task, seq, shot, layer, head; nats: `effect`, `mlp`, `embedding`, `bias`, `entropy` and their sum
-        `log_odds`; `attention`, the mass that a head has on examples. A sequence whose log_odds are NaN is absent.
+        Dims task, seq, shot, layer, head; nats: `effect`, `mlp`, `other` if there is any, `embedding`, `bias`,
+        `entropy` and their sum `log_odds`; `norm`, NaN where there is no such head;
+        `attention`, the mass that a head has on examples. A sequence whose log_odds are NaN is absent.
     n_min
         The first shot that counts.
     seed
@@ -108,14 +109,14 @@ def head_table(
 
 
 def accumulation_columns(
-    curves: Sequence[Sequence[Curves]], *, seed: int = 0, workers: int = 1, progress: bool = False
+    curves: Sequence[Mapping[int, Curves]], *, seed: int = 0, workers: int = 1, progress: bool = False
 ) -> list[pd.DataFrame]:
     """How each head grows with examples: columns of heads.csv, a table a task with a row a head.
 
     Parameters
     ----------
     curves
-        By task, of its heads.
+        By task, of its heads, by row of the task's table.
     seed
         Of the fits' random draws.
     workers
@@ -126,8 +127,9 @@ def accumulation_columns(
     jobs: list[tuple[list[Curves], int]] = []
     tasks: list[int] = []  # of each job
     for i, heads in enumerate(curves):
-        for start in range(0, len(heads), BATCH):
-            jobs.append((list(heads[start : start + BATCH]), seed))
+        each = list(heads.values())
+        for start in range(0, len(each), BATCH):
+            jobs.append((each[start : start + BATCH], seed))
             tasks.append(i)
     by_job: dict[int, list[Accumulation]] = {}
     workers = min(workers or one_a_core(), max(len(jobs), 1))
@@ -139,7 +141,7 @@ def accumulation_columns(
     rows: list[list[dict[str, Any]]] = [[] for _ in curves]
     for j, i in enumerate(tasks):
         rows[i] += [{"accumulation": one.kind, **flat({"delta": one.delta, "c": one.c})} for one in by_job[j]]
-    return [pd.DataFrame(own) for own in rows]
+    return [pd.DataFrame(own, index=list(heads)) for own, heads in zip(rows, curves)]
 
 
 def join_columns(tables: Sequence[pd.DataFrame], *columns: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -160,8 +162,20 @@ def join_columns(tables: Sequence[pd.DataFrame], *columns: Sequence[pd.DataFrame
     return heads.assign(accumulation=heads.accumulation.astype(object).fillna(""), **flags)
 
 
-def slope_table(effects: xr.Dataset, task: str, n_min: int) -> tuple[pd.DataFrame, list[Curves]]:
-    """One task's rows of `head_table` without the heads' own fits, and the curves of its heads in the same order."""
+def existing(effects: xr.Dataset) -> Int[np.ndarray, " head"]:
+    """Numbers of the heads that there are, counted as if every layer had all; others have no norm."""
+    if "norm" not in effects:
+        return np.arange(effects.sizes["layer"] * effects.sizes["head"])
+    there = effects["norm"].notnull()
+    there = there.any([dim for dim in there.dims if dim not in ("layer", "head")])
+    return np.flatnonzero(there.transpose("layer", "head").values)
+
+
+def slope_table(effects: xr.Dataset, task: str, n_min: int) -> tuple[pd.DataFrame, dict[int, Curves]]:
+    """One task's rows of `head_table` without the heads' own fits, and the curves of its heads by row.
+
+    Rows are numbered as if every layer had all heads; those of heads that there are not are left out.
+    """
     effects = effects.isel(shot=effects.shot.values >= n_min)
     effects = effects.isel(seq=effects.log_odds.notnull().all("shot").values)
     shots = effects.shot.values.astype(float)
@@ -185,10 +199,12 @@ def slope_table(effects: xr.Dataset, task: str, n_min: int) -> tuple[pd.DataFram
         for head in effects["head"].values.astype(int)
     ]
     rows += [{"component": f"MLP {layer}", "kind": "mlp", "layer": layer} for layer in layers]
+    others = effects.other.transpose("layer", "seq", "shot").values.astype(float) if "other" in effects else mlps[:0]
+    rows += [{"component": f"other {layer}", "kind": "other", "layer": layer} for layer in layers[: len(others)]]
     rows += [{"component": name, "kind": "rest"} for name in REST]
     rows.append({"component": "all", "kind": "all"})
     rest = [sign * effects[name].transpose("seq", "shot").values for name, sign in REST.items()]
-    components = np.concatenate([heads.reshape(-1, *log_odds.shape), mlps, np.stack([*rest, log_odds])])
+    components = np.concatenate([heads.reshape(-1, *log_odds.shape), mlps, others, np.stack([*rest, log_odds])])
 
     table = pd.DataFrame(rows)
     table["task"], table["n_min"] = task, n_min
@@ -207,25 +223,31 @@ def slope_table(effects: xr.Dataset, task: str, n_min: int) -> tuple[pd.DataFram
     table["rise"], table["rise_low"], table["rise_high"] = t_interval(rise)
 
     n = n_layers * n_heads
-    errors = slopes[:, :n].std(0, ddof=1) / np.sqrt(len(slopes))
-    pooled = pool_heads(slope[:n], errors, len(slopes) - 1, by_noise=True)
+    exist = existing(effects)
+    errors = slopes[:, exist].std(0, ddof=1) / np.sqrt(len(slopes))
+    pooled = pool_heads(slope[exist], errors, len(slopes) - 1, by_noise=True)
     for name in ("mean", "low", "high", "false_sign"):
         column = {"mean": "pooled", "false_sign": name}.get(name, f"pooled_{name}")
-        table[column] = pd.Series(getattr(pooled, name))  # NaN in the rows after those of heads
-    table["stands_out"] = np.append(stands_out(pooled, delta), np.zeros(len(table) - n, bool))
+        table[column] = pd.Series(getattr(pooled, name), exist)  # NaN in the rows after those of heads
+    table["stands_out"] = False
+    table.loc[exist, "stands_out"] = stands_out(pooled, delta)
     if "attention" in effects:
         seen = effects.attention.isel(shot=-1).mean("seq").transpose("layer", "head").values
         table["attention"] = pd.Series(seen.ravel().astype(float))
-    return table, [whole._replace(log_odds=head) for head in components[:n]]
+    left_out = [*set(range(n)) - set(exist), *(n + n_layers + k for k, x in enumerate(others) if not x.any())]
+    return table.drop(index=left_out), {int(i): whole._replace(log_odds=components[i]) for i in exist}
+
+
+LINES = ("line_mlp", "line_others")
 
 
 def _line_columns(
     effects: xr.Dataset, weights: Float[np.ndarray, " update"], total: Float[np.ndarray, " seq"], delta: float
 ) -> pd.DataFrame:
-    """Slopes along the line of heads and MLPs and their shares of delta, by row of the task; the last row is all."""
+    """Slopes along the line of heads, MLPs and what else adds, and their shares of delta, by row; the last is all."""
     heads = effects.line_head.transpose("seq", "shot", "layer", "head").values.astype(float)
-    mlps = effects.line_mlp.transpose("seq", "shot", "layer").values
-    written = np.concatenate([heads.reshape(*heads.shape[:2], -1), mlps], axis=2)
+    more = [effects[name].transpose("seq", "shot", "layer").values for name in LINES if name in effects]
+    written = np.concatenate([heads.reshape(*heads.shape[:2], -1), *more], axis=2)
     slopes = np.concatenate([np.einsum("u,suc->sc", weights, np.diff(written, axis=1)), total[:, None]], axis=1)
     n = slopes.shape[1] - 1
     rows = [*range(n), n + len(REST)]

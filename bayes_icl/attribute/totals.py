@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from bayes_icl.attribute.effects import TaskEffects
 from bayes_icl.attribute.shrinkage import pool_heads, stands_out
+from bayes_icl.attribute.slopes import existing
 from bayes_icl.attribute.update import Update, three
 from bayes_icl.core.checkpoints import Checkpoint
 from bayes_icl.core.intervals import TAILS, Interval, flat, t_interval
@@ -127,7 +128,7 @@ def measure_totals(
                 batches.append(own)
                 bar.update(len(some))
             found[name] = TotalEffects.joined(batches)
-    facts, columns = _alone(found["heads"], update), _columns(found["heads"], found["joint"], update)
+    facts, columns = _alone(found["heads"], update), _columns(found["heads"], found["joint"], update, effects)
     facts |= {"steps": steps, "reference": WAY, **_jointly(found["joint"], update)}
     exact = pd.DataFrame()
     if measured.means is not None and update.delta.excludes(0) and len(episodes[MEASURING]) > 1:
@@ -199,12 +200,12 @@ def _errors(own: TotalEffects) -> dict[str, Any]:
     return {"mean": float(mean), "largest": float(own.error.max()), "beyond": beyond, "steps": int(own.steps.max())}
 
 
-def _columns(alone: TotalEffects, joint: TotalEffects, update: Update) -> pd.DataFrame:
-    """Columns of heads.csv: rows are heads, MLPs, three others, and all of them."""
+def _columns(alone: TotalEffects, joint: TotalEffects, update: Update, effects: xr.Dataset) -> pd.DataFrame:
+    """Columns of heads.csv: rows are heads, MLPs, what else adds, three others, and all of them (`slope_table`)."""
     assert joint.mlp is not None
     n_seqs, n_layers, n_heads = alone.head.shape
     n, delta = n_layers * n_heads, update.delta
-    last = n + n_layers + 3  # the row of all
+    last = n + n_layers * (1 + ("other" in effects)) + 3  # the row of all
     heads = alone.head.reshape(n_seqs, n)
     tables = []
     for name, own, rows, x in (
@@ -221,9 +222,10 @@ def _columns(alone: TotalEffects, joint: TotalEffects, update: Update) -> pd.Dat
         columns = {f"{key}{end}": c for key, each in found.items() for end, c in zip(("", "_low", "_high"), each)}
         tables.append(pd.DataFrame(columns, index=rows))
     table = pd.concat(tables, axis=1).sort_index()
-    errors = heads.std(0, ddof=1) / np.sqrt(n_seqs)
-    pooled = pool_heads(heads.mean(0), errors, n_seqs - 1, by_noise=True)
-    table["total_stands_out"] = pd.Series(stands_out(pooled, delta))
+    exist = existing(effects)
+    errors = heads[:, exist].std(0, ddof=1) / np.sqrt(n_seqs)
+    pooled = pool_heads(heads[:, exist].mean(0), errors, n_seqs - 1, by_noise=True)
+    table["total_stands_out"] = pd.Series(stands_out(pooled, delta), exist)
     if alone.by_source is not None:
         examples = alone.by_source[..., SOURCES.index("examples"), :].sum(-1).mean(0)
         table["total_examples"] = pd.Series(examples.ravel())
@@ -244,7 +246,8 @@ def _compare(
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Total effects beside what goes without a head, of heads chosen on the other sequences and of placebo heads."""
     order = np.argsort(-np.abs(totals[CHOOSING].mean(0)), axis=None, kind="stable")
-    at = [np.unravel_index(i, norms.shape) for i in order[: min(COMPARED, norms.size // 2)]]
+    order = order[np.isfinite(norms).ravel()[order]]
+    at = [np.unravel_index(i, norms.shape) for i in order[: min(COMPARED, len(order) // 2)]]
     top: list[Head] = [(int(layer), int(head)) for layer, head in at]
     (placebos,) = placebo_sets(norms, top, 1, seed)
     heads, lost = [*top, *placebos], []

@@ -92,9 +92,10 @@ def _slope(part: xr.DataArray, since: Bool[np.ndarray, " shot"], weights: np.nda
 def _by_kind(
     effects: xr.Dataset, since: Bool[np.ndarray, " shot"], weights: np.ndarray, delta: float
 ) -> dict[str, Any]:
-    """Slopes of all heads, all MLPs and the rest, and their shares of delta."""
+    """Slopes of all heads, all MLPs, what else adds and the rest, and their shares of delta."""
     facts: dict[str, Any] = {"delta_seqs": _slope(effects.log_odds, since, weights)}
     totals = {"head": effects.effect.sum(("layer", "head"), dtype=float), "mlp": effects.mlp.sum("layer")}
+    totals |= {"other": effects.other.sum("layer")} if "other" in effects else {}
     totals |= {"rest": effects.rest, "entropy": -effects.entropy}
     for kind, part in totals.items():
         facts[f"slope_{kind}"] = _slope(part, since, weights)
@@ -107,6 +108,7 @@ def _along_line(
 ) -> dict[str, Any]:
     """The same along the line from the mean stream: of heads, MLPs, embedding and biases, and which answer is asked."""
     parts = {"head": effects.line_head.sum(("layer", "head"), dtype=float), "mlp": effects.line_mlp.sum("layer")}
+    parts |= {"others": effects.line_others.sum("layer")} if "line_others" in effects else {}
     parts |= {"rest": effects.line_rest, "asked": effects.line_asked, "other": effects.line_rest + effects.line_asked}
     facts: dict[str, Any] = {}
     for kind, part in parts.items():

@@ -20,6 +20,11 @@ class StatedError(Exception):
     """Something a user can put right: one line saying what was expected, what came, and what to do."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, on one line."""
+    return f"{type(error).__name__}: {(str(error).strip() or 'no more is said').splitlines()[0]}"
+
+
 def shown(text: str) -> str:
     """Text that may be a user's, safe for a terminal, on one line: what is not printable is written as an escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

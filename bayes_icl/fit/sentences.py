@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from bayes_icl.core.intervals import Interval
-from bayes_icl.curves import null_controls
+from bayes_icl.curves import learning_of, null_controls
 from bayes_icl.fit.adequacy_sentences import (
     bent_sentence,
     noise_sentences,
@@ -24,7 +24,8 @@ from bayes_icl.fit.pooling import FEW_FAMILIES
 from bayes_icl.fit.tables import checks_table, comparison_tables, pooled_rows
 from bayes_icl.fit.weighing_sentences import weighing_lines
 from bayes_icl.writing.blocks import Heading, Tabled, Text, to_terminal
-from bayes_icl.writing.numbers import Quotes, code, listed
+from bayes_icl.writing.learning import not_learnt
+from bayes_icl.writing.numbers import Quotes, code, listed, plain
 
 
 def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]) -> str:
@@ -41,7 +42,9 @@ def summarise_verdicts(dataset: xr.Dataset, out: Path, verdicts: dict[str, dict]
         below += [pulls_sentence(headline)] if headline["pulls"] else []
         beside = [agreement(headline)] if others else []
         beside += readings(dataset, task, headline)
-        lines = [first, *(f"    {line}" for line in below), *others, *(f"  {line}" for line in beside), *second]
+        learning = learning_of(dataset, task)
+        lines = [plain(line) for line in not_learnt(learning._asdict() if learning else None, Quotes())]
+        lines += [first, *(f"    {line}" for line in below), *others, *(f"  {line}" for line in beside), *second]
         blocks += [Heading(task, ""), Text(lines), *map(Tabled, comparison_tables({task: headline}, scores))]
     if len(scores):
         checks = CHECKS.read(out / "checks.csv")

@@ -7,7 +7,8 @@ attention stays SDPA.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -56,8 +57,8 @@ class Attention(NamedTuple):
         What is seen (bool) or is added to scores, shape (batch or 1, head or 1, pos, pos); None if causal.
     scaling, cap
         Of scores; a cap of 0 is none.
-    window
-        Length of a sliding window; 0 for none.
+    sinks
+        Learned scores of a column of value 0 that takes attention (gpt-oss), shape (head,); None where there is none.
     """
 
     layer: int
@@ -67,7 +68,17 @@ class Attention(NamedTuple):
     mask: Tensor | None
     scaling: float
     cap: float
-    window: int
+    sinks: Tensor | None = None
+
+    def weights(
+        self, scores: Float[Tensor, "batch head query key"], mask: Tensor
+    ) -> Float[Tensor, "batch head query key"]:
+        """Attention from scores under a mask; sums to less than 1 where a learned sink takes some."""
+        scores = masked(scores, mask)
+        if self.sinks is None:
+            return scores.softmax(-1)
+        sinks = self.sinks.to(scores.dtype)[None, :, None, None].expand(*scores.shape[:3], 1)
+        return torch.cat([scores, sinks], -1).softmax(-1)[..., :-1]
 
     def scores(self, query: Tensor, key: Tensor) -> Float[Tensor, "batch head query key"]:
         """Scores of some queries and keys; heads that share a key are taken together, and a batch of keys of 1."""
@@ -78,43 +89,98 @@ class Attention(NamedTuple):
         return _scores(query, key, self.scaling, self.cap)
 
 
-@contextlib.contextmanager
-def attention_through(anatomy: Anatomy, attend: Any) -> Iterator[None]:
+def attention_through(anatomy: Anatomy, attend: Any) -> contextlib.AbstractContextManager[None]:
     """Show every `Attention` of the model to `attend`.
 
     It is computed by SDPA, unless `attend` gives the heads' output itself, shape (batch, head, pos, d_head).
     """
+    return attention_of(anatomy.hf, anatomy.attentions, attend)
+
+
+class Gates:
+    """The factors, coordinate by coordinate, between attention's output and the projection, where there are any.
+
+    A gated layer's attention module is run again as it passes, its output taken to be 1 everywhere, so that what
+    reaches the projection is the factor.
+
+    Attributes
+    ----------
+    by_layer
+        Those of gated layers, shape (batch, pos, head * d_head).
+    """
+
+    def __init__(self, anatomy: Anatomy) -> None:
+        self._anatomy = anatomy
+        self._again = False
+        self.by_layer: dict[int, Tensor] = {}
+
+    def enter(self, stack: contextlib.ExitStack) -> None:
+        """Register what is needed; the second run ends before any hook of the projection."""
+        for layer, gated in enumerate(self._anatomy.gated):
+            attention, out = self._anatomy.attentions[layer], self._anatomy.outs[layer]
+            if gated and attention is not None and out is not None:
+                stack.enter_context(out.register_forward_pre_hook(partial(self._keep, layer), prepend=True))
+                stack.enter_context(attention.register_forward_hook(self._run_again, with_kwargs=True))
+
+    def ones(self, one: Attention) -> Tensor | None:
+        """What attention's output is in a second run; None in the first."""
+        if not self._again:
+            return None
+        return torch.ones_like(one.query[..., :1]).expand(*one.query.shape[:3], one.value.shape[3])
+
+    def _run_again(self, module: nn.Module, args: tuple, kwargs: dict, _: Any) -> None:
+        if self._again:
+            return
+        self._again = True
+        try:
+            with torch.no_grad(), contextlib.suppress(_ReachedError):
+                module(*args, **kwargs)
+        finally:
+            self._again = False
+
+    def _keep(self, layer: int, _: nn.Module, args: tuple) -> None:
+        if self._again:
+            self.by_layer[layer] = args[0].detach()
+            raise _ReachedError
+
+
+class _ReachedError(Exception):
+    """A second run has reached the projection, and goes no further."""
+
+
+@contextlib.contextmanager
+def attention_of(hf: Any, attentions: Sequence[nn.Module | None], attend: Any) -> Iterator[None]:
+    """The same of a model whose attention modules are known, by layer."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import sdpa_mask
 
-    layer_of = {id(module): i for i, module in enumerate(anatomy.attentions)}
+    layer_of = {id(module): i for i, module in enumerate(attentions) if module is not None}
 
     def forward(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> Any:
-        if kwargs.get("s_aux") is not None:
-            raise StatedError("this model's attention has a learned sink: its heads cannot be attributed")
+        if kwargs.get("position_bias") is not None:
+            raise StatedError("this model's attention adds a bias of positions to scores: it cannot be attributed")
         scaling, cap = kwargs.pop("scaling", None) or query.shape[-1] ** -0.5, kwargs.pop("softcap", None) or 0.0
-        if id(module) in layer_of:
-            window = kwargs.get("sliding_window") or getattr(module, "sliding_window", None) or 0
-            one = Attention(layer_of[id(module)], query, key, value, mask, scaling, cap, window)
-            if (out := attend(one)) is not None:
-                return out.transpose(1, 2).contiguous(), None
+        sinks = kwargs.pop("s_aux", None)
+        one = Attention(layer_of.get(id(module), -1), query, key, value, attention_mask, scaling, cap, sinks)
+        if one.layer >= 0 and (out := attend(one)) is not None:
+            return out.transpose(1, 2).contiguous(), None
         kwargs["dropout"] = 0.0
-        if not cap:
-            return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, **kwargs)
-        scores = _scores(query, key, scaling, cap)
+        if not cap and sinks is None:
+            return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+        scores = one.scores(query, key)
+        mask = attention_mask
         if mask is None:
             mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        weights = masked(scores, mask).softmax(-1)
-        return weighed(weights, value).transpose(1, 2).contiguous(), None
+        return weighed(one.weights(scores, mask), value).transpose(1, 2).contiguous(), None
 
     AttentionInterface.register(ATTENTION, forward)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
-    before = anatomy.hf.config._attn_implementation
-    anatomy.hf.set_attn_implementation(ATTENTION)
+    before = hf.config._attn_implementation
+    hf.set_attn_implementation(ATTENTION)
     try:
         yield
     finally:
-        anatomy.hf.set_attn_implementation(before)
+        hf.set_attn_implementation(before)

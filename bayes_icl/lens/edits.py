@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bayes_icl.lens.anatomy import Anatomy
+from bayes_icl.core.errors import StatedError
+from bayes_icl.lens.anatomy import Anatomy, first_of
 
 # By layer: which heads, and what they hand to the output projection instead, shape (batch, pos, chosen head, d_head);
 # where that is NaN, their own output stays.
@@ -31,7 +33,7 @@ def heads_replaced(anatomy: Anatomy, edits: Edits) -> Iterator[set[int]]:
     def replace(layer: int, heads: Sequence[int], values: Tensor) -> Any:
         def hook(_: nn.Module, args: tuple) -> tuple:
             z, *rest = args
-            edited = z.clone().view(*z.shape[:2], anatomy.n_heads, -1)
+            edited = z.clone().view(*z.shape[:2], *anatomy.shapes[layer])
             put(edited, heads, values.to(z.device))
             edited = edited.view(z.shape)
             if layer not in changed and not torch.equal(edited, z):
@@ -42,13 +44,28 @@ def heads_replaced(anatomy: Anatomy, edits: Edits) -> Iterator[set[int]]:
 
     with contextlib.ExitStack() as stack:
         for layer, edit in edits.items():
-            stack.enter_context(anatomy.outs[layer].register_forward_pre_hook(replace(layer, *edit)))
+            stack.enter_context(projection(anatomy, layer).register_forward_pre_hook(replace(layer, *edit)))
         yield changed
 
 
+def projection(anatomy: Anatomy, layer: int) -> nn.Module:
+    """The output projection of a layer's heads.
+
+    Raises
+    ------
+    StatedError
+        The layer has no attention heads.
+    """
+    out = anatomy.outs[layer]
+    if out is None:
+        raise StatedError(f"layer {layer} has no attention heads; layers {anatomy.with_heads} have")
+    return out
+
+
 def put(z: Float[Tensor, "batch pos head d_head"], heads: Sequence[int], values: Tensor) -> None:
-    """Replace some heads' output in place, but for NaN."""
+    """Replace some heads' output in place, but for NaN; values may be filled up (`Anatomy.widened`)."""
     own = z[:, :, list(heads)]
+    values = values[..., : z.shape[-1]]
     z[:, :, list(heads)] = torch.where(values.isnan(), own, values)
 
 
@@ -56,24 +73,26 @@ def outputs_of(
     anatomy: Anatomy, tokens: Int[np.ndarray, " pos"]
 ) -> tuple[Float[Tensor, "layer pos head d_head"], Float[Tensor, "layer pos d_model"]]:
     """What every head hands on and every MLP adds, at every token of a prompt."""
-    z: list[Tensor] = []
-    mlps: list[Tensor] = []
-    n = len(tokens)
+    n, device = len(tokens), anatomy.unembedding.device
+    z = torch.zeros(anatomy.n_layers, n, *anatomy.w_out[0].shape[:2], device=device)
+    mlps = torch.zeros(anatomy.n_layers, n, anatomy.unembedding.shape[1], device=device)
+
+    def keep_z(layer: int, _: nn.Module, args: tuple) -> None:
+        z[layer] = anatomy.widened(args[0].view(n, -1), layer)
+
+    def keep_mlp(layer: int, _: nn.Module, args: tuple, y: Any) -> None:
+        mlps[layer] = first_of(y).view(n, -1) * anatomy.multipliers[layer]
+
     with contextlib.ExitStack() as stack:
-        for layer in range(anatomy.n_layers):
-            keep_z = lambda _, args: z.append(args[0].view(n, anatomy.n_heads, -1))  # noqa: E731
-            keep_mlp = lambda _, args, y: mlps.append(_first(y).view(n, -1) * anatomy.multiplier)  # noqa: E731
-            stack.enter_context(anatomy.outs[layer].register_forward_pre_hook(keep_z))
-            stack.enter_context(anatomy.mlp_output(layer).register_forward_hook(keep_mlp))
+        for layer, out in enumerate(anatomy.outs):
+            if out is not None:
+                stack.enter_context(out.register_forward_pre_hook(partial(keep_z, layer)))
+            if (mlp := anatomy.mlp_output(layer)) is not None:
+                stack.enter_context(mlp.register_forward_hook(partial(keep_mlp, layer)))
         stack.enter_context(torch.inference_mode())
         stack.enter_context(unembedding(anatomy, [0]))
-        anatomy.hf(input_ids=torch.from_numpy(tokens)[None].to(anatomy.unembedding.device), use_cache=False)
-    return torch.stack(z), torch.stack(mlps)
-
-
-def _first(y: Any) -> Tensor:
-    """An MLP's output, which mixtures of experts give more with."""
-    return y[0] if isinstance(y, tuple) else y
+        anatomy.hf(input_ids=torch.from_numpy(tokens)[None].to(device), use_cache=False)
+    return z, mlps
 
 
 @contextlib.contextmanager
@@ -105,15 +124,15 @@ def blocks_kept(anatomy: Anatomy, layers: Sequence[int]) -> Iterator[dict[int, F
 def starting_at(anatomy: Anatomy, layer: int, residual: Float[Tensor, "batch pos d_model"]) -> Iterator[None]:
     """Run from a block on, with what went into it in a run before; the blocks below are not computed."""
     with contextlib.ExitStack() as stack:
-        for block in anatomy.blocks[:layer]:
-            stack.enter_context(_standing_in(block, residual))
+        for block, n_given in zip(anatomy.blocks[:layer], anatomy.n_given):
+            stack.enter_context(_standing_in(block, (residual, *[None] * (n_given - 1)) if n_given else residual))
         yield
 
 
 @contextlib.contextmanager
-def _standing_in(block: nn.Module, residual: Tensor) -> Iterator[None]:
+def _standing_in(block: nn.Module, output: Any) -> Iterator[None]:
     own = vars(block).get("forward")  # some libraries put one there
-    block.forward = lambda *args, **kwargs: residual
+    block.forward = lambda *args, **kwargs: output
     try:
         yield
     finally:

@@ -13,8 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bayes_icl.core.errors import StatedError
-from bayes_icl.lens.anatomy import Anatomy
-from bayes_icl.lens.attention import Attention, attention_through
+from bayes_icl.lens.anatomy import Anatomy, first_of
+from bayes_icl.lens.attention import Attention, Gates, attention_through
+from bayes_icl.lens.edits import projection
 
 
 class Reference(NamedTuple):
@@ -41,20 +42,23 @@ class GatedPass:
     logits
         Shape (row, vocab), rows being (batch, read).
     moved, outputs
-        Of heads, shape (batch, pos, head * d_head): their own output less the reference, and what they handed on, which
-        is part of the graph where gradients are wanted.
+        Of heads, of layers that have some, shape (batch, pos, head * d_head): their own output less the reference, and
+        what they handed on, which is part of the graph where gradients are wanted.
     mlp_moved, mlp_outputs
         The same of MLPs, shape (batch, pos, d_model); empty where they have no gates.
     attention
         What each layer's attention was given; empty where it was not asked for.
+    factors
+        Of layers whose heads are gated by the model itself: with what (`attention.Gates`).
     """
 
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
-    moved: list[Tensor] = field(default_factory=list)
-    outputs: list[Tensor] = field(default_factory=list)
-    mlp_moved: list[Tensor] = field(default_factory=list)
-    mlp_outputs: list[Tensor] = field(default_factory=list)
-    attention: list[Attention] = field(default_factory=list)
+    moved: dict[int, Tensor] = field(default_factory=dict)
+    outputs: dict[int, Tensor] = field(default_factory=dict)
+    mlp_moved: dict[int, Tensor] = field(default_factory=dict)
+    mlp_outputs: dict[int, Tensor] = field(default_factory=dict)
+    attention: dict[int, Attention] = field(default_factory=dict)
+    factors: dict[int, Tensor] = field(default_factory=dict)
 
 
 def gated_pass(
@@ -89,47 +93,54 @@ def gated_pass(
     StatedError
         A layer's attention heads were not passed through.
     """
-    found, rows = GatedPass(), torch.arange(len(ids), device=ids.device)[:, None]
+    found, own_gates, rows = GatedPass(), Gates(anatomy), torch.arange(len(ids), device=ids.device)[:, None]
 
-    def blend(own: Tensor, at_zero: Tensor, moved: list[Tensor], outputs: list[Tensor]) -> Tensor:
+    def blend(layer: int, own: Tensor, at_zero: Tensor, moved: dict, outputs: dict) -> Tensor:
         away = own - at_zero
         out = at_zero + gate * away
         if torch.is_grad_enabled() and not out.requires_grad:
             out.requires_grad_()
-        moved.append(away.detach())
-        outputs.append(out)
+        moved[layer], outputs[layer] = away.detach(), out
         return out
 
     def gate_heads(layer: int, _: nn.Module, args: tuple) -> tuple:
         z, *rest = args
-        out = blend(z.view(*ids.shape, -1), reference.heads[layer], found.moved, found.outputs)
+        at_zero = anatomy.narrowed(by_head(reference.heads[layer], anatomy.n_heads), layer).flatten(2)
+        out = blend(layer, z.view(*ids.shape, -1), at_zero, found.moved, found.outputs)
         return (out.view(z.shape), *rest)
 
-    def gate_mlp(at_zero: Tensor, _: nn.Module, args: tuple, y: Any) -> Any:
-        first = y[0] if isinstance(y, tuple) else y
-        out = blend(first.reshape(at_zero.shape), at_zero / anatomy.multiplier, found.mlp_moved, found.mlp_outputs)
+    def gate_mlp(layer: int, at_zero: Tensor, _: nn.Module, args: tuple, y: Any) -> Any:
+        first, at_zero = first_of(y), at_zero / anatomy.multipliers[layer]
+        out = blend(layer, first.reshape(at_zero.shape), at_zero, found.mlp_moved, found.mlp_outputs)
         out = out.view(first.shape)
         return (out, *y[1:]) if isinstance(y, tuple) else out
 
     def gather(_: nn.Module, args: tuple) -> tuple:
         return (args[0][rows, positions].flatten(0, 1)[None], *args[1:])
 
-    def keep(one: Attention) -> None:
+    def keep(one: Attention) -> Tensor | None:
+        if keep_attention and (ones := own_gates.ones(one)) is not None:
+            return ones
         if keep_attention:
             query, key, value = (x.detach() for x in (one.query, one.key, one.value))
-            found.attention.append(one._replace(query=query, key=key, value=value))
+            found.attention[one.layer] = one._replace(query=query, key=key, value=value)
+        return None
 
     with contextlib.ExitStack() as stack:
-        for layer, out in enumerate(anatomy.outs):
-            stack.enter_context(out.register_forward_pre_hook(partial(gate_heads, layer)))
+        for layer in anatomy.with_heads:
+            stack.enter_context(projection(anatomy, layer).register_forward_pre_hook(partial(gate_heads, layer)))
         for layer, at_zero in enumerate(reference.mlps or []):
-            stack.enter_context(anatomy.mlp_output(layer).register_forward_hook(partial(gate_mlp, at_zero)))
+            if (mlp := anatomy.mlp_output(layer)) is not None:
+                stack.enter_context(mlp.register_forward_hook(partial(gate_mlp, layer, at_zero)))
+        if keep_attention:
+            own_gates.enter(stack)
         stack.enter_context(anatomy.unembed.register_forward_pre_hook(gather))
         stack.enter_context(attention_through(anatomy, keep))
         found.logits = anatomy.hf(input_ids=ids, use_cache=False).logits[0]
-    if len(found.outputs) != anatomy.n_layers:
+    found.factors = own_gates.by_layer
+    if len(found.outputs) != (n := len(anatomy.with_heads)):
         raise StatedError(
-            f"{len(found.outputs)} of {anatomy.n_layers} layers of {type(anatomy.hf).__name__} hand on what heads put "
+            f"{len(found.outputs)} of {n} layers with heads of {type(anatomy.hf).__name__} hand on what heads put "
             "out: total effects need all; give --total-steps 0"
         )
     return found

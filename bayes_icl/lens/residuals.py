@@ -43,8 +43,9 @@ def residuals_at(
         kept.append(x[0, at].float())
 
     with contextlib.ExitStack() as stack:
-        for module in (*anatomy.blocks, anatomy.final_norm.module):
-            stack.enter_context(module.register_forward_pre_hook(keep, with_kwargs=True))
+        for block in anatomy.blocks:
+            stack.enter_context(block.register_forward_pre_hook(keep, with_kwargs=True))
+        stack.enter_context(anatomy.before_final_norm(keep))
         stack.enter_context(unembedding(anatomy, at.tolist()))
         stack.enter_context(torch.inference_mode())
         ids = torch.from_numpy(tokens)[None].to(at.device)

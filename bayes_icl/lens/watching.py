@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bayes_icl.core.errors import StatedError
 from bayes_icl.lens.anatomy import EXACT, Anatomy, Norm, pad
-from bayes_icl.lens.attention import Attention, attention_through, masked
+from bayes_icl.lens.attention import Attention, Gates, attention_through
 
 
 @dataclass
@@ -27,13 +27,15 @@ class Stream:
     logits
         Shape (row, vocab), as the model gives them.
     scale
-        Of those, relative to what the unembedding gives.
+        Of those, relative to what the unembedding gives: a number, or shape (row, vocab) where they are capped.
     z
-        By layer, shape (row, head, d_head): what heads hand to the output projection.
+        By layer, shape (row, head, d_head): what heads hand to the output projection; 0 where there are no heads.
     pattern, values
-        By layer, shapes (batch, head, read, pos) and (batch, kv_head, pos, d_head).
-    mlp
-        By layer, shape (row, d_model): what the MLP adds.
+        By layer that has heads, shapes (batch, head, read, pos) and (batch, kv_head, pos, d_head).
+    gates
+        By layer that is gated, shape (row, head * d_head): what attention's output is multiplied with.
+    mlp, other
+        By layer, shape (row, d_model): what the MLP adds, and what anything else does (`Anatomy.others`).
     residual
         Shape (row, d_model), before each block, and after the last.
     attention_scale
@@ -43,11 +45,13 @@ class Stream:
     """
 
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
-    scale: float = 1.0
+    scale: float | Float[Tensor, "row vocab"] = 1.0
     z: list[Tensor] = field(default_factory=list)
-    pattern: list[Tensor] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
+    pattern: dict[int, Tensor] = field(default_factory=dict)
+    values: dict[int, Tensor] = field(default_factory=dict)
+    gates: dict[int, Tensor] = field(default_factory=dict)
     mlp: list[Tensor] = field(default_factory=list)
+    other: list[Tensor] = field(default_factory=list)
     residual: list[Tensor] = field(default_factory=list)
     attention_scale: list[Tensor | None] = field(default_factory=list)
     normed: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -86,34 +90,44 @@ def watch(
         stack.enter_context(attention_through(anatomy, hooks.keep_attention))
         logits = anatomy.hf(input_ids=ids, use_cache=False).logits[0]
     stream, name = hooks.stream, type(anatomy.hf).__name__
-    if len(stream.pattern) != anatomy.n_layers:
-        raise StatedError(
-            f"the attention of {name} does not run through transformers' attention interface: this model can be "
-            "collected and fitted, not attributed"
-        )
+    hooks.finish()
     stream.scale = _scale_of(hooks.raw[0], logits, name)
     stream.logits = logits
     return stream
 
 
-def _scale_of(raw: Float[Tensor, "row vocab"], logits: Float[Tensor, "row vocab"], name: str) -> float:
+def _scale_of(
+    raw: Float[Tensor, "row vocab"], logits: Float[Tensor, "row vocab"], name: str
+) -> float | Float[Tensor, "row vocab"]:
     """What the model multiplies its unembedding's logits with.
+
+    A soft-cap is one function of every logit, which never falls and keeps its sign: its factor is that of the run,
+    logit by logit, as the scale of a norm is.
 
     Raises
     ------
     StatedError
-        The logits are not finite, or not a multiple of those.
+        The logits are not finite, or neither a multiple of those nor capped.
     """
     if not torch.isfinite(logits).all():
         raise StatedError(f"{name} gives logits that are not finite: nothing can be attributed")
     size = float((raw**2).sum(dtype=torch.float64))
     scale = float((raw * logits).sum(dtype=torch.float64)) / size if size else 1.0
-    if not torch.allclose(scale * raw, logits, rtol=EXACT, atol=EXACT * float(logits.abs().max())):
+    near = EXACT * float(logits.abs().max())
+    if torch.allclose(scale * raw, logits, rtol=EXACT, atol=near):
+        return scale
+    flat, order = raw.flatten().sort()
+    capped = logits.flatten()[order]
+    if (capped.diff() < -near).any() or ((flat * capped < 0) & (capped.abs() > near)).any():
         raise StatedError(
-            f"{name} changes its logits after the unembedding (a soft-cap?): what heads write does not add up to its "
-            "log-odds; this model can be collected and fitted, not attributed"
+            f"{name} changes its logits after the unembedding, and not by a soft-cap: what heads write does not add up "
+            "to its log-odds; this model can be collected and fitted, not attributed"
         )
-    return scale
+    # Where a logit is next to 0 its factor is that of the smallest that is not.
+    small = raw.abs() <= EXACT * float(raw.abs().max())
+    by_size = torch.where(small, torch.inf, raw.abs()).flatten()
+    least = int(by_size.argmin())
+    return torch.where(small, float(logits.flatten()[least] / raw.flatten()[least]), logits / raw)
 
 
 class _Hooks:
@@ -135,35 +149,50 @@ class _Hooks:
         self._rows = torch.arange(self._batch, device=ids.device)[:, None]
         self.stream = Stream()
         self.raw = torch.empty(0)
+        self._gates = Gates(anatomy)
 
     def enter(self, stack: contextlib.ExitStack) -> None:
         """Register all hooks but that of attention."""
         anatomy, stream = self._anatomy, self.stream
         keep_residual = _first(lambda x: stream.residual.append(self._read(x)))
+        nothing = anatomy.unembedding.new_zeros(self._at.numel(), anatomy.unembedding.shape[1])
+        stream.attention_scale = [None] * anatomy.n_layers
+        stream.z = [nothing.new_zeros(len(nothing), *anatomy.w_out[0].shape[:2])] * anatomy.n_layers
+        stream.mlp, stream.other = [nothing] * anatomy.n_layers, [nothing] * anatomy.n_layers
         for layer, block in enumerate(anatomy.blocks):
             stack.enter_context(block.register_forward_pre_hook(keep_residual, with_kwargs=True))
-            keep_z = _first(partial(self._keep_z, layer))
-            stack.enter_context(anatomy.outs[layer].register_forward_pre_hook(keep_z, with_kwargs=True))
+            if (out := anatomy.outs[layer]) is not None:
+                keep_z = _first(partial(self._keep_z, layer))
+                stack.enter_context(out.register_forward_pre_hook(keep_z, with_kwargs=True))
             if norm := anatomy.after_attention[layer]:
-                stack.enter_context(norm.module.register_forward_hook(self._keep_scale(norm)))
-            else:
-                stream.attention_scale.append(None)
-            keep_mlp = lambda _, args, y: stream.mlp.append(self._read(y) * anatomy.multiplier)  # noqa: E731
-            stack.enter_context(anatomy.mlp_output(layer).register_forward_hook(keep_mlp))
-        stack.enter_context(anatomy.final_norm.module.register_forward_pre_hook(keep_residual, with_kwargs=True))
+                stack.enter_context(norm.module.register_forward_hook(partial(self._keep_scale, layer, norm)))
+            if (mlp := anatomy.mlp_output(layer)) is not None:
+                stack.enter_context(mlp.register_forward_hook(partial(self._add, stream.mlp, layer, 1.0)))
+            for other in anatomy.others[layer]:
+                add = partial(self._add, stream.other, layer, other.times)
+                stack.enter_context(other.module.register_forward_hook(add))
+        stack.enter_context(anatomy.before_final_norm(keep_residual))
         stack.enter_context(anatomy.unembed.register_forward_pre_hook(self._gather, with_kwargs=True))
         stack.enter_context(anatomy.unembed.register_forward_hook(self._keep_raw))
+        self._gates.enter(stack)
 
-    def keep_attention(self, one: Attention) -> None:
+    def finish(self) -> None:
+        """What was kept at every token, at the positions read."""
+        self.stream.gates = {layer: self._read(gate) for layer, gate in self._gates.by_layer.items()}
+
+    def keep_attention(self, one: Attention) -> Tensor | None:
         """The rows of a layer's pattern at the positions read, and its values."""
+        if (ones := self._gates.ones(one)) is not None:
+            return ones
         rows, at = self._rows, self._at
         chosen = one.query[rows, :, at].transpose(1, 2)  # (batch, head, read, d_head)
         if one.mask is None:
             own = (torch.arange(self._width, device=at.device) <= at[..., None])[:, None]
         else:
             own = one.mask.expand(self._batch, -1, -1, -1)[rows, :, at].transpose(1, 2)[..., : one.key.shape[2]]
-        self.stream.pattern.append(masked(one.scores(chosen, one.key), own).softmax(-1))
-        self.stream.values.append(one.value)
+        self.stream.pattern[one.layer] = one.weights(one.scores(chosen, one.key), own)
+        self.stream.values[one.layer] = one.value
+        return None
 
     def _read(self, x: Any) -> Tensor:
         """The rows read of a (batch, pos, ...) tensor, flattened."""
@@ -172,14 +201,15 @@ class _Hooks:
         return x.reshape(self._batch, self._width, -1)[self._rows, self._at].flatten(0, 1)
 
     def _keep_z(self, layer: int, x: Tensor) -> None:
-        n_heads = self._anatomy.n_heads
-        self.stream.z.append(self._read(x).view(self._at.numel(), n_heads, -1))
+        self.stream.z[layer] = self._anatomy.widened(self._read(x), layer)
         if self._on_z:
-            self._on_z(layer, x.view(self._batch, self._width, n_heads, -1))
+            self._on_z(layer, self._anatomy.widened(x.view(self._batch, self._width, -1), layer))
 
-    def _keep_scale(self, norm: Norm) -> Any:
-        scales = self.stream.attention_scale
-        return lambda _, args, y: scales.append(norm.scale(self._read(args[0]), self._read(y)).float())
+    def _keep_scale(self, layer: int, norm: Norm, _: Any, args: tuple, y: Tensor) -> None:
+        self.stream.attention_scale[layer] = norm.scale(self._read(args[0]), self._read(y)).float()
+
+    def _add(self, to: list[Tensor], layer: int, times: float, _: Any, args: tuple, y: Any) -> None:
+        to[layer] = to[layer] + self._read(y) * (times * self._anatomy.multipliers[layer])
 
     def _gather(self, _: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """The unembedding sees the rows read only: (batch, pos, d_model) becomes (1, row, d_model)."""

@@ -157,9 +157,10 @@ def loss_apart(
 ) -> dict[str, np.ndarray]:
     """What becomes of the direct effect that goes with some heads, shape (shot,), nats.
 
-    lost = taken - other_heads - mlps - norm: what the other heads and the MLPs write more than before, along the clean
-    run's direction (self-repair as Rushing and Nanda 2024, arXiv 2402.15390, take it apart), and what the scales of
-    norms and the competing tokens change. Where a norm follows attention, its scale is in what other heads write.
+    lost = taken - other_heads - mlps - norm: what the other heads and the MLPs (other mixers among them) write more
+    than before, along the clean run's direction (self-repair as Rushing and Nanda 2024, arXiv 2402.15390, take it
+    apart), and what the scales of norms and the competing tokens change. Where a norm follows attention, its scale is
+    in what other heads write.
 
     Parameters
     ----------
@@ -175,6 +176,6 @@ def loss_apart(
     layers, numbers = np.array(heads).T
     change = ablated.head.astype(np.float64) - clean.head
     own = change[:, layers, numbers].sum(1)
-    others, mlps = change.sum((1, 2)) - own, (ablated.mlp - clean.mlp).sum(1)
+    others, mlps = change.sum((1, 2)) - own, (ablated.mlp - clean.mlp + ablated.other - clean.other).sum(1)
     norm = ablated.log_odds - clean.log_odds + taken - others - mlps
     return {"other_heads": others, "mlps": mlps, "norm": norm}

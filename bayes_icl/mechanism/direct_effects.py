@@ -11,6 +11,9 @@ belongs to none of them. Against a foil f the log-odds are logit(t) - logit(f), 
 effect splits over the tokens that it attends to, attention * (value . W_O d): by contraction, so that nothing of shape
 (head, position, d_model) is built.
 
+What is not linear counts as the factor that it had in the run: the scales of norms, a gate on attention's output, and a
+soft-cap of logits, cap(x) / x for a logit x before the cap. A learned sink takes attention and writes nothing.
+
 Direct effect is not importance: what a head tells later components is not in it (see `ablation`).
 """
 
@@ -67,21 +70,25 @@ VARIABLES = {
     "attention_by_role": "attention mass, mean over sequences",
     "attention": "attention mass of a head on the examples shown",
     "mlp": "what an MLP adds to log_odds",
+    "other": "what a mixer that is not attention adds to log_odds, or a second MLP; not where the model has none",
     "embedding": "what the embedding adds",
     "bias": "what biases add: of values, of projections, of norms, of the unembedding",
     "entropy": "entropy of the distribution over incorrect tokens, which log_odds has less; 0 for foil; of several "
     "tokens with a constant by which their log-odds differ from the answer's",
     "rest": "embedding + bias - entropy",
-    "log_odds": "the quantity that effect, mlp and rest add up to: of the answer, or of a token given those before",
+    "log_odds": "the quantity that effect, mlp, other and rest add up to: of the answer, or of a token given those "
+    "before",
     "line_head": "what a head adds along the line from the mean stream at n_min",
     "line_mlp": "the same of an MLP",
+    "line_others": "the same of what else adds (`other`)",
     "line_rest": "the same of the embedding and of biases",
     "line_asked": "log_odds of the answer asked, at the mean stream at n_min",
-    "line_error": "log_odds less the sum of line_head, line_mlp, line_rest and line_asked",
+    "line_error": "log_odds less the sum of line_head, line_mlp, line_others, line_rest and line_asked",
     "curve": "log_odds of the whole answer, from the curves file",
     "ablated_log_odds": "log_odds without a set of heads, by way and set of ablation.csv",
     "error": "log_odds less the sum of its parts",
-    "norm": "root mean square norm of what a head writes into the residual stream, at the positions read",
+    "norm": "root mean square norm of what a head writes into the residual stream, at the positions read; NaN "
+    "where there is no such head",
 }
 
 
@@ -99,8 +106,8 @@ class DirectEffects(NamedTuple):
     by_place, attention
         Shape (shot, layer, head, place), places being the sink and then (shot, role); None where they were not wanted.
         Attention is the mean over steps.
-    mlp
-        Shape (shot, layer).
+    mlp, other
+        Shape (shot, layer); `other` is what else a layer adds (`Anatomy.others`).
     embedding, bias, entropy, log_odds, error
         Shape (shot,).
     norm
@@ -125,6 +132,7 @@ class DirectEffects(NamedTuple):
     by_place: np.ndarray | None
     attention: np.ndarray | None
     mlp: np.ndarray
+    other: np.ndarray
     embedding: np.ndarray
     bias: np.ndarray
     entropy: np.ndarray
@@ -144,9 +152,11 @@ class DirectEffects(NamedTuple):
         if self.shift.shape[1] == 1:
             return self
         at = lambda x: np.tensordot(self.shift, x[: self.shift.shape[1]], 1)  # noqa: E731
-        moved = {name: getattr(self, name) + at(getattr(start, name)) for name in ("head", "mlp", "embedding", "bias")}
+        names = ("head", "mlp", "other", "embedding", "bias")
+        moved = {name: getattr(self, name) + at(getattr(start, name)) for name in names}
         entropy = self.entropy + at(start.entropy) - self.level
-        total = moved["head"].sum((1, 2)) + moved["mlp"].sum(1) + moved["embedding"] + moved["bias"] - entropy
+        total = moved["head"].sum((1, 2)) + moved["mlp"].sum(1) + moved["other"].sum(1)
+        total += moved["embedding"] + moved["bias"] - entropy
         return self._replace(**moved, entropy=entropy, error=self.log_odds - total)
 
 
@@ -207,7 +217,7 @@ class _Steps(NamedTuple):
     def total(self) -> Tensor:
         """What all components add."""
         head, mlp = self.parts.head.sum((1, 2), dtype=torch.float64), self.parts.mlp.sum(1)
-        return head + mlp + self.parts.embedding + self.bias - self.entropy
+        return head + mlp + self.parts.other.sum(1) + self.parts.embedding + self.bias - self.entropy
 
 
 def _take_apart(anatomy: Anatomy, stream: Stream, asked: Asked, along: Tensor | None) -> _Steps:
@@ -224,9 +234,10 @@ def _take_apart(anatomy: Anatomy, stream: Stream, asked: Asked, along: Tensor | 
     parts = parts_along(anatomy, Writes.of(stream), direction)
     gaps = []
     for layer in range(anatomy.n_layers):
-        written = ((stream.residual[layer + 1] - stream.residual[layer]) * direction).sum(-1, dtype=torch.float64)
+        before, then = (stream.residual[i] * anatomy.carried[i] for i in (layer, layer + 1))
+        written = ((then - before) * direction).sum(-1, dtype=torch.float64)
         head = parts.head[:, layer].sum(-1, dtype=torch.float64)
-        gaps.append(written - head - parts.block_bias[:, layer] - parts.mlp[:, layer])
+        gaps.append(written - head - parts.block_bias[:, layer] - parts.mlp[:, layer] - parts.other[:, layer])
     return _Steps(parts, entropy, log_odds, torch.stack(gaps, dim=1), direction, constant)
 
 
@@ -252,12 +263,9 @@ def _by_answer(
 
     split = mass = None
     if by_source:
-        places = _place_matrix(episodes, stream.values[0].shape[2], weight.device)
+        places = _place_matrix(episodes, max(len(e.prompt.tokens) for e in episodes), weight.device)
         batch, n_read = asked.positions.shape
-        each = [
-            _by_place(stream, i, parts.seen[i], parts.constant[i], places, batch, n_read)
-            for i in range(anatomy.n_layers)
-        ]
+        each = [_by_place(anatomy, stream, i, parts.seen[i], places, batch, n_read) for i in range(anatomy.n_layers)]
         alike = asked.of_rows(asked.real / asked.real.sum(1, keepdim=True))
         split, mass = (np.stack([summed(pair[k], by) for pair in each], axis=1) for k, by in ((0, weight), (1, alike)))
     squares = [torch.einsum("rhk,hkj->rhj", z, gram) * z for z, gram in zip(stream.z, anatomy.gram)]
@@ -265,37 +273,47 @@ def _by_answer(
     norm = np.sqrt(summed(size, asked.of_rows(asked.real / asked.real.sum(1, keepdim=True))))
     log_odds = answer_log_odds(steps, asked.real)
     shift, level = asked.from_reference(weights)
-    head, mlp, embedding = summed(parts.head), summed(parts.mlp), summed(parts.embedding)
+    head, mlp, other, embedding = (summed(x) for x in (parts.head, parts.mlp, parts.other, parts.embedding))
     bias, entropy = summed(rows.bias), summed(rows.entropy)
     error = summed(rows.log_odds - rows.total)
     line = None if start is None else along_line(anatomy, stream, asked, start)
     weighted = weight.float()
     return DirectEffects(
-        head, split, mass, mlp, embedding, bias, entropy, log_odds.cpu().numpy(), error, norm, summed(rows.gap),
+        head, split, mass, mlp, other, embedding, bias, entropy, log_odds.cpu().numpy(), error, norm, summed(rows.gap),
         rows.direction * weighted[:, None], [x * weighted[:, None, None] for x in parts.seen],
         steps.cpu().numpy(), shift.cpu().numpy(), level.cpu().numpy(), line,
     )  # fmt: skip
 
 
 def _by_place(
+    anatomy: Anatomy,
     stream: Stream,
     layer: int,
     seen: Float[Tensor, "row head d_head"],
-    constant: Float[Tensor, "row head"],
     places: Float[Tensor, "batch pos place"],
     batch: int,
     n_read: int,
 ) -> tuple[Tensor, Tensor]:
     """A layer's effects and attention by place, shape (row, head, place)."""
+    n_rows, n_all, n_places = len(seen), anatomy.n_heads, places.shape[2]
+    if layer not in stream.pattern:
+        nothing = seen.new_zeros(n_rows, n_all, n_places)
+        return nothing, nothing
     pattern, values = stream.pattern[layer], stream.values[layer]
     n_heads, width = pattern.shape[1], pattern.shape[3]
-    by_head = seen.view(batch, n_read, n_heads, -1).transpose(1, 2)  # (batch, head, read, d_head)
+    seen, value_bias = anatomy.narrowed(seen, layer), anatomy.narrowed(anatomy.value_bias[layer], layer)
+    constant = (seen * value_bias).sum(-1)
+    if layer in stream.gates:
+        seen = seen * stream.gates[layer].view(seen.shape)
+    by_head = seen.reshape(batch, n_read, n_heads, -1).transpose(1, 2)  # (batch, head, read, d_head)
     together = by_head.reshape(batch, values.shape[1], -1, values.shape[3])
     effect = (together @ values.transpose(-1, -2)).view(pattern.shape)
     effect -= constant.view(batch, n_read, n_heads).transpose(1, 2)[..., None]
     effect *= pattern
     both = torch.stack([effect, pattern], dim=1).view(batch, -1, width) @ places
     both = both.view(batch, 2, n_heads, n_read, -1).permute(1, 0, 3, 2, 4).flatten(1, 2)
+    if n_heads < n_all:
+        both = torch.nn.functional.pad(both, (0, 0, 0, n_all - n_heads))
     return both[0], both[1]
 
 
@@ -329,10 +347,10 @@ def start_at(anatomy: Anatomy, episodes: Sequence[Episode], shot: int) -> Start:
             rows = _take_apart(anatomy, stream, asked, None)
             parts = rows.parts
             found = {"log_odds": rows.log_odds, "embedding": parts.embedding, "bias": rows.bias}
-            found |= {"entropy": rows.entropy, "head": parts.head, "mlp": parts.mlp}
-            places = _place_matrix([one], stream.values[0].shape[2], rows.bias.device)
+            found |= {"entropy": rows.entropy, "head": parts.head, "mlp": parts.mlp, "other": parts.other}
+            places = _place_matrix([one], len(one.prompt.tokens), rows.bias.device)
             each = [
-                _by_place(stream, i, parts.seen[i], parts.constant[i], places, *asked.positions.shape)[0]
+                _by_place(anatomy, stream, i, parts.seen[i], places, *asked.positions.shape)[0]
                 for i in range(anatomy.n_layers)
             ]
             found["by_source"] = _by_shot(torch.stack(each, dim=1), shot, n_shots)
@@ -440,7 +458,7 @@ def attribute_task(
         parts = raw.levelled(start) if start is not None else raw
         _check_complete(parts, some, task, n_shots)
         at = slice(first, first + len(some))
-        for name, x in (("effect", parts.head), ("mlp", parts.mlp)):
+        for name, x in (("effect", parts.head), ("mlp", parts.mlp), ("other", parts.other)):
             arrays[name][at] = x.reshape(len(some), n_shots, *x.shape[1:])
         for name in SCALARS:
             arrays[name][at] = getattr(parts, name).reshape(len(some), n_shots)
@@ -458,7 +476,9 @@ def attribute_task(
             by_role += np.stack([split.sum(0), mass.sum(0)])
         if on_batch:
             on_batch(len(some))
-    arrays["norm"] = np.sqrt(squares / (n_seqs * n_shots))
+    arrays["norm"] = np.where(anatomy.exists(), np.sqrt(squares / (n_seqs * n_shots)), np.nan)
+    if not any(anatomy.others):
+        arrays = {name: x for name, x in arrays.items() if name not in ("other", LINE["others"])}
     roles = dict(zip(("effect_by_role", "attention_by_role"), by_role / n_seqs)) if by_source else {}
     dataset = _effects_dataset(curves, task, episodes, readout, arrays, roles)
     dataset = dataset.assign_coords(
@@ -506,8 +526,9 @@ def _empty_arrays(shape: tuple[int, int, int, int], by_source: bool, line: bool)
     arrays |= {name: np.zeros(shape[:2]) for name in SCALARS}
     if line:
         arrays |= {name: np.zeros(shape[:2]) for name in LINE.values()}
-        arrays |= {LINE["head"]: np.zeros(shape, np.float32), LINE["mlp"]: np.zeros(shape[:3])}
-    return arrays | {"mlp": np.zeros(shape[:3])}
+        arrays |= {LINE["head"]: np.zeros(shape, np.float32)}
+        arrays |= {LINE[name]: np.zeros(shape[:3]) for name in ("mlp", "others")}
+    return arrays | {"mlp": np.zeros(shape[:3]), "other": np.zeros(shape[:3])}
 
 
 def _effects_dataset(
@@ -530,9 +551,11 @@ def _effects_dataset(
     dims = {
         "norm": ("layer", "head"),
         "mlp": ("seq", "shot", "layer"),
+        "other": ("seq", "shot", "layer"),
         "effect": ("seq", "shot", "layer", "head"),
         "line_head": ("seq", "shot", "layer", "head"),
         "line_mlp": ("seq", "shot", "layer"),
+        "line_others": ("seq", "shot", "layer"),
         "attention": ("seq", "shot", "layer", "head"),
         "effect_by_source": ("seq", "shot", "layer", "head", "source"),
     }

@@ -64,7 +64,7 @@ def function_vectors(anatomy: Anatomy, episodes: Sequence[Episode], references: 
     """
     outputs = [outputs_of(anatomy, e.prompt.tokens)[0][:, -1] for e in episodes]  # each (layer, head, d_head)
     total = torch.stack(outputs).sum(0)
-    heads = list(np.ndindex(anatomy.n_layers, anatomy.n_heads))
+    heads = anatomy.heads
     effect = np.zeros((len(episodes), anatomy.n_layers, anatomy.n_heads))
     clean, without = np.zeros(len(episodes)), np.zeros(len(episodes))
     for i, (episode, reference) in enumerate(zip(episodes, references)):

@@ -54,8 +54,8 @@ class Writes(NamedTuple):
 
     Attributes
     ----------
-    embedding, mlp, last
-        Shape (row, d_model), MLPs by layer; `last` is all of it, before the final norm.
+    embedding, mlp, other, last
+        Shape (row, d_model), MLPs and what else adds by layer; `last` is all of it, before the final norm.
     z
         By layer, shape (row, head, d_head), times the scale of a norm after attention.
     scale
@@ -66,6 +66,7 @@ class Writes(NamedTuple):
 
     embedding: Tensor
     mlp: list[Tensor]
+    other: list[Tensor]
     last: Tensor
     z: list[Tensor]
     scale: list[Tensor]
@@ -77,18 +78,19 @@ class Writes(NamedTuple):
         ones = torch.ones_like(stream.residual[0][:, :1])
         scale = [ones if x is None else x for x in stream.attention_scale]
         z = [x * own[..., None] for x, own in zip(stream.z, scale)]
-        return cls(stream.residual[0], stream.mlp, stream.residual[-1], z, scale)
+        return cls(stream.residual[0], stream.mlp, stream.other, stream.residual[-1], z, scale)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Writes:
         """With a function of each tensor."""
-        mlp, z, scale = ([change(x) for x in layers] for layers in (self.mlp, self.z, self.scale))
-        return Writes(change(self.embedding), mlp, change(self.last), z, scale, self.constant)
+        layers = (self.mlp, self.other, self.z, self.scale)
+        mlp, other, z, scale = ([change(x) for x in each] for each in layers)
+        return Writes(change(self.embedding), mlp, other, change(self.last), z, scale, self.constant)
 
     def less(self, other: Writes) -> Writes:
         """A difference."""
-        pairs = ((self.mlp, other.mlp), (self.z, other.z), (self.scale, other.scale))
-        mlp, z, scale = ([x - y for x, y in zip(*pair)] for pair in pairs)
-        return Writes(self.embedding - other.embedding, mlp, self.last - other.last, z, scale, 0.0)
+        pairs = ((self.mlp, other.mlp), (self.other, other.other), (self.z, other.z), (self.scale, other.scale))
+        mlp, more, z, scale = ([x - y for x, y in zip(*pair)] for pair in pairs)
+        return Writes(self.embedding - other.embedding, mlp, more, self.last - other.last, z, scale, 0.0)
 
 
 class Parts(NamedTuple):
@@ -96,7 +98,7 @@ class Parts(NamedTuple):
 
     Attributes
     ----------
-    head, mlp, embedding, bias
+    head, mlp, other, embedding, bias
         `bias` is of all blocks, those of values too.
     block_bias
         The same by layer.
@@ -106,6 +108,7 @@ class Parts(NamedTuple):
 
     head: Tensor
     mlp: Tensor
+    other: Tensor
     embedding: Tensor
     bias: Tensor
     block_bias: Tensor
@@ -115,9 +118,9 @@ class Parts(NamedTuple):
 
 def parts_along(anatomy: Anatomy, writes: Writes, direction: Float[Tensor, "row d_model"]) -> Parts:
     """What was written, taken along a direction before the final norm."""
-    heads, mlps, biases, all_seen, constants = [], [], [], [], []
+    heads, mlps, others, biases, all_seen, constants = [], [], [], [], [], []
     for layer in range(anatomy.n_layers):
-        d, after, scale = direction * anatomy.multiplier, anatomy.after_attention[layer], writes.scale[layer]
+        d, after, scale = direction * anatomy.multipliers[layer], anatomy.after_attention[layer], writes.scale[layer]
         own_bias = torch.zeros_like(d[:, 0], dtype=torch.float64)
         if after:
             own_bias = own_bias + writes.constant * (d * after.bias).sum(-1, dtype=torch.float64)
@@ -129,11 +132,12 @@ def parts_along(anatomy: Anatomy, writes: Writes, direction: Float[Tensor, "row 
         heads.append((seen * writes.z[layer]).sum(-1) - constant)
         biases.append(own_bias + constant.sum(-1, dtype=torch.float64))
         mlps.append((writes.mlp[layer] * direction).sum(-1, dtype=torch.float64))
+        others.append((writes.other[layer] * direction).sum(-1, dtype=torch.float64))
         all_seen.append(seen * scale[..., None])
         constants.append(constant)
-    embedding = (writes.embedding * direction).sum(-1, dtype=torch.float64)
-    head, mlp, block_bias = (torch.stack(x, dim=1) for x in (heads, mlps, biases))
-    return Parts(head, mlp, embedding, block_bias.sum(1), block_bias, all_seen, constants)
+    embedding = (writes.embedding * anatomy.carried[0] * direction).sum(-1, dtype=torch.float64)
+    head, mlp, other, block_bias = (torch.stack(x, dim=1) for x in (heads, mlps, others, biases))
+    return Parts(head, mlp, other, embedding, block_bias.sum(1), block_bias, all_seen, constants)
 
 
 @dataclass(frozen=True)
@@ -146,8 +150,8 @@ class Start:
         That number of examples.
     log_odds, embedding, bias, entropy
         Shape (token,): of the first, second, ... step of answers, nats.
-    head, mlp
-        Shapes (token, layer, head) and (token, layer).
+    head, mlp, other
+        Shapes (token, layer, head), and twice (token, layer).
     by_source
         Shape (token, layer, head, source, role), as in the effects format.
     writes
@@ -161,6 +165,7 @@ class Start:
     entropy: Float[np.ndarray, " token"]
     head: Float[np.ndarray, "token layer head"]
     mlp: Float[np.ndarray, "token layer"]
+    other: Float[np.ndarray, "token layer"]
     by_source: Float[np.ndarray, "token layer head source role"]
     writes: Writes
 
@@ -170,8 +175,8 @@ class LineEffects(NamedTuple):
 
     Attributes
     ----------
-    head, mlp
-        Shapes (shot, layer, head) and (shot, layer).
+    head, mlp, others
+        Shapes (shot, layer, head), and twice (shot, layer).
     rest
         Shape (shot,): of the embedding and of biases.
     asked
@@ -182,6 +187,7 @@ class LineEffects(NamedTuple):
 
     head: np.ndarray
     mlp: np.ndarray
+    others: np.ndarray
     rest: np.ndarray
     asked: np.ndarray
     error: np.ndarray
@@ -201,18 +207,18 @@ def along_line(anatomy: Anatomy, stream: Stream, asked: Asked, start: Start) -> 
     while True:
         at_start, direction = _direction(anatomy, stream, asked, begin.last, moved.last, token, steps)
         parts = parts_along(anatomy, moved, direction.float())
-        head, mlp = asked.summed(parts.head), asked.summed(parts.mlp)
+        head, mlp, others = (asked.summed(x) for x in (parts.head, parts.mlp, parts.other))
         rest = asked.summed(parts.embedding + parts.bias)
-        error = log_odds - at_start - head.sum((1, 2), dtype=torch.float64) - mlp.sum(1) - rest
+        error = log_odds - at_start - head.sum((1, 2), dtype=torch.float64) - mlp.sum(1) - others.sum(1) - rest
         if steps >= MOST_STEPS or bool((error.abs() <= LINE_COMPLETE * log_odds.abs().clamp(min=1)).all()):
-            return LineEffects(*(x.cpu().numpy() for x in (head, mlp, rest, at_start, error)))
+            return LineEffects(*(x.cpu().numpy() for x in (head, mlp, others, rest, at_start, error)))
         steps *= 2
 
 
 def soft_cap(anatomy: Anatomy) -> float | None:
     """What logits are capped at, c in c * tanh(logit / c), as Gemma 2 does; None where they are not."""
-    config = anatomy.hf.config
-    return getattr(config.get_text_config(), "final_logit_softcapping", None)
+    config = anatomy.hf.config.get_text_config()
+    return getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None)
 
 
 def _direction(
@@ -281,7 +287,7 @@ def mean_start(rows: Sequence[Writes], tokens: Sequence[np.ndarray], n_tokens: i
         return [mean(*layer) for layer in zip(*(getattr(one, name) for one in rows))]
 
     embedding, last = (mean(*(getattr(one, name) for one in rows)) for name in ("embedding", "last"))
-    return Writes(embedding, layers("mlp"), last, layers("z"), layers("scale"))
+    return Writes(embedding, layers("mlp"), layers("other"), last, layers("z"), layers("scale"))
 
 
 def by_token(x: Float[np.ndarray, "row ..."], token: np.ndarray, n_tokens: int) -> Float[np.ndarray, "token ..."]:

@@ -44,8 +44,8 @@ def placebo_sets(
     """Random sets of other heads, as many as the chosen ones and with as large a sum of norms, within 10 %.
 
     Each chosen head is replaced by one of the heads near it in norm, and the set kept where the sum is near enough.
-    No two are the same. Where there are not enough such sets, those nearest in sum are taken, and there may be fewer
-    than `n_sets`. Heads in `besides` are in none.
+    No two are the same. A head of norm NaN is none. Where there are not enough such sets, those nearest in sum are
+    taken, and there may be fewer than `n_sets`. Heads in `besides` are in none.
 
     Raises
     ------
@@ -61,11 +61,15 @@ def placebo_sets(
     [[(0, 3)], [(1, 1)], [(1, 3)]]
     """
     norms = np.asarray(norms, float)
-    others = [(int(i), int(j)) for i, j in np.ndindex(*norms.shape) if (i, j) not in {*chosen, *besides}]
+    others = [
+        (int(i), int(j))
+        for i, j in np.ndindex(*norms.shape)
+        if np.isfinite(norms[i, j]) and (i, j) not in {*chosen, *besides}
+    ]
     if len(others) < len(chosen):
         raise StatedError(
-            f"{len(chosen)} of {norms.size} heads are chosen, so that {len(others)} are left to compare them with; "
-            "choose at most half"
+            f"{len(chosen)} of {np.isfinite(norms).sum()} heads are chosen, so that {len(others)} are left to compare "
+            "them with; choose at most half"
         )
     if not chosen:
         return []

@@ -89,7 +89,7 @@ def ablate_each(
     edits = edits or {}
     gone = {(layer, head) for layer, (own, _) in edits.items() for head in own}
     shape = (anatomy.n_layers, anatomy.n_heads)
-    chosen = [head for head in (np.ndindex(*shape) if heads is None else heads) if tuple(head) not in gone]
+    chosen = [head for head in (anatomy.heads if heads is None else heads) if tuple(head) not in gone]
     with heads_replaced(anatomy, edits):
         before = direct_effects(anatomy, [episode])
     direct = before.head[0].astype(float)
@@ -101,10 +101,10 @@ def ablate_each(
     first = 1 if everywhere else last
     base = base_run(anatomy, episode.prompt.tokens, first, edits)
     rows = [Row(layer, heads={layer: ([head], z[layer, first:, [head]])}) for layer, head in chosen]
-    head, mlp = (torch.from_numpy(x[0]).to(base.logits.device) for x in (before.head, before.mlp))
+    head, mlp = (torch.from_numpy(x[0]).to(base.logits.device) for x in (before.head, before.mlp + before.other))
     watched = EffectProbe(last - first, before.direction[0], [seen[0] for seen in before.seen], head, mlp)
     found = np.full((5, *shape), np.nan)
-    clean_head, clean_mlp = before.head[0].astype(float), before.mlp[0]
+    clean_head, clean_mlp = before.head[0].astype(float), before.mlp[0] + before.other[0]
     for some in sweep(anatomy, base, rows, [last - first], watched=watched):
         log_odds = log_odds_of(some.logits[:, 0], [int(episode.target.correct[0])])[:, 0]
         assert some.written is not None
@@ -184,9 +184,9 @@ def counts_ablated(n_heads: int) -> list[int]:
 
 
 def orders(lost: Float[np.ndarray, "pair layer head"], n_random: int, seed: int) -> dict[str, list[tuple[int, int]]]:
-    """Orders in which to ablate all heads: the most costly first, by every other pair, and at random."""
+    """Orders in which to ablate all heads (NaN is none): the most costly first, by every other pair, and at random."""
     mean = chosen_on(lost).mean(0)
-    heads = [(int(i), int(j)) for i, j in np.ndindex(*mean.shape)]
+    heads = [(int(i), int(j)) for i, j in np.argwhere(~np.isnan(mean))]
     found = {"best first": sorted(heads, key=lambda head: -mean[head])}
     for i in range(n_random):
         order = np.random.default_rng([seed, 19, i]).permutation(len(heads))

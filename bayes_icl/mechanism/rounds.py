@@ -22,7 +22,7 @@ from bayes_icl.mechanism.ablation_values import AblationValues, edits_from, plac
 from bayes_icl.mechanism.halves import MEASURING, chosen_on, measured_on
 from bayes_icl.mechanism.head_names import Heads, name_of
 from bayes_icl.mechanism.redundancy import Backup, SingleAblations, ablate_each, stack
-from bayes_icl.mechanism.thresholds import RULE_LEAST
+from bayes_icl.mechanism.thresholds import BEFORE_MOST, RULE_LEAST
 from bayes_icl.mechanism.transfer import Pair, log_odds_of, matched, patched, reaching
 
 
@@ -43,10 +43,11 @@ def carried(
     -------
     dict
         Of ``own`` and ``other``, log-odds of B's and of A's right answer after B, nats, shape (pair, layer);
-        ``own_first`` and ``other_first``, whether that token comes first; ``a``, A's own log-odds, shape (pair,);
-        ``b`` and ``b_other``, those after B without patch, shape (pair,).
+        ``own_first`` and ``other_first``, whether that token comes first; ``a``, A's own log-odds, and ``a_first``,
+        whether that token comes first after A, shape (pair,); ``b`` and ``b_other``, those after B without patch, shape
+        (pair,).
     """
-    names = ("own", "other", "own_first", "other_first", "a", "b", "b_other")
+    names = ("own", "other", "own_first", "other_first", "a", "a_first", "b", "b_other")
     found: dict[str, list] = {name: [] for name in names}
     for pair in pairs:
         at = matched(pair, position)
@@ -55,7 +56,8 @@ def carried(
         b = base_run(anatomy, pair.b.prompt.tokens, min(q for _, q in at))
         log_odds, first = patched(anatomy, a, b, at, pair.tokens)
         (b_own, b_other), (_, a_own) = (log_odds_of(run.logits, pair.tokens)[0] for run in (b, a))
-        for name, x in zip(names, (*log_odds.T, *first.T, a_own, b_own, b_other)):
+        a_first = bool(a.logits[0].argmax() == pair.tokens[1])
+        for name, x in zip(names, (*log_odds.T, *first.T, a_own, a_first, b_own, b_other)):
             found[name].append(x)
         if on_pair:
             on_pair()
@@ -133,6 +135,7 @@ def describe(
         "gain": found["a"] - found["b"],
     }
     row |= flat({name: t_interval(x) for name, x in (numbers_ | {"rule_gain": left}).items()})
+    row["a_first"] = float(found["a_first"].mean())
     row["n_pairs"] = len(found["a"])
     return row
 
@@ -182,7 +185,8 @@ def norms_taken(
                     total[f"{kind} {place}"][layer] += squares[:, where(pair.a)].sum(1)
         if on_pair:
             on_pair()
-    return {name: np.sqrt(np.maximum(x, 0) / count[name.split(" ")[1]]) for name, x in total.items()}
+    there = np.where(anatomy.exists(), 1.0, np.nan)
+    return {name: there * np.sqrt(np.maximum(x, 0) / count[name.split(" ")[1]]) for name, x in total.items()}
 
 
 def singles_of(
@@ -215,12 +219,15 @@ def backup_rows(
     placebo: SingleAblations | None,
     others: tuple[SingleAblations, SingleAblations] | None,
     gone: Heads,
+    rule: Float[np.ndarray, " pair"],
 ) -> list[dict[str, Any]]:
     """Rows of the table of heads named on the even pairs, measured on the odd ones.
 
-    backup
+    grows
         Its growth exceeds that with placebo sets gone (95 % interval above 0); none where the model has too few heads
         for such sets.
+    backup
+        It grows, and mattered little before: its ablation cost less than 5 % of the rule gain.
     active
         In a layer above the lowest ablated one, and attending more to examples, or adding more to the
         log-odds, than with placebo sets gone (97.5 % each). Else passive: what it does was not needed before (a head of
@@ -238,8 +245,11 @@ def backup_rows(
         Before and after by another kind of ablation.
     gone
         The heads that were ablated.
+    rule
+        The rule gain, nats.
     """
     rows = []
+    little = BEFORE_MOST * measured_on(rule).mean()
     lowest = min(layer for layer, _ in gone)
     for head, p in named:
         at = (MEASURING, *head)
@@ -258,7 +268,8 @@ def backup_rows(
         for name in ("direct", "attention"):
             beside = 0.0 if placebo is None else getattr(placebo, name)[at] - getattr(before, name)[at]
             reacts |= bool(t_interval(rises[f"{name}_rise"] - beside, 0.975)[1] > 0)
-        row["backup"] = bool(row["growth_low"] > 0 and row["beyond_low"] > 0)
+        row["grows"] = bool(row["growth_low"] > 0 and row["beyond_low"] > 0)
+        row["backup"] = row["grows"] and bool(row["effect_before"] < little)
         row["mode"] = "active" if head[0] > lowest and reacts else "passive"
         rows.append(row | {"n_seqs": len(growth)})
     return rows

@@ -16,28 +16,40 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bayes_icl.lens.anatomy import Anatomy
-from bayes_icl.lens.attention import Attention, attention_through, masked
+from bayes_icl.lens.attention import Attention, attention_through
 from bayes_icl.lens.edits import unembedding
 from bayes_icl.lens.sweeps import Row, base_run, sweep
 from bayes_icl.mechanism.episodes import Episode
 from bayes_icl.mechanism.halves import chosen_on
 from bayes_icl.mechanism.thresholds import ATTENDING_LEAST
-from bayes_icl.mechanism.transfer import ANSWER, QUERY, Pair, log_odds_of
+from bayes_icl.mechanism.transfer import ANSWER, QUERY, SEPARATOR, Pair, log_odds_of
 from bayes_icl.models.readouts import SetLogits, Vocabulary
 
-ROLES_OF_HEADS = ("bring", "bring_other", "to_answers", "to_before", "to_queries", "to_sink")
+ROLES_OF_HEADS = (
+    "bring", "bring_other", "bring_separator", "bring_separator_other", "to_answers", "to_before", "to_queries",
+    "to_sink",
+)  # fmt: skip
 
 
 def attention_edges(episode: Episode) -> dict[str, Bool[np.ndarray, "pos pos"]]:
     """Which token attends to which (row to column), for each role that attention can play in a cut episode.
 
     bring
-        From an example's answer to its own query.
-    bring_other
+        From an example's answer to its own query: the direct way.
+    bring_separator
+        From the tokens between its query and that answer to its own query: where the way through the separator starts.
+    bring_any
+        Both, and so every way from the query of an example to its answer.
+    bring_other, bring_separator_other, bring_any_other
         From there to the query of the example before: as many tokens that do not tell what belongs together.
     to_answers, to_before, to_queries, to_sink
         From the last position to the answers of examples, to the tokens just before them, to their queries, and to the
         first token.
+    read_answers, read_before, read_queries
+        From the query on and all that follows it to the answers of examples, to the tokens just before them, to their
+        queries: what the last position reads for itself, and what the query or the separator hand it.
+    through_later
+        From the examples to the answers of those before them: the way on which a later example hands it.
 
     An answer begins with the token that is read (the space before a number is not part of it), and ends with its
     terminator.
@@ -46,21 +58,39 @@ def attention_edges(episode: Episode) -> dict[str, Bool[np.ndarray, "pos pos"]]:
     n = int(shot.max())
     answers, queries = answers_of(episode), (role == QUERY) & (shot >= 0) & (shot < n)
     last = np.arange(len(shot)) == len(shot) - 1
-    own = answers[:, None] & queries[None]
-    return {
-        "bring": own & (shot[:, None] == shot[None]),
-        "bring_other": own & (shot[:, None] == shot[None] + 1),
-        "to_answers": last[:, None] & answers[None],
-        "to_before": last[:, None] & ((offset == offset[-1]) & (shot >= 0) & (shot < n))[None],
-        "to_queries": last[:, None] & queries[None],
-        "to_sink": last[:, None] & (np.arange(len(shot)) == 0)[None],
-    }
+    between = after_queries(episode) & ~answers
+    before = (offset == offset[-1]) & (shot >= 0) & (shot < n)
+    here, asked = shot[:, None] == shot[None], shot == shot.max()
+    edges = {}
+    for name, rows in (("bring", answers), ("bring_separator", between), ("bring_any", answers | between)):
+        edges[name] = rows[:, None] & queries[None] & here
+        edges[f"{name}_other"] = rows[:, None] & queries[None] & (shot[:, None] == shot[None] + 1)
+    for name, rows in (("to", last), ("read", asked)):
+        for place, columns in (("answers", answers), ("before", before), ("queries", queries)):
+            edges[f"{name}_{place}"] = rows[:, None] & columns[None]
+    edges["to_sink"] = last[:, None] & (np.arange(len(shot)) == 0)[None]
+    edges["through_later"] = (~asked & (shot >= 0))[:, None] & answers[None] & (shot[:, None] > shot[None])
+    return edges
 
 
 def answers_of(episode: Episode) -> Bool[np.ndarray, " pos"]:
     """The answers of a cut episode's examples, from the token on that is read of its own."""
     shot, role, offset = episode.places
     return (role == ANSWER) & (shot >= 0) & (shot < shot.max()) & (offset > offset[-1])
+
+
+def after_queries(episode: Episode) -> Bool[np.ndarray, " pos"]:
+    """Tokens of a cut episode's examples that follow their query: separators and answers."""
+    shot, role, _ = episode.places
+    return ((role == ANSWER) | (role == SEPARATOR)) & (shot >= 0) & (shot < shot.max()) & _behind_query(episode)
+
+
+def _behind_query(episode: Episode) -> Bool[np.ndarray, " pos"]:
+    """Tokens that stand behind the last token of their own example's query; all of it where it has no query."""
+    shot, role, _ = episode.places
+    at = np.arange(len(shot))
+    ends = {int(s): int(at[(shot == s) & (role == QUERY)].max(initial=-1)) for s in np.unique(shot)}
+    return at > np.array([ends[int(s)] for s in shot])
 
 
 def attention_by_role(anatomy: Anatomy, episode: Episode) -> dict[str, Float[np.ndarray, "layer head"]]:
@@ -94,21 +124,24 @@ def _attention(
     weights = torch.from_numpy(np.stack([e / max(e.any(1).sum(), 1) for e in edges.values()])).float().to(device)
     n = len(tokens)
     causal = torch.ones(n, n, dtype=torch.bool, device=device).tril()
-    found: list[Tensor] = []
+    found = torch.zeros(len(edges), anatomy.n_layers, anatomy.n_heads, device=device)
 
     def attend(one: Attention) -> None:
         mask = causal[None, None] if one.mask is None else one.mask[:1, :, :, :n]
-        pattern = masked(one.scores(one.query, one.key), mask).softmax(-1)[0]
-        found.append(torch.einsum("hds,eds->eh", pattern, weights))
+        pattern = one.weights(one.scores(one.query, one.key), mask)[0]
+        found[:, one.layer, : len(pattern)] = torch.einsum("hds,eds->eh", pattern, weights)
 
     with attention_through(anatomy, attend), unembedding(anatomy, [0]), torch.inference_mode():
         anatomy.hf(input_ids=torch.from_numpy(tokens)[None].to(device), use_cache=False)
-    by_layer = torch.stack(found, 1).double().cpu().numpy()
-    return dict(zip(edges, by_layer))
+    return dict(zip(edges, found.double().cpu().numpy()))
 
 
 class Knockout(NamedTuple):
-    """An attention knockout: which step it speaks to, in words, and whether it decides (``path``) or not."""
+    """An attention knockout: which step it speaks to, in words, and whether it decides.
+
+    A ``path`` shuts every way that the step names and must hold; a ``detour`` is another way, which rejects nothing but
+    keeps the step from being rejected; an empty text is one edge of a way, told apart.
+    """
 
     step: int
     what: str
@@ -116,11 +149,15 @@ class Knockout(NamedTuple):
 
 
 KNOCKOUTS = {
-    "bring": Knockout(1, "answers cannot attend to their own query", "path"),
-    "bring_other": Knockout(1, "answers cannot attend to the query before", ""),
-    "to_answers": Knockout(3, "last position cannot attend to earlier answers", "path"),
-    "to_before": Knockout(3, "last position cannot attend to tokens before them", ""),
-    "to_queries": Knockout(3, "last position cannot attend to earlier queries", ""),
+    "bring_any": Knockout(1, "separators and answers cannot attend to their own query", "path"),
+    "bring_any_other": Knockout(1, "separators and answers cannot attend to the query before", ""),
+    "bring": Knockout(1, "directly: answers cannot attend to their own query", ""),
+    "bring_separator": Knockout(1, "indirectly: separators cannot attend to their own query", ""),
+    "read_answers": Knockout(3, "query and all after it cannot attend to earlier answers", "path"),
+    "read_before": Knockout(3, "query and all after it cannot attend to tokens before them", ""),
+    "read_queries": Knockout(3, "query and all after it cannot attend to earlier queries", ""),
+    "to_answers": Knockout(3, "directly: last position cannot attend to earlier answers", ""),
+    "through_later": Knockout(3, "indirectly: later examples cannot attend to earlier answers", "detour"),
     "all": Knockout(3, "query and last position cannot attend to examples", ""),
 }
 
@@ -130,7 +167,8 @@ def knocked_out(anatomy: Anatomy, episode: Episode) -> dict[str, float]:
     edges, width = _edges(episode), len(episode.places.shot)
     found: dict[str, float] = {}
     # What acts on the last shot only needs nothing before it again.
-    for names in (("bring", "bring_other"), ("to_answers", "to_before", "to_queries", "all")):
+    late = ("read_answers", "read_before", "read_queries", "to_answers", "all")
+    for names in (tuple(name for name in KNOCKOUTS if name not in late), late):
         first = min(int(np.flatnonzero(edges[name].any(1))[0]) if edges[name].any() else width - 1 for name in names)
         base = base_run(anatomy, episode.prompt.tokens, first)
         rows = [Row(0, blocked=torch.from_numpy(edges[name][first:])) for name in names]
@@ -313,11 +351,15 @@ def attending(
 ) -> list[tuple[int, int]]:
     """The heads with the most attention of a role, chosen on every other pair: more than a tenth of it, at most `most`.
 
-    For ``bring`` it must be more than to the query of the example before.
+    For ``bring`` it is that from the answer or from the separator, whichever is more, and must be more than to the
+    query of the example before.
     """
     mass = chosen_on(masses[role]).mean(0)
     if role == "bring":
-        mass = np.where(mass > chosen_on(masses["bring_other"]).mean(0), mass, 0.0)
+        ways = [
+            [chosen_on(masses[f"{way}{end}"]).mean(0) for end in ("", "_other")] for way in (role, f"{role}_separator")
+        ]
+        mass = np.maximum(*(np.where(own > other, own, 0.0) for own, other in ways))
     order = np.argsort(-mass, axis=None, kind="stable")[:most]
     heads = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, mass.shape))]
     return [head for head in heads if mass[head] > ATTENDING_LEAST]

@@ -14,6 +14,9 @@ LEFT_LEAST = 0.25
 BACKUP_LEAST = 0.05
 """Share of the rule gain by which the cost of a backup head grows at least."""
 
+BEFORE_MOST = 0.05
+"""Share of the rule gain that a backup head's ablation costs at most while the others are there."""
+
 BACKUP_ALPHA = 0.05
 """Chance that a round names any head though none is a backup."""
 

@@ -11,6 +11,8 @@ from 0 to 1::
 a node for all heads at every token. The contributions add up to F(1) - F(0), which is checked (`COMPLETE`). Plain
 gradients at the end point fail where attention saturates; these do not.
 
+What else adds to the residual stream, such as a mixer that is not attention (`Anatomy.others`), has no gate.
+
 Two conventions. *Heads alone*: only heads have gates, and MLPs respond to them, so what an MLP makes of a head's output
 is the head's. *Heads and MLPs*: MLPs have gates too, and what an MLP makes of a head's output is shared between them.
 
@@ -34,7 +36,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayes_icl.lens.anatomy import Anatomy, pad
-from bayes_icl.lens.attention import Attention, masked
+from bayes_icl.lens.attention import Attention
 from bayes_icl.lens.edits import Edits, blocks_kept, heads_replaced, outputs_of, starting_at, unembedding
 from bayes_icl.lens.gates import GatedPass, Reference, by_head, gated_pass, stacked, weights_fixed
 from bayes_icl.mechanism.answer_odds import Asked, shot_log_odds
@@ -234,15 +236,18 @@ class _Run(NamedTuple):
         for node, share in zip((nodes + 1) / 2, shares / 2):
             with torch.enable_grad(), weights_fixed(self.anatomy.hf):
                 one, delta = self.at(float(node))
-                slopes = torch.autograd.grad(delta.sum(), one.outputs + one.mlp_outputs)
+                outputs = [*one.outputs.values(), *one.mlp_outputs.values()]
+                slopes = torch.autograd.grad(delta.sum(), outputs)
             with torch.inference_mode():
-                for layer, (slope, moved) in enumerate(zip(slopes, one.moved)):
-                    product = by_head(slope * moved, n_heads).sum((1, 3), dtype=torch.float64)
-                    head[:, layer] += share * product.cpu().numpy()
+                for (layer, moved), slope in zip(one.moved.items(), slopes):
+                    n_own = self.anatomy.shapes[layer][0]
+                    product = by_head(slope * moved, n_own).sum((1, 3), dtype=torch.float64)
+                    head[:, layer, :n_own] += share * product.cpu().numpy()
                     if split is not None:
-                        found = self._by_source(one.attention[layer], slope)
-                        split[:, layer] += share * found.cpu().numpy()
-                for layer, (slope, moved) in enumerate(zip(slopes[n_layers:], one.mlp_moved)):
+                        own = slope * one.factors[layer] if layer in one.factors else slope
+                        found = self._by_source(one.attention[layer], own)
+                        split[:, layer, :n_own] += share * found.cpu().numpy()
+                for (layer, moved), slope in zip(one.mlp_moved.items(), slopes[len(one.moved) :]):
                     assert mlp is not None
                     mlp[:, layer] += share * (slope * moved).sum((1, 2), dtype=torch.float64).cpu().numpy()
         added = head.sum((1, 2)) + (0 if mlp is None else mlp.sum(1))
@@ -254,14 +259,15 @@ class _Run(NamedTuple):
         self, one: Attention, slope: Float[Tensor, "batch pos width"]
     ) -> Float[Tensor, "batch head source role"]:
         """A layer's contributions by what heads attend to: attention * value . slope, as direct effects are split."""
-        n_heads, (batch, width) = self.anatomy.n_heads, self.ids.shape
+        n_heads, (batch, width) = self.anatomy.shapes[one.layer][0], self.ids.shape
         slope_ = by_head(slope, n_heads).transpose(1, 2)  # (batch, head, pos, d_head)
-        bias = (slope_ * self.anatomy.value_bias[one.layer][:, None]).sum(-1)
+        value_bias = self.anatomy.narrowed(self.anatomy.value_bias[one.layer], one.layer)
+        bias = (slope_ * value_bias[:, None]).sum(-1)
         grouped = slope_.reshape(batch, one.value.shape[1], -1, one.value.shape[3])
         worth = (grouped @ one.value.transpose(-1, -2)).view(batch, n_heads, width, width) - bias[..., None]
         causal = torch.ones(width, width, dtype=torch.bool, device=slope.device).tril()
         mask = causal if one.mask is None else one.mask[..., :width]
-        worth *= masked(one.scores(one.query, one.key), mask).softmax(-1)
+        worth *= one.weights(one.scores(one.query, one.key), mask)
         shot, role = (
             torch.from_numpy(np.stack([np.pad(x, (0, width - len(x)), constant_values=-2) for x in each]))
             for each in zip(*((e.places.shot, e.places.role) for e in self.episodes))

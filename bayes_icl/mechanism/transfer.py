@@ -77,7 +77,18 @@ def cut(episode: Episode, shot: int, token: int) -> Episode:
     )
 
 
-def permuted(episode: Episode, shot: int, seed: int, *, queries: bool = False) -> Episode:
+def labels_shown(episode: Episode, shot: int) -> int:
+    """How many different answers the examples of a cut episode show, if some of them repeat; else 0."""
+    answers = _answers(episode, shot)
+    return len(set(answers)) if len(set(answers)) < shot else 0
+
+
+def _answers(episode: Episode, shot: int) -> list[tuple[int, ...]]:
+    bounds = zip(episode.prompt.answer_start[:shot].tolist(), episode.prompt.answer_stop[:shot].tolist())
+    return [tuple(episode.prompt.tokens[start:stop].tolist()) for start, stop in bounds]
+
+
+def permuted(episode: Episode, shot: int, seed: int, *, queries: bool = False, exchanged: bool = False) -> Episode:
     """A cut episode with its examples' answers permuted among them, so that they show the form and no rule.
 
     Every answer moves. Where answers repeat (labels), some examples keep a right one: of `DRAWS` permutations that is
@@ -93,6 +104,8 @@ def permuted(episode: Episode, shot: int, seed: int, *, queries: bool = False) -
         Of the permutation, beside the number of the sequence.
     queries
         Permute what stands before the answers instead, so that every answer keeps its place and has another's query.
+    exchanged
+        Leave no answer right: where labels repeat, each example gets another label than its own.
 
     Raises
     ------
@@ -104,9 +117,9 @@ def permuted(episode: Episode, shot: int, seed: int, *, queries: bool = False) -
     tokens, places = episode.prompt.tokens, episode.places
     starts, stops = (x[:shot].tolist() for x in (episode.prompt.answer_start, episode.prompt.answer_stop))
     rng = np.random.default_rng([seed, 13, episode.seq])
-    answers = [tuple(tokens[start:stop].tolist()) for start, stop in zip(starts, stops)]
+    answers = _answers(episode, shot)
     by_chance = sum(answers.count(answer) for answer in answers) / shot
-    goal = by_chance if by_chance > 1 else 0
+    goal = by_chance if by_chance > 1 and not exchanged else 0
     nearest, other = np.inf, np.arange(shot)
     for _ in range(DRAWS):
         order = rng.permutation(shot)
@@ -117,6 +130,10 @@ def permuted(episode: Episode, shot: int, seed: int, *, queries: bool = False) -
             nearest, other = off, drawn
         if off < 0.5:
             break
+    for i in range(shot) if exchanged else ():
+        others = [j for j in range(shot) if answers[j] != answers[i]]
+        if answers[other[i]] == answers[i] and others:
+            other[i] = rng.choice(others)
     parts: list[np.ndarray] = []
     where: list[np.ndarray] = []
     begin = 0

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from bayes_icl.core.errors import StatedError
+from bayes_icl.core.errors import StatedError, first_line
 from bayes_icl.lens.anatomy import Anatomy, pad
 from bayes_icl.lens.locating import anatomy_of
 from bayes_icl.models.branching import Branching, gap_between
@@ -41,11 +41,6 @@ CONTEXT_NAMES = (
     "context_length",
     "n_ctx",
 )
-
-
-def first_line(error: Exception) -> str:
-    """What an error of another library says, on one line."""
-    return f"{type(error).__name__}: {(str(error).strip() or 'no more is said').splitlines()[0]}"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from bayes_icl.patch.sentences import summarise_patch
 from bayes_icl.patch.settings import PatchSettings
 from bayes_icl.writing.style import figure_files
 
-NAMES = 2  # of columns and facts: outputs with those of before are made again
+NAMES = 3  # of columns and facts: outputs with those of before are made again
 
 
 def main(settings: PatchSettings) -> int:

@@ -22,8 +22,9 @@ from bayes_icl.mechanism.halves import measured_on
 from bayes_icl.mechanism.head_names import Heads, heads_named
 from bayes_icl.mechanism.redundancy import SingleAblations
 from bayes_icl.mechanism.rounds import carried, norms_taken, singles_of
-from bayes_icl.mechanism.transfer import Pair, pairs_of, permuted
+from bayes_icl.mechanism.transfer import Pair, labels_shown, pairs_of, permuted
 from bayes_icl.models.model import Model
+from bayes_icl.models.prompts import ROLES
 from bayes_icl.patch.settings import PatchSettings
 
 Arrays = dict[str, np.ndarray]
@@ -86,9 +87,7 @@ class PatchExperiment:
         )  # fmt: skip
         token = pairs[0].a.token or 0
         pairs = pairs[: settings.n_seqs or None]
-        named = heads_named(
-            settings.ablate, anatomy.n_layers, anatomy.n_heads, _ranks(settings, task), settings.rank_by
-        )
+        named = heads_named(settings.ablate, anatomy.exists(), _ranks(settings, task), settings.rank_by)
         runs = [pair.a for pair in pairs]
         if not all(places_ablated(run, settings.ablate_at).any() for run in runs):
             raise StatedError(f"--ablate-at {settings.ablate_at}: the prompts of {task!r} have no such token")
@@ -105,7 +104,7 @@ class PatchExperiment:
     @property
     def n_heads_all(self) -> int:
         """Heads of all layers."""
-        return self.anatomy.n_layers * self.anatomy.n_heads
+        return len(self.anatomy.heads)
 
     @property
     def kind(self) -> str:
@@ -118,9 +117,34 @@ class PatchExperiment:
         return "resample" if self.kind != "resample" else "mean"
 
     @property
+    def headlines(self) -> tuple[str, ...]:
+        """The kinds whose rounds are told, each beside placebo sets: the one that leads, a knock-out, and the mean."""
+        return tuple(dict.fromkeys((self.kind, "zero", "mean")))
+
+    @property
     def runs(self) -> list[Episode]:
         """Every A."""
         return [pair.a for pair in self.pairs]
+
+    @property
+    def n_labels(self) -> int:
+        """Different answers that the examples show, where all runs repeat some; else 0."""
+        return min(labels_shown(run, self.settings.n_examples) for run in self.runs)
+
+    @property
+    def replaces_query(self) -> bool:
+        """Whether a patch replaces all that B knows of its query, prompts ending on a query of one token.
+
+        B's own answer cannot come of such a patch at any layer: that it never does says nothing.
+        """
+        b = self.pairs[0].b
+        asked = np.flatnonzero((b.places.shot == b.places.shot.max()) & (b.places.role == ROLES.index("query")))
+        return self.settings.position in ("last", "query") and asked.tolist() == [len(b.prompt.tokens) - 1]
+
+    def without_rule(self, *, exchanged: bool) -> list[Episode]:
+        """Every A with its answers permuted, or with its labels `exchanged`."""
+        n_examples, seed = self.settings.n_examples, self.settings.seed
+        return [permuted(run, n_examples, seed, exchanged=True) for run in self.runs] if exchanged else self.shuffled
 
     @property
     def measuring(self) -> list[Pair]:
@@ -166,9 +190,9 @@ class PatchExperiment:
             ),
         )  # fmt: skip
 
-    def transfer_without_rule(self, name: str) -> Arrays:
-        """A stage: transfer from every A with its answers permuted."""
-        pairs = [pair._replace(a=run) for pair, run in zip(self.pairs, self.shuffled)]
+    def transfer_without_rule(self, name: str, *, exchanged: bool = False) -> Arrays:
+        """A stage: transfer from every A with its answers permuted, or with its labels `exchanged`."""
+        pairs = [pair._replace(a=run) for pair, run in zip(self.pairs, self.without_rule(exchanged=exchanged))]
         position = self.settings.position
         return self.stage(
             name, lambda step: carried(self.anatomy, pairs, [], None, self.kind, position=position, on_pair=step)

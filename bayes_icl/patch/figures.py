@@ -24,6 +24,13 @@ from bayes_icl.core.intervals import LEVEL_WORDS, Interval
 from bayes_icl.core.schemas import read_beside
 from bayes_icl.mechanism.placebos import are_placebos
 from bayes_icl.patch import drawing
+from bayes_icl.patch.ladder_figures import (
+    features_figure,
+    ladder_figure,
+    ladder_transfer_figure,
+    lit_figure,
+    patterns_figure,
+)
 from bayes_icl.patch.outputs import TABLES
 from bayes_icl.patch.step_figures import backups_figure, mlps_figure, repair_figure, roles_figure, steps_figure
 from bayes_icl.writing import style
@@ -235,6 +242,23 @@ def patch_figures(out: Path) -> dict[str, Figure]:
         drawn[file_name(f"transfer_{task}")] = transfer_figure(table["transfer"], table["rounds"], task, **drawn_of)
         if "bring" in table["heads"]:
             drawn[file_name(f"roles_{task}")] = roles_figure(table["heads"], task)
+        if len(table["ladder"]):
+            drawn |= _ladder_figures(table, task)
+    if len(table["features"]):
+        drawn["features"] = features_figure(table["features"])
     if len(table["steps"]):
         drawn |= {"steps": steps_figure(table["steps"]), "mlps": mlps_figure(table["mlps"])}
     return drawn
+
+
+def _ladder_figures(table: Mapping[str, pd.DataFrame], task: str) -> dict[str, Figure]:
+    """The figures of one task's ladder; those of heads where any were ablated by knock-out."""
+    drawn = {
+        f"ladder_{task}": ladder_figure(table["ladder"], task),
+        f"ladder_transfer_{task}": ladder_transfer_figure(table["ladder_transfer"], task),
+    }
+    heads = table["ladder_heads"]
+    if ((heads.task == task) & (heads.kind == "zero")).any():
+        drawn[f"lit_{task}"] = lit_figure(heads, task, "zero")
+        drawn[f"patterns_{task}"] = patterns_figure(table["ladder_patterns"], task, "zero")
+    return {file_name(name): figure for name, figure in drawn.items()}

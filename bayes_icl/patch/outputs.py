@@ -56,6 +56,7 @@ ROUNDS = Table(
         Column("peak_first", "share of pairs in which it comes first there"),
         Column("peak", "its log-odds there", ends=INTERVAL),
         *columns("a_own b_own gain", "log-odds of A and of B; their difference", ends=INTERVAL),
+        Column("a_first", "share of pairs in which A's right token comes first after A", optional=True),
         Column("rule_gain", "A's log-odds less those with permuted answers", ends=INTERVAL, formerly="rule"),
         Column("n_pairs", "pairs measured", "count"),
     ),
@@ -80,11 +81,12 @@ BACKUPS = Table(
         Column("beyond", "growth beyond that", ends=INTERVAL, optional=True),
         Column("growth_other_kind", "growth by the other kind of ablation", ends=INTERVAL, optional=True),
         Column(
-            "backup",
+            "grows",
             "whether the 95 % intervals of its growth, and of its growth beyond placebo sets, exclude 0",
             "flag",
             optional=True,
         ),
+        Column("backup", "whether it grows, and cost less than 5 % of the rule gain before", "flag", optional=True),
         Column("mode", "active or passive", "text"),
         Column("n_seqs", "pairs measured", "count"),
     ),
@@ -122,6 +124,9 @@ HEADS = Table(
         Column("component", "which", "text"),
         *columns("layer head", "which", "count"),
         *columns("bring bring_other", "attention from an answer to its own query; to the query before", optional=True),
+        *columns(
+            "bring_separator bring_separator_other", "the same from what stands between query and answer", optional=True
+        ),
         *columns("to_answers to_before to_queries to_sink", "attention from the last position", optional=True),
         *columns("previous_token induction", "on random tokens said twice", optional=True),
         Column("direct", "direct effect", ends=INTERVAL),
@@ -154,7 +159,7 @@ STEPS = Table(
         *columns("n_controls n_as_much", "controls, and those that lose as much", "count", optional=True),
         Column("step", "1 to 3", "count"),
         Column("what", "the experiment", "text"),
-        Column("decides", "path, heads, or nothing", "text"),
+        Column("decides", "path (every way), detour (another one), heads, or nothing", "text"),
         Column("kind", "what is done: attention knockout, or the kind of ablation", "text"),
         Column("share", "what is lost, as a share of the rule gain", ends=INTERVAL),
         Column("beyond", "that, less the largest of its controls", ends=INTERVAL, optional=True),
@@ -162,7 +167,100 @@ STEPS = Table(
     ),
 )
 
-TABLES = {table.name: table for table in (TRANSFER, ROUNDS, BACKUPS, REDUNDANCY, HALVES, HEADS, MLPS, STEPS)}
+LADDER = Table(
+    "ladder",
+    "With `--ladder`: a row for each kind of ablation, step and set of heads.",
+    (
+        TASK,
+        KIND,
+        Column("step", "step of the ladder; 0 without ablation", "count"),
+        Column("set", "ablated or placebo 1, ...", "text"),
+        Column("n_heads", "how many heads are ablated", "count"),
+        Column("layers_text", "which layers are gone", "text"),
+        *columns("transfer_layer answer_layer", "as in rounds", ends=REACHED),
+        Column("a_own", "A's log-odds", ends=INTERVAL),
+        Column("a_first", "share of pairs in which A's right token comes first after A"),
+        Column("rule_gain", "A's log-odds less those without the rule", ends=INTERVAL),
+        Column("left", "share of the rule gain that is left"),
+        *columns(
+            "own_first copied_first",
+            "largest share of pairs, over layers, in which B's own answer comes first after B; A's, copied",
+        ),
+    ),
+)
+
+LADDER_TRANSFER = Table(
+    "ladder_transfer",
+    "With `--ladder`: a row for each kind of ablation, step and layer.",
+    (
+        TASK,
+        KIND,
+        Column("step", "step of the ladder", "count"),
+        Column("layer", "layer whose resid_pre is patched", "count"),
+        *columns("own other", "log-odds of B's own answer, and of A's, after B", ends=INTERVAL),
+        *columns("own_first other_first", "share of pairs in which that token comes first"),
+    ),
+)
+
+LADDER_HEADS = Table(
+    "ladder_heads",
+    "With `--ladder`: a row for each kind of ablation, step and head; at the last position.",
+    (
+        TASK,
+        KIND,
+        Column("step", "step of the ladder", "count"),
+        Column("component", "which head", "text"),
+        *columns("layer head", "which head", "count"),
+        *columns("direct_before direct_after", "direct effect before ablation and after"),
+        *columns("norm_before norm_after", "norm of what it writes"),
+        *columns("attention_before attention_after", "attention on examples"),
+        *columns("to_answers_before to_answers_after", "attention on their answers"),
+        Column("direct_rise", "rise of the direct effect", ends=INTERVAL),
+        Column("attention_rise", "rise of the attention on examples", ends=INTERVAL),
+        Column("p_holm", "the smaller p-value of the two rises, corrected over both and all heads"),
+        Column("gone", "whether it is ablated", "flag"),
+        Column(
+            "lights",
+            "whether its direct effect surely rises, by 5 % of the rule gain, or its attention, by 0.1",
+            "flag",
+        ),
+    ),
+)
+
+LADDER_PATTERNS = Table(
+    "ladder_patterns",
+    "With `--ladder`: a row for each head whose direct effect rises most, example and role; attention from the last "
+    "position, mean over pairs.",
+    (
+        TASK,
+        KIND,
+        Column("step", "step of the ladder", "count"),
+        Column("component", "which head", "text"),
+        Column("shot", "example attended to, from 0", "count"),
+        Column("role", "query, separator or answer", "text"),
+        *columns("attention_before attention_after", "attention before ablation and after"),
+    ),
+)
+
+FEATURES = Table(
+    "features",
+    "With `--ladder`: a row for each run, class of answers and layer, read by a logit lens.",
+    (
+        TASK,
+        Column("run", "A, no rule (answers permuted), or their difference", "text"),
+        Column("readout", "complement, format (of the form: a number, a label), parity, rule or foil", "text"),
+        Column("layer", "whose resid_pre is read; that of the last is resid_post of the last block", "count"),
+        Column("log_odds", "of the class of the right answer", ends=INTERVAL),
+    ),
+)
+
+TABLES = {
+    table.name: table
+    for table in (
+        *(TRANSFER, ROUNDS, BACKUPS, REDUNDANCY, HALVES, HEADS, MLPS, STEPS),
+        *(LADDER, LADDER_TRANSFER, LADDER_HEADS, LADDER_PATTERNS, FEATURES),
+    )
+}
 
 DESCRIBED = {
     "transfer_own": "log-odds of the right answer to B's own query, A's residual stream being put into B at each layer",

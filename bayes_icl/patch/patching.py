@@ -12,6 +12,8 @@ import xarray as xr
 
 from bayes_icl.core.checkpoints import Checkpoint
 from bayes_icl.core.intervals import flat, t_interval
+from bayes_icl.curves import learning_of
+from bayes_icl.lens.sweeps import check_starts
 from bayes_icl.mechanism.ablation_values import REFERENCE_KINDS
 from bayes_icl.mechanism.direct_effects import attribute_task
 from bayes_icl.mechanism.episodes import recorded_episodes, token_text
@@ -19,11 +21,14 @@ from bayes_icl.mechanism.head_names import name_of
 from bayes_icl.mechanism.recorded import check_same_numbers
 from bayes_icl.models.model import Model
 from bayes_icl.patch.experiment import Arrays, PatchExperiment
+from bayes_icl.patch.ladder import run_ladder
 from bayes_icl.patch.outputs import DESCRIBED, TABLES
 from bayes_icl.patch.redundancy import measure_redundancy
 from bayes_icl.patch.rounds import Baseline, Rounds, Row, measure_baseline, run_rounds
 from bayes_icl.patch.settings import PatchSettings
 from bayes_icl.patch.step_experiments import run_steps
+
+LADDER_TABLES = ("ladder", "ladder_transfer", "ladder_heads", "ladder_patterns", "features")
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,8 @@ class _TaskResult:
 
 
 def _patch_task(experiment: PatchExperiment) -> _TaskResult:
-    """Run the stages on one task, and put together what they find."""
+    """Run the stages on one task, and put together what they find; first, a sequence tells whether that can be done."""
+    _check_parts(experiment)
     baseline = measure_baseline(experiment)
     rounds = run_rounds(experiment, baseline)
     redundancy = measure_redundancy(experiment, baseline)
@@ -131,24 +137,45 @@ def _patch_task(experiment: PatchExperiment) -> _TaskResult:
         rows |= {"mlps": steps.mlps, "steps": steps.steps}
         facts |= steps.facts()
         roles = steps.roles
+    if experiment.settings.ladder:
+        ladder = run_ladder(experiment, baseline)
+        rows |= {name: getattr(ladder, name) for name in LADDER_TABLES}
+        facts["ladder_ended"] = ladder.ended
     rows["heads"] = _head_rows(experiment, baseline, rounds, roles)
     return _TaskResult(rows, facts, _effects_of(experiment, baseline, rounds))
+
+
+def _check_parts(experiment: PatchExperiment) -> None:
+    """Of one sequence, add up its parts, and start a run at its last token.
+
+    Raises
+    ------
+    StatedError
+        The parts do not add up; or what is kept of earlier tokens is not all that a later one needs.
+    """
+    run = experiment.runs[0]
+    here = experiment.curves.sel(seq=[run.seq]).isel(shot=[experiment.settings.n_examples])
+    attribute_task(experiment.model, here, experiment.task, by_source=False, episodes=[run])
+    check_starts(experiment.anatomy, run.prompt.tokens)
 
 
 def _facts_of(experiment: PatchExperiment, baseline: Baseline) -> dict[str, Any]:
     """What was asked of a task, and what its examples teach."""
     settings = experiment.settings
+    learning = learning_of(experiment.curves, experiment.task, settings.n_examples)
     return {
         "n_examples": settings.n_examples,
         "n_pairs": len(experiment.pairs),
         "token": experiment.token,
         "token_text": token_text(experiment.model, experiment.runs),
         "position": settings.position,
+        "replaces_query": experiment.replaces_query,
         "kind": experiment.kind,
         "other_kind": experiment.other_kind,
         "kinds": list(REFERENCE_KINDS),
         "reference": settings.reference,
         "taught": baseline.taught,
+        "learning": learning._asdict() if learning else None,
         "singles_everywhere": settings.singles_everywhere,
         **baseline.facts(),
     }
@@ -161,7 +188,7 @@ def _head_rows(experiment: PatchExperiment, baseline: Baseline, rounds: Rounds, 
         numbers = {name: t_interval(alone[name]) for name in ("direct", "lost", "taken", "other_heads", "mlps", "norm")}
         numbers[f"lost_{experiment.other_kind}"] = t_interval(baseline.alone_other.lost)
     rows = []
-    for head in np.ndindex(experiment.anatomy.n_layers, experiment.anatomy.n_heads):
+    for head in experiment.anatomy.heads:
         row: Row = {"task": experiment.task, "component": name_of(head), "layer": head[0], "head": head[1]}
         row |= {name: float(x[:, *head].mean()) for name, x in roles.items()}
         row |= flat({name: [x[head] for x in three] for name, three in numbers.items()})

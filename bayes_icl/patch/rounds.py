@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from bayes_icl.mechanism.head_names import Head, Heads, by_layer, name_of
 from bayes_icl.mechanism.placebos import placebo_name, placebo_sets
 from bayes_icl.mechanism.redundancy import SingleAblations, name_backups
 from bayes_icl.mechanism.rounds import backup_rows, describe, has_rule
-from bayes_icl.mechanism.steps import answers_of
+from bayes_icl.mechanism.steps import after_queries
 from bayes_icl.mechanism.thresholds import LEFT_LEAST
 from bayes_icl.patch.experiment import Arrays, PatchExperiment, last_of
 
@@ -31,7 +32,9 @@ class Baseline:
     Attributes
     ----------
     clean, no_rule
-        Transfer from A, and from A with its answers permuted; as `rounds.carried` gives it.
+        Transfer from A, and from A with its answers permuted (or its labels exchanged); as `rounds.carried` gives it.
+    exchanged
+        Whether the labels of the run without a rule are exchanged, as A knows them though they are permuted.
     norms
         Of what ablating a head removes, by ``"kind place"``, each of shape (layer, head).
     alone, alone_other
@@ -43,6 +46,7 @@ class Baseline:
     norms: Arrays
     alone: SingleAblations
     alone_other: SingleAblations
+    exchanged: bool
 
     @property
     def rule(self) -> Float[np.ndarray, " pair"]:
@@ -58,7 +62,7 @@ class Baseline:
         """Numbers of the task."""
         numbers = {"gain": self.clean["a"] - self.clean["b"], "rule_gain": self.rule, "no_rule": self.no_rule["a"]}
         three = {name: dict(zip(("mean", "low", "high"), map(float, t_interval(x)))) for name, x in numbers.items()}
-        return {"rule_gain_measured": float(measured_on(self.rule).mean()), **three}
+        return {"rule_gain_measured": float(measured_on(self.rule).mean()), "exchanged": self.exchanged, **three}
 
 
 @dataclass(frozen=True)
@@ -106,12 +110,17 @@ class Rounds:
 def measure_baseline(experiment: PatchExperiment) -> Baseline:
     """Transfer with and without the rule, and what each head costs by itself."""
     kind, other, where = experiment.kind, experiment.other_kind, experiment.settings.ablate_at
-    places = {"rounds": lambda run: places_ablated(run, where), "answers": answers_of, "last": last_of}
-    norms = experiment.norms("norms", experiment.values, (kind, other), places)
+    places = {"rounds": lambda run: places_ablated(run, where), "after_queries": after_queries, "last": last_of}
+    norms = experiment.norms("norms", experiment.values, REFERENCE_KINDS, places)
     clean = experiment.transfer("round 0", [], kind)
     no_rule = experiment.transfer_without_rule("round 0, no rule")
+    # Permuted labels are half right: where that is enough for the model, they show the rule still.
+    n_labels = experiment.n_labels
+    exchanged = bool(n_labels > 1 and no_rule["a_first"].mean() > (1 + 1 / n_labels) / 2)
+    if exchanged:
+        no_rule = experiment.transfer_without_rule("round 0, labels exchanged", exchanged=True)
     alone = experiment.single_ablations("alone", kind, [])
-    return Baseline(clean, no_rule, norms, alone, experiment.single_ablations(f"alone {other}", other, []))
+    return Baseline(clean, no_rule, norms, alone, experiment.single_ablations(f"alone {other}", other, []), exchanged)
 
 
 def run_rounds(experiment: PatchExperiment, baseline: Baseline) -> Rounds:
@@ -127,7 +136,7 @@ def run_rounds(experiment: PatchExperiment, baseline: Baseline) -> Rounds:
         transfers |= one.transfers
         rounds += one.rounds
         transfer += one.transfer
-        layer = one.row["transfer_layer"]
+        layer = followed(experiment, one.row)
         if number == 0:
             transfer_layer = None if np.isnan(layer) else int(layer)
         if ended := _why_ended(experiment, baseline, number, one):
@@ -138,7 +147,7 @@ def run_rounds(experiment: PatchExperiment, baseline: Baseline) -> Rounds:
             sought.append(number)
             rows = _backups(experiment, baseline, number, gone)
             backups += rows
-            new, ended = [(row["layer"], row["head"]) for row in rows if row["backup"]], NO_BACKUP
+            new, ended = [(row["layer"], row["head"]) for row in rows if row["grows"]], NO_BACKUP
         if not new:
             break
         for head in new:
@@ -149,7 +158,7 @@ def run_rounds(experiment: PatchExperiment, baseline: Baseline) -> Rounds:
 
 NO_LAYER = "the task is recovered from the embedding on: there is no layer before it"
 
-NO_BACKUP = "no head could be named that takes over"
+NO_BACKUP = "no head could be named whose ablation costs more than before"
 
 
 @dataclass(frozen=True)
@@ -176,14 +185,13 @@ class _Round:
 
 
 def _measure_round(experiment: PatchExperiment, baseline: Baseline, number: int, gone: Heads) -> _Round:
-    """Transfer with some heads gone, by every kind of ablation, and with placebo sets gone by the one that leads."""
+    """Transfer with some heads gone, by every kind of ablation, and with placebo sets gone, by two or three."""
     settings, task = experiment.settings, experiment.task
     sets = [(kind, "ablated", gone, f"round {number}, {kind}") for kind in REFERENCE_KINDS]
-    if number and settings.placebos and experiment.has_placebos(gone):
-        norms = baseline.norms[f"{settings.kind} rounds"]
-        drawn = placebo_sets(norms, gone, settings.placebos, settings.seed)
-        names = [placebo_name(i) for i in range(1, len(drawn) + 1)]
-        sets += [(settings.kind, name, heads, f"round {number}, {name}") for name, heads in zip(names, drawn)]
+    if number:
+        for kind in experiment.headlines:
+            drawn = placebos_for(experiment, baseline, kind, gone)
+            sets += [(kind, name, heads, f"round {number}, {kind}, {name}") for name, heads in drawn.items()]
     transfers, described = dict[str, Arrays](), dict[str, dict[str, float]]()
     rounds, transfer = list[Row](), list[Row]()
     for kind, name, heads, stage in sets:
@@ -193,17 +201,26 @@ def _measure_round(experiment: PatchExperiment, baseline: Baseline, number: int,
         words = layers_text(heads, experiment.anatomy.n_heads)
         names_ = " ".join(map(name_of, heads))
         rounds.append({**about, "n_heads": len(heads), "heads": names_, "layers_text": words, **row})
-        transfer += _transfer_rows(about, arrays)
+        transfer += transfer_rows(about, arrays)
         if name == "ablated":
             transfers[stage] = arrays
     if not number:
-        transfer += _transfer_rows({"task": task, "round": 0, "kind": "", "set": "no rule"}, baseline.no_rule)
+        transfer += transfer_rows({"task": task, "round": 0, "kind": "", "set": "no rule"}, baseline.no_rule)
     leading = f"round {number}, {settings.kind}"
     left = transfers[leading]["a"] - baseline.no_rule["a"]
     return _Round(transfers, rounds, transfer, left, described[leading])
 
 
-def _transfer_rows(about: Row, arrays: Arrays) -> list[Row]:
+def placebos_for(experiment: PatchExperiment, baseline: Baseline, kind: str, gone: Heads) -> dict[str, Heads]:
+    """Placebo sets for some heads by their names; none where there are too few other heads."""
+    settings = experiment.settings
+    if not settings.placebos or not experiment.has_placebos(gone):
+        return {}
+    drawn = placebo_sets(baseline.norms[f"{kind} rounds"], gone, settings.placebos, settings.seed)
+    return {placebo_name(i): heads for i, heads in enumerate(drawn, 1)}
+
+
+def transfer_rows(about: Row, arrays: Arrays) -> list[Row]:
     """Rows of the table of transfer: a layer each, means over pairs."""
     three = {key: t_interval(arrays[key]) for key in ("own", "other")}
     firsts = {key: arrays[key].mean(0) for key in ("own_first", "other_first")}
@@ -226,9 +243,14 @@ def _why_ended(experiment: PatchExperiment, baseline: Baseline, number: int, one
         return f"A has {one.row['rule_gain']:.2f} nats of the rule left: too little to carry"
     if number and not left >= LEFT_LEAST:
         return f"{left:.0%} of the rule gain is left: too little to tell whether heads take over"
-    if np.isnan(one.row["transfer_layer"]) and not (number == 0 and experiment.named):
+    if np.isnan(followed(experiment, one.row)) and not (number == 0 and experiment.named):
         return f"no layer carries the task{' any more' if number else ''}, though A has {left:.0%} of the rule"
     return ""
+
+
+def followed(experiment: PatchExperiment, row: Mapping[str, float]) -> float:
+    """The layer that rounds follow: where the task is recovered, or A's answer where the patch replaces B's query."""
+    return row["answer_layer" if experiment.replaces_query else "transfer_layer"]
 
 
 def _first_heads(experiment: PatchExperiment, layer: float) -> list[Head]:
@@ -236,7 +258,7 @@ def _first_heads(experiment: PatchExperiment, layer: float) -> list[Head]:
     if experiment.named:
         return list(experiment.named)
     layers = range(max(int(layer) - experiment.settings.before, 0), int(layer))
-    return [(layer, head) for layer in layers for head in range(experiment.anatomy.n_heads)]
+    return [head for head in experiment.anatomy.heads if head[0] in layers]
 
 
 def _backups(experiment: PatchExperiment, baseline: Baseline, number: int, gone: Heads) -> list[Row]:
@@ -257,7 +279,7 @@ def _backups(experiment: PatchExperiment, baseline: Baseline, number: int, gone:
         ]
         placebo = SingleAblations(*(np.mean(parts, axis=0) for parts in zip(*beside)))
     others = baseline.alone_other, experiment.single_ablations(f"round {number}, alone, {other}", other, gone, heads)
-    rows = backup_rows(named, baseline.alone, after, placebo, others, gone)
+    rows = backup_rows(named, baseline.alone, after, placebo, others, gone, baseline.rule)
     return [{"task": experiment.task, "round": number, **row} for row in rows]
 
 

@@ -39,8 +39,24 @@ def patch_section(found: StageOutputs, quotes: Quotes) -> Section:
             Shown(file_name(f"patch_roles_{task}"), f"{task}: what the most costly heads attend to, by role."),
             Tabled(tables.costly_table(own["heads"], facts, task), folded=True),
         ]
+        if "ladder_ended" in fact:
+            drawn = {
+                "ladder": "whole layers ablated step by step, by three kinds of ablation, beside placebo sets",
+                "ladder_transfer": "A patched into B at each step of the ladder",
+                "lit": "every head at the last position before and after each step (zero)",
+                "patterns": "attention patterns of the heads that rise most, before and after (zero)",
+            }
+            if not parts["ladder"].step.max():
+                drawn = dict(list(drawn.items())[:2])
+            blocks += [Shown(file_name(f"patch_{name}_{task}"), f"{task}: {words}.") for name, words in drawn.items()]
     blocks += [
         Heading("All tasks", "formation-all"),
+        *(
+            [Shown("patch_features", "Classes of the answer that a logit lens reads, layer by layer.")]
+            if len(own["features"])
+            else []
+        ),
+        *([Tabled(tables.ladder_table(own["ladder"]), folded=True)] if len(own["ladder"]) else []),
         Shown("patch_rounds", "The transfer layer and A's log-odds after each round of ablation, beside placebo sets."),
         Tabled(tables.rounds_table(own["rounds"]), folded=True),
         Shown("patch_backups", "Heads that take over: what their ablation costs before and after."),

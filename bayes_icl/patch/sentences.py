@@ -12,10 +12,13 @@ import pandas as pd
 from bayes_icl.core.files import beside
 from bayes_icl.core.intervals import TAIL
 from bayes_icl.core.schemas import read_beside
+from bayes_icl.mechanism.placebos import are_placebos
+from bayes_icl.patch.ladder_sentences import ladder_sentences
 from bayes_icl.patch.outputs import TABLES
 from bayes_icl.patch.steps import STEPS
 from bayes_icl.patch.tables import costly_table, rounds_table, steps_table
 from bayes_icl.writing.blocks import Heading, Tabled, Text, to_terminal
+from bayes_icl.writing.learning import not_learnt
 from bayes_icl.writing.numbers import Quotes, code, layer_of, listed, plain, token_words
 
 PLACES = {"last": "the last position", "query": "the last token of the query", "separator": "the separator"}
@@ -52,10 +55,12 @@ def patch_sentences(
         return [plain(line) for line in patch_sentences(facts, tables, Quotes())]
     q, first = quotes.under(unit="nats"), _clean(facts, tables["rounds"])
     bare = "B, another query after those" if facts["position"] == "answers" else "B, without"
-    lines = [
+    without = "each label replaced by another" if facts.get("exchanged") else "their answers permuted"
+    lines = not_learnt(facts.get("learning"), quotes)
+    lines += [
         f"{token_words(facts, q)}, against all others, "
         f"{q.count('n_pairs', facts['n_pairs'])} pairs: A, with {q.count('n_examples', facts['n_examples'])} examples, "
-        f"{q.columns(first, 'a_own')} nats; with their answers permuted "
+        f"{q.columns(first, 'a_own')} nats; with {without} "
         f"{q.three('no_rule', facts['no_rule'].values())}; {bare}, {q.columns(first, 'b_own')}; rule "
         f"gain {q.three('rule_gain', facts['rule_gain'].values())}"
     ]
@@ -67,9 +72,12 @@ def patch_sentences(
         f"{carried(facts, first, q)}; B's own answer is likeliest at layer "
         f"{q.count('peak_layer', first.peak_layer, '.0f')}, {q.columns(first, 'peak')} nats, and comes first in "
         f"{q.percent('peak_first', first.peak_first)}",
+        *_rounds_told(facts, tables["rounds"], quotes),
         f"rounds end: {q.all_in('ended', facts['ended'])}",
         *(_grown(row, facts, quotes) for row in tables["backups"].itertuples()),
         *(_half_gone(row, facts, q) for row in tables["halves"].itertuples()),
+        *_ways_told(tables["steps"], quotes),
+        *ladder_sentences(facts, tables, quotes),
     ]
 
 
@@ -78,11 +86,66 @@ def _clean(facts: Mapping[str, Any], rounds: pd.DataFrame) -> Any:
     return rounds[(rounds["round"] == 0) & (rounds.kind == facts["kind"])].iloc[0]
 
 
+def _rounds_told(facts: Mapping[str, Any], rounds: pd.DataFrame, quotes: Quotes) -> list[str]:
+    """Each round by knock-out and by mean, beside its placebo sets."""
+    whole = _clean(facts, rounds).rule_gain
+    lines = []
+    for (number, kind), own in rounds[rounds["round"] > 0].groupby(["round", "kind"], sort=True):
+        placebos = own[are_placebos(own["set"])]
+        if kind not in ("zero", "mean", facts["kind"]):
+            continue
+        row = own[own["set"] == "ablated"].iloc[0]
+        q = quotes.under("rounds", number, kind, unit="nats")
+        words = {"zero": "knocked out (zero)"}.get(kind, f"ablated by {kind}")
+        line = (
+            f"round {q.count('round', number)}, {q.all_in('heads', row.layers_text)} {words}: A keeps "
+            f"{q.columns(row, 'a_own', '.2f')} nats, {q.percent('left', row.rule_gain / whole)} of the rule gain; "
+        )
+        answer = layer_of(row, "answer_layer", q)
+        task = layer_of(row, "transfer_layer", q)
+        line += (
+            "nothing is left to carry" if task == "-" else f"the task is recovered at {task}, A's answer at {answer}"
+        )
+        if len(placebos):
+            q = q.under("placebos")
+            low, high = (end(placebos.rule_gain / whole) for end in (min, max))
+            line += f"; placebo sets leave {q.percent('least', low)} to {q.percent('most', high)}"
+            worse = int((placebos.a_own < row.a_own).sum())
+            if worse:
+                line += f"; {q.count('worse', worse)} of {q.count('n', len(placebos))} cost MORE than the set"
+        else:
+            line += "; too few heads are left for placebo sets"
+        lines.append(line)
+    return lines
+
+
+def _ways_told(steps: pd.DataFrame, quotes: Quotes) -> list[str]:
+    """Steps 1 and 3: what shutting every way takes, and the direct and the indirect one apart."""
+    lines = []
+    shut = steps[(steps.kind == "attention knockout") & steps.share.notna()]
+    for step, what in ((1, "x reaches y"), (3, "the answers of examples reach the last position")):
+        own = shut[shut.step == step]
+        every = own[own.decides == "path"]
+        apart = own[own.what.str.startswith(("directly", "indirectly"))]
+        if not len(every) or not len(apart):
+            continue
+        q, gone = quotes.under("ways", step), "of the rule gain goes"
+        parts = [
+            f"{row.what.split(':')[0]} {q.percent(row.what.split(':')[0], row.share)}" for row in apart.itertuples()
+        ]
+        row = every.iloc[0]
+        share = q.three_percent("every", (row.share, row.share_low, row.share_high), ".0%")
+        lines.append(f"step {q.count('step', step)}, {what}: with every way shut {share} {gone}; {', '.join(parts)}")
+    return lines
+
+
 def _grown(row: Any, facts: Mapping[str, Any], quotes: Quotes) -> str:
     """What the ablation of one head costs before and after others are gone."""
     attention = quotes.under("backups", row.round, row.component)
     q = attention.under(unit="nats")
-    name = "takes over" if row.backup else "costs more, but is not shown to do so beyond placebo sets"
+    name = "costs more, but is not shown to do so beyond placebo sets"
+    if row.grows:
+        name = "takes over" if row.backup else "grows (it mattered before, and is no backup head)"
     placebo = "too few heads for placebo sets"
     if row.growth_placebo == row.growth_placebo:
         placebo = f"{q.columns(row, 'growth_placebo')} beside placebo sets"
@@ -115,6 +178,12 @@ def _half_gone(row: Any, facts: Mapping[str, Any], quotes: Quotes) -> str:
 
 def carried(facts: Mapping[str, Any], row: Any, quotes: Quotes) -> str:
     """What A's residual stream carries into B where nothing is ablated, at the position that was patched."""
+    if facts.get("replaces_query"):
+        answer = layer_of(row, "answer_layer", quotes)
+        return (
+            "the prompt ends on its query, which the patch replaces, so that B's own answer cannot come of it: rounds "
+            f"follow A's answer, at {answer}"
+        )
     if facts["position"] == "answers":
         return f"it carries half of A's lead up to layer {layer_of(row, 'transfer_until', quotes)}"
     return came_across(row, quotes)

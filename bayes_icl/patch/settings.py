@@ -48,6 +48,10 @@ class PatchSettings:
     """Most rounds of ablation; 0 for none."""
     backups: int = 8
     """Most backup heads to name, and to ablate, in a round."""
+    ladder: bool = False
+    """Climb the rounds as the post has them too: by each kind of ablation, all heads of the `before` layers below every
+    new transfer layer go, while A's own answer holds; attention patterns before and after, and features of the
+    answer layer by layer."""
     placebos: int = 3
     """Random sets of as many heads and as large norms for each round, and random orders for the redundancy curve."""
     singles_everywhere: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from bayes_icl.core.intervals import flat, t_interval
 from bayes_icl.curves import readouts_of
 from bayes_icl.mechanism.ablation_values import AblationValues
 from bayes_icl.mechanism.episodes import Episode
-from bayes_icl.mechanism.halves import measured_on
+from bayes_icl.mechanism.halves import chosen_on, measured_on
 from bayes_icl.mechanism.head_names import Heads, name_of
 from bayes_icl.mechanism.placebos import placebo_sets
 from bayes_icl.mechanism.redundancy import ablate_sets
@@ -23,7 +23,7 @@ from bayes_icl.mechanism.steps import (
     OTHER_QUERY,
     Form,
     ablate_mlps,
-    answers_of,
+    after_queries,
     attending,
     attention_by_role,
     form_of,
@@ -37,25 +37,24 @@ from bayes_icl.patch.steps import STEPS, experiment_row, judge
 
 SETS_OF_FEW = 20  # placebo sets for the heads of steps 1 and 3
 
-MOST_IN_STEP = 8  # heads that steps 1 and 3 ablate
+MOST_IN_STEP = 8  # heads that steps 1 and 3 ablate; at most a quarter, so that there are placebo sets
 
-CONTROLS = {"bring": ["bring_other"], "to_answers": ["to_before", "to_queries"]}
+CONTROLS = {"bring_any": ["bring_any_other"], "read_answers": ["read_before", "read_queries"]}
 """What each knockout of attention that decides is compared with."""
 
 
 class HeadStep(NamedTuple):
-    """A step that heads take: the attention that tells them, and where they are ablated."""
+    """A step that heads take, and where they are ablated."""
 
     number: int
-    role: str
     place: str
     words: str
     positions: Callable[[Episode], np.ndarray]
 
 
 HEAD_STEPS = (
-    HeadStep(1, "bring", "answers", "answers", answers_of),
-    HeadStep(3, "to_answers", "last", "last position", last_of),
+    HeadStep(1, "after_queries", "separators and answers", after_queries),
+    HeadStep(3, "last", "last position", last_of),
 )
 
 
@@ -117,12 +116,17 @@ def run_steps(experiment: PatchExperiment, baseline: Baseline, transfer_layer: i
     n_examples, seed = experiment.settings.n_examples, experiment.settings.seed
     twins = [permuted(run, n_examples, seed, queries=True) for run in experiment.runs]
     values = AblationValues(experiment.anatomy, experiment.runs, twins)
-    norms = experiment.norms("norms, other queries", values, ("resample",), {"answers": answers_of})
+    norms = experiment.norms("norms, other queries", values, ("resample",), {"after_queries": after_queries})
     other_queries = _AblatedTo(values, "resample", norms)
-    heads = {step.number: attending(roles, step.role, MOST_IN_STEP) for step in HEAD_STEPS}
+    most = min(MOST_IN_STEP, max(experiment.n_heads_all // 4, 1))
+    # Early heads may look at answers too: of those of step 3, it is the ones that cost most at the last position.
+    cost = chosen_on(baseline.alone.lost).mean(0)
+    readers = attending(roles, "to_answers", experiment.n_heads_all)
+    heads: dict[int, Heads] = {1: attending(roles, "bring", most)}
+    heads[3] = sorted(readers, key=lambda head: -cost[head])[:most]
     for step in HEAD_STEPS:
         rows += _heads_ablated(experiment, baseline, step, heads[step.number], other_queries)
-    forms = _forms(experiment)
+    forms = forms_of(experiment, experiment.measuring)
     mlps = _mlps_by_layer(experiment, forms, transfer_layer)
     layers = _layers_between(heads, experiment.anatomy.n_layers)
     rows += _mlps_together(experiment, baseline, forms, layers, other_queries)
@@ -193,8 +197,8 @@ def _without(
     return left
 
 
-def _forms(experiment: PatchExperiment) -> dict[int, Form]:
-    """What `format`, `rule` and `parity` mean for the token read, by sequence that measures."""
+def forms_of(experiment: PatchExperiment, pairs: Sequence[Pair]) -> dict[int, Form]:
+    """What `format`, `rule` and `parity` mean for the token read, by sequence."""
     curves, task, token = experiment.curves, experiment.task, experiment.token
     answers, tokens = curves.answer.sel(task=task), curves.tokens.sel(task=task)
     starts, stops = curves.answer_start.sel(task=task), curves.answer_stop.sel(task=task)
@@ -205,7 +209,7 @@ def _forms(experiment: PatchExperiment) -> dict[int, Form]:
         at = (starts + token).values.astype(int)
         labels = frozenset(np.take_along_axis(tokens.values, at, axis=1).ravel().astype(int).tolist())
     forms = {}
-    for pair in experiment.measuring:
+    for pair in pairs:
         seq, shot = pair.a.seq, experiment.settings.n_examples
         start, stop = int(starts.sel(seq=seq)[shot]) + token, int(stops.sel(seq=seq)[shot])
         whole = tokens.sel(seq=seq).values[start:stop].astype(np.int64)

@@ -122,7 +122,7 @@ def backups_figure(backups: pd.DataFrame) -> Figure:
         rows.heading(task)
         own = backups[backups.task == task].sort_values(["round", "growth"], ascending=[True, False])
         for row in own.itertuples():
-            mode = row.mode if row.backup else "not beyond placebo"
+            mode = (row.mode if row.backup else "grows") if row.grows else "not beyond placebo"
             places.append((rows.add(f"{row.component}, round {row.round:.0f}, {mode}"), row))
     height = 0.16 * rows.end + 1.2
     figure, axes = style.new_figure(1, 2, height, width=2 * style.COLUMN, sharey=True, width_ratios=[1.1, 1])
@@ -232,7 +232,7 @@ def steps_figure(steps: pd.DataFrame) -> Figure:
     }
     styles["open: decides nothing"] = {"color": INK, "marker": "o", "mfc": "w", "ms": 3.2, "lw": 1}
     styles[f"material: {STEP_LEAST}"] = {"color": INK, "lw": 0.6, "ls": style.DASHES}
-    style.legend(figure, styles, ncols=len(styles) if len(tasks) > 1 else 3, columnspacing=1.2)
+    style.legend(figure, styles, ncols=len(styles) if len(tasks) > 1 else 2, columnspacing=1.2)
     return titled(figure, "", f"share of the rule gain, both in nats (bars: {LEVEL_WORDS})")
 
 

@@ -22,16 +22,17 @@ STEPS = {
 def judge(steps: pd.DataFrame) -> dict[int, str]:
     """Each step's verdict from the experiments on one task.
 
-    What decides: whether the way is needed (``path``: attention kept from it; for step 2, MLPs at the answers), and
-    whether the heads that go it can be told (``heads``). An experiment *holds* if it takes a tenth of the rule
+    What decides: whether the way is needed (``path``: attention kept from all of it; for step 2, MLPs at the answers),
+    and whether the heads that go it can be told (``heads``). An experiment *holds* if it takes a tenth of the rule
     gain, or more (the lower end of its 95 % interval), and more than its control: the lower end of `beyond` for
     ways, no placebo set that takes as much for heads.
 
     supported
         All hold, heads among them where the step has heads: by chance in less than 2.5 % of cases.
     rejected
-        Every ``path`` takes less than a tenth (95 % interval below), so that the step is not needed. Heads that take
-        little reject nothing, since others may repair them.
+        Every ``path``, and every ``detour``, takes less than a tenth (95 % interval below), so that the step is not
+        needed. Heads that take little reject nothing, since others may repair them; nor does one edge of a way, since
+        what it carried may go another.
     not seen
         Else.
 
@@ -46,7 +47,8 @@ def judge(steps: pd.DataFrame) -> dict[int, str]:
         ways_, heads = (own[own.decides == what] for what in ("path", "heads"))
         hold = (ways_.share_low >= STEP_LEAST) & (ways_.beyond_low > 0)
         told = (heads.share_low >= STEP_LEAST) & (heads.n_as_much == 0) & (heads.n_controls > 0)
-        if len(ways_) and (ways_.share_high < STEP_LEAST).all():
+        every = own[own.decides.isin(["path", "detour"])]
+        if len(ways_) and (every.share_high < STEP_LEAST).all():
             verdicts[step] = "rejected"
         elif len(ways_) and hold.all() and (step == 2 or (len(heads) and told.all())):
             verdicts[step] = "supported"

@@ -10,7 +10,7 @@ import pandas as pd
 from bayes_icl.core.files import file_name
 from bayes_icl.core.intervals import LEVEL_WORDS, Interval
 from bayes_icl.mechanism.placebos import is_placebo
-from bayes_icl.patch.outputs import BACKUPS, HALVES, HEADS, MLPS, REDUNDANCY, ROUNDS, STEPS, TRANSFER
+from bayes_icl.patch.outputs import BACKUPS, HALVES, HEADS, LADDER, MLPS, REDUNDANCY, ROUNDS, STEPS, TRANSFER
 from bayes_icl.writing import columns
 from bayes_icl.writing.tables import (
     SEVERAL,
@@ -56,20 +56,44 @@ def backups_table(backups: pd.DataFrame) -> PaperTable:
         "backups",
         "Backup heads",
         "Heads whose own ablation costs more once others are gone: its cost before and after, the growth, and the "
-        f"growth with placebo sets gone, nats, {LEVEL_WORDS} intervals over pairs; p by Holm's method. A head takes "
-        "over if the interval of its growth beyond placebo sets lies above 0.",
+        f"growth with placebo sets gone, nats, {LEVEL_WORDS} intervals over pairs; p by Holm's method. A head grows "
+        "if the interval of its growth beyond placebo sets lies above 0, and takes over if it also cost less than 5 % "
+        "of the rule gain before.",
         "backups.csv",
         backups,
         (
             *columns.shown(BACKUPS, "task; round; head = component"),
-            columns.Column(
-                "takes over", lambda row: columns.one_line(row.mode) if row.backup else columns.NOTHING, number=False
-            ),
+            columns.Column("takes over", lambda row: columns.one_line(_taking_over(row)), number=False),
             *columns.shown(BACKUPS, "cost before = effect_before; after = effect_after"),
             columns.interval("growth", "growth"),
             *columns.shown(BACKUPS, "beside placebos = growth_placebo; p = p_holm p"),
         ),
     )
+
+
+def ladder_table(ladder: pd.DataFrame) -> PaperTable:
+    """Steps of the ladders, from ladder.csv."""
+    return PaperTable(
+        "ladder",
+        "Whole layers ablated, step by step",
+        f"By each kind of ablation: the layers at which the task is recovered and A's answer copied ({LEVEL_WORDS} "
+        "intervals), A's log-odds (nats), how often its right token comes first, and the share of the rule gain left.",
+        "ladder.csv",
+        ladder,
+        (
+            *columns.shown(LADDER, "task; kind; step"),
+            columns.Column("ablated", _ablated, number=False),
+            *columns.shown(LADDER, "A's log-odds = a_own .2f; A right = a_first .0%; rule left = left .0%"),
+            *columns.shown(LADDER, "transfer = transfer_layer; answer = answer_layer; copied = copied_first .0%"),
+        ),
+    )
+
+
+def _taking_over(row: Any) -> str:
+    """Active or passive of a backup head; that it grows, of one that mattered before."""
+    if row.grows:
+        return str(row.mode) if row.backup else "grows"
+    return columns.NOTHING
 
 
 def _half(row: Any) -> str:

@@ -9,12 +9,13 @@ import xarray as xr
 from bayes_icl.collect.interactive import curves_by_sequence
 from bayes_icl.core.files import file_name
 from bayes_icl.core.intervals import LEVEL_WORDS
-from bayes_icl.curves import readouts_of
+from bayes_icl.curves import learning_of, readouts_of
 from bayes_icl.fit.outputs import fit_file
 from bayes_icl.fit.sentences import beside_verdict, verdict_sentence
 from bayes_icl.fit.weighing_sentences import beside_weighing_sentences, weighing_sentence
 from bayes_icl.writing.blocks import Explorer, Heading, Section, Shown, Text, id_of
 from bayes_icl.writing.interactive import as_html
+from bayes_icl.writing.learning import not_learnt
 from bayes_icl.writing.numbers import Quotes
 from bayes_icl.writing.stage import StageOutputs
 
@@ -31,7 +32,9 @@ def curves_section(found: StageOutputs, quotes: Quotes) -> Section:
             if beside := beside_weighing_sentences(task, second, quotes):
                 blocks.append(Text(beside, as_list=True))
         if verdict and verdict["verdict"] != "not_asked":
-            blocks.append(Text([verdict_sentence(task, verdict, quotes)]))
+            learning = learning_of(found.curves, task)
+            warning = not_learnt(learning._asdict() if learning else None, quotes.under(task))
+            blocks.append(Text([*warning, verdict_sentence(task, verdict, quotes)]))
             if beside := beside_verdict(found.curves, task, verdict, quotes):
                 blocks.append(Text(beside, as_list=True))
         readouts = readouts_of(found.curves, task)

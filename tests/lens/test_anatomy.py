@@ -198,18 +198,17 @@ def test_a_final_scale_is_taken_from_the_logits(model_of: Callable[[str], Model]
     [
         ("bloom", "attention of BloomForCausalLM does not run through transformers' attention interface"),
         ("gpt_neo", "attention of GPTNeoForCausalLM does not run through transformers' attention interface"),
-        ("gemma2", r"Gemma2ForCausalLM changes its logits after the unembedding \(a soft-cap\?\)"),
     ],
 )
 def test_what_does_not_add_up_is_stated(model_of: Callable[[str], Model], name: str, says: str) -> None:
     model = model_of(name)
     with pytest.raises(StatedError, match=says):
         watch(model.anatomy, some_tokens(model), POSITIONS)
-    assert_put_back(model, "eager")  # as transformers runs these three
+    assert_put_back(model, "eager")  # as transformers runs these
 
 
 def test_caps_on_attention_alone_add_up(tiny: Model) -> None:
-    """The control of gemma2 above: without the final cap it is read, attention caps and all."""
+    """Gemma 2 without its final cap, attention caps and all; with it, in test_mixers."""
     model = random_model("gemma2", tiny)
     model.hf.config.final_logit_softcapping = None
     tokens = some_tokens(model)

@@ -522,7 +522,8 @@ def test_rows_and_base_are_not_written_to(model_of: Callable[[str], Model]) -> N
     first, again = swept(model, base, rows), swept(model, base, rows)
     assert torch.equal(first, again)
     for own, old in zip(
-        (*base.residual, *base.keys, *base.values), (*kept[0].residual, *kept[0].keys, *kept[0].values)
+        (*base.whole, *base.keys.values(), *base.values.values()),
+        (*kept[0].whole, *kept[0].keys.values(), *kept[0].values.values()),
     ):
         assert torch.equal(own, old)
     assert torch.equal(rows[0].heads[0][1], kept[1][0].heads[0][1])

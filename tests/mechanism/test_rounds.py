@@ -41,6 +41,7 @@ from bayes_icl.models.prompts import ROLES
 from bayes_icl.tasks import load_tasks
 
 N, SEQS = 3, 6
+EXIST = np.ones((3, 4), bool)
 HEADS: Heads = [(0, 1), (1, 2), (0, 3)]
 FAMILIES = ["llama", "gpt2"]
 
@@ -194,7 +195,7 @@ def test_a_heads_own_output_put_in_its_place_is_stated(
 
 def test_heads_are_named_in_four_ways() -> None:
     table = pd.DataFrame({"layer": [0, 2, 1, np.nan], "head": [3, 0, 1, np.nan], "slope": [0.1, 0.3, 0.2, 9.0]})
-    named = functools.partial(heads_named, n_layers=3, n_heads=4, ranks=table, rank_by="slope")
+    named = functools.partial(heads_named, exist=EXIST, ranks=table, rank_by="slope")
     layer = [(1, head) for head in range(4)]
     assert named(["L1H3"]) == [(1, 3)] and named(["L2H0", "L0H1"]) == [(2, 0), (0, 1)]
     assert named(["1"]) == layer == named(["1-1"])
@@ -222,21 +223,21 @@ def test_heads_are_named_in_four_ways() -> None:
 )
 def test_names_of_no_head_are_stated(spec: str, said: str) -> None:
     with pytest.raises(StatedError, match=said) as error:
-        heads_named(["L0H0", spec], 3, 4)
+        heads_named(["L0H0", spec], EXIST)
     assert "\n" not in str(error.value)
 
 
 def test_a_column_to_rank_by_that_is_not_there_is_stated() -> None:
     table = pd.DataFrame({"layer": [0], "head": [0], "slope": [1.0]})
     with pytest.raises(StatedError, match="did you mean slope"):
-        heads_named(["top1"], 3, 4, table, "slop")
+        heads_named(["top1"], EXIST, table, "slop")
     with pytest.raises(StatedError, match="'layer'"):
-        heads_named(["top1"], 3, 4, table.drop(columns="layer"), "slope")
+        heads_named(["top1"], EXIST, table.drop(columns="layer"), "slope")
 
 
 @given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 8)), unique=True))
 def test_names_of_heads_are_read_back(heads: list[tuple[int, int]]) -> None:
-    assert heads_named([name_of(head) for head in heads], 12, 9) == heads
+    assert heads_named([name_of(head) for head in heads], np.ones((12, 9), bool)) == heads
 
 
 # ------------------------------------------------------------------------------------------------- what is carried
@@ -343,7 +344,9 @@ def carried_so(
         "b": b + noise * rng.normal(size=n),
         "b_other": b + noise * rng.normal(size=n),
     }
-    return found | {"own_first": found["own"] > 0, "other_first": found["other"] > 0}
+    return found | {
+        name: found[key] > 0 for name, key in (("own_first", "own"), ("other_first", "other"), ("a_first", "a"))
+    }
 
 
 def three_of(row: dict[str, float], name: str) -> list[float]:
@@ -408,7 +411,7 @@ def test_a_shift_is_over_the_same_resamples() -> None:
         own = np.where(steps >= 2 + by + 2 * late[:, None], 10.0, 0.0) + 0.01 * rng.normal(size=(n, 9))
         zero = 0.01 * rng.normal(size=n)
         made = {"own": own, "other": own, "a": 10 + zero, "b": zero, "b_other": zero}
-        return made | {"own_first": own > 5, "other_first": own > 5}
+        return made | {"own_first": own > 5, "other_first": own > 5, "a_first": own[:, 0] > 5}
 
     form = carried_so([0.0] * 9, a=0.0, n=n)
     row = describe(curves(3), curves(0), form, 0)
@@ -474,10 +477,13 @@ def test_a_backup_is_active_if_it_does_more(
     after = grown(before, head, rng, lost=2.0, **by)
     placebo = None if beside is None else grown(before, head, rng, **beside)
     others = (before, grown(before, head, rng, lost=0.7))
-    named = [Backup(head, 0.01)]
-    (row,) = backup_rows(named, before, after, placebo, others, [(1, 0), (2, 3)])
+    named, large = [Backup(head, 0.01)], np.full(20, 1000.0)
+    (row,) = backup_rows(named, before, after, placebo, others, [(1, 0), (2, 3)], large)
     assert (row["component"], row["layer"], row["head"], row["p_holm"]) == (name_of(head), *head, 0.01)
-    assert row["mode"] == mode and row["backup"] == backup and row["n_seqs"] == 10
+    assert row["mode"] == mode and row["backup"] == row["grows"] == backup and row["n_seqs"] == 10
+    # A head whose ablation cost a twentieth of the rule gain before grows, and is no backup.
+    (known,) = backup_rows(named, before, after, placebo, others, [(1, 0), (2, 3)], np.full(20, -1000.0))
+    assert known["grows"] == backup and not known["backup"]
     at = (slice(1, None, 2), *head)
     growth = after.lost[at] - before.lost[at]
     expected = {
@@ -492,14 +498,14 @@ def test_a_backup_is_active_if_it_does_more(
         expected |= {"growth_placebo": placebo.lost[at] - before.lost[at], "beyond": after.lost[at] - placebo.lost[at]}
     for name, x in expected.items():
         np.testing.assert_allclose(three_of(row, name), t_by_hand(x), err_msg=name)
-    alone = backup_rows(named, before, after, None, None, [(1, 0)])[0]
+    alone = backup_rows(named, before, after, None, None, [(1, 0)], large)[0]
     assert np.isnan([alone[name] for name in ("growth_placebo", "beyond_low", "growth_other_kind")]).all()
     assert alone["growth"] == row["growth"] and not alone["backup"]
     for one in (before, after):
         one.lost[::2] = rng.normal(size=one.lost[::2].shape)
-    (again,) = backup_rows(named, before, after, placebo, others, [(1, 0), (2, 3)])
+    (again,) = backup_rows(named, before, after, placebo, others, [(1, 0), (2, 3)], large)
     assert three_of(again, "growth") == three_of(row, "growth")
-    assert not backup_rows(named, before, before, None, None, [(1, 0)])[0]["backup"]  # the control
+    assert not backup_rows(named, before, before, None, None, [(1, 0)], large)[0]["backup"]  # the control
 
 
 @settings(deadline=None, max_examples=30)

@@ -118,6 +118,29 @@ def test_permuted_examples_are_a_prompt_of_their_own(
     assert shot < 3 or len(orders) > 1 or task in ("mapping", "classes")  # the control: they are drawn
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_exchanged_labels_leave_no_answer_right(
+    episodes_of: Callable[[str], list[Episode]], model_of: Callable[[str], Model], task: str
+) -> None:
+    """Where labels repeat; the control: permuted, half of two labels are."""
+    model = model_of("llama")
+    right = {True: 0, False: 0}
+    for episode in episodes_of(task):
+        run = cut(episode, N, 0)
+        for exchanged in right:
+            found = permuted(run, N, 0, exchanged=exchanged)
+            for i in range(N):
+                own, other = (
+                    text_of(model, x.prompt.tokens[(x.places.shot == i) & (x.places.role == ROLES.index("answer"))])
+                    for x in (run, found)
+                )
+                bounds = zip(run.prompt.answer_start[:N], run.prompt.answer_stop[:N])
+                others = {text_of(model, run.prompt.tokens[start:stop]) for start, stop in bounds}
+                right[exchanged] += own == other and len(others) > 1
+        assert found.target.positions.tolist() == [len(found.prompt.tokens) - 1]
+    assert right[True] == 0 and (right[False] > 0) == (task in ("mapping", "classes"))
+
+
 def test_one_example_cannot_be_permuted(episodes_of: Callable[[str], list[Episode]]) -> None:
     """It would keep its answer, and pass for one that shows no rule."""
     with pytest.raises(StatedError, match="of 1 example cannot be permuted"):

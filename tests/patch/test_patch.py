@@ -122,7 +122,7 @@ def test_placebo_sets_do_not_move_the_transfer(built: PatchResult) -> None:
     """Where the model gives its answer still: some sets have the head that fetches the query."""
     table = built.tables["rounds"]
     placebos = table[table.set.str.startswith("placebo")]
-    assert len(placebos) == 4 and set(placebos.kind) == {"mean"}
+    assert len(placebos) == 8 and set(placebos.kind) == {"zero", "mean"}  # both are headlines
     for row in placebos.itertuples():
         heads = set(row.heads.split())
         assert len(heads) == row.n_heads and not heads & set(ablated(built).loc[(row.round, "mean")]["heads"].split())
@@ -135,17 +135,26 @@ def test_the_steps_of_the_built_model_are_its_own(built: PatchResult) -> None:
     """Attention to own queries and to earlier answers is needed, and its controls are not; evidence is formed there."""
     table = built.tables["steps"]
     shut = table[table.kind == "attention knockout"].set_index("what").share
-    for what in ("answers cannot attend to their own query", "last position cannot attend to earlier answers"):
+    for what in (
+        "separators and answers cannot attend to their own query",
+        "directly: answers cannot attend to their own query",
+        "query and all after it cannot attend to earlier answers",
+        "directly: last position cannot attend to earlier answers",
+    ):
         assert shut[what] > 0.6
     for what in (
-        "answers cannot attend to the query before",
-        "last position cannot attend to tokens before them",
-        "last position cannot attend to earlier queries",
+        "separators and answers cannot attend to the query before",
+        "indirectly: separators cannot attend to their own query",
+        "query and all after it cannot attend to tokens before them",
+        "query and all after it cannot attend to earlier queries",
+        "indirectly: later examples cannot attend to earlier answers",
     ):
         assert abs(shut[what]) < 0.05
     # Of step 3 the way is needed, and its heads cannot be told: without the mover, its backup does as well.
     assert built.facts["mapping"]["steps"] == {"1": "supported", "2": "supported", "3": "not seen"}
-    assert table.decides[table.kind == "attention knockout"].tolist() == ["path", "", "path", "", "", ""]
+    assert table.decides[table.kind == "attention knockout"].tolist() == [
+        *("path", "", "", "", "path", "", "", "", "detour", ""),
+    ]
     heads = table[table.decides == "heads"].set_index(["step", "kind"])
     # Answers permuted leave every query in place, and what is brought the same: queries are permuted for that.
     assert heads.index.tolist() == [(1, "mean"), (1, OTHER_QUERY), (3, "mean"), (3, "resample")]
@@ -403,7 +412,7 @@ def test_tables_say_the_same(finished: Path) -> None:
         ours = own_heads.set_index("component")["round"].dropna()
         assert fact["taught"] == (task in TAUGHT) == (fact["rule_gain"]["low"] > 0 and fact["rule_gain"]["mean"] >= 0.5)
         if fact["taught"]:
-            assert later.set.tolist() == ["ablated"] * 3 + ["placebo 1", "placebo 2"] and (later.n_heads == 2).all()
+            assert later.set.tolist() == ["ablated"] * 3 + ["placebo 1", "placebo 2"] * 2 and (later.n_heads == 2).all()
             assert (later["heads"][later.set == "ablated"] == "L0H1 L1H4").all()
             assert ours.to_dict() == {"L0H1": 1, "L1H4": 1}
         else:

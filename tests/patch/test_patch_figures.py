@@ -128,7 +128,14 @@ def made_backups(tasks: tuple[str, ...] = TASKS) -> pd.DataFrame:
             row |= limits("growth_placebo", rng.normal(0, 0.05), 0.08) | limits("direct_rise", 0.3, 0.1)
             row |= limits("attention_rise", 0.05, 0.02)
             rows.append(
-                row | {"p_holm": 0.001, "mode": "active" if i % 2 else "passive", "n_seqs": 32, "backup": i != 3}
+                row
+                | {
+                    "p_holm": 0.001,
+                    "mode": "active" if i % 2 else "passive",
+                    "n_seqs": 32,
+                    "grows": i != 3,
+                    "backup": i not in (2, 3),
+                }
             )
     return pd.DataFrame(rows)
 
@@ -469,7 +476,7 @@ def test_backups_have_effects_before_and_after_and_growth_beside_a_placebos(figu
             rows[heading, label] = y
     assert list(dict.fromkeys(task for task, _ in rows)) == list(TASKS) and len(rows) == len(backups)
     for row in backups.to_dict("records"):
-        mode = row["mode"] if row["backup"] else "not beyond placebo"
+        mode = (row["mode"] if row["backup"] else "grows") if row["grows"] else "not beyond placebo"
         y = rows[row["task"], f"{row['component']}, round {row['round']}, {mode}"]
         for ax, name, shift in (
             (left, "effect_before", -0.15),

@@ -490,7 +490,16 @@ def test_calibration_shouts_where_a_bound_is_broken() -> None:
 
 def test_backups_and_repair_and_sensitivity() -> None:
     names = ("effect_before", "effect_after", "growth", "growth_placebo")
-    backups = pd.DataFrame({"task": "t", "round": 1, "component": "L1H2", "backup": [True, False], "mode": "active"})
+    backups = pd.DataFrame(
+        {
+            "task": "t",
+            "round": 1,
+            "component": "L1H2",
+            "backup": [True, False],
+            "grows": [True, False],
+            "mode": "active",
+        }
+    )
     backups = backups.assign(p_holm=[0.0011, 0.5], **triples({name: (0.1, -0.2, 0.3) for name in names}))
     cells = patch_tables.backups_table(backups).cells()
     assert [row[3] for row in cells] == ["active", "\u2013"] and cells[0][-1] == "0.0011"
