@@ -1,12 +1,12 @@
 """Many runs of one prompt under masks of what may be attended to, each mask in some of the layers.
 
-A mask is added in layers `begin` to `stop`; below them the run is the one without a mask, and is not computed again.
+A mask is added in some layers; below them the run is the one without a mask, and is not computed again.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from bayes_icl.lens.anatomy import Anatomy
-from bayes_icl.lens.attention import Attention, attention_through, masked, weighed
+from bayes_icl.lens.attention import Attention, attention_through, weighed
 from bayes_icl.lens.edits import blocks_kept, starting_at, unembedding
 from bayes_icl.lens.sweeps import TOKENS_AT_ONCE
 
@@ -58,7 +58,7 @@ class Laid(NamedTuple):
 
 
 def logits_uncut(
-    anatomy: Anatomy, laid: Laid, keep: Sequence[int] = ()
+    anatomy: Anatomy, laid: Laid, begins: Iterable[int] = ()
 ) -> tuple[Float[Tensor, "read vocab"], dict[int, Float[Tensor, "1 pos d_model"]]]:
     """Run tokens as they are laid out.
 
@@ -68,18 +68,18 @@ def logits_uncut(
         The model's parts.
     laid
         The tokens.
-    keep
-        Blocks whose input is kept.
+    begins
+        First layers of the cuts that are to follow.
 
     Returns
     -------
     logits
         Where they are read.
     kept
-        What goes into those blocks.
+        What goes into the block from which each of them is run.
     """
     seen = torch.from_numpy(laid.seen).to(anatomy.unembedding.device)
-    with torch.inference_mode(), blocks_kept(anatomy, keep) as kept:
+    with torch.inference_mode(), blocks_kept(anatomy, sorted({_start(anatomy, i) for i in begins})) as kept:
         logits = _run(anatomy, laid, lambda _: seen)
     return logits, dict(kept)
 
@@ -102,7 +102,7 @@ def logits_cut(
     cuts
         A run each.
     kept
-        What goes into the first layer of each cut, as `logits_uncut` gives it.
+        What goes into the blocks from which cuts are run, as `logits_uncut` gives it.
     at_once
         Runs times tokens in one pass, which bounds the memory.
 
@@ -112,19 +112,24 @@ def logits_cut(
     """
     seen = torch.from_numpy(laid.seen).to(anatomy.unembedding.device)
     rows = max(at_once // len(laid.tokens), 1)
-    for begin in sorted({cut.begin for cut in cuts}):
-        own = [i for i, cut in enumerate(cuts) if cut.begin == begin]
+    for start in kept:
+        own = [i for i, cut in enumerate(cuts) if _start(anatomy, cut.begin) == start]
         for at in range(0, len(own), rows):
             some = [cuts[i] for i in own[at : at + rows]]
             left = torch.stack([seen & ~torch.from_numpy(cut.edges).to(seen.device) for cut in some])
-            ends = torch.tensor([cut.stop for cut in some], device=seen.device)
 
-            def seen_in(layer: int, left: Tensor = left, ends: Tensor = ends) -> Tensor:
-                return torch.where((layer < ends)[:, None, None], left, seen)[:, None]
+            def seen_in(layer: int, some: Sequence[Cut] = some, left: Tensor = left) -> Tensor:
+                cut = torch.tensor([one.begin <= layer < one.stop for one in some], device=seen.device)
+                return torch.where(cut[:, None, None], left, seen)[:, None]
 
-            with torch.inference_mode(), _rows_from(anatomy, begin, kept[begin], len(some)):
+            with torch.inference_mode(), _rows_from(anatomy, start, kept[start], len(some)):
                 logits = _run(anatomy, laid, seen_in)
             yield from zip(own[at : at + rows], logits.view(len(some), len(laid.read), -1))
+
+
+def _start(anatomy: Anatomy, begin: int) -> int:
+    """The block from which a cut that begins there is run: none above those whose keys later layers share."""
+    return min(begin, anatomy.shared_from)
 
 
 @contextlib.contextmanager
@@ -144,8 +149,7 @@ def _run(anatomy: Anatomy, laid: Laid, seen_in: Callable[[int], Tensor]) -> Floa
     """Logits where tokens are read, row after row; `seen_in` gives what is seen in a layer."""
 
     def attend(one: Attention) -> Tensor:
-        weights = masked(one.scores(one.query, one.key), seen_in(one.layer)).softmax(-1)
-        return weighed(weights, one.value)
+        return weighed(one.weights(one.scores(one.query, one.key), seen_in(one.layer)), one.value)
 
     device = anatomy.unembedding.device
     with attention_through(anatomy, attend), unembedding(anatomy, laid.read.tolist()):

@@ -217,7 +217,7 @@ def isolated(
         edges = {kind: edges_cut(prompt, size, kind, rng, len(laid.tokens)) for kind in KINDS}
         cuts += [Cut(edges[kind], *one) for one in ranges for kind in KINDS]
         shares.append(edges["cut"].sum() / (n * (n + 1) / 2))
-    logits, kept = logits_uncut(anatomy, laid, sorted({one.begin for one in ranges}))
+    logits, kept = logits_uncut(anatomy, laid, [one.begin for one in ranges])
     plain = shot_log_odds(logits, episode.target)
     found = np.empty((len(cuts), len(plain)))
     for i, logits in logits_cut(anatomy, laid, cuts, kept):
