@@ -1,8 +1,8 @@
 """Does a language model learn from the examples in its prompt the way a Bayesian would, and which heads do it?
 
-A folder a stage (`collect`, `fit`, `attribute`, `atlas`, `patch`, `addition`, `calibrate`, `report`) over a torch wing
-(`tasks`, `lens`, `models`, `mechanism`) and a statistics wing (`hypotheses`, `inference`); they meet in the format of
-`curves`.
+A folder a stage (`collect`, `fit`, `attribute`, `atlas`, `patch`, `addition`, `independence`, `calibrate`, `report`)
+over a torch wing (`tasks`, `lens`, `models`, `mechanism`) and a statistics wing (`hypotheses`, `inference`); they meet
+in the format of `curves`.
 ARCHITECTURE.md has the layout. What is named here is imported when it is first asked for.
 """
 
@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "curves": ["read_curves"],
         "fit": ["fit_curves"],
         "hypotheses": ["hypothesis"],
+        "independence": ["independence_curves"],
         "models": ["load_model"],
         "patch": ["patch_curves"],
         "tasks": ["load_tasks"],

@@ -150,7 +150,7 @@ def table(stage: str, name: str) -> str:
 def formerly() -> str:
     """Columns that had another name."""
     rows = []
-    for stage in ("fit", "attribute", "atlas", "patch", "addition", "calibrate"):
+    for stage in ("fit", "attribute", "atlas", "patch", "addition", "independence", "calibrate"):
         for schema in importlib.import_module(f"bayes_icl.{stage}.outputs").TABLES.values():
             rows += [
                 [_code(old), _code(new), f"`{schema.name}.csv` of `{stage}`"] for old, new in schema.formerly().items()

@@ -72,6 +72,42 @@ def adding_model(like: Model) -> Model:
     return model
 
 
+def chained_model(like: Model) -> Model:
+    """`counting_model`, but that its head counts letters after a label of the query's class, and not labels.
+
+    A head of the block before brings to each letter the mean of the labels before it: without another example before
+    it, an example counts for nothing. The query counts as a letter, as soon as there is a label.
+    """
+    model = counting_model(like)
+    size, (first, second) = WIDTH // HEADS, (2, 3)
+    with torch.no_grad():
+        hf: Any = model.plain
+        embed = hf.model.embed_tokens.weight
+        embed[:, NOISE:] *= 0.1
+        embed[:, -2:] = hf.lm_head.weight[:, -2:] = 0  # the labels stand here, and no noise
+        for block in hf.model.layers:
+            for projection in (block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.v_proj,
+                               block.mlp.gate_proj, block.mlp.up_proj):  # fmt: skip
+                projection.weight[:, -2:] = 0
+            for projection in (block.self_attn.o_proj, block.mlp.down_proj):
+                projection.weight[-2:] = 0
+        for i, label in enumerate(LABELS):
+            embed[token_of(like, label), [LABEL_A, LABEL_B]] = 0
+            embed[token_of(like, label), WIDTH - 2 + i] = 1
+        attention = hf.model.layers[0].self_attn
+        q, k, v = (getattr(attention, f"{name}_proj").weight[:size] for name in "qkv")
+        out = attention.o_proj.weight[:, :size]
+        for weight in (q, k, v, out):
+            weight.zero_()
+        q[first, CONST] = size**0.5 / LARGE
+        k[first, SINK] = 2 * SCORE
+        q[second, [QUERY_A, QUERY_B]] = size**0.5
+        k[second, -2:] = 4 * SCORE
+        v[0, -2] = v[1, -1] = 1
+        out[LABEL_A, 0] = out[LABEL_B, 1] = 1
+    return model
+
+
 def averaging_model(like: Model) -> Model:
     """Its one head attends alike to all labels, and to the sink as to AVERAGE_SINK of them: CEILING n / (n + c) nats.
 

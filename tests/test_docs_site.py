@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in DOCS.glob("*.md")}
 GENERATED = re.compile(r"```\{generated\} (\w+)((?: \w+)*)\n```")
-COMMANDS = ("collect", "fit", "attribute", "atlas", "patch", "addition", "calibrate", "report")
+COMMANDS = ("collect", "fit", "attribute", "atlas", "patch", "addition", "independence", "calibrate", "report")
 
 spec = importlib.util.spec_from_file_location("generated", DOCS / "generated.py")
 assert spec is not None and spec.loader is not None
@@ -155,7 +155,7 @@ def test_help_names_every_setting(command: str) -> None:
 
 
 SCHEMAS = {stage: importlib.import_module(f"bayes_icl.{stage}.outputs").TABLES for stage in
-           ("fit", "attribute", "atlas", "patch", "addition", "calibrate")}  # fmt: skip
+           ("fit", "attribute", "atlas", "patch", "addition", "independence", "calibrate")}  # fmt: skip
 
 
 @pytest.mark.parametrize("stage", SCHEMAS)

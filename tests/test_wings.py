@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-COMMANDS = ("collect", "fit", "attribute", "atlas", "patch", "addition", "calibrate", "report")
+COMMANDS = ("collect", "fit", "attribute", "atlas", "patch", "addition", "independence", "calibrate", "report")
 
 TORCH = {"torch", "transformers", "transformer_lens"}
 STATISTICS = {"pymc", "pytensor", "nutpie", "arviz"}

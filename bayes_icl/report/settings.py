@@ -24,6 +24,8 @@ class ReportSettings:
     """File that `patch` wrote; data/patch/NAME.nc of the curves if none is named."""
     addition: Path | None = None
     """File that `addition` wrote; data/addition/NAME.nc of the curves, if none is named."""
+    independence: Path | None = None
+    """File that `independence` wrote; data/independence/NAME.nc of the curves, if none is named."""
     calibration: Path | None = None
     """Folder that `calibrate` wrote; among those in figures/ the one of the curves' size, if none is named."""
     controls: Path | None = None
