@@ -107,11 +107,13 @@ def measure_effects(
 
 
 def joined(measured: Mapping[str, TaskEffects], n_min: int) -> xr.Dataset:
-    """The tasks' effects in one dataset."""
+    """The tasks' effects in one dataset; what a task is read by stands with it, in `read`."""
     each = [one.effects for one in measured.values()]
     effects = xr.concat(
-        each, dim="task", combine_attrs="no_conflicts", join="outer", data_vars="minimal", coords="minimal"
+        each, dim="task", combine_attrs="drop_conflicts", join="outer", data_vars="minimal", coords="minimal"
     )
+    # Under `rule` numbers and labels are read by two methods.
+    effects.attrs["method"] = "; or ".join(dict.fromkeys(str(one.attrs["method"]) for one in each))
     worst = {name: max(getattr(one, name) for one in measured.values()) for name in ("completeness", "split")}
     effects.attrs |= {**worst, "n_min": n_min}
     return effects
