@@ -193,7 +193,13 @@ def _kept_rows(
     rows = []
     for j, layers in enumerate(ranges):
         for i, size in enumerate(sizes):
-            row = {"task": task, "begin": layers.begin, "stop": layers.stop, "layers": layers.name, "size": size}
+            row: dict[str, Any] = {
+                "task": task,
+                "begin": layers.begin,
+                "stop": layers.stop,
+                "layers": layers.name,
+                "size": size,
+            }
             row["cut_edges"] = float(one.edges[:, i].mean())
             for form, end in enumerate(("", "_delta")):
                 numbers = dict.fromkeys(("kept", "control", "beyond"), UNKNOWN_INTERVAL)
