@@ -173,7 +173,7 @@ def test_the_command_writes_what_it_says_and_does_nothing_twice(
     coin = load_model("organism:coin", "cpu")
     write_netcdf(collect_curves(coin, load_tasks(["organism_coin"]), n_shots=6, n_seqs=6), path)
     settings = IndependenceSettings(
-        curves=path, model="organism:coin", out=out, figures=tmp_path / "f", readout="rule", resamples=200
+        curves=path, model="organism:coin", out=out, figures=tmp_path / "f", readout="rule", parts=1, resamples=200
     )
     assert main(settings) == 0
     assert str(out) in capsys.readouterr().out
