@@ -150,12 +150,10 @@ def edges_cut(
     >>> from bayes_icl.models.blocks import in_blocks
     >>> from bayes_icl.models.prompts import encode_episode
     >>> from bayes_icl.tasks import load_tasks
-    >>> (task,), rng = load_tasks(["capital"]), np.random.default_rng(0)
-    >>> prompt = encode_episode(task, task.episode(4, 0, 0), load_model("tiny", "cpu").tokenizer)
-    >>> blocked, n = in_blocks(prompt, 1), len(prompt.tokens)
-    >>> cut, control = (edges_cut(blocked, 2, kind, rng, n) for kind in ("cut", "control"))
-    >>> bool((cut.sum(1) == control.sum(1)).all()), bool(cut.any())
-    (True, True)
+    >>> (task,), model, rng = load_tasks(["capital"]), load_model("tiny", "cpu"), np.random.default_rng(0)
+    >>> prompt = in_blocks(encode_episode(task, task.episode(4, 0, 0), model.tokenizer), 1)
+    >>> len({int(edges_cut(prompt, 2, kind, rng, len(prompt.tokens)).sum()) for kind in ("cut", "control")})
+    1
     """
     assert prompt.blocks is not None
     blocks = np.where(prompt.blocks == BEFORE, BEFORE, prompt.blocks // size)
