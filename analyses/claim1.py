@@ -234,7 +234,7 @@ class Findings:
     @staticmethod
     def named(row: Any) -> str:
         """What a head is whose cost grows: a backup head, active or passive; one that mattered before; or neither."""
-        if not row.grows:
+        if not getattr(row, "grows", row.backup):
             return "not beyond placebo"
         return str(row.mode) if row.backup else "grows"
 
