@@ -11,13 +11,13 @@ from bayes_icl.addition.figures import addition_figures
 from bayes_icl.addition.outputs import TABLES
 from bayes_icl.addition.sentences import summarise_addition
 from bayes_icl.addition.settings import AdditionSettings
-from bayes_icl.core.errors import DONE, StatedError, check_least, unknown
+from bayes_icl.core.errors import DONE, StatedError, check_least
 from bayes_icl.core.files import sha256
 from bayes_icl.core.outputs import Output
 from bayes_icl.core.run import Run, key_without
 from bayes_icl.core.schemas import effects_files, names_beside
-from bayes_icl.curves import newest_curves, read_curves, readouts_of
-from bayes_icl.mechanism.recorded import check_same_model, recorded_model
+from bayes_icl.curves import newest_curves, read_curves
+from bayes_icl.mechanism.recorded import check_same_model, recorded_model, recorded_tasks
 from bayes_icl.models.loading import load_model
 from bayes_icl.writing.style import figure_files
 
@@ -53,13 +53,7 @@ def main(settings: AdditionSettings) -> int:
 
 def _check(settings: AdditionSettings, dataset: xr.Dataset) -> list[str]:
     """The tasks wanted, if the settings make sense for the file."""
-    known = [str(name) for name in dataset.task.values]
-    tasks = list(dict.fromkeys(settings.tasks)) or known
-    for task in tasks:
-        if task not in known:
-            raise unknown("task", task, known)
-        if "complement" not in readouts_of(dataset, task):
-            raise StatedError(f"task {task!r} has no readout 'complement' in this file: leave it out with --tasks")
+    tasks = recorded_tasks(dataset, settings.tasks, "complement")
     check_least(settings, few=1, resamples=20, seed=0)
     if min(settings.doses, default=0) < 1:
         raise StatedError(f"--doses must be 1 or more, got {' '.join(map(str, settings.doses)) or 'none'}")

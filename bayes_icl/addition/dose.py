@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from bayes_icl.addition.trajectories import bootstrap_weights, directions_of, other_half
+from bayes_icl.addition.trajectories import HALVES, bootstrap_weights, directions_of, other_half
 from bayes_icl.core.intervals import TAILS, flat, t_interval
 from bayes_icl.lens.anatomy import Anatomy
 from bayes_icl.mechanism.episodes import Episode
@@ -144,10 +144,10 @@ def dose_tables(
                 | flat({"slope": _three(slopes[name][:, point]), "beyond_random": _three(more)})
                 | {"missed": missed[point], "beyond": bool(beyond)}
             )
-    halves = bootstrap_weights(len(plain), resamples, seed)
     weights = np.empty((resamples, len(plain)))
-    weights[:, ::2], weights[:, 1::2] = halves[0] / 2, halves[1] / 2
-    best = _missed(rises["task"], rise, weights / weights.sum(1, keepdims=True)).argmin(1)
+    for half, drawn in zip(HALVES, bootstrap_weights(len(plain), resamples, seed)):
+        weights[:, half] = drawn / len(HALVES)
+    best = _missed(rises["task"], rise, weights).argmin(1)
     one: list[dict[str, Any]] = [row for row in summary if row["vector"] == "task"]
     layer = int(np.argmin([row["missed"] for row in one]))
     low, high = np.quantile(best, TAILS, method="inverted_cdf")

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import ttest_1samp
 
-from bayes_icl.core.intervals import TAILS, Interval, flat
+from bayes_icl.core.intervals import TAILS, Interval, flat, resampling_weights
 from bayes_icl.mechanism.halves import CHOOSING, MEASURING
 
 HALVES = (CHOOSING, MEASURING)
@@ -139,8 +139,7 @@ def movement_of(stream: Stream, scale: float, weights: tuple[np.ndarray, np.ndar
 def bootstrap_weights(n_seqs: int, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Weights of sequences resampled within each half, shape (draw, seq) each."""
     rng = np.random.default_rng([seed, 29])
-    sizes = [len(range(n_seqs)[half]) for half in HALVES]
-    first, second = (rng.multinomial(size, np.full(size, 1 / size), draws) / size for size in sizes)
+    first, second = (resampling_weights(len(range(n_seqs)[half]), draws, rng) for half in HALVES)
     return first, second
 
 

@@ -11,12 +11,12 @@ from bayes_icl.atlas.mapping import atlas_curves
 from bayes_icl.atlas.outputs import FACTS, TABLES, circuit_file
 from bayes_icl.atlas.sentences import summarise_atlas
 from bayes_icl.atlas.settings import AtlasSettings
-from bayes_icl.core.errors import DONE, StatedError, check_least, unknown
+from bayes_icl.core.errors import DONE, StatedError, check_least
 from bayes_icl.core.files import sha256, to_json, within
 from bayes_icl.core.outputs import Output
 from bayes_icl.core.run import Run, key_without
-from bayes_icl.curves import newest_curves, read_curves, readouts_of
-from bayes_icl.mechanism.recorded import check_same_model, recorded_model
+from bayes_icl.curves import newest_curves, read_curves
+from bayes_icl.mechanism.recorded import check_same_model, recorded_model, recorded_tasks
 from bayes_icl.models.loading import load_model
 from bayes_icl.writing.style import figure_files
 
@@ -55,15 +55,7 @@ def main(settings: AtlasSettings) -> int:
 
 def _check(settings: AtlasSettings, dataset: xr.Dataset) -> list[str]:
     """The tasks wanted, if the settings make sense for the file."""
-    known = [str(name) for name in dataset.task.values]
-    tasks = list(dict.fromkeys(settings.tasks)) or known
-    for task in tasks:
-        if task not in known:
-            raise unknown("task", task, known)
-        if settings.readout not in readouts_of(dataset, task):
-            raise StatedError(
-                f"task {task!r} has no readout {settings.readout!r} in this file: leave it out with --tasks"
-            )
+    tasks = recorded_tasks(dataset, settings.tasks, settings.readout)
     if settings.token is not None and settings.readout == "foil":
         raise StatedError("--token is for --readout complement: answer and foil are compared where they fork")
     check_least(

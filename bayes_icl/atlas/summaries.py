@@ -11,7 +11,7 @@ from scipy import stats
 
 from bayes_icl.atlas.outputs import SCORES
 from bayes_icl.attribute.shrinkage import pool_heads, stands_out
-from bayes_icl.core.intervals import TAILS, UNKNOWN_INTERVAL, Interval, flat, t_interval
+from bayes_icl.core.intervals import TAILS, UNKNOWN_INTERVAL, Interval, flat, resampling_weights, t_interval
 from bayes_icl.mechanism.halves import chosen_on, measured_on
 from bayes_icl.mechanism.head_names import name_of
 
@@ -126,10 +126,7 @@ def agreement_rows(
     """
     rng = np.random.default_rng([seed, 37])
     flat_values = {name: values[name].reshape(len(values[name]), -1) for name in SCORES if name in values}
-    draws = {
-        n: rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLED) / n
-        for n in sorted({len(x) for x in flat_values.values()})
-    }
+    draws = {n: resampling_weights(n, RESAMPLED, rng) for n in sorted({len(x) for x in flat_values.values()})}
     rows = []
     names = list(flat_values)
     means = {name: np.vstack([x.mean(0), draws[len(x)] @ x]) for name, x in flat_values.items()}
@@ -139,17 +136,13 @@ def agreement_rows(
                 continue  # growth has `total` in it, with a minus: they go against each other whatever heads do
             if a == b:
                 halves = chosen_on(flat_values[a]), measured_on(flat_values[a])
-                pair = tuple(np.vstack([x.mean(0), _resampled(x, rng)]) for x in halves)
+                pair = tuple(np.vstack([x.mean(0), resampling_weights(len(x), RESAMPLED, rng) @ x]) for x in halves)
             else:
                 pair = means[a], means[b]
             there = ~(np.isnan(pair[0]).any(0) | np.isnan(pair[1]).any(0))
             three = _rank_correlation(pair[0][:, there], pair[1][:, there])
             rows.append({"task": task, "a": a, "b": b, **flat({"rank": three}), "n_heads": int(there.sum())})
     return rows
-
-
-def _resampled(x: Float[np.ndarray, "seq head"], rng: np.random.Generator) -> Float[np.ndarray, "draw head"]:
-    return rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=RESAMPLED) / len(x) @ x
 
 
 def _rank_correlation(x: Float[np.ndarray, "draw head"], y: Float[np.ndarray, "draw head"]) -> Interval:

@@ -11,13 +11,13 @@ from bayes_icl.attribute.figures import attribute_figures
 from bayes_icl.attribute.outputs import TABLES
 from bayes_icl.attribute.sentences import summarise_heads
 from bayes_icl.attribute.settings import AttributeSettings
-from bayes_icl.core.errors import DONE, StatedError, check_least, unknown
+from bayes_icl.core.errors import DONE, StatedError, check_least
 from bayes_icl.core.files import sha256
 from bayes_icl.core.outputs import Output
 from bayes_icl.core.run import Run, key_without
 from bayes_icl.core.schemas import effects_files, names_beside
 from bayes_icl.curves import newest_curves, read_curves, readouts_of
-from bayes_icl.mechanism.recorded import check_same_model, recorded_model
+from bayes_icl.mechanism.recorded import check_same_model, recorded_model, recorded_tasks
 from bayes_icl.models.loading import load_model
 from bayes_icl.writing.style import figure_files
 
@@ -74,15 +74,8 @@ def main(settings: AttributeSettings) -> int:
 
 def _check(settings: AttributeSettings, dataset: xr.Dataset) -> list[str]:
     """The tasks wanted, if the settings make sense for the file."""
-    known = [str(name) for name in dataset.task.values]
-    tasks = list(dict.fromkeys(settings.tasks)) or known
+    tasks = recorded_tasks(dataset, settings.tasks, settings.readout)
     for task in tasks:
-        if task not in known:
-            raise unknown("task", task, known)
-        if settings.readout not in readouts_of(dataset, task):
-            raise StatedError(
-                f"task {task!r} has no readout {settings.readout!r} in this file: leave it out with --tasks"
-            )
         if settings.ablate and "complement" not in readouts_of(dataset, task):
             raise StatedError(
                 f"the intervention reads the complement of whole answers, which task {task!r} lacks here: collect it "

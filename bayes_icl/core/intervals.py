@@ -125,6 +125,19 @@ def t_interval(x: Float[np.ndarray, "seq ..."], level: float = LEVEL) -> tuple[n
     return mean, mean - half, mean + half
 
 
+def resampling_weights(n: int, draws: int, rng: np.random.Generator) -> Float[np.ndarray, "draw seq"]:
+    """Weights that make of n sequences their mean in each bootstrap resample: how often one is drawn, over n.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayes_icl.core.intervals import resampling_weights
+    >>> resampling_weights(4, 100, np.random.default_rng(0)).sum(1).round(9).tolist() == [1.0] * 100
+    True
+    """
+    return rng.multinomial(n, np.full(n, 1 / n), size=draws) / n
+
+
 def flat(numbers: Mapping[str, Sequence[Any]]) -> dict[str, float]:
     """A mean and interval each as three columns of a table: its name, and with ``_low`` and ``_high``."""
     return {f"{name}{end}": float(x) for name, three in numbers.items() for end, x in zip(("", "_low", "_high"), three)}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from bayes_icl.core.errors import DONE, StatedError, check_least, unknown
+from bayes_icl.core.errors import DONE, StatedError, check_least
 from bayes_icl.core.files import sha256
 from bayes_icl.core.outputs import Output
 from bayes_icl.core.run import Run, key_without
@@ -17,7 +17,7 @@ from bayes_icl.independence.outputs import TABLES
 from bayes_icl.independence.sentences import summarise_independence
 from bayes_icl.independence.separating import independence_curves
 from bayes_icl.independence.settings import IndependenceSettings
-from bayes_icl.mechanism.recorded import check_same_model, recorded_model
+from bayes_icl.mechanism.recorded import check_same_model, recorded_model, recorded_tasks
 from bayes_icl.models.loading import load_model
 from bayes_icl.writing.style import figure_files
 
@@ -53,11 +53,8 @@ def main(settings: IndependenceSettings) -> int:
 
 def _check(settings: IndependenceSettings, dataset: xr.Dataset) -> list[str]:
     """The tasks wanted, if the settings make sense for the file."""
-    known = [str(name) for name in dataset.task.values]
-    tasks = list(dict.fromkeys(settings.tasks)) or known
+    tasks = recorded_tasks(dataset, settings.tasks)
     for task in tasks:
-        if task not in known:
-            raise unknown("task", task, known)
         if settings.readout not in (own := readouts_of(dataset, task)):
             raise StatedError(
                 f"task {task!r} has no readout {settings.readout!r} in this file, which has {', '.join(own)}: give "

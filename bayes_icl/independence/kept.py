@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from bayes_icl.core.intervals import TAILS, Interval, t_interval
+from bayes_icl.core.intervals import TAILS, Interval, resampling_weights, t_interval
 from bayes_icl.independence.outputs import INDEPENDENT, NO_UPDATE, NOT_INDEPENDENT, UNDECIDED
 
 TOLERANCE = 0.05
@@ -48,9 +48,8 @@ def resampled_means(n_seqs: int, draws: int, seed: int) -> Float[np.ndarray, "dr
     seed
         Of the resamples.
     """
-    equal = np.full(n_seqs, 1 / n_seqs)
-    rng = np.random.default_rng([seed, 31])
-    return np.vstack([equal, rng.multinomial(n_seqs, equal, draws) / n_seqs])
+    drawn = resampling_weights(n_seqs, draws, np.random.default_rng([seed, 31]))
+    return np.vstack([np.full(n_seqs, 1 / n_seqs), drawn])
 
 
 def shares_kept(

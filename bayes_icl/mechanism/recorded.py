@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from bayes_icl.core.errors import StatedError
+from bayes_icl.core.errors import StatedError, unknown
 from bayes_icl.core.provenance import record_of
 from bayes_icl.curves import readouts_of
 from bayes_icl.mechanism.ablation import read_answers, read_targets
@@ -42,6 +42,24 @@ def check_same_numbers(
             " nats; give the model that they were collected from"
         )
     return read_targets(logits, reading, episode)
+
+
+def recorded_tasks(dataset: xr.Dataset, wanted: Sequence[str], readout: str = "") -> list[str]:
+    """The tasks wanted of a curves file, all if none is named; each must be there, and have the readout if given.
+
+    Raises
+    ------
+    StatedError
+        Names the task, and what the file has.
+    """
+    known = [str(name) for name in dataset.task.values]
+    tasks = list(dict.fromkeys(wanted)) or known
+    for task in tasks:
+        if task not in known:
+            raise unknown("task", task, known)
+        if readout and readout not in readouts_of(dataset, task):
+            raise StatedError(f"task {task!r} has no readout {readout!r} in this file: leave it out with --tasks")
+    return tasks
 
 
 def recorded_model(dataset: xr.Dataset, given: str) -> str:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import xarray as xr
 
-from bayes_icl.core.errors import DONE, StatedError, check_least, unknown
+from bayes_icl.core.errors import DONE, StatedError, check_least
 from bayes_icl.core.files import sha256
 from bayes_icl.core.outputs import Output
 from bayes_icl.core.run import Run, key_without
 from bayes_icl.core.schemas import effects_files, names_beside
-from bayes_icl.curves import newest_curves, read_curves, readouts_of
-from bayes_icl.mechanism.recorded import check_same_model, recorded_model
+from bayes_icl.curves import newest_curves, read_curves
+from bayes_icl.mechanism.recorded import check_same_model, recorded_model, recorded_tasks
 from bayes_icl.mechanism.thresholds import PAIRS_LEAST
 from bayes_icl.models.loading import load_model
 from bayes_icl.patch.figures import patch_figures
@@ -57,13 +57,7 @@ def main(settings: PatchSettings) -> int:
 
 def _check(settings: PatchSettings, dataset: xr.Dataset) -> list[str]:
     """The tasks wanted, if the settings make sense for the file."""
-    known = [str(name) for name in dataset.task.values]
-    tasks = list(dict.fromkeys(settings.tasks)) or known
-    for task in tasks:
-        if task not in known:
-            raise unknown("task", task, known)
-        if "complement" not in readouts_of(dataset, task):
-            raise StatedError(f"task {task!r} has no readout 'complement' in this file: leave it out with --tasks")
+    tasks = recorded_tasks(dataset, settings.tasks, "complement")
     if "answer" not in dataset:
         raise StatedError("the curves have no answer, which patching needs: collect them again")
     check_least(settings, n_examples=2, n_seqs=0, before=1, rounds=0, backups=1, placebos=1, seed=0)
